@@ -1,0 +1,319 @@
+"""The command line: one function a verb, which parses, calls and prints.
+
+Modules that load torch are imported inside the verbs that need them, so that help and `inspect` come at once.
+"""
+
+import difflib
+import json as json_format
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+from tyro.conf import Positional, arg
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.inspection import Inspection, inspect_session
+from emgscribe.synthetic import SimulationConfig, synthesize_dataset
+
+if TYPE_CHECKING:
+    from emgscribe.evaluate import Result
+    from emgscribe.experiments import Experiment
+
+_out = Console(highlight=False, markup=False)
+_log = Console(stderr=True, highlight=False, markup=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0 done, 2 a fault of the input, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            _print_help()
+            return 0 if arguments else 2
+        return VERBS[_known(arguments[0], VERBS, "command")](arguments[1:])
+    except EmgscribeError as error:
+        _log.print(f"error: {error}", soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        _log.print("interrupted; whole results were kept, and the same command goes on from there")
+        return 130
+
+
+def _print_help() -> None:
+    _out.print("usage: emgscribe COMMAND [OPTIONS]      (emgscribe COMMAND --help says more)\n")
+    for verb, run in VERBS.items():
+        _out.print(f"  {verb:<11} {(run.__doc__ or str()).splitlines()[0]}", soft_wrap=True)
+
+
+def _known(name: str, names: Mapping[str, object], kind: str) -> str:
+    """`name` if it is one of `names`; else an error with the nearest."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}"
+        raise EmgscribeError(f"unknown {kind} {name!r}", mend=mend)
+    return name
+
+
+def _parsed(verb: Callable[..., int], arguments: list[str], name: str) -> int:
+    return tyro.cli(verb, prog=f"emgscribe {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def _synthesize(arguments: list[str]) -> int:
+    """Make a folder of simulated sessions in the layout of the emg2qwerty data set."""
+
+    def synthesize(
+        out: Path,
+        users: int = 4,
+        sessions: int = 6,
+        minutes: float = 15.0,
+        seed: int = 0,
+        simulation: SimulationConfig = SimulationConfig(),  # noqa: B008, RUF100 - frozen
+    ) -> int:
+        """Make a folder of simulated sessions in the layout of the emg2qwerty data set, with its metadata.csv.
+
+        Nobody typed them: results on them are simulated, and not comparable with results on recordings.
+
+        Args:
+            out: The folder to write to.
+            users: How many people; each differs in anatomy and habits.
+            sessions: How many sessions each of them records, the bands put on anew for each.
+            minutes: Length of a session.
+            seed: The same seed gives the same bytes.
+            simulation: What is simulated.
+        """
+        _make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
+        return 0
+
+    return _parsed(synthesize, arguments, "synthesize")
+
+
+def _make_sessions(
+    out: Path, *, users: int, sessions: int, minutes: float, seed: int, simulation: SimulationConfig
+) -> None:
+    with Progress(console=_log) as bar:
+        task = bar.add_task("simulating", total=1.0)
+        paths = synthesize_dataset(
+            out,
+            users=users,
+            sessions=sessions,
+            minutes=minutes,
+            seed=seed,
+            config=simulation,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    _out.print(f"{len(paths)} simulated sessions in {out}")
+
+
+def _inspect(arguments: list[str]) -> int:
+    """Say what a session file holds and what is wrong with it."""
+
+    def inspect(file: Positional[Path], json: bool = False) -> int:
+        """Say what a session file holds and all that is wrong with it. Status 2 where it cannot be used.
+
+        Args:
+            file: A session in the emg2qwerty HDF5 layout.
+            json: Print JSON instead of a table.
+        """
+        found = inspect_session(file)
+        if json:
+            _print_json(found.to_json())
+        else:
+            _print_inspection(found)
+        return 0 if found.usable else 2
+
+    return _parsed(inspect, arguments, "inspect")
+
+
+def _train(arguments: list[str]) -> int:
+    """Train a named experiment on a folder of sessions, and test it."""
+    from emgscribe.experiments import EXPERIMENTS, Experiment
+
+    if not arguments or arguments[0].startswith("-"):
+        _out.print("usage: emgscribe train EXPERIMENT --data DIR [OPTIONS]   (EXPERIMENT --help lists all settings)\n")
+        _out.print("experiments: " + ", ".join(EXPERIMENTS))
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    chosen = EXPERIMENTS[_known(arguments[0], EXPERIMENTS, "experiment")]
+
+    def train(
+        data: Path,
+        runs: Path = Path("runs"),
+        results: Path = Path("results"),
+        experiment: Annotated[Experiment, arg(name="")] = chosen,
+    ) -> int:
+        """Train an experiment, evaluate it on the test sessions and write its result.
+
+        For each user of the folder the latest session tests, the one before validates, all earlier ones train. A run
+        that was cut off goes on where it stopped.
+
+        Args:
+            data: A folder of session files.
+            runs: Where the model, the checkpoint and the curves go.
+            results: Where the result file goes.
+            experiment: The settings, each of which can be overridden.
+        """
+        result, model = _run(experiment, data, runs, results)
+        _print_result(result)
+        _out.print(f"model: {model}")
+        return 0
+
+    return _parsed(train, arguments[1:], f"train {arguments[0]}")
+
+
+def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
+    from emgscribe.launch import run_experiment
+    from emgscribe.splits import split_latest
+
+    model, result = run_experiment(experiment, split_latest(data), runs=runs, results=results, console=_log)
+    return result, model
+
+
+def _evaluate(arguments: list[str]) -> int:
+    """Score a model on session files: CER with its interval."""
+
+    def evaluate(model: Positional[Path], sessions: Positional[tuple[Path, ...]], *, windowed: bool = False) -> int:
+        """Score a model on whole sessions, each in one piece, as the paper does at test time.
+
+        Args:
+            model: A folder that emgscribe train wrote, such as runs/demo-0/best.
+            sessions: Session files.
+            windowed: Score windows of 4 s instead, as in validation.
+        """
+        from emgscribe.decode import GreedyDecoder
+        from emgscribe.evaluate import evaluate as score
+        from emgscribe.evaluate import evaluate_windows
+        from emgscribe.model import load_model
+        from emgscribe.store import open_sessions
+
+        if not sessions:
+            raise EmgscribeError("no session given", mend="name one or more session files after the model")
+        loaded, opened = load_model(model), open_sessions(sessions)
+        if windowed:
+            _print_result(evaluate_windows(loaded, opened, GreedyDecoder()))
+            return 0
+        with Progress(console=_log) as bar:
+            task = bar.add_task("reading", total=1.0)
+            result = score(loaded, opened, GreedyDecoder(), progress=lambda done: bar.update(task, completed=done))
+        _print_result(result)
+        return 0
+
+    return _parsed(evaluate, arguments, "evaluate")
+
+
+def _transcribe(arguments: list[str]) -> int:
+    """Print what was typed in a session, as the model reads it."""
+
+    def transcribe(file: Positional[Path], model: Path) -> int:
+        """Print what was typed in a session, as the model reads it: keystrokes, with ⌫ ⏎ and ⇧ as symbols.
+
+        Args:
+            file: A session file.
+            model: A folder that emgscribe train wrote, such as runs/demo-0/best.
+        """
+        from emgscribe.decode import GreedyDecoder
+        from emgscribe.evaluate import session_emissions
+        from emgscribe.model import load_model
+        from emgscribe.store import open_sessions
+
+        decoder = GreedyDecoder()
+        loaded, (session,) = load_model(model), open_sessions([file])
+        for emissions in session_emissions(loaded, session):
+            decoder.feed(emissions)
+        sys.stdout.write(decoder.flush().text.replace("⏎", "⏎\n") + "\n")
+        return 0
+
+    return _parsed(transcribe, arguments, "transcribe")
+
+
+def _demo(arguments: list[str]) -> int:
+    """Simulate a typist, train on most of it and read an unseen session: a few minutes on two cores."""
+
+    def demo(out: Path = Path("demo"), seed: int = 0) -> int:
+        """Simulate a typist, train on most sessions and read one that was held back.
+
+        Args:
+            out: Where sessions, model and result go.
+            seed: Another seed is another typist and another training run.
+        """
+        from emgscribe.experiments import DEMO
+
+        data = out / f"sessions-{seed}"
+        if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
+            _make_sessions(data, users=1, sessions=5, minutes=8.0, seed=seed, simulation=SimulationConfig())
+        experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
+        result, model = _run(experiment, data, out / "runs", out / "results")
+        _print_comparison(result)
+        _print_result(result)
+        _out.print(f"model: {model}")
+        return 0
+
+    return _parsed(demo, arguments, "demo")
+
+
+def _print_json(data: Any) -> None:
+    sys.stdout.write(json_format.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _print_inspection(found: Inspection) -> None:
+    _out.print(found.path, soft_wrap=True)
+    table = Table(show_header=False)
+    for name, value in found.summary.items():
+        table.add_row(name, Text(str(value)))
+    if found.summary:
+        _out.print(table)
+    for finding in found.findings:
+        _out.print(f"{finding.severity}: {finding.field}: {finding.message}")
+    _out.print("usable" if found.usable else "not usable")
+
+
+def _print_result(result: "Result") -> None:
+    table = Table(title=f"{result.protocol}, {'SIMULATED sessions' if result.simulated else 'recorded sessions'}")
+    for column in ("session", "characters", "CER", "IER", "DER", "SER"):
+        table.add_column(column, justify="left" if column == "session" else "right")
+    rows = [(score.session, score.counts) for score in result.sessions]
+    for name, counts in [*rows, ("all", result.counts)] if len(rows) > 1 else rows:
+        rates = (counts.cer, counts.ier, counts.der, counts.ser)
+        table.add_row(name, str(counts.length), *(f"{rate:.2f} %" for rate in rates))
+    _out.print(table)
+    if result.counts.length:
+        low, high = result.interval()
+        interval = f"95 % interval {low:.2f} to {high:.2f} %, bootstrap over {result.unit}"
+        _out.print(f"CER {result.counts.cer:.2f} % ({interval})")
+
+
+def _print_comparison(result: "Result", characters: int = 600) -> None:
+    """The beginning of the first session, reference over hypothesis, with every edit marked."""
+    from emgscribe.score import side_by_side
+
+    session = result.sessions[0]
+    rows = side_by_side(session.reference, session.hypothesis)
+    width = max(40, min(_out.width, 120) - 12)
+    _out.print(f"\n{session.session} (simulated; I insertion, D deletion, S substitution)")
+    for start in range(0, min(characters, len(rows[0])), width):
+        for name, row in zip(("reference", "hypothesis", ""), rows, strict=True):
+            _out.print(f"{name:<11} {row[start : start + width]}", style="red" if not name else None, soft_wrap=True)
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _demo,
+    "synthesize": _synthesize,
+    "inspect": _inspect,
+    "train": _train,
+    "evaluate": _evaluate,
+    "transcribe": _transcribe,
+}
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

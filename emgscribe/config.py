@@ -1,0 +1,92 @@
+"""Settings that are only settings, as frozen dataclasses, and how any of them is checked and stored as JSON.
+
+A stage with parameters of its own keeps them beside its code (`augment.BandRotation`, `encoders.tds.TdsConfig`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import cattrs
+
+from emgscribe.errors import EmgscribeError
+
+T = TypeVar("T")
+
+
+def require(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Refuse a setting where `holds` is false, naming the field, its value and what is allowed."""
+    if not holds:
+        raise EmgscribeError(f"{field} is {value!r}, allowed: {allowed}", mend=f"choose another value for {field}")
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How sessions are cut for training and validation, in samples at 2 kHz (paper: 4 s, 900 ms and 100 ms).
+
+    `left` and `right` are the context without labels; an encoder that needs more is given what it needs.
+    """
+
+    length: int = 8000
+    stride: int = 8000
+    left: int = 1800
+    right: int = 200
+
+    def __post_init__(self) -> None:
+        require(self.length > 0, "windows.length", self.length, "a positive number of samples")
+        require(self.stride > 0, "windows.stride", self.stride, "a positive number of samples")
+        require(self.left >= 0, "windows.left", self.left, "0 or more samples")
+        require(self.right >= 0, "windows.right", self.right, "0 or more samples")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained; the defaults are the published baseline's.
+
+    The learning rate rises linearly from `lr_start` over `warmup_epochs` and falls by a cosine to `lr_end` at the
+    last step. `keypress_weight` above 0 adds a cross-entropy on the frames in which a key went down, its weight
+    falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
+    all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
+    """
+
+    epochs: int = 150
+    batch_size: int = 32
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    lr_start: float = 1e-8
+    lr_end: float = 1e-6
+    warmup_epochs: float = 10.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0  # 0: gradients are not clipped
+    keypress_weight: float = 0.0
+    keypress_fraction: float = 0.5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validate_every: int = 1  # epochs
+    seed: int = 1501
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch_size", "validate_every"):
+            require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "1 or more")
+        for field in ("lr", "lr_start", "lr_end"):
+            require(0 < getattr(self, field) < 10, f"train.{field}", getattr(self, field), "above 0, below 10")
+        for field in ("warmup_epochs", "weight_decay", "clip_norm", "keypress_weight", "seed"):
+            require(getattr(self, field) >= 0, f"train.{field}", getattr(self, field), "0 or more")
+        require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
+        require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
+        require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
+
+
+converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def to_json(value: object) -> Any:
+    """A configuration (frozen dataclass) as JSON-ready data; `from_json` inverts it."""
+    return converter.unstructure(value)
+
+
+def from_json(kind: type[T], data: Any, *, where: str) -> T:
+    """Rebuild a configuration of type `kind`; a missing, unknown or ill-typed field is an `EmgscribeError`."""
+    try:
+        return converter.structure(data, kind)
+    except Exception as error:
+        faults = cattrs.transform_error(error, path=kind.__name__)
+        raise EmgscribeError("; ".join(faults), where=where, mend="was it written by another version?") from error

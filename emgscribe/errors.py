@@ -1,0 +1,22 @@
+"""The one error that users see."""
+
+
+class EmgscribeError(ValueError):
+    """Something a user can mend: what is wrong, where, and what to do about it.
+
+    `what` states the fault, `where` names the file, field or line (empty where the call itself is meant) and
+    `mend` is the next step. The command line prints the three in one message and leaves with status 2.
+    """
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        message = f"{where}: {what}" if where else what
+        super().__init__(f"{message}\n  mend: {mend}" if mend else message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process boundaries by their `args`; ours are keyword-only.
+        return _rebuild, (self.what, self.where, self.mend)
+
+
+def _rebuild(what: str, where: str, mend: str) -> EmgscribeError:
+    return EmgscribeError(what, where=where, mend=mend)

@@ -1,0 +1,43 @@
+"""The named experiments. An experiment is a value; a variant is `replace(base, ...)`."""
+
+from dataclasses import dataclass, replace
+
+from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.config import TrainConfig, WindowConfig
+from emgscribe.encoders import TdsConfig
+from emgscribe.features import SpectrogramConfig
+from emgscribe.model import ModelConfig
+from emgscribe.train import Recipe
+
+
+@dataclass(frozen=True)
+class Experiment(Recipe):
+    """A recipe with a name; `name` is also where its result goes: `results/<name>-<seed>.json`."""
+
+    name: str = "baseline"
+
+
+BASELINE = Experiment()
+"""The published baseline: Sivakumar et al. 2024 (arXiv 2410.20081)."""
+
+BASELINE_KEYPRESS = replace(
+    BASELINE, name="baseline-keypress", train=replace(BASELINE.train, keypress_weight=1.0, keypress_fraction=0.3)
+)
+"""The baseline with the key-press loss, which carries it past CTC's all-blank plateau."""
+
+DEMO = Experiment(
+    name="demo",
+    model=ModelConfig(
+        features=SpectrogramConfig(n_fft=64, hop=32),
+        encoder=TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=16, lookahead=6),
+    ),
+    windows=WindowConfig(length=8000, stride=8000, left=0, right=0),
+    augment=Augmentation(jitter=AlignmentJitter(40), spec=SpecAugment(2, 8, 1, 4)),
+    train=TrainConfig(
+        epochs=20, batch_size=16, lr=2e-3, lr_start=1e-5, lr_end=1e-5, warmup_epochs=1, clip_norm=1.0,
+        keypress_weight=1.0, keypress_fraction=0.5, seed=0,
+    ),
+)  # fmt: skip
+"""The baseline's pipeline at a size that two cores train in a few minutes on half an hour of simulated typing."""
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)}

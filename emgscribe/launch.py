@@ -1,0 +1,76 @@
+"""Running an experiment from data to result file."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from emgscribe.config import to_json
+from emgscribe.decode import GreedyDecoder
+from emgscribe.evaluate import Result, evaluate
+from emgscribe.experiments import Experiment
+from emgscribe.files import write_json
+from emgscribe.splits import Split
+from emgscribe.store import StoredSession, open_sessions
+from emgscribe.train import Trained, fit
+
+_NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
+
+
+def run_experiment(
+    experiment: Experiment, split: Split, *, runs: Path, results: Path, console: Console
+) -> tuple[Path, Result]:
+    """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
+
+    A run that was cut off is resumed from `runs/<name>-<seed>`.
+    """
+    parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
+    name = f"{experiment.name}-{experiment.train.seed}"
+    folder = runs / name
+    trained = fit(experiment, train_sessions=parts["train"], val_sessions=parts["val"], folder=folder, console=console)
+    result = evaluate(trained.model, parts["test"], GreedyDecoder())
+    write_json(results / f"{name}.json", _record(experiment, parts, trained, result))
+    return folder / "best", result
+
+
+def _record(
+    experiment: Experiment, parts: dict[str, list[StoredSession]], trained: Trained, result: Result
+) -> dict[str, Any]:
+    sessions = [session for part in parts.values() for session in part]
+    return {
+        "experiment": to_json(experiment),
+        "seed": experiment.train.seed,
+        "data": {
+            "kind": "simulated" if any(s.simulated for s in sessions) else "real",
+            "hash": data_hash(sessions),
+            **{part: [s.name for s in members] for part, members in parts.items()},
+        },
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
+        "device": trained.device,
+        "machine": platform.machine(),
+        "precision": trained.precision,
+        "seconds": round(trained.seconds, 1),
+        "curves": trained.curves,
+        "test": {"greedy": result.to_json()},
+    }
+
+
+def data_hash(sessions: Sequence[StoredSession]) -> str:
+    """One hash over what is in the sessions, whatever their order: names, lengths and labels."""
+    parts = sorted(f"{s.name} {len(s)} {sha256(s.labels.tobytes()).hexdigest()}" for s in sessions)
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the package runs from, None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,116 @@
+"""Features + encoder + head -> emissions, and the folder a model is kept in.
+
+Shapes, batch first: N items, T samples, F frames, B bands (2), C electrode channels (16), K frequency bins, D width,
+V symbols with the blank (99).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emgscribe.charset import NUM_CLASSES
+from emgscribe.config import from_json, to_json
+from emgscribe.encoders import EncoderConfig, TdsConfig
+from emgscribe.errors import EmgscribeError
+from emgscribe.features import LogSpectrogram, SpectrogramConfig
+from emgscribe.files import read_json, replacing, write_json
+from emgscribe.session import BANDS, CHANNELS
+from emgscribe.windows import Batch
+
+_FORMAT, _VERSION = "emgscribe-model", 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that a network is built from."""
+
+    features: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    encoder: EncoderConfig = field(default_factory=TdsConfig)
+
+
+class Model(nn.Module):
+    """EMG -> emissions: log-probabilities of the 99 classes, one frame for every `samples_per_frame` samples.
+
+    `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
+    F = ceil(T / samples_per_frame). Context that the encoder does not need is cut off, context that is missing is
+    taken as zero.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        spectrogram = config.features
+        self.features = LogSpectrogram(spectrogram.n_fft, spectrogram.hop, spectrogram.offset)
+        self.encoder = config.encoder.build(BANDS, CHANNELS, self.features.bins)
+        self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples (2 kHz) that one frame of emissions stands for."""
+        return self.features.hop * self.encoder.stride
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Samples of context (left, right) that the emissions of a whole number of frames depend on."""
+        features, encoder = self.features, self.encoder
+        left = encoder.left_context * features.hop + features.before
+        return left, encoder.right_context * features.hop + features.n_fft - features.hop - features.before
+
+    def frames(self, samples: Tensor | int) -> Any:
+        """Frames that cover `samples` labelled samples: the ceiling of the ratio."""
+        return -(-samples // self.samples_per_frame)
+
+    def featurize(self, batch: Batch) -> Tensor:
+        """The batch's features (N, left_context + F * stride + right_context, B, C, K)."""
+        left, _ = self.context
+        frames = self.frames(batch.labelled) * self.encoder.stride
+        span = self.features.samples(self.encoder.left_context + frames + self.encoder.right_context)
+        surplus = batch.left - left
+        missing = span - (batch.emg.shape[1] - surplus)
+        emg = F.pad(batch.emg, (0, 0, 0, 0, -surplus, missing))  # (N, span, B, C); negative padding crops
+        features: Tensor = self.features(emg)
+        return features
+
+    def emit(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features as `featurize` makes them, labelled samples of each item (N,) -> emissions (N, F, V) in float32."""
+        hidden = self.encoder(features, self.frames(lengths) * self.encoder.stride)  # (N, F, D)
+        return F.log_softmax(self.head(hidden).float(), dim=-1)  # (N, F, V)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """A batch -> emissions (N, F, V) over its labelled samples."""
+        return self.emit(self.featurize(batch), batch.lengths)
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors`; the folder appears whole or not at all."""
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
+        write_json(temporary / "config.json", content)
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors")
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
+    """Read what `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
+    mend = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
+    if not (folder / "config.json").is_file():
+        raise EmgscribeError("no model here: config.json is missing", where=str(folder), mend=mend)
+    content = read_json(folder / "config.json")
+    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
+    if found != (_FORMAT, _VERSION):
+        what = f"config.json is not of format {_FORMAT} version {_VERSION}"
+        raise EmgscribeError(what, where=str(folder), mend=mend)
+    model = Model(from_json(ModelConfig, content.get("model"), where=str(folder / "config.json")))
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        what = f"model.safetensors does not fit ({str(error).strip().splitlines()[-1].strip()})"
+        raise EmgscribeError(what, where=str(folder), mend=mend) from error
+    return model.to(device).eval()

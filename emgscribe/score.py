@@ -1,0 +1,142 @@
+"""Edits between hypothesis and reference -> CER, IER, DER, SER, and how sure they are.
+
+Conventions of speech recognition: an insertion is an extra character in the hypothesis, a deletion a missing one.
+All rates are per cent of the reference's characters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Edits that turn the reference into the hypothesis, and the reference's length in characters. Counts add up."""
+
+    insertions: int = 0
+    deletions: int = 0
+    substitutions: int = 0
+    length: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.insertions + other.insertions,
+            self.deletions + other.deletions,
+            self.substitutions + other.substitutions,
+            self.length + other.length,
+        )
+
+    @property
+    def edits(self) -> int:
+        """All edits: the Levenshtein distance."""
+        return self.insertions + self.deletions + self.substitutions
+
+    @property
+    def cer(self) -> float:
+        """Character error rate in per cent; NaN for an empty reference."""
+        return self._rate(self.edits)
+
+    @property
+    def ier(self) -> float:
+        """Insertion error rate in per cent."""
+        return self._rate(self.insertions)
+
+    @property
+    def der(self) -> float:
+        """Deletion error rate in per cent."""
+        return self._rate(self.deletions)
+
+    @property
+    def ser(self) -> float:
+        """Substitution error rate in per cent."""
+        return self._rate(self.substitutions)
+
+    def _rate(self, edits: int) -> float:
+        return 100.0 * edits / self.length if self.length else float("nan")
+
+
+def side_by_side(reference: str, hypothesis: str) -> tuple[str, str, str]:
+    """Reference and hypothesis at equal length, gaps filled with "·", and a line with I, D or S under each edit."""
+    rows: list[tuple[str, str, str]] = []
+    done_reference = done_hypothesis = 0
+    end = Edit("", len(reference), len(hypothesis))
+    for edit in [*align(reference, hypothesis), end]:
+        same = reference[done_reference : edit.reference]
+        rows += [(character, character, " ") for character in same]
+        done_reference, done_hypothesis = edit.reference, done_hypothesis + len(same)
+        if edit is end:
+            break
+        extra, missing = edit.kind == "insertion", edit.kind == "deletion"
+        shown = "·" if extra else reference[done_reference], "·" if missing else hypothesis[done_hypothesis]
+        rows.append((*shown, edit.kind[0].upper()))
+        done_reference, done_hypothesis = done_reference + (not extra), done_hypothesis + (not missing)
+    first, second, marks = ("".join(column) for column in zip(*rows, strict=True)) if rows else ("", "", "")
+    return first, second, marks
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit: `kind` is insertion, deletion or substitution; positions in reference and hypothesis."""
+
+    kind: str
+    reference: int
+    hypothesis: int
+
+
+_KINDS = {"insert": "insertion", "delete": "deletion", "replace": "substitution"}
+
+
+def align(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> list[Edit]:
+    """The edits of a shortest path from reference to hypothesis, in order of their place."""
+    operations = Levenshtein.editops(reference, hypothesis)
+    return [Edit(_KINDS[op.tag], op.src_pos, op.dest_pos) for op in operations]
+
+
+def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Counts:
+    """Counts of the edits between two sequences of labels or two strings."""
+    return count_units(reference, hypothesis, np.zeros(len(reference), dtype=np.int64), 1)[0]
+
+
+def count_units(
+    reference: Sequence[int] | str, hypothesis: Sequence[int] | str, unit: npt.NDArray[np.int64], units: int
+) -> list[Counts]:
+    """Counts for each of `units` parts of the reference; `unit` (len(reference),) says where each character belongs.
+
+    The alignment is that of the whole, so the parts add up to it. An insertion belongs to the character before
+    which it stands, at the end to the last one; with an empty reference, to unit 0.
+    """
+    table = np.zeros((units, 4), dtype=np.int64)
+    np.add.at(table[:, 3], unit, 1)
+    columns = {"insertion": 0, "deletion": 1, "substitution": 2}
+    for edit in align(reference, hypothesis):
+        place = unit[min(edit.reference, len(unit) - 1)] if len(unit) else 0
+        table[place, columns[edit.kind]] += 1
+    return [Counts(*map(int, row)) for row in table]
+
+
+def total(counts: Sequence[Counts]) -> Counts:
+    """The sum of counts."""
+    return sum(counts, Counts())
+
+
+def cer_interval(
+    units: Sequence[Counts], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the CER in per cent, resampling whole units (prompts or windows).
+
+    Errors cluster, so units, not characters, are exchangeable (Bisani and Ney 2004, "Bootstrap estimates for
+    confidence intervals in ASR performance evaluation"). NaN where no unit has a character.
+    """
+    edits = np.array([unit.edits for unit in units])
+    lengths = np.array([unit.length for unit in units])
+    if not lengths.sum():
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(units), size=(resamples, len(units)))
+    # A resample that holds no reference character at all would have no rate: it is taken as one character long.
+    rates = 100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(rates, [tail, 1 - tail])
+    return float(low), float(high)

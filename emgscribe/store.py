@@ -1,0 +1,162 @@
+"""Sessions as memory-mapped arrays: each file is converted once, then any window is a copy of a row range.
+
+A cache entry is a folder `<hash of the path>-<hash of the content's identity>` with `emg.npy` (T, 2, 16) float32,
+`labels.npy` and `onsets.npy` (K,) int64 and `info.json`. It is built under a temporary name and renamed, so an
+entry that exists is whole, and two processes that build the same one do no harm.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from emgscribe.charset import labels_of_text
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import read_json, replacing, write_json
+from emgscribe.session import BANDS, CHANNELS, Session, stack_bands
+
+_VERSION = 1
+_HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """One session in memory-mapped form.
+
+    `emg` is (T, 2, 16) float32; `labels` (K,) are the keystrokes' labels in order of time and `onsets` (K,) the
+    index of the first sample at or after each key went down. `simulated` tells sessions that nobody typed.
+    """
+
+    name: str
+    user: str
+    simulated: bool
+    identity: str
+    emg: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    onsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.emg)
+
+    def typed(self, start: int, stop: int) -> slice:
+        """Which keystrokes went down in samples [start, stop), as a slice of `labels` and `onsets`."""
+        first, last = np.searchsorted(self.onsets, (start, stop))
+        return slice(int(first), int(last))
+
+
+class Store:
+    """Sessions from which windows are gathered, as a batch, on `device`.
+
+    On a CPU the samples stay on disk, mapped into memory; on another device they are copied there once.
+    """
+
+    def __init__(self, sessions: Sequence[StoredSession], device: torch.device | str = "cpu") -> None:
+        self.sessions = tuple(sessions)
+        self.device = torch.device(device)
+        # The maps are copy-on-write (mode "c"): torch wants writable memory, and nothing ever reaches the file.
+        self._emg = [torch.from_numpy(session.emg).to(self.device) for session in self.sessions]
+
+    def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> torch.Tensor:
+        """EMG (N, length, 2, 16) of windows that begin at sample `starts[n]` of session number `sessions[n]`.
+
+        What lies before a session's first sample or after its last one is zero.
+        """
+        out = torch.empty(len(starts), length, BANDS, CHANNELS, device=self.device)
+        for window, session, start in zip(out, sessions, starts, strict=True):
+            emg = self._emg[session]
+            low, high = max(start, 0), min(start + length, len(emg))
+            if high <= low:
+                window.zero_()
+                continue
+            window[: low - start].zero_()
+            window[low - start : high - start] = emg[low:high]
+            window[high - start :].zero_()
+        return out
+
+
+def open_sessions(paths: Sequence[Path], cache: Path | None = None) -> list[StoredSession]:
+    """Open sessions through the cache folder (default: `default_cache()`), converting those that are new or changed."""
+    return [_open(Path(path), cache or default_cache()) for path in paths]
+
+
+def default_cache() -> Path:
+    """`$EMGSCRIBE_CACHE`, or `emgscribe` in the user's cache folder."""
+    chosen = os.environ.get("EMGSCRIBE_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emgscribe"
+
+
+def _open(path: Path, cache: Path) -> StoredSession:
+    place, identity = _entry(path)
+    entry = cache / f"{place}-{identity}"
+    if not entry.is_dir():
+        _build(path, entry, identity)
+        for stale in cache.glob(f"{place}-*"):
+            if stale != entry:
+                shutil.rmtree(stale, ignore_errors=True)
+    info = read_json(entry / "info.json")
+    emg, labels, onsets = (np.load(entry / f"{name}.npy", mmap_mode="c") for name in ("emg", "labels", "onsets"))
+    return StoredSession(
+        name=info["name"],
+        user=info["user"],
+        simulated=info["simulated"],
+        identity=info["identity"],
+        emg=emg,
+        labels=labels,
+        onsets=onsets,
+    )
+
+
+def _entry(path: Path) -> tuple[str, str]:
+    """Hashes of where the file is, and of what it is: its size, time of change and first 64 KiB."""
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), mend="check the path") from error
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    identity = hashlib.sha256(header + f"{_VERSION} {status.st_size} {status.st_mtime_ns}".encode())
+    return place, identity.hexdigest()[:16]
+
+
+def _build(path: Path, entry: Path, identity: str) -> None:
+    with Session(path) as session, replacing(entry, overwrite=False) as folder:
+        if len(session) == 0:
+            raise EmgscribeError("the session has no samples", where=str(path), mend="leave it out, or record it anew")
+        folder.mkdir()
+        emg = np.lib.format.open_memmap(
+            folder / "emg.npy", mode="w+", dtype=np.float32, shape=(len(session), BANDS, CHANNELS)
+        )
+        times = np.empty(len(session))
+        done = 0
+        for rows in session.blocks():
+            stop = done + len(rows)
+            emg[done:stop], times[done:stop] = stack_bands(rows), rows["time"]
+            _refuse_unusable(emg[done:stop], times[max(done - 1, 0) : stop], path, done)
+            done = stop
+        emg.flush()
+        typed = session.header.labelled_keystrokes()
+        onsets = np.searchsorted(times, [start for _, start in typed])
+        inside = (onsets < len(times)) & (np.array([start for _, start in typed]) >= times[0] if typed else onsets < 0)
+        labels = np.array(labels_of_text("".join(symbol for symbol, _ in typed)), dtype=np.int64)
+        np.save(folder / "labels.npy", labels[inside])
+        np.save(folder / "onsets.npy", onsets[inside].astype(np.int64))
+        header = session.header
+        info = {"name": header.name, "user": header.user, "simulated": bool(header.simulation), "identity": identity}
+        write_json(folder / "info.json", info)
+
+
+def _refuse_unusable(emg: npt.NDArray[np.float32], times: npt.NDArray[np.float64], path: Path, done: int) -> None:
+    """A network cannot learn from NaN, and labels cannot be placed where time runs backwards."""
+    mend = "emgscribe inspect FILE lists all faults; leave the session out or repair it"
+    if not np.isfinite(emg).all():
+        sample = done + int(np.argmin(np.isfinite(emg).all(axis=(1, 2))))
+        raise EmgscribeError(f"sample {sample} is not finite", where=str(path), mend=mend)
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise EmgscribeError(f"time is not monotonic near sample {done}", where=str(path), mend=mend)

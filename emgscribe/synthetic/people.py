@@ -1,0 +1,104 @@
+"""Who types: a person by user number, and how the bands sit in one session."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from emgscribe.session import BANDS, CHANNELS
+from emgscribe.synthetic.config import SimulationConfig
+from emgscribe.synthetic.electrodes import Fibres, Ring
+from emgscribe.synthetic.keyboard import LEFT
+from emgscribe.synthetic.motor_units import MotorUnits
+from emgscribe.synthetic.muscles import NUM_MUSCLES, POSITIONS, MotorHabits, Muscle
+from emgscribe.synthetic.typist import Habits
+
+_ELECTRODE = 2 * np.pi / CHANNELS
+_PERSON_STREAM = 0x9E37
+
+
+@dataclass(frozen=True)
+class Forearm:
+    """One forearm: its motor units, where their fibres lie, and where its owner usually wears the band."""
+
+    units: MotorUnits
+    fibres: Fibres
+    motor_habits: MotorHabits
+    radius: float
+    usual_rotation: float
+    usual_along: float
+
+    @classmethod
+    def of_user(cls, hand: int, rng: np.random.Generator, config: SimulationConfig) -> "Forearm":
+        """A forearm drawn from `rng`; with `users_differ` 0 only the scatter of units within a muscle is random."""
+        spread = config.users_differ
+        units = MotorUnits.pools(config.units_per_muscle, rng)
+        radius = config.wrist_radius * float(np.exp(0.08 * spread * rng.standard_normal()))
+        fat = config.fat_thickness * float(np.exp(0.3 * spread * rng.standard_normal()))
+        fibres = _fibres(units, radius, fat, rng, config)
+        if hand == LEFT:
+            # The arms mirror each other, and the bands' electrodes count round in the same sense on both.
+            fibres = Fibres(**{**fibres.__dict__, "angle": -fibres.angle})
+        return cls(
+            units=units,
+            fibres=fibres,
+            motor_habits=MotorHabits.of_user(rng, spread),
+            radius=radius,
+            usual_rotation=float(0.8 * spread * _ELECTRODE * rng.standard_normal()),
+            usual_along=float(6 * spread * rng.standard_normal()),
+        )
+
+
+def _fibres(units: MotorUnits, radius: float, fat: float, rng: np.random.Generator, config: SimulationConfig) -> Fibres:
+    spread = config.users_differ
+    positions = np.array([POSITIONS[muscle] for muscle in Muscle])
+    angles = np.deg2rad(positions[:, 0] + 8 * spread * rng.standard_normal(NUM_MUSCLES))
+    depths = positions[:, 1] * np.exp(0.2 * spread * rng.standard_normal(NUM_MUSCLES))
+    zones = -38 + 12 * spread * rng.standard_normal(NUM_MUSCLES)
+    scatter = rng.standard_normal((5, len(units)))
+    inner = np.clip(radius - fat - depths[units.muscle] - 1.2 * scatter[0], 2.0, radius - fat - 0.5)
+    return Fibres(
+        angle=angles[units.muscle] + 2.5 * scatter[1] / inner,
+        radius=inner,
+        innervation=zones[units.muscle] + 8 * scatter[2],
+        towards_hand=np.clip(55 + 10 * scatter[3], 15, None),
+        towards_elbow=np.clip(50 + 10 * scatter[4], 15, None),
+        # Large units conduct faster (Andreassen and Arendt-Nielsen 1987).
+        velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
+    )
+
+
+@dataclass(frozen=True)
+class Person:
+    """Everything about a user that no session changes."""
+
+    habits: Habits
+    forearms: tuple[Forearm, Forearm]
+
+    @classmethod
+    def of_user(cls, user: int, config: SimulationConfig) -> "Person":
+        """The person with the number `user`: the same in every session, whatever the seed of the sessions."""
+        rng = np.random.default_rng([_PERSON_STREAM, user])
+        habits = Habits.of_user(rng, config.users_differ)
+        left, right = (Forearm.of_user(hand, rng, config) for hand in range(BANDS))
+        return cls(habits, (left, right))
+
+
+@dataclass(frozen=True)
+class Donning:
+    """How one band sits in one session: the ring at the start and at the end of it, and each electrode's gain."""
+
+    first: Ring
+    last: Ring
+    gains: npt.NDArray[np.float32]
+
+    @classmethod
+    def of_session(cls, forearm: Forearm, rng: np.random.Generator, config: SimulationConfig) -> "Donning":
+        """A placement about the usual one; re-donning 0 repeats it."""
+        again = config.redonning * config.difficulty
+        rotation = forearm.usual_rotation + 0.15 * again * _ELECTRODE * rng.standard_normal()
+        along = forearm.usual_along + 1.5 * again * rng.standard_normal()
+        slipped = config.slip * config.difficulty * _ELECTRODE * rng.standard_normal()
+        gains = np.exp(0.08 * again * rng.standard_normal(CHANNELS)).astype(np.float32)
+        first = Ring(forearm.radius, rotation, along, config.pole_distance)
+        return cls(first, Ring(forearm.radius, rotation + slipped, along, config.pole_distance), gains)

@@ -1,0 +1,104 @@
+"""Which windows of which sessions, and their labels: sessions -> batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emgscribe.charset import BLANK
+from emgscribe.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N windows: labelled samples with unlabelled context on both sides.
+
+    `emg` is (N, left + T + right, 2, 16); `lengths` (N,) says how many of the T labelled samples lie inside the
+    session. `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real
+    ones, and `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1).
+    """
+
+    emg: Tensor
+    left: int
+    right: int
+    lengths: Tensor
+    labels: Tensor
+    label_lengths: Tensor
+    onsets: Tensor
+
+    @property
+    def labelled(self) -> int:
+        """T, the labelled samples of a window."""
+        return self.emg.shape[1] - self.left - self.right
+
+    def __len__(self) -> int:
+        return len(self.emg)
+
+    def references(self) -> list[list[int]]:
+        """The labels of each item without the padding."""
+        return [row[:length] for row, length in zip(self.labels.tolist(), self.label_lengths.tolist(), strict=True)]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        moved = ("emg", "lengths", "labels", "label_lengths", "onsets")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of `length` labelled samples, `stride` apart, with `left` and `right` samples of context (all 2 kHz)."""
+
+    store: Store
+    length: int
+    stride: int
+    left: int
+    right: int
+
+    def tiling(self) -> list[tuple[int, int]]:
+        """(session, first labelled sample) of windows that tile every session; the last one may reach past its end."""
+        lengths = map(len, self.store.sessions)
+        return [(s, start) for s, length in enumerate(lengths) for start in range(0, length, self.stride)]
+
+    def shuffled(self, generator: torch.Generator) -> list[tuple[int, int]]:
+        """The windows of one epoch: as many as fit, each at a fresh offset in [0, stride), in random order.
+
+        A window never reaches past its session's end; a session shorter than a window gives one, from its start.
+        """
+        places = []
+        for s, session in enumerate(self.store.sessions):
+            last = max(len(session) - self.length, 0)
+            grid = torch.arange(0, last + 1, self.stride)
+            starts = grid + torch.randint(self.stride, grid.shape, generator=generator)
+            places += [(s, min(start, last)) for start in starts.tolist()]
+        order = torch.randperm(len(places), generator=generator)
+        return [places[i] for i in order.tolist()]
+
+    def batches(self, places: Sequence[tuple[int, int]], batch_size: int) -> Iterator[Batch]:
+        """Batches of `batch_size` windows at `places`; the last one may be smaller."""
+        for first in range(0, len(places), batch_size):
+            yield self.batch(places[first : first + batch_size])
+
+    def batch(self, places: Sequence[tuple[int, int]]) -> Batch:
+        """One batch of the windows at `places`, each (session, first labelled sample)."""
+        sessions, starts = zip(*places, strict=True)
+        span = self.left + self.length + self.right
+        typed = [self.store.sessions[s].typed(start, start + self.length) for s, start in places]
+        longest = max(1, *(keys.stop - keys.start for keys in typed))
+        labels = np.full((len(places), longest), BLANK)
+        onsets = np.full((len(places), longest), -1)
+        for row, (s, start), keys in zip(range(len(places)), places, typed, strict=True):
+            count = keys.stop - keys.start
+            labels[row, :count] = self.store.sessions[s].labels[keys]
+            onsets[row, :count] = self.store.sessions[s].onsets[keys] - start
+        lengths = [min(self.length, len(self.store.sessions[s]) - start) for s, start in places]
+        return Batch(
+            emg=self.store.gather(sessions, [start - self.left for start in starts], span),
+            left=self.left,
+            right=self.right,
+            lengths=torch.tensor(lengths),
+            labels=torch.from_numpy(labels),
+            label_lengths=torch.tensor([keys.stop - keys.start for keys in typed]),
+            onsets=torch.from_numpy(onsets),
+        ).to(self.store.device)

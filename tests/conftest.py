@@ -1,0 +1,88 @@
+"""What all tests share: small sessions made with plain numpy, an isolated cache, repeatable property tests."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from emgscribe.session import Keystroke, Prompt, SessionHeader, write_session
+from emgscribe.store import StoredSession
+
+# Derandomized, so that a run that passes passes again; no deadline, since shared machines are slow at times.
+settings.register_profile(
+    "emgscribe",
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("emgscribe")
+
+START = 1_600_000_000.0  # unix seconds of the first sample of every session made here
+RATE = 2000
+
+
+@pytest.fixture(autouse=True)
+def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the cache of the person who runs it."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("EMGSCRIBE_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture
+def make_session(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a session of random EMG; `keys` are (pynput name, seconds after the first sample)."""
+
+    def make(
+        name: str = "session",
+        *,
+        samples: int = 2000,
+        keys: Sequence[tuple[str, float]] = (("h", 0.25), ("i", 0.5)),
+        prompts: Sequence[Prompt] = (),
+        times: np.ndarray | None = None,
+        emg: np.ndarray | None = None,
+        duration_mins: float | None = None,
+        simulation: str = "",
+        seed: int = 0,
+    ) -> Path:
+        if emg is None:
+            emg = np.random.default_rng(seed).normal(size=(samples, 2, 16)).astype(np.float32)
+        if times is None:
+            times = START + np.arange(len(emg)) / RATE
+        header = SessionHeader(
+            name=name,
+            user="user",
+            condition="on_keyboard",
+            duration_mins=len(emg) / RATE / 60 if duration_mins is None else duration_mins,
+            keystrokes=tuple(Keystroke(key, START + at, START + at + 0.08) for key, at in keys),
+            prompts=tuple(prompts),
+            simulation=simulation,
+        )
+        path = tmp_path / "sessions" / f"{name}.hdf5"
+        write_session(path, header, times, emg)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_stored() -> Callable[..., StoredSession]:
+    """A function that makes a stored session in memory; `keys` are (label, onset in samples), in order of time."""
+
+    def make(
+        samples: int = 2000, keys: Sequence[tuple[int, int]] = (), *, seed: int = 0, name: str = "session"
+    ) -> StoredSession:
+        return StoredSession(
+            name=name,
+            user="user",
+            simulated=False,
+            identity=f"{name}-{samples}-{seed}",
+            emg=np.random.default_rng(seed).normal(size=(samples, 2, 16)).astype(np.float32),
+            labels=np.array([label for label, _ in keys], dtype=np.int64),
+            onsets=np.array([onset for _, onset in keys], dtype=np.int64),
+        )
+
+    return make

@@ -1,0 +1,116 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emgscribe.charset import BACKSPACE, SHIFT, symbol_of_key
+from emgscribe.synthetic import SimulationConfig
+from emgscribe.synthetic.keyboard import SHIFTS, TEXTBOOK, neighbours, unshifted
+from emgscribe.synthetic.people import Person
+from emgscribe.synthetic.typist import MARGIN, Habits, Performance, Typist
+
+
+def perform(seed: int = 0, seconds: float = 60.0, *, user: int = 0, **settings: float) -> Performance:
+    config = SimulationConfig(**settings)
+    habits = Habits.of_user(np.random.default_rng(user), config.users_differ)
+    return Typist(habits, config, np.random.default_rng(seed)).perform(seconds)
+
+
+def text_left_over(performance: Performance) -> str:
+    """What stands on the screen when shift types nothing and backspace takes a character back."""
+    screen: list[str] = []
+    for press in performance.presses:
+        if press.symbol == BACKSPACE:
+            screen.pop()
+        elif press.symbol != SHIFT:
+            screen.append(press.symbol)
+    return "".join(screen)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    seconds=st.floats(2, 40),
+    difficulty=st.floats(0, 4),
+    keys_per_second=st.floats(0.5, 12),
+    typo_rate=st.floats(0, 0.3),
+)
+def test_presses_are_ordered_inside_the_recording_and_recoverable(seed: int, seconds: float, **settings: float) -> None:
+    performance = perform(seed, seconds, user=seed, **settings)
+    starts = np.array([press.start for press in performance.presses])
+    assert np.all(np.diff(starts) > 0)
+    assert all(MARGIN <= p.start < p.end < seconds for p in performance.presses)
+    assert all(0 < p.start < p.end <= seconds for p in performance.prompts)
+    names = [keystroke.key for keystroke in performance.keystrokes(1e9)]
+    assert [symbol_of_key(name) for name in names] == [press.symbol for press in performance.presses]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_finger_is_on_two_keys_at_once(seed: int) -> None:
+    free_at: dict[tuple[int, int], float] = {}
+    for press in perform(seed, 40, typo_rate=0.1, difficulty=2.0).presses:
+        finger = press.place.hand, press.place.finger
+        if press.symbol != SHIFT:
+            assert free_at.get(finger, 0.0) <= press.start
+            free_at[finger] = press.end
+
+
+def test_without_typos_the_prompts_are_typed() -> None:
+    performance = perform(1, 120, typo_rate=0.0)
+    asked = "".join(prompt.text or "" for prompt in performance.prompts)
+    assert asked.startswith(text_left_over(performance))
+    assert len(asked) - len(text_left_over(performance)) < 80
+
+
+def test_typos_are_mostly_taken_back() -> None:
+    performance = perform(1, 300, typo_rate=0.08)
+    symbols = [press.symbol for press in performance.presses]
+    asked = "".join(prompt.text or "" for prompt in performance.prompts)
+    assert symbols.count(BACKSPACE) > 20
+    assert text_left_over(performance) != asked[: len(text_left_over(performance))]
+    assert abs(len(text_left_over(performance)) - len(asked)) < 0.05 * len(asked)
+
+
+def test_shift_is_held_by_the_other_hand() -> None:
+    presses = perform(2, 200).presses
+    shifted = [(b, a) for b, a in pairwise(presses) if unshifted(a.symbol)[1]]
+    assert len(shifted) > 20
+    for shift, key in shifted:
+        assert shift.symbol == SHIFT
+        assert shift.place.hand != key.place.hand
+        assert shift.end > key.start
+
+
+@pytest.mark.parametrize("rate", [2.0, 4.7, 7.0])
+def test_rate_of_a_session_is_the_one_asked_for(rate: float) -> None:
+    counts = [len(perform(seed, 300, keys_per_second=rate, users_differ=0).presses) for seed in range(3)]
+    assert np.mean(counts) / 300 == pytest.approx(rate, rel=0.08)
+
+
+def test_alternating_hands_are_faster_than_one_finger() -> None:
+    presses = perform(3, 600, users_differ=0).presses
+    intervals: dict[str, list[float]] = {"other hand": [], "same finger": []}
+    for before, after in pairwise(presses):
+        if before.place.hand != after.place.hand:
+            intervals["other hand"].append(after.start - before.start)
+        elif before.place.finger == after.place.finger and before.place != after.place:
+            intervals["same finger"].append(after.start - before.start)
+    assert np.median(intervals["other hand"]) < 0.8 * np.median(intervals["same finger"])
+
+
+def test_a_users_finger_map_is_theirs_in_every_session() -> None:
+    config = SimulationConfig()
+    assert Person.of_user(5, config).habits == Person.of_user(5, config).habits
+    maps = [tuple(Person.of_user(user, config).habits.places.items()) for user in range(6)]
+    assert len(set(maps)) > 1
+    plain = Person.of_user(5, SimulationConfig(users_differ=0)).habits
+    assert plain.places == TEXTBOOK
+
+
+def test_every_character_has_its_own_place_and_near_neighbours() -> None:
+    assert len({*TEXTBOOK.values(), *SHIFTS}) == len(TEXTBOOK) + 2
+    assert {"f", "h", "t", "b"} <= set(neighbours("g"))
+    assert not {"p", "q", "g"} & set(neighbours("g"))
