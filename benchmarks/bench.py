@@ -7,10 +7,7 @@ EMG is random noise: nothing measured here depends on its values.
 
 import json
 import multiprocessing
-import os
-import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,15 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 import textbook
 import torch
 import tyro
+from figures import Bar, Measurement, alternate, machine, show
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -70,44 +65,6 @@ TINY = Sizes(
 )
 
 
-@dataclass
-class Measurement:
-    """One row of the table: `values` of each version, one a repetition."""
-
-    name: str
-    unit: str
-    values: dict[str, list[float]]
-    higher_is_better: bool = False
-    note: str = ""
-
-    def middle(self, version: str = "ours") -> float:
-        """The median over the repetitions."""
-        return median(self.values[version])
-
-    def cell(self, version: str) -> str:
-        """Median (best), or nothing for a version that was not measured."""
-        if version not in self.values:
-            return ""
-        best = max(self.values[version]) if self.higher_is_better else min(self.values[version])
-        return f"{self.middle(version):.3g} ({best:.3g})"
-
-    def ratio(self) -> float | None:
-        """How many times better ours is than the textbook's, by the medians."""
-        if "textbook" not in self.values:
-            return None
-        ours, theirs = self.middle("ours"), self.middle("textbook")
-        return ours / theirs if self.higher_is_better else theirs / ours
-
-
-@dataclass
-class Bar:
-    """A figure that the project promises, and whether this run keeps it."""
-
-    name: str
-    verdict: str
-    figure: str
-
-
 def main(out: Path = Path(__file__).parent / "results", quick: bool = False) -> None:
     """Measure speed and memory, print a table and write a JSON file.
 
@@ -118,6 +75,8 @@ def main(out: Path = Path(__file__).parent / "results", quick: bool = False) -> 
     console, sizes, begun = Console(), TINY if quick else Sizes(), time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     described = machine()
+    if described["load"] > 0.5:
+        console.print(f"Other work runs here (load {described['load']}): trust the ratios more than the figures.")
     console.print("\n".join(f"{name}: {value}" for name, value in described.items()), markup=False, highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         path = write_random_session(Path(folder) / "random.hdf5", sizes.session_seconds)
@@ -141,35 +100,6 @@ def main(out: Path = Path(__file__).parent / "results", quick: bool = False) -> 
     }
     target.write_text(json.dumps(content, indent=1) + "\n")
     console.print(f"written: {target}", soft_wrap=True)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
-    fields = {name.strip(): value.strip() for name, _, value in lines}
-    flags = set(fields.get("flags", "").split())
-    told = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "flags": [flag for flag in told if flag in flags],
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git.stdout.strip(),
-    }
 
 
 def write_random_session(path: Path, seconds: int) -> Path:
@@ -197,20 +127,6 @@ def measure(path: Path, sizes: Sizes, device: torch.device) -> Iterator[Measurem
     yield from forward(sessions, sizes, device)
     if device.type == "cuda":
         yield from on_device(sessions, sizes, device)
-
-
-def alternate(versions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each version, in turns: one turn that is not counted, then `repetitions`."""
-    seconds: dict[str, list[float]] = {name: [] for name in versions}
-    for repetition in range(repetitions + 1):
-        for name, work in versions.items():
-            begun = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if repetition > 0:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
 
 
 def memory(path: Path, sizes: Sizes) -> Measurement:
@@ -326,7 +242,7 @@ def forward(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -
             return model(batch)
 
         with torch.inference_mode():
-            seconds = alternate({"ours": ours, "textbook": theirs}, 3 * sizes.repetitions)
+            seconds = alternate({"ours": ours, "textbook": theirs}, sizes.repetitions)
         signal = cutting.length / SAMPLE_RATE
         rates = {version: [value / signal for value in values] for version, values in seconds.items()}
         note = f"{signal:.3g} s with context, batch of one, fp32, on {device.type}"
@@ -407,23 +323,6 @@ def judge(rows: list[Measurement], sizes: Sizes, device: torch.device) -> list[B
         bar("features ≥ 200 windows/s on 2 cores", rate >= 200, f"{rate:.0f} windows/s", more),
         bar("20-minute evaluation < 3 GB", peak < 3, f"{peak:.2f} GB"),
     ]
-
-
-def show(console: Console, rows: list[Measurement], bars: list[Bar], *, quick: bool) -> None:
-    """Both tables."""
-    title = "Speed and memory: median (best)" + (" -- QUICK RUN, MEANS NOTHING" if quick else "")
-    table = Table("what", "unit", "ours", "textbook", "ratio", title=title)
-    for row in rows:
-        ratio = row.ratio()
-        factor = "" if ratio is None else f"{ratio:.2f} ×"
-        table.add_row(row.name, row.unit, row.cell("ours"), row.cell("textbook"), factor)
-    console.print(table)
-    for row in rows:
-        console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
-    verdicts = Table("bar", "verdict", "figure")
-    for bar in bars:
-        verdicts.add_row(bar.name, bar.verdict, bar.figure)
-    console.print(verdicts)
 
 
 if __name__ == "__main__":

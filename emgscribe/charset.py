@@ -53,5 +53,5 @@ def labels_of_text(text: str) -> list[int]:
 
 
 def text_of_labels(labels: Iterable[int]) -> str:
-    """The string of symbols of `labels` (each in 0..97; the blank has no symbol and raises `IndexError`)."""
+    """The string of symbols of `labels`, each in 0..97: the blank has no symbol."""
     return "".join(SYMBOLS[label] for label in labels)

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def _print_help() -> None:
     _out.print("usage: emgscribe COMMAND [OPTIONS]      (emgscribe COMMAND --help says more)\n")
     for verb, run in VERBS.items():
-        _out.print(f"  {verb:<11} {(run.__doc__ or str()).splitlines()[0]}", soft_wrap=True)
+        _out.print(f"  {verb:<11} {(run.__doc__ or '').splitlines()[0]}", soft_wrap=True)
 
 
 def _known(name: str, names: Mapping[str, object], kind: str) -> str:
@@ -188,12 +188,12 @@ def _evaluate(arguments: list[str]) -> int:
         from emgscribe.decode import GreedyDecoder
         from emgscribe.evaluate import evaluate as score
         from emgscribe.evaluate import evaluate_windows
-        from emgscribe.model import load_model
+        from emgscribe.model import best_device, load_model
         from emgscribe.store import open_sessions
 
         if not sessions:
             raise EmgscribeError("no session given", mend="name one or more session files after the model")
-        loaded, opened = load_model(model), open_sessions(sessions)
+        loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         if windowed:
             _print_result(evaluate_windows(loaded, opened, GreedyDecoder()))
             return 0
@@ -218,11 +218,11 @@ def _transcribe(arguments: list[str]) -> int:
         """
         from emgscribe.decode import GreedyDecoder
         from emgscribe.evaluate import session_emissions
-        from emgscribe.model import load_model
+        from emgscribe.model import best_device, load_model
         from emgscribe.store import open_sessions
 
         decoder = GreedyDecoder()
-        loaded, (session,) = load_model(model), open_sessions([file])
+        loaded, (session,) = load_model(model, best_device()), open_sessions([file])
         for emissions in session_emissions(loaded, session):
             decoder.feed(emissions)
         sys.stdout.write(decoder.flush().text.replace("⏎", "⏎\n") + "\n")
@@ -245,7 +245,7 @@ def _demo(arguments: list[str]) -> int:
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
-            _make_sessions(data, users=1, sessions=5, minutes=8.0, seed=seed, simulation=SimulationConfig())
+            _make_sessions(data, users=1, sessions=8, minutes=4.0, seed=seed, simulation=SimulationConfig())
         experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
         result, model = _run(experiment, data, out / "runs", out / "results")
         _print_comparison(result)

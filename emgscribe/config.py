@@ -75,7 +75,18 @@ class TrainConfig:
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
 
 
+def _whole(value: Any, _: type) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number")
+    return value
+
+
+def _fault(error: BaseException, kind: type | None) -> str:
+    return error.what if isinstance(error, EmgscribeError) else cattrs.v.format_exception(error, kind)
+
+
 converter = cattrs.Converter(forbid_extra_keys=True)
+converter.register_structure_hook(int, _whole)
 
 
 def to_json(value: object) -> Any:
@@ -88,5 +99,5 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
     try:
         return converter.structure(data, kind)
     except Exception as error:
-        faults = cattrs.transform_error(error, path=kind.__name__)
+        faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_fault)
         raise EmgscribeError("; ".join(faults), where=where, mend="was it written by another version?") from error

@@ -85,13 +85,16 @@ def evaluate(
     block_seconds: float = BLOCK_SECONDS,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
-    """Read whole sessions and score them; `progress` is called with the fraction of all samples done."""
-    device = next(model.parameters()).device
+    """Read whole sessions and score them with a model in evaluation mode (as `load_model` returns it).
+
+    `progress` is called with the fraction of all samples done.
+    """
+    assert not model.training, "a model in training mode would be scored by its batches' statistics"
     scores = []
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
         decoder.reset()
-        for emissions in session_emissions(model, session, device=device, block_seconds=block_seconds):
+        for emissions in session_emissions(model, session, block_seconds):
             decoder.feed(emissions)
             done += len(emissions) * model.samples_per_frame
             if progress:
@@ -101,7 +104,7 @@ def evaluate(
 
 
 def session_emissions(
-    model: Model, session: StoredSession, *, device: torch.device | str = "cpu", block_seconds: float = BLOCK_SECONDS
+    model: Model, session: StoredSession, block_seconds: float = BLOCK_SECONDS
 ) -> Iterator[Emissions]:
     """Emissions (F, V) of a whole session, in order, at most `block_seconds` of signal at a time.
 
@@ -109,7 +112,7 @@ def session_emissions(
     """
     frames = max(1, round(block_seconds * 2000 / model.samples_per_frame))
     length = frames * model.samples_per_frame
-    windows = Windows(Store([session], device), length, length, *model.context)
+    windows = Windows(Store([session], model.device), length, length, *model.context)
     for place in windows.tiling():
         batch = windows.batch([place])
         with torch.inference_mode():
@@ -119,10 +122,9 @@ def session_emissions(
 
 def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decoder, length: int = 8000) -> Result:
     """Score windows of `length` samples one by one, as validation does during training."""
-    device = next(model.parameters()).device
     scores = []
     for session in sessions:
-        windows = Windows(Store([session], device), length, length, *model.context)
+        windows = Windows(Store([session], model.device), length, length, *model.context)
         units: list[Counts] = []
         texts: list[str] = []
         for batch in windows.batches(windows.tiling(), 8):

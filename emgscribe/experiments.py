@@ -34,7 +34,7 @@ DEMO = Experiment(
     windows=WindowConfig(length=8000, stride=8000, left=0, right=0),
     augment=Augmentation(jitter=AlignmentJitter(40), spec=SpecAugment(2, 8, 1, 4)),
     train=TrainConfig(
-        epochs=20, batch_size=16, lr=2e-3, lr_start=1e-5, lr_end=1e-5, warmup_epochs=1, clip_norm=1.0,
+        epochs=20, batch_size=8, lr=2e-3, lr_start=1e-5, lr_end=1e-5, warmup_epochs=1, clip_norm=1.0,
         keypress_weight=1.0, keypress_fraction=0.5, seed=0,
     ),
 )  # fmt: skip

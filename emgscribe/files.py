@@ -36,16 +36,19 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _move_into_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    aside = temporary.parent / ".old"
     if temporary.is_dir() and path.exists():
         if not overwrite:
             return
         # A folder cannot be renamed over a full one, so the old one steps aside into the doomed temporary folder.
-        os.replace(path, temporary.parent / ".old")
+        os.replace(path, aside)
     elif path.exists() and not overwrite:
         return
     try:
         os.replace(temporary, path)
     except OSError:
+        if aside.exists():
+            os.replace(aside, path)
         # Two processes that build the same folder: the first to arrive has won, and what it built is as good.
         if overwrite or not path.is_dir():
             raise
@@ -72,5 +75,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise EmgscribeError("no such file", where=str(path), mend="check the path") from error
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), mend="check the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EmgscribeError(f"not valid JSON ({error})", where=str(path), mend="make the file anew") from error

@@ -51,6 +51,11 @@ class Model(nn.Module):
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    @property
     def samples_per_frame(self) -> int:
         """Samples (2 kHz) that one frame of emissions stands for."""
         return self.features.hop * self.encoder.stride
@@ -87,6 +92,11 @@ class Model(nn.Module):
         return self.emit(self.featurize(batch), batch.lengths)
 
 
+def best_device() -> torch.device:
+    """A CUDA GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def save_model(model: Model, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`; the folder appears whole or not at all."""
     with replacing(folder) as temporary:
@@ -94,7 +104,10 @@ def save_model(model: Model, folder: Path) -> None:
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
         write_json(temporary / "config.json", content)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors")
+        try:
+            save_file(weights, temporary / "model.safetensors")
+        except SafetensorError as error:  # it has no class of its own for a full disk
+            raise OSError(str(error)) from error
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:

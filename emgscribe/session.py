@@ -6,6 +6,7 @@ sample), everything else as attributes of the group (Sivakumar et al. 2024, arXi
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ class SessionHeader:
     def labelled_keystrokes(self) -> list[tuple[str, float]]:
         """(symbol, start time) of every keystroke inside the task's symbols, in order of their start."""
         known = ((symbol_of_key(k.key), k.start) for k in self.keystrokes)
-        return sorted(((s, t) for s, t in known if s is not None), key=lambda pair: pair[1])
+        # A time that is not a number has no place in the order, nor on the signal; `inspect` reports it.
+        return sorted(((s, t) for s, t in known if s is not None and math.isfinite(t)), key=lambda pair: pair[1])
 
 
 class Session:
@@ -120,19 +122,15 @@ class Session:
             yield self._read(start, start + size)
 
     def _read(self, start: int, stop: int | None) -> npt.NDArray[np.void]:
-        try:
+        with _readable(self.path):
             rows: npt.NDArray[np.void] = self._rows[start:stop]
-        except OSError as error:
-            raise EmgscribeError(
-                f"samples from {start} cannot be read ({error})", where=str(self.path), mend="copy the file anew"
-            ) from error
-        return rows
+            return rows
 
     def _search(self, time: float) -> int:
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
-            if float(self._rows[middle]["time"]) < time:
+            if float(self._read(middle, middle + 1)["time"][0]) < time:
                 low = middle + 1
             else:
                 high = middle
@@ -160,6 +158,11 @@ def open_file(path: Path) -> h5py.File:
 
 def sample_rows(file: h5py.File, path: Path) -> tuple[h5py.Group, h5py.Dataset]:
     """The group and its sample rows, or an error that says which part is not as in emg2qwerty."""
+    with _readable(path):
+        return _rows(file, path)
+
+
+def _rows(file: h5py.File, path: Path) -> tuple[h5py.Group, h5py.Dataset]:
 
     def foreign(what: str) -> EmgscribeError:
         return EmgscribeError(what, where=str(path), mend="not an emg2qwerty session; docs/data.md shows the layout")
@@ -183,6 +186,11 @@ def sample_rows(file: h5py.File, path: Path) -> tuple[h5py.Group, h5py.Dataset]:
 
 def read_header(group: h5py.Group, path: Path) -> SessionHeader:
     """The attributes of the session group; an `EmgscribeError` names the field that is missing or broken."""
+    with _readable(path):
+        return _header(group, path)
+
+
+def _header(group: h5py.Group, path: Path) -> SessionHeader:
     missing = [name for name in ATTRIBUTES if name not in group.attrs]
     if missing:
         raise EmgscribeError(
@@ -190,15 +198,29 @@ def read_header(group: h5py.Group, path: Path) -> SessionHeader:
             where=str(path),
             mend="download the file anew or write it with emgscribe.session.write_session",
         )
+    values = {name: group.attrs[name] for name in (*ATTRIBUTES, "simulation") if name in group.attrs}
+    # Other writers store text with a fixed length, which h5py reads as bytes.
+    texts = {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values.items()}
     return SessionHeader(
-        name=str(group.attrs["session_name"]),
-        user=str(group.attrs["user"]),
-        condition=str(group.attrs["condition"]),
-        duration_mins=float(group.attrs["duration_mins"]),
-        keystrokes=tuple(_parsed(group, path, "keystrokes", _keystroke)),
-        prompts=tuple(_parsed(group, path, "prompts", _prompt)),
-        simulation=str(group.attrs.get("simulation", "")),
+        name=texts["session_name"],
+        user=texts["user"],
+        condition=texts["condition"],
+        duration_mins=float(values["duration_mins"]),
+        keystrokes=tuple(_parsed(texts["keystrokes"], path, "keystrokes", _keystroke)),
+        prompts=tuple(_parsed(texts["prompts"], path, "prompts", _prompt)),
+        simulation=texts.get("simulation", ""),
     )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever h5py raises over damaged bytes, in one error."""
+    try:
+        yield
+    except EmgscribeError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise EmgscribeError(f"the file is damaged ({error})", where=str(path), mend="download it anew") from error
 
 
 def _keystroke(entry: dict[str, Any]) -> Keystroke:
@@ -211,11 +233,11 @@ def _prompt(entry: dict[str, Any]) -> Prompt:
     return Prompt(str(entry["name"]), float(entry["start"]), float(entry["end"]), text)
 
 
-def _parsed(group: h5py.Group, path: Path, field: str, parse: Callable[[dict[str, Any]], Entry]) -> list[Entry]:
+def _parsed(text: str, path: Path, field: str, parse: Callable[[dict[str, Any]], Entry]) -> list[Entry]:
     mend = "download the file anew"
     try:
-        entries = json.loads(group.attrs[field])
-    except (TypeError, ValueError) as error:
+        entries = json.loads(text)
+    except ValueError as error:
         raise EmgscribeError(f"attribute '{field}' is not JSON ({error})", where=str(path), mend=mend) from error
     if not isinstance(entries, list):
         raise EmgscribeError(f"attribute '{field}' is no JSON list", where=str(path), mend=mend)
@@ -234,9 +256,9 @@ class SessionWriter:
 
     def __init__(self, file: h5py.File, num_samples: int) -> None:
         self._group = file.create_group(GROUP)
-        # An early allocation makes a full disk show now, not after an hour of samples.
         self._rows = self._group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=SAMPLE_DTYPE)
         self._written = 0
+        self.finished = False
 
     def append(self, times: Times, emg: Emg) -> None:
         """Add T samples: `times` (T,) unix seconds, `emg` (T, 2, 16) left band first."""
@@ -260,13 +282,16 @@ class SessionWriter:
             for p in header.prompts
         ]
         attributes["keystrokes"], attributes["prompts"] = json.dumps(keystrokes), json.dumps(prompts)
+        self.finished = True
 
 
 @contextmanager
 def writing_session(path: Path, num_samples: int) -> Iterator[SessionWriter]:
     """A `SessionWriter` for `path`. The name appears only when the block ends well; a failure leaves nothing."""
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        yield SessionWriter(file, num_samples)
+        writer = SessionWriter(file, num_samples)
+        yield writer
+        assert writer.finished, "finish() was not called"
 
 
 def write_session(path: Path, header: SessionHeader, times: Times, emg: Emg) -> None:

@@ -8,7 +8,9 @@ entry that exists is whole, and two processes that build the same one do no harm
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from emgscribe.session import BANDS, CHANNELS, Session, stack_bands
 
 _VERSION = 1
 _HEADER_BYTES = 1 << 16
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ def _open(path: Path, cache: Path) -> StoredSession:
     entry = cache / f"{place}-{identity}"
     if not entry.is_dir():
         _build(path, entry, identity)
-        for stale in cache.glob(f"{place}-*"):
-            if stale != entry:
-                shutil.rmtree(stale, ignore_errors=True)
+        _sweep(cache, place, entry)
     info = read_json(entry / "info.json")
     emg, labels, onsets = (np.load(entry / f"{name}.npy", mmap_mode="c") for name in ("emg", "labels", "onsets"))
     return StoredSession(
@@ -110,6 +111,17 @@ def _open(path: Path, cache: Path) -> StoredSession:
         labels=labels,
         onsets=onsets,
     )
+
+
+def _sweep(cache: Path, place: str, entry: Path) -> None:
+    """Remove what earlier versions of a file left, and what builds left that were killed more than a day ago."""
+    for stale in cache.glob(f"{place}-*"):
+        if stale != entry:
+            shutil.rmtree(stale, ignore_errors=True)
+    for unfinished in cache.glob(".*"):
+        with suppress(OSError):
+            if time.time() - unfinished.stat().st_mtime > _DAY:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _entry(path: Path) -> tuple[str, str]:
@@ -130,26 +142,32 @@ def _build(path: Path, entry: Path, identity: str) -> None:
         if len(session) == 0:
             raise EmgscribeError("the session has no samples", where=str(path), mend="leave it out, or record it anew")
         folder.mkdir()
-        emg = np.lib.format.open_memmap(
-            folder / "emg.npy", mode="w+", dtype=np.float32, shape=(len(session), BANDS, CHANNELS)
-        )
-        times = np.empty(len(session))
-        done = 0
-        for rows in session.blocks():
-            stop = done + len(rows)
-            emg[done:stop], times[done:stop] = stack_bands(rows), rows["time"]
-            _refuse_unusable(emg[done:stop], times[max(done - 1, 0) : stop], path, done)
-            done = stop
-        emg.flush()
-        typed = session.header.labelled_keystrokes()
-        onsets = np.searchsorted(times, [start for _, start in typed])
-        inside = (onsets < len(times)) & (np.array([start for _, start in typed]) >= times[0] if typed else onsets < 0)
-        labels = np.array(labels_of_text("".join(symbol for symbol, _ in typed)), dtype=np.int64)
-        np.save(folder / "labels.npy", labels[inside])
-        np.save(folder / "onsets.npy", onsets[inside].astype(np.int64))
+        times = _copy_samples(session, folder / "emg.npy")
         header = session.header
+        typed = [(symbol, start) for symbol, start in header.labelled_keystrokes() if times[0] <= start <= times[-1]]
+        labels = labels_of_text("".join(symbol for symbol, _ in typed))
+        np.save(folder / "labels.npy", np.array(labels, dtype=np.int64))
+        np.save(folder / "onsets.npy", np.searchsorted(times, [start for _, start in typed]).astype(np.int64))
         info = {"name": header.name, "user": header.user, "simulated": bool(header.simulation), "identity": identity}
         write_json(folder / "info.json", info)
+
+
+def _copy_samples(session: Session, path: Path) -> npt.NDArray[np.float64]:
+    """Write the session's EMG as an .npy file, block by block; returns the times (T,)."""
+    times = np.empty(len(session))
+    shape = (len(session), BANDS, CHANNELS)
+    # Plain writes: on a full disk a memory map would end the process, where a write is an error that can be told.
+    with path.open("wb") as file:
+        description = np.lib.format.dtype_to_descr(np.dtype(np.float32))
+        np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": shape})
+        done = 0
+        for rows in session.blocks():
+            emg, stop = stack_bands(rows), done + len(rows)
+            times[done:stop] = rows["time"]
+            _refuse_unusable(emg, times[max(done - 1, 0) : stop], session.path, done)
+            file.write(emg.tobytes())
+            done = stop
+    return times
 
 
 def _refuse_unusable(emg: npt.NDArray[np.float32], times: npt.NDArray[np.float64], path: Path, done: int) -> None:

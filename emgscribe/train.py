@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,10 @@ from emgscribe.config import TrainConfig, WindowConfig, to_json
 from emgscribe.decode import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, replacing, write_json
-from emgscribe.model import Model, ModelConfig, load_model, save_model
+from emgscribe.model import Model, ModelConfig, best_device, load_model, save_model
 from emgscribe.score import Counts, count, total
 from emgscribe.store import Store, StoredSession
-from emgscribe.windows import Batch, Windows
+from emgscribe.windows import Batch, Places, Windows
 
 Curve = dict[str, float]
 _LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GPU wait
@@ -84,7 +83,7 @@ def fit(
     described["val_sessions"] = [session.identity for session in val_sessions]
     with _alone(folder):
         _claim(folder, described)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = best_device()
         precision = resolve_precision(recipe.train.precision, device)
         torch.manual_seed(recipe.train.seed)
         model = Model(recipe.model)
@@ -98,7 +97,7 @@ def fit(
         )
         _run(training, folder, precision, console or Console())
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-        return Trained(load_model(folder / "best"), training.curves, training.seconds, name, precision)
+        return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
 
 
 @contextmanager
@@ -186,30 +185,14 @@ def cut(sessions: list[StoredSession], windows: WindowConfig, model: Model, devi
     )
 
 
-class _Epoch:
-    """The batches of one epoch, drawn anew from the epoch's own generator each time it is iterated."""
+class _Batches:
+    """What Lightning iterates each epoch: the batches of the windows at the places that `places` then gives."""
 
-    def __init__(self, windows: Windows, batch_size: int, generator: Callable[[], torch.Generator]) -> None:
-        self.windows, self.batch_size, self.generator = windows, batch_size, generator
-
-    def __len__(self) -> int:
-        return -(-len(self.windows.shuffled(torch.Generator())) // self.batch_size)
+    def __init__(self, windows: Windows, batch_size: int, places: Callable[[], Places]) -> None:
+        self.windows, self.batch_size, self.places = windows, batch_size, places
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.windows.batches(self.windows.shuffled(self.generator()), self.batch_size)
-
-
-class _Validation:
-    """The tiling windows of the validation sessions, in order."""
-
-    def __init__(self, windows: Windows, batch_size: int) -> None:
-        self.windows, self.batch_size = windows, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.windows.tiling()) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.windows.batches(self.windows.tiling(), self.batch_size)
+        return self.windows.batches(self.places(), self.batch_size)
 
 
 class _Training(lightning.LightningModule):
@@ -226,9 +209,9 @@ class _Training(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.config, self.augmentation = model, config, augmentation
-        self.train_batches = _Epoch(train_windows, config.batch_size, partial(self._generator, 0))
-        self.val_batches = _Validation(val_windows, config.batch_size)
-        self.total_steps = config.epochs * len(self.train_batches)
+        self.train_windows, self.val_windows = train_windows, val_windows
+        self.steps_per_epoch = math.ceil(len(train_windows.shuffled(torch.Generator())) / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
         self.curves: list[Curve] = []
         self.best_cer = float("inf")
         self.seconds = 0.0
@@ -238,14 +221,16 @@ class _Training(lightning.LightningModule):
     def _generator(self, stream: int) -> torch.Generator:
         """A generator for this epoch; streams keep the draws of windows, augmentation and dropout apart."""
         # Lightning asks for the batches of a resumed run before it has restored `current_epoch`; the step is right.
-        epoch = self.global_step // (self.total_steps // self.config.epochs)
+        epoch = self.global_step // self.steps_per_epoch
         return torch.Generator().manual_seed((self.config.seed * 100_003 + epoch) * 4 + stream)
 
-    def train_dataloader(self) -> _Epoch:
-        return self.train_batches
+    def train_dataloader(self) -> _Batches:
+        return _Batches(
+            self.train_windows, self.config.batch_size, lambda: self.train_windows.shuffled(self._generator(0))
+        )
 
-    def val_dataloader(self) -> _Validation:
-        return self.val_batches
+    def val_dataloader(self) -> _Batches:
+        return _Batches(self.val_windows, self.config.batch_size, self.val_windows.tiling)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)

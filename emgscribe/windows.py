@@ -10,6 +10,8 @@ from torch import Tensor
 from emgscribe.charset import BLANK
 from emgscribe.store import Store
 
+Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,12 +58,12 @@ class Windows:
     left: int
     right: int
 
-    def tiling(self) -> list[tuple[int, int]]:
+    def tiling(self) -> Places:
         """(session, first labelled sample) of windows that tile every session; the last one may reach past its end."""
         lengths = map(len, self.store.sessions)
         return [(s, start) for s, length in enumerate(lengths) for start in range(0, length, self.stride)]
 
-    def shuffled(self, generator: torch.Generator) -> list[tuple[int, int]]:
+    def shuffled(self, generator: torch.Generator) -> Places:
         """The windows of one epoch: as many as fit, each at a fresh offset in [0, stride), in random order.
 
         A window never reaches past its session's end; a session shorter than a window gives one, from its start.
@@ -75,12 +77,12 @@ class Windows:
         order = torch.randperm(len(places), generator=generator)
         return [places[i] for i in order.tolist()]
 
-    def batches(self, places: Sequence[tuple[int, int]], batch_size: int) -> Iterator[Batch]:
+    def batches(self, places: Places, batch_size: int) -> Iterator[Batch]:
         """Batches of `batch_size` windows at `places`; the last one may be smaller."""
         for first in range(0, len(places), batch_size):
             yield self.batch(places[first : first + batch_size])
 
-    def batch(self, places: Sequence[tuple[int, int]]) -> Batch:
+    def batch(self, places: Places) -> Batch:
         """One batch of the windows at `places`, each (session, first labelled sample)."""
         sessions, starts = zip(*places, strict=True)
         span = self.left + self.length + self.right

@@ -46,10 +46,9 @@ def make_session(tmp_path: Path) -> Callable[..., Path]:
         emg: np.ndarray | None = None,
         duration_mins: float | None = None,
         simulation: str = "",
-        seed: int = 0,
     ) -> Path:
         if emg is None:
-            emg = np.random.default_rng(seed).normal(size=(samples, 2, 16)).astype(np.float32)
+            emg = np.random.default_rng(0).normal(size=(samples, 2, 16)).astype(np.float32)
         if times is None:
             times = START + np.arange(len(emg)) / RATE
         header = SessionHeader(

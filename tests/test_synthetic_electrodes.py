@@ -95,3 +95,14 @@ def test_noise_hum_and_lost_contact_are_as_configured() -> None:
     assert recorder(lost, len(silence)).record(silence).std() > 1.5 * noise.std()
     tugged = SimulationConfig(noise=5, hum=0, poor_contact=0, artefacts_per_minute=30)
     assert np.abs(recorder(tugged, len(silence)).record(silence)).max() > 1.2 * np.abs(noise).max()
+
+
+def test_an_electrode_that_loses_contact_loses_signal_for_a_while() -> None:
+    time = np.arange(20 * SAMPLE_RATE)[:, None] / SAMPLE_RATE
+    wave = np.repeat(np.sin(2 * np.pi * 200 * time), CHANNELS, axis=1).astype(np.float32)
+    config = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=1.0)
+    recorded = recorder(config, len(wave)).record(wave)
+    seconds = recorded.reshape(20, SAMPLE_RATE, CHANNELS).std(axis=1)
+    low = seconds < 0.3 * wave.std()
+    assert 0.05 < low.mean() < 0.6
+    assert not low.all(axis=0).any()

@@ -4,6 +4,12 @@ The files follow the signal: `text` (prompts) -> `typist` (key presses, on `keyb
 `motor_units` (spikes) -> `electrodes` (potentials) -> `recording` (what the device reports) -> `sessions` (files).
 `people` draws who types and how the bands sit, `config` is what can be set. `report` shows any sessions, simulated
 or real, by the `measures` that were also taken of a real recording (`reference`).
+
+What is unlike real EMG, and so what no conclusion should lean on: the arm is a uniform cylinder without bone, skin or
+cross-talk from the rest of the hand's muscles; a burst is a Gaussian and hands never pre-shape for the key after the
+next, so coarticulation is only the overlap of bursts; amplitudes have heavier tails and a slight skew, and contrast
+differs less between electrodes, than in the recording that `reference` holds; there is no fatigue, and posture changes
+between sessions only; people differ by random factors, not by years at the keyboard; sentences have no meaning.
 """
 
 from emgscribe.synthetic.config import SimulationConfig

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.synthetic.muscles import DRIVE_RATE, NUM_MUSCLES
 
+# Excitation is a fraction of the maximum, rates are spikes a second.
 FIRST_THRESHOLD, THRESHOLD_RANGE = 0.012, 45.0
 SIZE_RANGE = 8.0
 MIN_RATE, PEAK_RATE_SMALL, PEAK_RATE_LARGE = 8.0, 60.0, 45.0

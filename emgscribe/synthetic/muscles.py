@@ -22,6 +22,7 @@ from emgscribe.synthetic.typist import Press
 
 Array = npt.NDArray[np.float32]
 
+# Frames of excitation a second; a burst is about ten of them.
 DRIVE_RATE = 200
 # Half the length of the longest burst in s.
 _LONGEST_BURST = 0.2

@@ -1,6 +1,6 @@
 """Who types: a person by user number, and how the bands sit in one session."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,17 @@ from emgscribe.synthetic.typist import Habits
 
 _ELECTRODE = 2 * np.pi / CHANNELS
 _PERSON_STREAM = 0x9E37
+
+# Standard deviations between people, at `users_differ` 1. Sizes and depths are factors (of their logarithm).
+_ARM_SIZE, _FAT, _DEPTH = 0.08, 0.3, 0.2
+_MUSCLE_DEGREES, _ZONE_MM = 8.0, 12.0
+_WORN_ELECTRODES, _WORN_MM = 0.8, 6.0
+# Standard deviations between two sessions of a person, at `redonning` and `difficulty` 1.
+_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.15, 1.5, 0.08
+# Standard deviations between the units of a muscle in mm.
+_UNIT_DEPTH, _UNIT_SIDEWAYS, _UNIT_ZONE, _UNIT_LENGTH = 1.2, 2.5, 8.0, 10.0
+# Innervation zones lie towards the elbow from the band; fibres end under the band or a little beyond it.
+_ZONE, _TOWARDS_HAND, _TOWARDS_ELBOW = -38.0, 55.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -33,36 +44,36 @@ class Forearm:
         """A forearm drawn from `rng`; with `users_differ` 0 only the scatter of units within a muscle is random."""
         spread = config.users_differ
         units = MotorUnits.pools(config.units_per_muscle, rng)
-        radius = config.wrist_radius * float(np.exp(0.08 * spread * rng.standard_normal()))
-        fat = config.fat_thickness * float(np.exp(0.3 * spread * rng.standard_normal()))
+        radius = config.wrist_radius * float(np.exp(_ARM_SIZE * spread * rng.standard_normal()))
+        fat = config.fat_thickness * float(np.exp(_FAT * spread * rng.standard_normal()))
         fibres = _fibres(units, radius, fat, rng, config)
         if hand == LEFT:
             # The arms mirror each other, and the bands' electrodes count round in the same sense on both.
-            fibres = Fibres(**{**fibres.__dict__, "angle": -fibres.angle})
+            fibres = replace(fibres, angle=-fibres.angle)
         return cls(
             units=units,
             fibres=fibres,
             motor_habits=MotorHabits.of_user(rng, spread),
             radius=radius,
-            usual_rotation=float(0.8 * spread * _ELECTRODE * rng.standard_normal()),
-            usual_along=float(6 * spread * rng.standard_normal()),
+            usual_rotation=float(_WORN_ELECTRODES * spread * _ELECTRODE * rng.standard_normal()),
+            usual_along=float(_WORN_MM * spread * rng.standard_normal()),
         )
 
 
 def _fibres(units: MotorUnits, radius: float, fat: float, rng: np.random.Generator, config: SimulationConfig) -> Fibres:
     spread = config.users_differ
     positions = np.array([POSITIONS[muscle] for muscle in Muscle])
-    angles = np.deg2rad(positions[:, 0] + 8 * spread * rng.standard_normal(NUM_MUSCLES))
-    depths = positions[:, 1] * np.exp(0.2 * spread * rng.standard_normal(NUM_MUSCLES))
-    zones = -38 + 12 * spread * rng.standard_normal(NUM_MUSCLES)
+    angles = np.deg2rad(positions[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
+    depths = positions[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
+    zones = _ZONE + _ZONE_MM * spread * rng.standard_normal(NUM_MUSCLES)
     scatter = rng.standard_normal((5, len(units)))
-    inner = np.clip(radius - fat - depths[units.muscle] - 1.2 * scatter[0], 2.0, radius - fat - 0.5)
+    inner = np.clip(radius - fat - depths[units.muscle] - _UNIT_DEPTH * scatter[0], 2.0, radius - fat - 0.5)
     return Fibres(
-        angle=angles[units.muscle] + 2.5 * scatter[1] / inner,
+        angle=angles[units.muscle] + _UNIT_SIDEWAYS * scatter[1] / inner,
         radius=inner,
-        innervation=zones[units.muscle] + 8 * scatter[2],
-        towards_hand=np.clip(55 + 10 * scatter[3], 15, None),
-        towards_elbow=np.clip(50 + 10 * scatter[4], 15, None),
+        innervation=zones[units.muscle] + _UNIT_ZONE * scatter[2],
+        towards_hand=np.clip(_TOWARDS_HAND + _UNIT_LENGTH * scatter[3], 15, None),
+        towards_elbow=np.clip(_TOWARDS_ELBOW + _UNIT_LENGTH * scatter[4], 15, None),
         # Large units conduct faster (Andreassen and Arendt-Nielsen 1987).
         velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
     )
@@ -96,9 +107,9 @@ class Donning:
     def of_session(cls, forearm: Forearm, rng: np.random.Generator, config: SimulationConfig) -> "Donning":
         """A placement about the usual one; re-donning 0 repeats it."""
         again = config.redonning * config.difficulty
-        rotation = forearm.usual_rotation + 0.15 * again * _ELECTRODE * rng.standard_normal()
-        along = forearm.usual_along + 1.5 * again * rng.standard_normal()
+        rotation = forearm.usual_rotation + _AGAIN_ELECTRODES * again * _ELECTRODE * rng.standard_normal()
+        along = forearm.usual_along + _AGAIN_MM * again * rng.standard_normal()
         slipped = config.slip * config.difficulty * _ELECTRODE * rng.standard_normal()
-        gains = np.exp(0.08 * again * rng.standard_normal(CHANNELS)).astype(np.float32)
+        gains = np.exp(_AGAIN_GAIN * again * rng.standard_normal(CHANNELS)).astype(np.float32)
         first = Ring(forearm.radius, rotation, along, config.pole_distance)
         return cls(first, Ring(forearm.radius, rotation + slipped, along, config.pole_distance), gains)

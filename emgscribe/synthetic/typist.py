@@ -20,9 +20,10 @@ from emgscribe.synthetic.text import PromptWriter
 MARGIN = 0.8
 _SHORTEST_INTERVAL = 0.035
 _MOVED_WITH = {"same key": 0.9, "same finger": 1.4, "same hand": 1.05, "other hand": 0.86}
-# Mean of all factors on an interval over ordinary text, so that the session's rate comes out as asked.
-_MEAN_FACTOR = 1.0
+# Chosen such that the rate of whole sessions comes out as asked; the mean of all factors on an interval is near 1.
 _KEYS_PER_PROMPT = 31.0
+# How often each kind of typo is made, as weights of a Dirichlet distribution over people.
+_TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Habits:
             finger_slowness=(tuple(slowness[LEFT].tolist()), tuple(slowness[RIGHT].tolist())),
             press_seconds=float(0.115 * np.exp(0.15 * spread * rng.standard_normal())),
             typos=float(np.exp(0.4 * spread * rng.standard_normal())),
-            typo_kinds=tuple((rng.dirichlet(np.array([10.0, 3.0, 4.0, 3.0]))).tolist()),
+            typo_kinds=tuple(rng.dirichlet(list(_TYPOS.values())).tolist()),
         )
 
 
@@ -90,7 +91,7 @@ class Typist:
         rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
         # Never slower than leaves some time to type in when pauses are long and the rate is high.
         per_prompt = max(_KEYS_PER_PROMPT / rate - config.prompt_pause, 0.4 * _KEYS_PER_PROMPT / rate)
-        self._interval = per_prompt / _KEYS_PER_PROMPT / _MEAN_FACTOR
+        self._interval = per_prompt / _KEYS_PER_PROMPT
         self._drift_phase, self._drift_period = rng.uniform(0, 2 * np.pi), rng.uniform(120, 400)
 
     def perform(self, duration: float) -> Performance:
@@ -178,12 +179,12 @@ class Typist:
         symbol, following = text[position], text[position + 1 : position + 2]
         if symbol == ENTER or following in ("", ENTER):
             return None
-        kind = int(self._rng.choice(4, p=self._habits.typo_kinds))
-        if kind == 1:
+        kind = self._rng.choice(list(_TYPOS), p=self._habits.typo_kinds)
+        if kind == "doubled":
             return symbol * 2, 1
-        if kind == 2:
+        if kind == "transposed":
             return following + symbol, 2
-        if kind == 3:
+        if kind == "omitted":
             return following, 2
         key, shift = unshifted(symbol)
         near = neighbours(key) if key != SPACE and not shift else []

@@ -1,0 +1,173 @@
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emgscribe.score import Counts, align, cer_interval, count, count_units, side_by_side, total
+
+TEXTS = st.text("abcd", max_size=12)
+COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
+
+
+def distance(reference: Sequence[object], hypothesis: Sequence[object]) -> int:
+    """Levenshtein distance by the textbook recurrence."""
+    row = list(range(len(hypothesis) + 1))
+    for i, wanted in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, got in enumerate(hypothesis, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (wanted != got))
+    return row[-1]
+
+
+@given(TEXTS, TEXTS)
+def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
+    counts = count(reference, hypothesis)
+    assert counts.edits == counts.insertions + counts.deletions + counts.substitutions
+    assert counts.edits == distance(reference, hypothesis)
+    assert counts.length == len(reference)
+    assert len(hypothesis) == len(reference) + counts.insertions - counts.deletions
+    assert min(counts.insertions, counts.deletions, counts.substitutions) >= 0
+
+
+@given(st.lists(st.integers(0, 97), max_size=10), st.lists(st.integers(0, 97), max_size=10))
+def test_labels_and_tuples_are_counted_like_text(reference: list[int], hypothesis: list[int]) -> None:
+    counts = count(reference, tuple(hypothesis))
+    assert counts.edits == distance(reference, hypothesis)
+    assert counts == count("".join(map(chr, reference)), "".join(map(chr, hypothesis)))
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "counts"),
+    [
+        ("abc", "abxc", Counts(insertions=1, length=3)),  # an extra character in the hypothesis
+        ("abc", "ac", Counts(deletions=1, length=3)),
+        ("abc", "axc", Counts(substitutions=1, length=3)),
+        ("abc", "abc", Counts(length=3)),
+        ("abc", "", Counts(deletions=3, length=3)),
+        ("", "abc", Counts(insertions=3, length=0)),
+        ("", "", Counts()),
+        ("abc", "ABC", Counts(substitutions=3, length=3)),
+        ("a⌫b", "ab", Counts(deletions=1, length=3)),  # backspace is a character like all others
+    ],
+)
+def test_conventions_of_speech_recognition(reference: str, hypothesis: str, counts: Counts) -> None:
+    assert count(reference, hypothesis) == counts
+
+
+def test_rates_are_per_cent_of_the_reference() -> None:
+    counts = Counts(insertions=1, deletions=2, substitutions=5, length=40)
+    assert (counts.cer, counts.ier, counts.der, counts.ser) == (20.0, 2.5, 5.0, 12.5)
+    nothing = Counts(insertions=3)
+    assert all(math.isnan(rate) for rate in (nothing.cer, nothing.ier, nothing.der, nothing.ser))
+
+
+@given(st.lists(COUNTS, max_size=6))
+def test_counts_add_up(parts: list[Counts]) -> None:
+    whole = total(parts)
+    for field in ("insertions", "deletions", "substitutions", "length", "edits"):
+        assert getattr(whole, field) == sum(getattr(part, field) for part in parts)
+
+
+@given(TEXTS, TEXTS)
+def test_alignment_rebuilds_the_hypothesis(reference: str, hypothesis: str) -> None:
+    edits = align(reference, hypothesis)
+    assert [(e.reference, e.hypothesis) for e in edits] == sorted((e.reference, e.hypothesis) for e in edits)
+    built, at = "", 0
+    for edit in edits:
+        built += reference[at : edit.reference]
+        at = edit.reference + (edit.kind != "insertion")
+        built += "" if edit.kind == "deletion" else hypothesis[edit.hypothesis]
+    assert built + reference[at:] == hypothesis
+
+
+@given(TEXTS, TEXTS, st.integers(1, 4), st.data())
+def test_units_add_up_to_the_whole(reference: str, hypothesis: str, units: int, data: st.DataObject) -> None:
+    numbers = st.lists(st.integers(0, units - 1), min_size=len(reference), max_size=len(reference))
+    unit = np.array(sorted(data.draw(numbers)), dtype=np.int64)
+    parts = count_units(reference, hypothesis, unit, units)
+    assert len(parts) == units
+    assert total(parts) == count(reference, hypothesis)
+    assert [part.length for part in parts] == np.bincount(unit, minlength=units).tolist()
+
+
+def test_edits_belong_to_the_unit_where_they_are() -> None:
+    unit = np.array([0, 0, 1, 1, 2, 2])
+    assert count_units("abcdef", "Xbcef", unit, 3) == [
+        Counts(substitutions=1, length=2),
+        Counts(deletions=1, length=2),
+        Counts(length=2),
+    ]
+    assert count_units("abcdef", "abXcdef", unit, 3)[1].insertions == 1  # before c, so c's unit
+    assert count_units("abcdef", "abcdefXY", unit, 4)[2].insertions == 2  # at the end: the last character's unit
+    assert count_units("", "XY", np.array([], dtype=np.int64), 2) == [Counts(insertions=2), Counts()]
+
+
+@given(st.text("abc·", max_size=10), TEXTS)
+def test_side_by_side_agrees_with_the_counts(reference: str, hypothesis: str) -> None:
+    first, second, marks = side_by_side(reference, hypothesis)
+    counts = count(reference, hypothesis)
+    assert len(first) == len(second) == len(marks)
+    assert (marks.count("I"), marks.count("D"), marks.count("S")) == (
+        counts.insertions,
+        counts.deletions,
+        counts.substitutions,
+    )
+    assert "".join(c for c, mark in zip(first, marks, strict=True) if mark != "I") == reference
+    assert "".join(c for c, mark in zip(second, marks, strict=True) if mark != "D") == hypothesis
+    for wanted, got, mark in zip(first, second, marks, strict=True):
+        assert mark in " IDS"
+        assert mark != " " or wanted == got
+        assert mark != "S" or wanted != got
+        assert mark != "I" or wanted == "·"
+        assert mark != "D" or got == "·"
+
+
+def test_side_by_side_shows_each_kind() -> None:
+    assert side_by_side("abcd", "aXcde") == ("abcd·", "aXcde", " S  I")
+    assert side_by_side("abc", "bc") == ("abc", "·bc", "D  ")
+    assert side_by_side("", "") == ("", "", "")
+
+
+def some_units(number: int, seed: int = 0) -> list[Counts]:
+    """Stretches of 20 to 60 characters with about one error in five."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(20, 60, number)
+    return [Counts(0, 0, int(rng.binomial(length, 0.2)), int(length)) for length in lengths]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_holds_the_estimate_and_is_repeatable(seed: int) -> None:
+    units = some_units(40, seed)
+    low, high = cer_interval(units)
+    assert low < total(units).cer < high
+    assert cer_interval(units) == (low, high)
+    assert cer_interval(units, seed=1) != (low, high)
+    # About two standard errors to either side: sqrt(p (1 - p) / n) of some 1600 characters is 1 point.
+    assert 2 < high - low < 6
+
+
+def test_the_interval_widens_with_fewer_units_and_with_the_level() -> None:
+    widths = [high - low for low, high in (cer_interval(some_units(number)) for number in (200, 50, 12))]
+    assert widths == sorted(widths)
+    units = some_units(40)
+    narrow, wide = cer_interval(units, level=0.5), cer_interval(units, level=0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_interval_resamples_units_not_characters() -> None:
+    clustered = [Counts(0, 0, 30, 30)] * 2 + [Counts(0, 0, 0, 30)] * 8
+    spread = [Counts(0, 0, 6, 30)] * 10
+    assert cer_interval(spread) == (20.0, 20.0)
+    low, high = cer_interval(clustered)
+    assert (low, high) == (0.0, 50.0)  # the 2.5 % points of binomial(10, 0.2) / 10
+
+
+def test_an_interval_without_characters() -> None:
+    assert all(math.isnan(bound) for bound in cer_interval([]))
+    assert all(math.isnan(bound) for bound in cer_interval([Counts(insertions=2), Counts()]))
+    low, high = cer_interval([Counts(insertions=1), Counts(substitutions=1, length=10), Counts(length=10)])
+    assert 0 <= low <= high
+    assert math.isfinite(high)

@@ -1,0 +1,135 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emgscribe.charset import BLANK
+from emgscribe.store import Store, StoredSession
+from emgscribe.windows import Windows
+
+MakeStored = Callable[..., StoredSession]
+LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=3)
+
+
+@pytest.fixture
+def windows(make_stored: MakeStored) -> Windows:
+    """Two sessions of 250 and 90 samples, windows of 100 samples with context 20 and 10."""
+    first = make_stored(250, [(3, 0), (1, 99), (4, 100), (1, 199), (5, 249)], seed=1)
+    return Windows(Store([first, make_stored(90, [(9, 50)], seed=2)]), 100, 100, 20, 10)
+
+
+def test_shapes_labels_and_padding(windows: Windows) -> None:
+    batch = windows.batch([(0, 0), (0, 100), (0, 200), (1, 0)])
+    assert batch.emg.shape == (4, 130, 2, 16)
+    assert (batch.left, batch.right, batch.labelled, len(batch)) == (20, 10, 100, 4)
+    assert batch.lengths.tolist() == [100, 100, 50, 90]
+    assert batch.labels.tolist() == [[3, 1], [4, 1], [5, BLANK], [9, BLANK]]
+    assert batch.label_lengths.tolist() == [2, 2, 1, 1]
+    assert batch.onsets.tolist() == [[0, 99], [0, 99], [49, -1], [50, -1]]
+    assert batch.references() == [[3, 1], [4, 1], [5], [9]]
+    assert {batch.labels.dtype, batch.onsets.dtype, batch.lengths.dtype, batch.label_lengths.dtype} == {torch.int64}
+
+
+def test_a_batch_without_keystrokes(make_stored: MakeStored) -> None:
+    batch = Windows(Store([make_stored(50)]), 50, 50, 0, 0).batch([(0, 0)])
+    assert batch.labels.tolist() == [[BLANK]]
+    assert batch.onsets.tolist() == [[-1]]
+    assert batch.label_lengths.tolist() == [0]
+    assert batch.references() == [[]]
+
+
+def test_emg_and_its_context(windows: Windows) -> None:
+    batch = windows.batch([(0, 0), (0, 100), (0, 200)])
+    emg = torch.from_numpy(windows.store.sessions[0].emg)
+    assert torch.equal(batch.emg[0, :20], torch.zeros(20, 2, 16))  # nothing lies before the session
+    assert torch.equal(batch.emg[0, 20:], emg[:110])
+    assert torch.equal(batch.emg[1], emg[80:210])  # context is the neighbours' EMG
+    assert torch.equal(batch.emg[2, :70], emg[180:])
+    assert torch.equal(batch.emg[2, 70:], torch.zeros(60, 2, 16))
+
+
+@given(LENGTHS, st.integers(1, 150), st.data())
+def test_tiling_covers_each_keystroke_exactly_once(
+    make_stored: MakeStored, lengths: list[int], length: int, data: st.DataObject
+) -> None:
+    sessions = []
+    for samples in lengths:
+        onsets = sorted(data.draw(st.lists(st.integers(0, samples - 1), max_size=8)))
+        sessions.append(make_stored(samples, [(i % 98, onset) for i, onset in enumerate(onsets)]))
+    windows = Windows(Store(sessions), length, length, 7, 3)
+    seen: list[list[tuple[int, int]]] = [[] for _ in sessions]
+    covered = [0] * len(sessions)
+    places = windows.tiling()
+    for first, batch in zip(range(0, len(places), 2), windows.batches(places, 2), strict=True):
+        for n, (session, start) in enumerate(places[first : first + 2]):
+            covered[session] += int(batch.lengths[n])
+            count = int(batch.label_lengths[n])
+            onsets = (batch.onsets[n, :count] + start).tolist()
+            seen[session] += zip(batch.labels[n, :count].tolist(), onsets, strict=True)
+            assert all(0 <= onset < length for onset in batch.onsets[n, :count].tolist())
+    assert covered == lengths
+    assert seen == [list(zip(s.labels.tolist(), s.onsets.tolist(), strict=True)) for s in sessions]
+
+
+@given(LENGTHS, st.integers(1, 150), st.integers(1, 150), st.integers(0, 2**31))
+def test_shuffled_windows_lie_inside_and_near_their_place(
+    make_stored: MakeStored, lengths: list[int], length: int, stride: int, seed: int
+) -> None:
+    sessions = [make_stored(samples) for samples in lengths]
+    places = Windows(Store(sessions), length, stride, 0, 0).shuffled(torch.Generator().manual_seed(seed))
+    for session, samples in enumerate(lengths):
+        starts = sorted(start for s, start in places if s == session)
+        last = max(samples - length, 0)
+        assert len(starts) == last // stride + 1  # as many as fit
+        for grid, start in zip(range(0, last + 1, stride), starts, strict=True):
+            assert grid <= start < grid + stride  # an offset in [0, stride) of its own
+            assert start <= last
+
+
+def test_shuffled_is_a_function_of_the_generator_and_fresh_each_epoch(make_stored: MakeStored) -> None:
+    windows = Windows(Store([make_stored(5000), make_stored(3000, seed=1)]), 200, 100, 0, 0)
+    generator = torch.Generator().manual_seed(4)
+    first, second = windows.shuffled(generator), windows.shuffled(generator)
+    again = torch.Generator().manual_seed(4)
+    assert [windows.shuffled(again), windows.shuffled(again)] == [first, second]
+    assert sorted(first) != sorted(second)  # other offsets, not only another order
+    assert first != sorted(first)
+    offsets = {start % 100 for _, start in first[:40]}
+    assert len(offsets) > 20  # each window draws its own
+
+
+def test_shuffled_offsets_reach_the_whole_stride(make_stored: MakeStored) -> None:
+    windows = Windows(Store([make_stored(1010)]), 10, 5, 0, 0)
+    places = windows.shuffled(torch.Generator().manual_seed(0))
+    assert {start % 5 for _, start in places} == {0, 1, 2, 3, 4}
+
+
+def test_batches_keep_the_order_and_the_rest(windows: Windows) -> None:
+    places = [(1, 0), (0, 50), (0, 0), (0, 150), (0, 7)]
+    batches = list(windows.batches(places, 2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    emg = torch.cat([batch.emg for batch in batches])
+    for n, place in enumerate(places):
+        assert torch.equal(emg[n], windows.batch([place]).emg[0])
+
+
+def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
+    batch = windows.batch([(0, 0), (1, 0)])
+    moved = batch.to("meta")
+    assert {t.device.type for t in (moved.emg, moved.lengths, moved.labels, moved.label_lengths, moved.onsets)} == {
+        "meta"
+    }
+    assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
+
+
+def test_onsets_point_at_the_keystroke(make_stored: MakeStored) -> None:
+    session = make_stored(300, [(0, 40), (1, 130), (2, 131)])
+    session.emg[:] = np.arange(300)[:, None, None]
+    batch = Windows(Store([session]), 100, 100, 15, 5).batch([(0, 35), (0, 125)])
+    for n in range(2):
+        for k in range(int(batch.label_lengths[n])):
+            absolute = batch.emg[n, batch.left + batch.onsets[n, k], 0, 0]
+            assert absolute == session.onsets[batch.labels[n, k]]
