@@ -22,6 +22,7 @@ bench: $(STAMP)
 
 # The constraints pin torch to its CPU build's version: an open range would fetch gigabytes of CUDA libraries.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into .venv: a few minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[dev]'
 	touch $(STAMP)

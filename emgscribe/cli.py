@@ -74,6 +74,7 @@ def _synthesize(arguments: list[str]) -> int:
         sessions: int = 6,
         minutes: float = 15.0,
         seed: int = 0,
+        report: bool = False,
         simulation: SimulationConfig = SimulationConfig(),  # noqa: B008, RUF100 - frozen
     ) -> int:
         """Make a folder of simulated sessions in the layout of the emg2qwerty data set, with its metadata.csv.
@@ -86,9 +87,15 @@ def _synthesize(arguments: list[str]) -> int:
             sessions: How many sessions each of them records, the bands put on anew for each.
             minutes: Length of a session.
             seed: The same seed gives the same bytes.
+            report: Also write report.png and report.json: traces, spectra, amplitudes beside those of real EMG.
             simulation: What is simulated.
         """
-        _make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
+        paths = _make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
+        if report:
+            from emgscribe.synthetic import make_report
+
+            make_report([path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png")
+            _out.print(f"report: {out / 'report.png'} (the first session of each user)", soft_wrap=True)
         return 0
 
     return _parsed(synthesize, arguments, "synthesize")
@@ -96,7 +103,7 @@ def _synthesize(arguments: list[str]) -> int:
 
 def _make_sessions(
     out: Path, *, users: int, sessions: int, minutes: float, seed: int, simulation: SimulationConfig
-) -> None:
+) -> list[Path]:
     with Progress(console=_log) as bar:
         task = bar.add_task("simulating", total=1.0)
         paths = synthesize_dataset(
@@ -108,7 +115,8 @@ def _make_sessions(
             config=simulation,
             progress=lambda done: bar.update(task, completed=done),
         )
-    _out.print(f"{len(paths)} simulated sessions in {out}")
+    _out.print(f"{len(paths)} simulated sessions in {out}", soft_wrap=True)
+    return paths
 
 
 def _inspect(arguments: list[str]) -> int:

@@ -135,6 +135,8 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
 
 def _run(training: "_Training", folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left."""
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     # Lightning's own use of a part of torch that torch calls deprecated; nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     trainer = lightning.Trainer(
@@ -152,7 +154,6 @@ def _run(training: "_Training", folder: Path, precision: str, console: Console) 
         callbacks=[_Progress(console), _Checkpoints(folder)],
         default_root_dir=folder,
     )
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     last = folder / "last.ckpt"
     interrupt = signal.getsignal(signal.SIGINT)
     try:
