@@ -170,7 +170,7 @@ def loading(path: Path, sessions: list[StoredSession], sizes: Sizes) -> Measurem
 
     def ours() -> None:
         batch = windows.batch(places)
-        batch = Batch(**(vars(batch) | {"emg": augmentation.on_emg(batch.emg, generator)}))
+        batch = augmentation.on_batch(batch, generator)
         augmentation.on_features(model.featurize(batch), generator)
 
     def theirs() -> None:
@@ -293,7 +293,7 @@ def training_loop(
 
     def loss() -> Tensor:
         batch = next(stream)
-        batch = Batch(**(vars(batch) | {"emg": augmentation.on_emg(batch.emg, generator)}))
+        batch = augmentation.on_batch(batch, generator)
         features = augmentation.on_features(model.featurize(batch), generator)
         return ctc_loss(model.emit(features, batch.lengths), batch, model)
 

@@ -1,15 +1,21 @@
 """Random changes of a whole batch, on its device; training only.
 
-Each change is a frozen dataclass that holds its parameters and acts on a batch. Random numbers are drawn on the CPU
-from the generator that is passed in, so the same seed gives the same batch on every device.
+Each change is a frozen dataclass that holds its parameters and acts on a batch; `probability` is that of an item being
+changed at all. Random numbers are drawn on the CPU from the generator that is passed in, so the same seed gives the
+same batch on every device (but for the noise itself, which is drawn where it is added).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from emgscribe.charset import BLANK
 from emgscribe.config import require
+from emgscribe.windows import Batch
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,11 @@ class BandRotation:
     """
 
     offsets: tuple[int, ...] = (-1, 0, 1)
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         require(len(self.offsets) > 0, "augment.rotation.offsets", self.offsets, "at least one offset in electrodes")
+        _require_probability("rotation", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         """EMG (N, T, B, C) -> the same shape; channel c of the result is channel c - offset of the band."""
@@ -30,7 +38,7 @@ class BandRotation:
             return emg
         items, _, bands, channels = emg.shape
         drawn = torch.randint(len(self.offsets), (items, bands, 1), generator=generator)
-        offsets = torch.tensor(self.offsets)[drawn]
+        offsets = torch.tensor(self.offsets)[drawn] * _chosen(items, self.probability, generator)[:, None, None]
         source = (torch.arange(channels) - offsets) % channels  # (N, B, C)
         return emg.gather(3, source.to(emg.device)[:, None].expand_as(emg))  # (N, T, B, C)
 
@@ -44,9 +52,11 @@ class AlignmentJitter:
     """
 
     samples: int = 120
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.samples >= 0, "augment.jitter.samples", self.samples, "0 or more samples")
+        _require_probability("jitter", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         """EMG (N, T, 2, C) -> the same shape; the left band is untouched. T must exceed `samples`."""
@@ -54,9 +64,10 @@ class AlignmentJitter:
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
         if self.samples == 0:
             return emg
-        shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator).tolist()
+        shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator)
+        shifts *= _chosen(items, self.probability, generator)
         shifted = emg.clone()
-        for item, original, shift in zip(shifted, emg, shifts, strict=True):
+        for item, original, shift in zip(shifted, emg, shifts.tolist(), strict=True):
             if shift > 0:
                 item[:-shift, 1] = original[shift:, 1]
                 item[-shift:, 1] = original[-shift:, 1].flip(0)
@@ -67,28 +78,173 @@ class AlignmentJitter:
 
 
 @dataclass(frozen=True)
-class SpecAugment:
-    """Masks runs of frames and of frequency bins with 0, drawn anew for each electrode channel (Park et al. 2019).
+class RandomCrop:
+    """Withholds up to `samples` at the end of a window: signal 0, labels gone, length shorter.
 
-    The number of masks is uniform in 0..`time_masks` (`frequency_masks`), the size of each uniform in
-    0..`time_frames` (0..`frequency_bins`), its place uniform where it fits. 0 in log units is power 1.
+    Windows begin anywhere, so cropping one end is cropping both (the seed paper's future work, section 4).
+    """
+
+    samples: int = 0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 0, "augment.crop.samples", self.samples, "0 or more samples")
+        _require_probability("crop", self.probability)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """A batch -> a batch of the same shapes. At least one labelled sample is left."""
+        if self.samples == 0:
+            return batch
+        items, device = len(batch), batch.emg.device
+        cropped = torch.randint(self.samples + 1, (items,), generator=generator)
+        cropped *= _chosen(items, self.probability, generator)
+        lengths = torch.minimum(batch.lengths, (batch.labelled - cropped).clamp(min=1).to(device))
+        kept = (torch.arange(batch.emg.shape[1], device=device) < (batch.left + lengths)[:, None]) | (
+            lengths == batch.lengths
+        )[:, None]  # (N, left + T + right); an item that is not cropped keeps its context
+        typed = (batch.onsets >= 0) & (batch.onsets < lengths[:, None])
+        return replace(
+            batch,
+            emg=batch.emg * kept[..., None, None],
+            lengths=lengths,
+            labels=batch.labels.where(typed, BLANK),
+            label_lengths=typed.sum(dim=1),
+            onsets=batch.onsets.where(typed, -1),
+        )
+
+
+@dataclass(frozen=True)
+class MagnitudeWarp:
+    """Multiplies each window by a smooth random curve, the same for all channels of both bands.
+
+    `knots` + 2 factors from N(1, `sigma`) at equally spaced times, both ends included, and the cubic spline through
+    them with SciPy's default end condition (Um et al. 2017, arXiv 1706.00527). A spline is linear in its values, so a
+    batch of curves is one product with a fixed basis.
+    """
+
+    knots: int = 4
+    sigma: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.knots >= 0, "augment.warp.knots", self.knots, "0 or more")
+        require(0 <= self.sigma < 1, "augment.warp.sigma", self.sigma, "0 up to 1")
+        _require_probability("warp", self.probability)
+
+    def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
+        """EMG (N, T, B, C) -> the same shape."""
+        if self.sigma == 0:
+            return emg
+        curves = self.curves(len(emg), emg.shape[1], generator)
+        return emg * curves.to(emg.device)[..., None, None]  # (N, T, B, C)
+
+    def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
+        """Random curves (items, samples), 1 for an item that is left alone."""
+        factors = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
+        factors *= _chosen(items, self.probability, generator)[:, None]
+        return 1 + factors @ spline_basis(self.knots + 2, samples)
+
+
+@lru_cache(maxsize=4)
+def spline_basis(knots: int, samples: int) -> Tensor:
+    """The cubic splines through the unit vectors at `knots` equally spaced times: (knots, samples), float32."""
+    splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
+    return torch.from_numpy(splines(np.arange(samples)).T.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class AmplitudeScale:
+    """Multiplies each band of a window by exp(N(0, `spread`)): gain differs between donnings."""
+
+    spread: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.spread <= 2, "augment.scale.spread", self.spread, "0 to 2")
+        _require_probability("scale", self.probability)
+
+    def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
+        """EMG (N, T, B, C) -> the same shape."""
+        if self.spread == 0:
+            return emg
+        items, _, bands, _ = emg.shape
+        drawn = self.spread * torch.randn(items, bands, generator=generator)
+        factors = (drawn * _chosen(items, self.probability, generator)[:, None]).exp()
+        return emg * factors.to(emg.device)[:, None, :, None]  # (N, T, B, C)
+
+
+@dataclass(frozen=True)
+class ElectrodeDropout:
+    """Silences each electrode channel of a window with probability `rate`: an electrode may lose contact."""
+
+    rate: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.rate < 1, "augment.dropout.rate", self.rate, "0 up to 1")
+        _require_probability("dropout", self.probability)
+
+    def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
+        """EMG (N, T, B, C) -> the same shape."""
+        if self.rate == 0:
+            return emg
+        items, _, bands, channels = emg.shape
+        lost = torch.rand(items, bands, channels, generator=generator) < self.rate
+        lost &= _chosen(items, self.probability, generator)[:, None, None]
+        return emg * (~lost).to(emg.device)[:, None]  # (N, T, B, C)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Adds white noise of `ratio` times the window's root mean square."""
+
+    ratio: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.ratio <= 10, "augment.noise.ratio", self.ratio, "0 to 10")
+        _require_probability("noise", self.probability)
+
+    def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
+        """EMG (N, T, B, C) -> the same shape."""
+        if self.ratio == 0:
+            return emg
+        chosen = _chosen(len(emg), self.probability, generator).to(emg.device)
+        scale = self.ratio * emg.square().mean(dim=(1, 2, 3)).sqrt() * chosen  # (N,)
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        drawn = torch.Generator(emg.device).manual_seed(seed)
+        noise = torch.randn(emg.shape, generator=drawn, device=emg.device)
+        return torch.addcmul(emg, noise, scale[:, None, None, None])
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Masks runs of frames and of frequency bins with 0 (Park et al. 2019, arXiv 1904.08779).
+
+    The number of masks is uniform in 0..`time_masks` (`frequency_masks`), the size of each uniform in 0..`time_frames`
+    (0..`frequency_bins`), its place uniform where it fits; drawn anew for each electrode channel, or once for all of an
+    item where `shared`. 0 in log units is power 1.
     """
 
     time_masks: int = 3
     time_frames: int = 25
     frequency_masks: int = 2
     frequency_bins: int = 4
+    shared: bool = False
+    probability: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("time_masks", "time_frames", "frequency_masks", "frequency_bins"):
             require(getattr(self, name) >= 0, f"augment.spec.{name}", getattr(self, name), "0 or more")
+        _require_probability("spec", self.probability)
 
     def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Features (N, F, B, C, K), changed in place and returned; at most all of F and K is masked."""
         items, frames, bands, channels, bins = features.shape
-        shape = (items, bands, channels)
-        kept_frames = _kept(frames, self.time_masks, self.time_frames, shape, generator)  # (N, B, C, F)
-        kept_bins = _kept(bins, self.frequency_masks, self.frequency_bins, shape, generator)  # (N, B, C, K)
+        shape = (items, 1, 1) if self.shared else (items, bands, channels)
+        chosen = _chosen(items, self.probability, generator)[:, None, None, None]
+        kept_frames = _kept(frames, self.time_masks, self.time_frames, shape, generator) | ~chosen  # (N, B, C, F)
+        kept_bins = _kept(bins, self.frequency_masks, self.frequency_bins, shape, generator) | ~chosen  # (N, B, C, K)
         features *= kept_frames.to(features.device, features.dtype).permute(0, 3, 1, 2)[..., None]  # (N, F, B, C, 1)
         features *= kept_bins.to(features.device, features.dtype)[:, None]  # (N, 1, B, C, K)
         return features
@@ -105,20 +261,42 @@ def _kept(length: int, masks: int, largest: int, shape: tuple[int, ...], generat
     return ~covered.any(dim=-2)
 
 
+def _chosen(items: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Which items are changed: bool (items,). Nothing is drawn where all are."""
+    if probability == 1:
+        return torch.ones(items, dtype=torch.bool)
+    return torch.rand(items, generator=generator) < probability
+
+
+def _require_probability(change: str, probability: float) -> None:
+    require(0 <= probability <= 1, f"augment.{change}.probability", probability, "0 to 1")
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training batch, in this order: rotation, jitter (on EMG), SpecAugment (on features).
+    """What happens to a training batch, in the order of the fields: all but SpecAugment on the EMG, it on the features.
 
-    A change is left out by its neutral value: offsets (0,), 0 samples, 0 masks.
+    A change is left out by its neutral value: offsets (0,), 0 samples, sigma, spread, rate or ratio 0, 0 masks. The
+    defaults are the published baseline's three.
     """
 
     rotation: BandRotation = field(default_factory=BandRotation)
     jitter: AlignmentJitter = field(default_factory=AlignmentJitter)
+    crop: RandomCrop = field(default_factory=RandomCrop)
+    warp: MagnitudeWarp = field(default_factory=MagnitudeWarp)
+    scale: AmplitudeScale = field(default_factory=AmplitudeScale)
+    dropout: ElectrodeDropout = field(default_factory=ElectrodeDropout)
+    noise: GaussianNoise = field(default_factory=GaussianNoise)
     spec: SpecAugment = field(default_factory=SpecAugment)
 
-    def on_emg(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape."""
-        return self.jitter(self.rotation(emg, generator), generator)
+    def on_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch with its EMG, and where it is cropped its labels, changed."""
+        moved = self.jitter(self.rotation(batch.emg, generator), generator)
+        batch = self.crop(replace(batch, emg=moved), generator)
+        emg = batch.emg
+        for change in (self.warp, self.scale, self.dropout, self.noise):
+            emg = change(emg, generator)
+        return replace(batch, emg=emg)
 
     def on_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Features (N, F, B, C, K) -> the same shape; the argument may be changed in place."""

@@ -43,8 +43,8 @@ class TrainConfig:
     """How a network is trained; the defaults are the published baseline's.
 
     The learning rate rises linearly from `lr_start` over `warmup_epochs` and falls by a cosine to `lr_end` at the
-    last step. `keypress_weight` above 0 adds a cross-entropy on the frames in which a key went down, its weight
-    falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
+    last step. `keypress_weight` above 0 adds a cross-entropy by frame (the key where one went down, else blank), its
+    weight falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
     all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
     """
 
@@ -75,9 +75,10 @@ class TrainConfig:
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
 
 
-def _whole(value: Any, _: type) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no whole number")
+def _whole(value: Any, kind: type[int]) -> int:
+    # For Python a truth value is a whole number and 16.5 can be made one; in a file both are mistakes.
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is no {kind.__name__}")
     return value
 
 

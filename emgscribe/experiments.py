@@ -1,6 +1,7 @@
 """The named experiments. An experiment is a value; a variant is `replace(base, ...)`."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
@@ -40,4 +41,31 @@ DEMO = Experiment(
 )  # fmt: skip
 """The baseline's pipeline at a size that two cores train in a few minutes on half an hour of simulated typing."""
 
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)}
+
+def _seen_by(base: Experiment, name: str, **features: Any) -> Experiment:
+    """`base` under another name, with other settings of its features."""
+    model = replace(base.model, features=replace(base.model.features, **features))
+    return replace(base, name=name, model=model)
+
+
+ABLATIONS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        *(
+            _seen_by(DEMO, f"ablation/electrodes-{16 // step}", electrodes=tuple(range(0, 16, step)))
+            for step in (2, 4, 8)
+        ),
+        # The frame rate and the length of a frame in time stay as they are.
+        *(
+            _seen_by(DEMO, f"ablation/rate-{2000 // factor}", decimation=factor, n_fft=64 // factor, hop=32 // factor)
+            for factor in (2, 4, 8)
+        ),
+        *(_seen_by(DEMO, f"ablation/{hand}-hand", bands=(band,)) for band, hand in enumerate(("left", "right"))),
+    )
+}
+"""What the demo's network reads from less: fewer electrodes of each band, a lower sampling rate in Hz, one hand."""
+
+EXPERIMENTS: dict[str, Experiment] = {
+    **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)},
+    **ABLATIONS,
+}

@@ -20,7 +20,6 @@ from emgscribe.encoders import EncoderConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.features import LogSpectrogram, SpectrogramConfig
 from emgscribe.files import read_json, replacing, write_json
-from emgscribe.session import BANDS, CHANNELS
 from emgscribe.windows import Batch
 
 _FORMAT, _VERSION = "emgscribe-model", 1
@@ -45,9 +44,9 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        spectrogram = config.features
-        self.features = LogSpectrogram(spectrogram.n_fft, spectrogram.hop, spectrogram.offset)
-        self.encoder = config.encoder.build(BANDS, CHANNELS, self.features.bins)
+        chosen = len(config.features.bands), len(config.features.electrodes)
+        self.features = LogSpectrogram(config.features)
+        self.encoder = config.encoder.build(*chosen, self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
 
     @property
@@ -65,7 +64,7 @@ class Model(nn.Module):
         """Samples of context (left, right) that the emissions of a whole number of frames depend on."""
         features, encoder = self.features, self.encoder
         left = encoder.left_context * features.hop + features.before
-        return left, encoder.right_context * features.hop + features.n_fft - features.hop - features.before
+        return left, encoder.right_context * features.hop + features.span - features.hop - features.before
 
     def frames(self, samples: Tensor | int) -> Any:
         """Frames that cover `samples` labelled samples: the ceiling of the ratio."""

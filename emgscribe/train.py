@@ -243,7 +243,7 @@ class _Training(lightning.LightningModule):
         self._began = time.monotonic()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        batch = replace(batch, emg=self.augmentation.on_emg(batch.emg, self._augment))
+        batch = self.augmentation.on_batch(batch, self._augment)
         features = self.augmentation.on_features(self.model.featurize(batch), self._augment)
         emissions = self.model.emit(features, batch.lengths)
         loss = ctc = ctc_loss(emissions, batch, self.model)
@@ -319,12 +319,24 @@ def ctc_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
 
 
 def keypress_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
-    """Mean cross-entropy of emissions (N, F, V) on the frames in which a key went down, against that key's label."""
+    """Cross-entropy of emissions (N, F, V) by frame: mean over key presses plus mean over all other frames.
+
+    The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
+    the commonest key can take the blank's place between the keys, and CTC does not find back (LOG.md, 2026-11-22).
+    """
     real = batch.onsets >= 0  # (N, L)
     frames = batch.onsets.clamp(min=0) // model.samples_per_frame
     rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
-    return -(picked * real).sum() / real.sum().clamp(min=1)
+    pressed = -(picked * real).sum() / real.sum().clamp(min=1)
+    count = emissions.shape[1]
+    inside = torch.arange(count, device=emissions.device) < model.frames(batch.lengths)[:, None]  # (N, F)
+    struck = torch.zeros(len(inside), count + 1, dtype=torch.bool, device=emissions.device)
+    struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
+    other = inside & ~struck[:, :count]
+    blank = -(emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
+    loss: Tensor = pressed + blank
+    return loss
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:

@@ -1,11 +1,28 @@
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
+from emgscribe.augment import (
+    AlignmentJitter,
+    AmplitudeScale,
+    Augmentation,
+    BandRotation,
+    ElectrodeDropout,
+    GaussianNoise,
+    MagnitudeWarp,
+    RandomCrop,
+    SpecAugment,
+)
+from emgscribe.charset import BLANK
 from emgscribe.errors import EmgscribeError
+from emgscribe.windows import Batch
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -106,6 +123,134 @@ def test_masks_are_drawn_for_each_electrode_channel() -> None:
     assert len({tuple(column.tolist()) for column in masked.T}) > 20
 
 
+ON_EMG = [
+    BandRotation(),
+    AlignmentJitter(),
+    MagnitudeWarp(4, 0.2),
+    AmplitudeScale(0.3),
+    ElectrodeDropout(0.3),
+    GaussianNoise(0.1),
+]
+
+
+def changed(before: Tensor, after: Tensor) -> list[bool]:
+    return [not torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize("change", ON_EMG, ids=lambda change: type(change).__name__)
+def test_probability_is_that_of_an_item_being_changed(change: Any) -> None:
+    emg = noise(200, 130, 2, 16)
+    before = emg.clone()
+    assert not any(changed(emg, replace(change, probability=0.0)(emg, seeded())))
+    share = sum(changed(emg, replace(change, probability=0.4)(emg, seeded()))) / 200
+    whole = sum(changed(emg, change(emg, seeded()))) / 200  # an item may draw a shift of 0
+    assert abs(share - 0.4 * whole) < 0.15
+    assert torch.equal(emg, before)
+
+
+def test_spec_augment_probability_and_sharing() -> None:
+    ones = torch.ones(200, 40, 2, 16, 33)
+    assert SpecAugment(probability=0.0)(ones.clone(), seeded()).eq(1).all()
+    share = sum(changed(ones, SpecAugment(3, 20, 2, 4, probability=0.3)(ones.clone(), seeded()))) / 200
+    assert 0.18 < share < 0.42
+    shared = SpecAugment(shared=True)(ones.clone(), seeded())
+    assert torch.equal(shared, shared[:, :, :1, :1].expand_as(shared))
+    assert not shared.eq(1).all()
+
+
+@given(st.integers(0, 8), st.integers(20, 400), st.integers(0, 100))
+def test_warp_is_scipys_spline(knots: int, samples: int, seed: int) -> None:
+    warp = MagnitudeWarp(knots, 0.2)
+    curves = warp.curves(3, samples, seeded(seed))
+    factors = 1 + 0.2 * torch.randn(3, knots + 2, generator=seeded(seed))
+    for curve, through in zip(curves, factors, strict=True):
+        spline = CubicSpline(np.linspace(0, samples - 1, knots + 2), through.double())
+        np.testing.assert_allclose(curve, spline(np.arange(samples)), atol=1e-5)
+    emg = noise(3, samples, 2, 16)
+    torch.testing.assert_close(warp(emg, seeded(seed)), emg * curves[..., None, None])
+
+
+def test_scale_is_one_factor_a_band_and_log_normal() -> None:
+    emg = noise(2000, 5, 2, 3)
+    factors = AmplitudeScale(0.3)(emg, seeded()) / emg
+    assert torch.allclose(factors, factors[:, :1, :, :1].expand_as(factors), rtol=1e-5)
+    logs = factors[:, 0, :, 0].log()
+    assert abs(float(logs.mean())) < 0.03
+    assert abs(float(logs.std()) - 0.3) < 0.02
+
+
+def test_dropout_silences_whole_channels_at_its_rate() -> None:
+    emg = noise(500, 5, 2, 16)
+    left = ElectrodeDropout(0.2)(emg, seeded())
+    silent = (left == 0).all(dim=1)
+    assert torch.equal(silent, (left == 0).any(dim=1))
+    assert abs(float(silent.float().mean()) - 0.2) < 0.02
+    assert torch.equal(left.where(~silent[:, None], emg), emg)
+
+
+def test_noise_has_the_ratio_of_each_windows_level() -> None:
+    emg = noise(4, 4000, 2, 16) * torch.tensor([0.1, 1.0, 10.0, 100.0])[:, None, None, None]
+    added = GaussianNoise(0.5)(emg, seeded()) - emg
+    level = emg.square().mean(dim=(1, 2, 3)).sqrt()
+    torch.testing.assert_close(added.std(dim=(1, 2, 3)) / level, torch.full((4,), 0.5), rtol=0.02, atol=0)
+    assert abs(float(torch.corrcoef(added[0].flatten(1).T)[0, 1])) < 0.06
+
+
+def typed(emg: Tensor, left: int = 10, right: int = 10) -> Batch:
+    """A batch in which a key goes down every 20 labelled samples; the second item is cut off by the session's end."""
+    items, labelled = len(emg), emg.shape[1] - left - right
+    lengths = torch.full((items,), labelled)
+    lengths[1:2] = labelled // 2
+    onsets = torch.arange(5, labelled, 20).expand(items, -1).clone()
+    labels = torch.arange(onsets.shape[1]).expand(items, -1).clone()
+    outside = onsets >= lengths[:, None]
+    onsets[outside], labels[outside] = -1, BLANK
+    return Batch(emg, left, right, lengths, labels, (~outside).sum(1), onsets)
+
+
+@given(st.integers(1, 200), st.integers(0, 1000))
+def test_crop_withholds_signal_labels_and_length_together(samples: int, seed: int) -> None:
+    batch = typed(noise(4, 140, 2, 16))
+    cropped = RandomCrop(samples)(batch, seeded(seed))
+    assert cropped.emg.shape == batch.emg.shape
+    for n in range(4):
+        length = int(cropped.lengths[n])
+        assert max(1, 120 - samples) <= length <= 120 or length == int(batch.lengths[n])
+        assert length <= int(batch.lengths[n])
+        kept = [int(onset) for onset in batch.onsets[n] if 0 <= onset < length]
+        assert cropped.onsets[n].tolist() == kept + [-1] * (batch.onsets.shape[1] - len(kept))
+        assert int(cropped.label_lengths[n]) == len(kept)
+        assert cropped.labels[n, : len(kept)].tolist() == batch.labels[n, : len(kept)].tolist()
+        assert (cropped.labels[n, len(kept) :] == BLANK).all()
+        assert torch.equal(cropped.emg[n, : 10 + length], batch.emg[n, : 10 + length])
+        if length < int(batch.lengths[n]):
+            assert (cropped.emg[n, 10 + length :] == 0).all()
+        else:
+            assert torch.equal(cropped.emg[n], batch.emg[n])
+
+
+def test_a_batch_goes_through_all_changes_in_the_order_of_the_fields() -> None:
+    changes = Augmentation(
+        crop=RandomCrop(40),
+        warp=MagnitudeWarp(3, 0.1),
+        scale=AmplitudeScale(0.2),
+        dropout=ElectrodeDropout(0.1),
+        noise=GaussianNoise(0.1),
+    )
+    batch, generator = typed(noise(4, 400, 2, 16)), seeded(3)
+    expected = replace(batch, emg=changes.jitter(changes.rotation(batch.emg, generator), generator))
+    expected = changes.crop(expected, generator)
+    emg = expected.emg
+    for change in (changes.warp, changes.scale, changes.dropout, changes.noise):
+        emg = change(emg, generator)
+    found = changes.on_batch(batch, seeded(3))
+    assert torch.equal(found.emg, emg)
+    assert torch.equal(found.lengths, expected.lengths)
+    assert [field.name for field in fields(changes)] == [
+        *("rotation", "jitter", "crop", "warp", "scale", "dropout", "noise", "spec")
+    ]
+
+
 @pytest.mark.parametrize("change", [BandRotation, AlignmentJitter, SpecAugment])
 def test_the_same_seed_gives_the_same_batch(change: type) -> None:
     shape = (4, 200, 2, 16) if change is not SpecAugment else (4, 50, 2, 16, 33)
@@ -116,19 +261,19 @@ def test_the_same_seed_gives_the_same_batch(change: type) -> None:
 
 @pytest.mark.parametrize("spec", [SpecAugment(0, 25, 0, 4), SpecAugment(3, 0, 2, 0)])
 def test_neutral_values_change_nothing(spec: SpecAugment) -> None:
-    neutral = Augmentation(BandRotation((0,)), AlignmentJitter(0), spec)
-    emg, features = noise(3, 100, 2, 16), noise(3, 20, 2, 16, 33)
-    assert torch.equal(neutral.on_emg(emg.clone(), seeded()), emg)
+    neutral = Augmentation(BandRotation((0,)), AlignmentJitter(0), spec=spec)
+    batch, features = typed(noise(3, 100, 2, 16)), noise(3, 20, 2, 16, 33)
+    assert neutral.on_batch(batch, seeded()).emg is batch.emg
     assert torch.equal(neutral.on_features(features.clone(), seeded()), features)
 
 
 def test_augmentation_is_rotation_then_jitter_then_masks() -> None:
     emg, features = noise(3, 300, 2, 16), noise(3, 60, 2, 16, 33)
-    everything = Augmentation()
+    published = Augmentation()
     generator = seeded(5)
     expected = AlignmentJitter()(BandRotation()(emg, generator), generator)
-    assert torch.equal(everything.on_emg(emg, seeded(5)), expected)
-    assert torch.equal(everything.on_features(features.clone(), seeded(6)), SpecAugment()(features.clone(), seeded(6)))
+    assert torch.equal(published.on_batch(typed(emg), seeded(5)).emg, expected)
+    assert torch.equal(published.on_features(features.clone(), seeded(6)), SpecAugment()(features.clone(), seeded(6)))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +285,13 @@ def test_augmentation_is_rotation_then_jitter_then_masks() -> None:
         (lambda: SpecAugment(time_frames=-1), "augment.spec.time_frames"),
         (lambda: SpecAugment(frequency_masks=-2), "augment.spec.frequency_masks"),
         (lambda: SpecAugment(frequency_bins=-2), "augment.spec.frequency_bins"),
+        (lambda: SpecAugment(probability=1.5), "augment.spec.probability"),
+        (lambda: RandomCrop(-1), "augment.crop.samples"),
+        (lambda: MagnitudeWarp(-1), "augment.warp.knots"),
+        (lambda: MagnitudeWarp(3, -0.1), "augment.warp.sigma"),
+        (lambda: AmplitudeScale(-1), "augment.scale.spread"),
+        (lambda: ElectrodeDropout(1.0), "augment.dropout.rate"),
+        (lambda: GaussianNoise(float("nan")), "augment.noise.ratio"),
     ],
 )
 def test_parameters_out_of_range_are_named(make: object, field: str) -> None:

@@ -319,7 +319,8 @@ def test_weights_of_another_size(saved: Path) -> None:
 def test_the_folder_says_what_it_is(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     assert (content["format"], content["version"]) == ("emgscribe-model", 1)
-    assert content["model"]["features"] == {"n_fft": 64, "hop": 16, "offset": 1e-6}
+    features = content["model"]["features"]
+    assert (features["n_fft"], features["hop"], features["offset"]) == (64, 16, 1e-6)
     assert content["model"]["encoder"] == {
         "kind": "tds",
         "mlp_features": 24,

@@ -105,7 +105,16 @@ def test_keypress_loss_by_hand() -> None:
     model = Model(TINY.model)  # 64 samples a frame
     batch = batch_of([[0, 130], [639, -1]], [[5, 7], [9, BLANK]])
     emissions = torch.randn(2, 10, 99).log_softmax(-1)
-    by_hand = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 9, 9]) / 3
+    pressed = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 9, 9]) / 3
+    blanks = [emissions[0, f, BLANK] for f in range(10) if f not in (0, 2)] + [emissions[1, f, BLANK] for f in range(9)]
+    torch.testing.assert_close(keypress_loss(emissions, batch, model), pressed - sum(blanks) / len(blanks))
+
+
+def test_keypress_loss_ignores_what_lies_behind_the_session() -> None:
+    model = Model(TINY.model)
+    batch = replace(batch_of([[0, -1]], [[5, BLANK]]), lengths=torch.tensor([130]))  # 3 of 10 frames
+    emissions = torch.randn(1, 10, 99).log_softmax(-1)
+    by_hand = -emissions[0, 0, 5] - (emissions[0, 1, BLANK] + emissions[0, 2, BLANK]) / 2
     torch.testing.assert_close(keypress_loss(emissions, batch, model), by_hand)
 
 

@@ -1,0 +1,58 @@
+"""Every named experiment is a value that can be stored, built and trained for a step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from emgscribe.config import from_json, to_json
+from emgscribe.experiments import ABLATIONS, BASELINE, DEMO, EXPERIMENTS, Experiment
+from emgscribe.model import Model
+from emgscribe.train import ctc_loss, keypress_loss
+from emgscribe.windows import Batch
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_round_trip_through_json(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    assert experiment.name == name
+    assert from_json(Experiment, to_json(experiment), where="test") == experiment
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_takes_a_step(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    torch.manual_seed(0)
+    model = Model(experiment.model)
+    left, right = model.context
+    emg = torch.randn(2, left + 4000 + right, 2, 16)
+    labels = torch.tensor([[1, 2], [3, 98]])
+    batch = Batch(
+        emg, left, right, torch.tensor([4000, 4000]), labels, torch.tensor([2, 1]), torch.tensor([[9, 50], [7, -1]])
+    )
+    generator = torch.Generator().manual_seed(0)
+    augmented = experiment.augment.on_batch(batch, generator)
+    features = experiment.augment.on_features(model.featurize(augmented), generator)
+    emissions = model.emit(features, batch.lengths)
+    assert emissions.shape == (2, 4000 // model.samples_per_frame, 99)
+    (ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_the_baseline_is_the_published_one() -> None:
+    assert sum(p.numel() for p in Model(BASELINE.model).parameters()) == 5_293_315
+    train, windows = BASELINE.train, BASELINE.windows
+    assert (train.epochs, train.batch_size, train.lr, train.warmup_epochs, train.seed) == (150, 32, 1e-3, 10, 1501)
+    assert (windows.length, windows.stride, windows.left, windows.right) == (8000, 8000, 1800, 200)
+    augment = BASELINE.augment
+    assert (augment.rotation.offsets, augment.jitter.samples) == ((-1, 0, 1), 120)
+    spec = augment.spec
+    assert (spec.time_masks, spec.time_frames, spec.frequency_masks, spec.frequency_bins) == (3, 25, 2, 4)
+
+
+def test_ablations_keep_the_frames_and_change_what_is_seen() -> None:
+    base = Model(DEMO.model)
+    for experiment in ABLATIONS.values():
+        assert Model(experiment.model).samples_per_frame == base.samples_per_frame
+        assert experiment.model.features != DEMO.model.features
+        assert replace(experiment, name="demo", model=DEMO.model) == DEMO
