@@ -32,9 +32,10 @@ from emgscribe.decode import GreedyDecoder
 from emgscribe.encoders import TdsConfig
 from emgscribe.evaluate import evaluate
 from emgscribe.model import Model, ModelConfig
+from emgscribe.objective import ctc_loss
 from emgscribe.session import SAMPLE_RATE, Keystroke, SessionHeader, writing_session
 from emgscribe.store import StoredSession, open_sessions
-from emgscribe.train import ctc_loss, cut, resolve_precision
+from emgscribe.train import cut, resolve_precision
 from emgscribe.windows import Batch
 
 KEYS_PER_SECOND = 4.72  # of the seed user

@@ -69,6 +69,7 @@ def _synthesize(arguments: list[str]) -> int:
     """Make a folder of simulated sessions in the layout of the emg2qwerty data set."""
 
     def synthesize(
+        *,
         out: Path,
         users: int = 4,
         sessions: int = 6,

@@ -26,15 +26,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.nn import functional as F
 
 from emgscribe.augment import Augmentation
-from emgscribe.charset import BLANK
 from emgscribe.config import TrainConfig, WindowConfig, to_json
 from emgscribe.decode import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, replacing, write_json
 from emgscribe.model import Model, ModelConfig, best_device, load_model, save_model
+from emgscribe.objective import ctc_loss, keypress_loss, keypress_weight, learning_rate
 from emgscribe.score import Counts, count, total
 from emgscribe.store import Store, StoredSession
 from emgscribe.windows import Batch, Places, Windows
@@ -306,51 +305,6 @@ class _Training(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["emgscribe"]
         self.curves, self.best_cer, self.seconds = kept["curves"], kept["best_cer"], kept["seconds"]
-
-
-def ctc_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
-    """Mean CTC loss (Graves et al. 2006) of emissions (N, F, V), each item's divided by its number of labels.
-
-    An item with more labels than frames can carry has no path; it counts as 0 and gives no gradient.
-    """
-    emissions = emissions.transpose(0, 1)  # (F, N, V)
-    frames = model.frames(batch.lengths)
-    return F.ctc_loss(emissions, batch.labels, frames, batch.label_lengths, blank=BLANK, zero_infinity=True)
-
-
-def keypress_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
-    """Cross-entropy of emissions (N, F, V) by frame: mean over key presses plus mean over all other frames.
-
-    The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
-    the commonest key can take the blank's place between the keys, and CTC does not find back (LOG.md, 2026-11-22).
-    """
-    real = batch.onsets >= 0  # (N, L)
-    frames = batch.onsets.clamp(min=0) // model.samples_per_frame
-    rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
-    picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
-    pressed = -(picked * real).sum() / real.sum().clamp(min=1)
-    count = emissions.shape[1]
-    inside = torch.arange(count, device=emissions.device) < model.frames(batch.lengths)[:, None]  # (N, F)
-    struck = torch.zeros(len(inside), count + 1, dtype=torch.bool, device=emissions.device)
-    struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
-    other = inside & ~struck[:, :count]
-    blank = -(emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
-    loss: Tensor = pressed + blank
-    return loss
-
-
-def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """Linear from `lr_start` to `lr` over the warm-up, then a cosine to `lr_end` at the last of `total` steps."""
-    warmup = min(config.warmup_epochs * total / config.epochs, total)
-    if step < warmup:
-        return config.lr_start + (config.lr - config.lr_start) * step / warmup
-    progress = min(1.0, (step - warmup) / max(1.0, total - 1 - warmup))
-    return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
-    """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
-    return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
 
 
 class _Checkpoints(Callback):

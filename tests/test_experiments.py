@@ -8,7 +8,7 @@ import torch
 from emgscribe.config import from_json, to_json
 from emgscribe.experiments import ABLATIONS, BASELINE, DEMO, EXPERIMENTS, Experiment
 from emgscribe.model import Model
-from emgscribe.train import ctc_loss, keypress_loss
+from emgscribe.objective import ctc_loss, keypress_loss
 from emgscribe.windows import Batch
 
 

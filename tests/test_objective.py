@@ -1,0 +1,83 @@
+"""Losses by hand, and the schedules of their weights."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emgscribe.charset import BLANK
+from emgscribe.config import TrainConfig
+from emgscribe.encoders import TdsConfig
+from emgscribe.features import SpectrogramConfig
+from emgscribe.model import Model, ModelConfig
+from emgscribe.objective import ctc_loss, keypress_loss, keypress_weight, learning_rate
+from emgscribe.windows import Batch
+
+TINY = ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2))
+
+
+@given(st.integers(1, 50), st.integers(1, 40), st.floats(0, 60))
+def test_learning_rate_rises_then_falls(epochs: int, steps: int, warmup: float) -> None:
+    config = TrainConfig(epochs=epochs, warmup_epochs=warmup)
+    total = epochs * steps
+    rates = [learning_rate(config, step, total) for step in range(total)]
+    peak = min(math.ceil(warmup * steps), total)
+    assert all(config.lr_end * (1 - 1e-9) <= rate <= config.lr or rate >= config.lr_start for rate in rates)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    if peak < total - 1:
+        assert rates[-1] == pytest.approx(config.lr_end)
+
+
+def test_learning_rate_at_published_values() -> None:
+    config = TrainConfig()
+    assert learning_rate(config, 0, 18000) == 1e-8
+    assert learning_rate(config, 1200, 18000) == 1e-3
+    assert learning_rate(config, 17999, 18000) == pytest.approx(1e-6)
+
+
+def test_keypress_weight_falls_to_zero() -> None:
+    config = TrainConfig(keypress_weight=2.0, keypress_fraction=0.5)
+    assert [keypress_weight(config, step, 100) for step in (0, 25, 50, 99)] == [2.0, 1.0, 0.0, 0.0]
+    assert keypress_weight(TrainConfig(), 0, 100) == 0
+
+
+def batch_of(onsets: list[list[int]], labels: list[list[int]], samples: int = 640) -> Batch:
+    return Batch(
+        emg=torch.randn(len(labels), samples, 2, 16),
+        left=0,
+        right=0,
+        lengths=torch.full((len(labels),), samples),
+        labels=torch.tensor(labels),
+        label_lengths=torch.tensor([sum(label != BLANK for label in row) for row in labels]),
+        onsets=torch.tensor(onsets),
+    )
+
+
+def test_keypress_loss_by_hand() -> None:
+    model = Model(TINY)  # 64 samples a frame
+    batch = batch_of([[0, 130], [639, -1]], [[5, 7], [9, BLANK]])
+    emissions = torch.randn(2, 10, 99).log_softmax(-1)
+    pressed = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 9, 9]) / 3
+    blanks = [emissions[0, f, BLANK] for f in range(10) if f not in (0, 2)] + [emissions[1, f, BLANK] for f in range(9)]
+    torch.testing.assert_close(keypress_loss(emissions, batch, model), pressed - sum(blanks) / len(blanks))
+
+
+def test_keypress_loss_ignores_what_lies_behind_the_session() -> None:
+    model = Model(TINY)
+    batch = replace(batch_of([[0, -1]], [[5, BLANK]]), lengths=torch.tensor([130]))  # 3 of 10 frames
+    emissions = torch.randn(1, 10, 99).log_softmax(-1)
+    by_hand = -emissions[0, 0, 5] - (emissions[0, 1, BLANK] + emissions[0, 2, BLANK]) / 2
+    torch.testing.assert_close(keypress_loss(emissions, batch, model), by_hand)
+
+
+def test_ctc_loss_sums_all_alignments() -> None:
+    model = Model(TINY)
+    batch = batch_of([[0]], [[5]], samples=128)
+    emissions = torch.randn(1, 2, 99).log_softmax(-1)
+    paths = [(5, 5), (5, BLANK), (BLANK, 5)]
+    by_hand = -torch.stack([emissions[0, 0, a] + emissions[0, 1, b] for a, b in paths]).logsumexp(0)
+    torch.testing.assert_close(ctc_loss(emissions, batch, model), by_hand)
