@@ -1,9 +1,10 @@
 """The named experiments. An experiment is a value; a variant is `replace(base, ...)`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.augment import AlignmentJitter, Augmentation, MagnitudeWarp, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import TdsConfig
 from emgscribe.features import SpectrogramConfig
@@ -65,7 +66,34 @@ ABLATIONS: dict[str, Experiment] = {
 }
 """What the demo's network reads from less: fewer electrodes of each band, a lower sampling rate in Hz, one hand."""
 
+
+def _table1() -> Iterator[Experiment]:
+    """The rows of the seed paper's Table 1: the baseline at 30 epochs with one change before the encoder."""
+    row = replace(BASELINE, name="table1/baseline", train=replace(BASELINE.train, epochs=30))
+    yield row
+    more, warp = SpecAugment(time_masks=4, frequency_masks=3), MagnitudeWarp(knots=4, sigma=0.2)
+    changes = {
+        "specaugment-4-3": Augmentation(spec=more),
+        "specaugment-2-1": Augmentation(spec=SpecAugment(time_masks=2, frequency_masks=1)),
+        "warp-4-0.2": Augmentation(warp=warp),
+        "warp-3-0.1": Augmentation(warp=MagnitudeWarp(knots=3, sigma=0.1)),
+        "specaugment-4-3-warp-4-0.2": Augmentation(spec=more, warp=warp),
+    }
+    for name, augment in changes.items():
+        yield replace(row, name=f"table1/{name}", augment=augment)
+    for name, kernel, back in (
+        ("576-kernel-32", 32, False),
+        ("576-kernel-16", 16, False),
+        ("576-768-kernel-16", 16, True),
+    ):
+        encoder = TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
+        yield replace(row, name=f"table1/reduction-{name}", model=replace(row.model, encoder=encoder))
+
+
+TABLE1: dict[str, Experiment] = {experiment.name: experiment for experiment in _table1()}
+
 EXPERIMENTS: dict[str, Experiment] = {
     **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)},
+    **TABLE1,
     **ABLATIONS,
 }

@@ -1,7 +1,11 @@
 """What all tests share: small sessions made with plain numpy, an isolated cache, repeatable property tests."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+# Tests run beside each other on small tensors: more threads would only wait for one another. Set before torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

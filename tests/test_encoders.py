@@ -7,12 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.encoders import ENCODERS, Encoder, EncoderConfig, TdsConfig
-from emgscribe.encoders.layers import RotationInvariantMLP, SpectrogramNorm
+from emgscribe.encoders.layers import Reduction, RollingNorm, RotationInvariantMLP, SpectrogramNorm
 from emgscribe.encoders.tds import TdsConv, TdsEncoder, TdsFeedForward
 from emgscribe.errors import EmgscribeError
 
 BANDS, CHANNELS, BINS = 2, 16, 9
-SMALL = {"tds": TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)}
+TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
+SMALL: dict[str, EncoderConfig] = {
+    "tds": TDS,
+    "tds, reduced": dataclasses.replace(TDS, reduction=36, reduction_kernel=3),
+    "tds, reduced and back": dataclasses.replace(TDS, reduction=30, reduction_kernel=3, reduction_back=True),
+    "tds, rolling norm": dataclasses.replace(TDS, rolling=9),
+}
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -29,19 +35,18 @@ def scrambled(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def small(kind: str) -> EncoderConfig:
-    """A small configuration of a registered encoder, its defaults where none is named above."""
-    return SMALL.get(kind) or ENCODERS[kind]()
+# The contract, for every registered encoder and its variants.
 
 
-# The contract, for every registered encoder.
+def test_every_registered_encoder_is_held_to_the_contract() -> None:
+    assert {type(config) for config in SMALL.values()} == set(ENCODERS.values())
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("frames", [1, 2, 7])
 @pytest.mark.parametrize("items", [1, 3])
 def test_one_frame_for_every_stride_of_labelled_features(kind: str, frames: int, items: int) -> None:
-    encoder = small(kind).build(BANDS, CHANNELS, BINS).eval()
+    encoder = SMALL[kind].build(BANDS, CHANNELS, BINS).eval()
     span = encoder.left_context + frames * encoder.stride + encoder.right_context
     lengths = torch.full((items,), frames * encoder.stride)
     hidden = encoder(noise(items, span, BANDS, CHANNELS, BINS), lengths)
@@ -49,9 +54,9 @@ def test_one_frame_for_every_stride_of_labelled_features(kind: str, frames: int,
     assert hidden.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", SMALL)
 def test_registry_entries_are_frozen_dataclasses_that_build_encoders(kind: str) -> None:
-    config = small(kind)
+    config = SMALL[kind]
     assert isinstance(config, EncoderConfig)
     assert isinstance(config.build(BANDS, CHANNELS, BINS), Encoder)
     field = dataclasses.fields(config)[0].name
@@ -59,9 +64,31 @@ def test_registry_entries_are_frozen_dataclasses_that_build_encoders(kind: str) 
         setattr(config, field, 1)
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", SMALL)
+def test_pieces_with_their_context_give_the_frames_of_the_whole(kind: str) -> None:
+    encoder = SMALL[kind].build(BANDS, CHANNELS, BINS)
+    scrambled(encoder)
+    context = encoder.left_context + encoder.right_context
+    features = noise(2, context + 12, BANDS, CHANNELS, BINS)
+    whole = encoder(features, torch.full((2,), 12))
+    pieces = [encoder(features[:, start : start + context + 4], torch.full((2,), 4)) for start in (0, 4, 8)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-4)
+    again = encoder(features[:1], torch.full((1,), 12))
+    torch.testing.assert_close(again, whole[:1], rtol=1e-4, atol=1e-4)  # items do not influence each other
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_gradients_reach_every_parameter(kind: str) -> None:
+    encoder = SMALL[kind].build(BANDS, CHANNELS, BINS)
+    span = encoder.left_context + 8 + encoder.right_context
+    hidden = encoder(noise(2, span, BANDS, CHANNELS, BINS), torch.full((2,), 8))
+    (hidden * noise(*hidden.shape, seed=1)).sum().backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("kind", SMALL)
 def test_causal_is_said_where_there_is_no_lookahead(kind: str) -> None:
-    encoder = small(kind).build(BANDS, CHANNELS, BINS)
+    encoder = SMALL[kind].build(BANDS, CHANNELS, BINS)
     assert encoder.causal == (encoder.right_context == 0)
 
 
@@ -173,6 +200,39 @@ def test_the_whole_encoder_is_the_published_one_up_to_the_order_of_features() ->
     assert torch.allclose(ours, frames[:, :, order], atol=1e-4)
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_reduction_is_the_middle_of_the_padded_convolutions(back: bool) -> None:
+    reduction = Reduction(12, 8, 5, back=back)
+    frames = noise(2, 30, 12)
+    hidden = F.relu(reduction.conv(frames.transpose(1, 2)))
+    if reduction.back is not None:
+        hidden = F.relu(reduction.back(hidden))[..., 4:-4]
+    assert reduction(frames).shape == (2, 30 - reduction.consumed, 12 if back else 8)
+    torch.testing.assert_close(reduction(frames), reduction.norm(hidden.transpose(1, 2)))
+    # Frames far outside have no part in what is returned: each returned frame is built from all of its inputs.
+    longer = torch.cat([noise(2, 9, 12, seed=3), frames, noise(2, 9, 12, seed=4)], dim=1)
+    torch.testing.assert_close(reduction(longer)[:, 9:-9], reduction(frames), rtol=1e-4, atol=1e-5)
+
+
+def test_rolling_norm_is_mean_and_deviation_of_the_last_frames() -> None:
+    features = noise(2, 40, BANDS, CHANNELS, BINS) * 3 + 5
+    found = RollingNorm(8)(features)
+    assert found.shape == (2, 33, BANDS, CHANNELS, BINS)
+    for frame in (0, 7, 32):
+        recent = features[:, frame : frame + 8]
+        expected = (recent[:, -1] - recent.mean(dim=1)) / recent.std(dim=1, correction=0)
+        torch.testing.assert_close(found[:, frame], expected, rtol=1e-4, atol=1e-4)
+    assert RollingNorm(8)(torch.ones(1, 20, BANDS, CHANNELS, BINS)).abs().max() < 1e-3  # silence stays finite
+
+
+def test_reductions_of_the_seed_paper_see_what_they_should() -> None:
+    for kernel, back, consumed in ((32, False, 155), (16, False, 139), (16, True, 154)):
+        config = TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
+        assert config.consumed == consumed
+        encoder = config.build(BANDS, CHANNELS, 33)
+        assert encoder.width == (768 if back else 576)
+
+
 def test_baseline_sees_125_frames() -> None:
     encoder = TdsConfig().build(BANDS, CHANNELS, 33)
     assert encoder.left_context + 1 + encoder.right_context == 125
@@ -190,6 +250,10 @@ def test_baseline_sees_125_frames() -> None:
         ({"channels": 10, "mlp_features": 24}, "encoder.channels"),  # 48 does not split into 10
         ({"lookahead": -1}, "encoder.lookahead"),
         ({"blocks": 2, "kernel": 4, "lookahead": 7}, "encoder.lookahead"),
+        ({"reduction": -1}, "encoder.reduction"),
+        ({"reduction": 50}, "encoder.reduction"),  # the blocks' 24 channels do not divide it
+        ({"reduction_kernel": 0}, "encoder.reduction_kernel"),
+        ({"rolling": -1}, "encoder.rolling"),
     ],
 )
 def test_parameters_out_of_range_are_named(changes: dict[str, int], field: str) -> None:

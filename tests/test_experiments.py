@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emgscribe.config import from_json, to_json
-from emgscribe.experiments import ABLATIONS, BASELINE, DEMO, EXPERIMENTS, Experiment
+from emgscribe.experiments import ABLATIONS, BASELINE, DEMO, EXPERIMENTS, TABLE1, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import ctc_loss, keypress_loss
 from emgscribe.windows import Batch
@@ -48,6 +48,23 @@ def test_the_baseline_is_the_published_one() -> None:
     assert (augment.rotation.offsets, augment.jitter.samples) == ((-1, 0, 1), 120)
     spec = augment.spec
     assert (spec.time_masks, spec.time_frames, spec.frequency_masks, spec.frequency_bins) == (3, 25, 2, 4)
+
+
+def test_table1_is_the_seed_papers() -> None:
+    assert len(TABLE1) == 9
+    assert {experiment.train.epochs for experiment in TABLE1.values()} == {30}
+    base = TABLE1["table1/baseline"]
+    assert replace(base, name="baseline", train=replace(base.train, epochs=150)) == BASELINE
+    masks = {name: (e.augment.spec.time_masks, e.augment.spec.frequency_masks) for name, e in TABLE1.items()}
+    assert masks["table1/specaugment-4-3"] == masks["table1/specaugment-4-3-warp-4-0.2"] == (4, 3)
+    assert masks["table1/specaugment-2-1"] == (2, 1)
+    warps = {name: (e.augment.warp.knots, e.augment.warp.sigma) for name, e in TABLE1.items()}
+    assert warps["table1/warp-4-0.2"] == warps["table1/specaugment-4-3-warp-4-0.2"] == (4, 0.2)
+    assert warps["table1/warp-3-0.1"] == (3, 0.1)
+    # Only what its name says differs from the baseline in a row.
+    for name, experiment in TABLE1.items():
+        assert (experiment.model == base.model) == ("reduction" not in name)
+        assert (experiment.augment == base.augment) == ("specaugment" not in name and "warp" not in name)
 
 
 def test_ablations_keep_the_frames_and_change_what_is_seen() -> None:

@@ -42,3 +42,49 @@ class RotationInvariantMLP(nn.Module):
         hidden = F.relu(F.linear(features, rolled, layer.bias.repeat(len(self.offsets))))  # (N, F, rolls*width)
         items, frames, _ = hidden.shape
         return hidden.view(items, frames, len(self.offsets), self.width).mean(dim=2)  # (N, F, width)
+
+
+class RollingNorm(nn.Module):
+    """Mean 0 and variance 1 of each electrode channel's bins over the last `span` frames, this one included.
+
+    Causal and without learned statistics, so a session is normalised by its own recent past (after the rolling time
+    normalisation of SplashNet, arXiv 2506.12356, with a finite span so that any block of a session gives the same).
+    """
+
+    def __init__(self, span: int) -> None:
+        super().__init__()
+        self.span = span
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F, B, C, K) -> (N, F - span + 1, B, C, K)."""
+        sums = F.pad(features.double().cumsum(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))  # (N, F + 1, B, C, K)
+        squares = F.pad(features.double().square().cumsum(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))
+        mean = (sums[:, self.span :] - sums[:, : -self.span]) / self.span  # (N, F - span + 1, B, C, K)
+        power = (squares[:, self.span :] - squares[:, : -self.span]) / self.span
+        deviation = (power - mean.square()).clamp(min=1e-4).sqrt()
+        return (features[:, self.span - 1 :] - mean.to(features.dtype)) / deviation.to(features.dtype)
+
+
+class Reduction(nn.Module):
+    """Convolution over time to fewer features, ReLU, optionally back to as many by a transposed one, layer norm.
+
+    The seed paper's dimensionality reduction (its section 2.1.2). Frames at the ends that the transposed convolution
+    could only build from a part of its inputs are cut off.
+    """
+
+    def __init__(self, width: int, reduced: int, kernel: int, *, back: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, reduced, kernel)
+        self.back = nn.ConvTranspose1d(reduced, width, kernel) if back else None
+        self.width = width if back else reduced
+        self.consumed = (kernel - 1) * (2 if back else 1)
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (N, F, width) -> (N, F - consumed, self.width)."""
+        hidden = F.relu(self.conv(frames.transpose(1, 2)))  # (N, reduced, F - kernel + 1)
+        if self.back is not None:
+            edge = self.consumed // 2
+            hidden = F.relu(self.back(hidden))[:, :, edge : frames.shape[1] - edge]  # (N, width, F - consumed)
+        normed: Tensor = self.norm(hidden.transpose(1, 2))
+        return normed

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import require
 from emgscribe.encoders.contract import Encoder, EncoderConfig
-from emgscribe.encoders.layers import RotationInvariantMLP, SpectrogramNorm
+from emgscribe.encoders.layers import Reduction, RollingNorm, RotationInvariantMLP, SpectrogramNorm
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class TdsConfig(EncoderConfig):
     """Sizes of the TDS encoder; the defaults are the published baseline (5,293,315 parameters with its head).
 
     `mlp_features` of each band are split into `channels` (of both bands together) times a width. Each of `blocks`
-    convolves over `kernel` frames without padding; `lookahead` of the frames so consumed lie in the future.
+    convolves over `kernel` frames without padding; `lookahead` of the frames that all convolutions consume are future.
+    `reduction` above 0 convolves over `reduction_kernel` frames to so many features before the blocks, and back to as
+    many as before with `reduction_back`. `rolling` above 0 normalises by the last so many frames instead of by batch.
     """
 
     mlp_features: int = 384
@@ -29,16 +31,30 @@ class TdsConfig(EncoderConfig):
     channels: int = 24
     kernel: int = 32
     lookahead: int = 12
+    reduction: int = 0
+    reduction_kernel: int = 32
+    reduction_back: bool = False
+    rolling: int = 0
 
     def __post_init__(self) -> None:
-        for field in ("mlp_features", "blocks", "channels", "kernel"):
+        for field in ("mlp_features", "blocks", "channels", "kernel", "reduction_kernel"):
             require(getattr(self, field) >= 1, f"encoder.{field}", getattr(self, field), "1 or more")
+        for field in ("reduction", "rolling"):
+            require(getattr(self, field) >= 0, f"encoder.{field}", getattr(self, field), "0 or more")
         fits = self.channels % 2 == 0 and 2 * self.mlp_features % self.channels == 0
         require(
             fits, "encoder.channels", self.channels, f"an even divisor of 2 * mlp_features = {2 * self.mlp_features}"
         )
-        consumed = self.blocks * (self.kernel - 1)
+        fits = self.reduction_back or self.reduction % self.channels == 0
+        require(fits, "encoder.reduction", self.reduction, f"0 or a multiple of channels = {self.channels}")
+        consumed = self.consumed
         require(0 <= self.lookahead <= consumed, "encoder.lookahead", self.lookahead, f"0 to {consumed} frames")
+
+    @property
+    def consumed(self) -> int:
+        """Frames by which the convolutions shorten their input."""
+        reducing = (self.reduction_kernel - 1) * (2 if self.reduction_back else 1) if self.reduction else 0
+        return reducing + self.blocks * (self.kernel - 1)
 
     def build(self, bands: int, channels: int, bins: int) -> "TdsEncoder":
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
@@ -46,17 +62,21 @@ class TdsConfig(EncoderConfig):
 
 
 class TdsEncoder(Encoder):
-    """Norm, rotation-invariant MLP for each band, then blocks of a convolution over time and a feed-forward part."""
+    """Norm, rotation-invariant MLP for each band, a reduction if asked for, blocks of convolution and feed-forward."""
 
     def __init__(self, config: TdsConfig, bands: int, channels: int, bins: int) -> None:
         super().__init__()
         self.width = bands * config.mlp_features
-        consumed = config.blocks * (config.kernel - 1)
-        self.left_context, self.right_context = consumed - config.lookahead, config.lookahead
+        self.left_context = config.consumed - config.lookahead + max(config.rolling - 1, 0)
+        self.right_context = config.lookahead
         self.channels = config.channels
-        self.norm = SpectrogramNorm(bands, channels)
+        self.norm = RollingNorm(config.rolling) if config.rolling else SpectrogramNorm(bands, channels)
         self.mlp = RotationInvariantMLP(bands, channels, bins, config.mlp_features)
         self.blocks = nn.Sequential()
+        if config.reduction:
+            reduction = Reduction(self.width, config.reduction, config.reduction_kernel, back=config.reduction_back)
+            self.width = reduction.width
+            self.blocks.append(reduction)
         for _ in range(config.blocks):
             self.blocks.append(TdsConv(self.width, config.channels, config.kernel))
             self.blocks.append(TdsFeedForward(self.width))
