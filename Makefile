@@ -20,7 +20,8 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
 
-# The constraints pin torch to its CPU build's version: an open range would fetch gigabytes of CUDA libraries.
+# The constraints are the tested set. Where pip finds a CPU build of that torch it is small; the build for Linux on the
+# public index brings CUDA along (gigabytes): to avoid it, install the CPU build into .venv first.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into .venv: a few minutes"
 	$(PYTHON) -m venv .venv

@@ -40,7 +40,7 @@ class BandRotation:
         drawn = torch.randint(len(self.offsets), (items, bands, 1), generator=generator)
         offsets = torch.tensor(self.offsets)[drawn] * _chosen(items, self.probability, generator)[:, None, None]
         source = (torch.arange(channels) - offsets) % channels  # (N, B, C)
-        return emg.gather(3, source.to(emg.device)[:, None].expand_as(emg))  # (N, T, B, C)
+        return emg.gather(3, _on(emg.device, source)[:, None].expand_as(emg))  # (N, T, B, C)
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,17 @@ class RandomCrop:
         items, device = len(batch), batch.emg.device
         cropped = torch.randint(self.samples + 1, (items,), generator=generator)
         cropped *= _chosen(items, self.probability, generator)
-        lengths = torch.minimum(batch.lengths, (batch.labelled - cropped).clamp(min=1).to(device))
-        kept = (torch.arange(batch.emg.shape[1], device=device) < (batch.left + lengths)[:, None]) | (
-            lengths == batch.lengths
-        )[:, None]  # (N, left + T + right); an item that is not cropped keeps its context
-        typed = (batch.onsets >= 0) & (batch.onsets < lengths[:, None])
+        lengths = torch.minimum(batch.lengths, (batch.labelled - cropped).clamp(min=1))
+        # An item that is not cropped keeps its context.
+        ends = (batch.left + lengths).where(lengths < batch.lengths, batch.emg.shape[1])
+        kept = torch.arange(batch.emg.shape[1], device=device) < _on(device, ends)[:, None]  # (N, left + T + right)
+        typed = (batch.onsets >= 0) & (batch.onsets < _on(device, lengths)[:, None])
         return replace(
             batch,
             emg=batch.emg * kept[..., None, None],
             lengths=lengths,
             labels=batch.labels.where(typed, BLANK),
-            label_lengths=typed.sum(dim=1),
+            label_lengths=typed.sum(dim=1).cpu(),
             onsets=batch.onsets.where(typed, -1),
         )
 
@@ -136,7 +136,7 @@ class MagnitudeWarp:
         if self.sigma == 0:
             return emg
         curves = self.curves(len(emg), emg.shape[1], generator)
-        return emg * curves.to(emg.device)[..., None, None]  # (N, T, B, C)
+        return emg * _on(emg.device, curves)[..., None, None]  # (N, T, B, C)
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples), 1 for an item that is left alone."""
@@ -170,7 +170,7 @@ class AmplitudeScale:
         items, _, bands, _ = emg.shape
         drawn = self.spread * torch.randn(items, bands, generator=generator)
         factors = (drawn * _chosen(items, self.probability, generator)[:, None]).exp()
-        return emg * factors.to(emg.device)[:, None, :, None]  # (N, T, B, C)
+        return emg * _on(emg.device, factors)[:, None, :, None]  # (N, T, B, C)
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class ElectrodeDropout:
         items, _, bands, channels = emg.shape
         lost = torch.rand(items, bands, channels, generator=generator) < self.rate
         lost &= _chosen(items, self.probability, generator)[:, None, None]
-        return emg * (~lost).to(emg.device)[:, None]  # (N, T, B, C)
+        return emg * _on(emg.device, ~lost)[:, None]  # (N, T, B, C)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class GaussianNoise:
         """EMG (N, T, B, C) -> the same shape."""
         if self.ratio == 0:
             return emg
-        chosen = _chosen(len(emg), self.probability, generator).to(emg.device)
+        chosen = _on(emg.device, _chosen(len(emg), self.probability, generator))
         scale = self.ratio * emg.square().mean(dim=(1, 2, 3)).sqrt() * chosen  # (N,)
         seed = int(torch.randint(1 << 62, (), generator=generator))
         drawn = torch.Generator(emg.device).manual_seed(seed)
@@ -243,22 +243,35 @@ class SpecAugment:
         items, frames, bands, channels, bins = features.shape
         shape = (items, 1, 1) if self.shared else (items, bands, channels)
         chosen = _chosen(items, self.probability, generator)[:, None, None, None]
-        kept_frames = _kept(frames, self.time_masks, self.time_frames, shape, generator) | ~chosen  # (N, B, C, F)
-        kept_bins = _kept(bins, self.frequency_masks, self.frequency_bins, shape, generator) | ~chosen  # (N, B, C, K)
-        features *= kept_frames.to(features.device, features.dtype).permute(0, 3, 1, 2)[..., None]  # (N, F, B, C, 1)
-        features *= kept_bins.to(features.device, features.dtype)[:, None]  # (N, 1, B, C, K)
+        frame_masks = _masks(frames, self.time_masks, self.time_frames, shape, generator)
+        bin_masks = _masks(bins, self.frequency_masks, self.frequency_bins, shape, generator)
+        kept_frames = _kept(frames, *(_on(features.device, edge * chosen) for edge in frame_masks))  # (N, B, C, F)
+        kept_bins = _kept(bins, *(_on(features.device, edge * chosen) for edge in bin_masks))  # (N, B, C, K)
+        features *= kept_frames.to(features.dtype).permute(0, 3, 1, 2)[..., None]  # (N, F, B, C, 1)
+        features *= kept_bins.to(features.dtype)[:, None]  # (N, 1, B, C, K)
         return features
 
 
-def _kept(length: int, masks: int, largest: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Which of `length` positions no mask covers: bool (*shape, length)."""
+def _masks(
+    length: int, masks: int, largest: int, shape: tuple[int, ...], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """First position and end of each mask: two (*shape, masks); an empty mask ends where it begins."""
     counts = torch.randint(masks + 1, (*shape, 1), generator=generator)
     sizes = torch.randint(min(largest, length) + 1, (*shape, masks), generator=generator)
     starts = (torch.rand((*shape, masks), generator=generator) * (length - sizes + 1)).long()
-    ends = torch.where(torch.arange(masks) < counts, starts + sizes, starts)  # a mask past the count is empty
-    place = torch.arange(length)
+    return starts, torch.where(torch.arange(masks) < counts, starts + sizes, starts)
+
+
+def _kept(length: int, starts: Tensor, ends: Tensor) -> Tensor:
+    """Which of `length` positions no mask covers: bool (*shape, length)."""
+    place = torch.arange(length, device=starts.device)
     covered = (place >= starts[..., None]) & (place < ends[..., None])  # (*shape, masks, length)
     return ~covered.any(dim=-2)
+
+
+def _on(device: torch.device, drawn: Tensor) -> Tensor:
+    """What was drawn on the CPU, on `device`, without waiting for the work that a GPU has queued."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn
 
 
 def _chosen(items: int, probability: float, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,9 @@ Modules that load torch are imported inside the verbs that need them, so that he
 """
 
 import difflib
+import io
 import json as json_format
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -42,8 +44,12 @@ def main(argv: list[str] | None = None) -> int:
         _log.print(f"error: {error}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        _log.print("interrupted; whole results were kept, and the same command goes on from there")
+        _log.print("interrupted; nothing half-written was left, and training goes on where it stopped when asked again")
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _print_help() -> None:
@@ -266,7 +272,7 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _print_json(data: Any) -> None:
-    sys.stdout.write(json_format.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_format.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _print_inspection(found: Inspection) -> None:
@@ -321,6 +327,9 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 
 def run() -> None:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # symbols such as ⌫ must not depend on the terminal's encoding
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(main())
 
 

@@ -68,8 +68,11 @@ class TrainConfig:
             require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "1 or more")
         for field in ("lr", "lr_start", "lr_end"):
             require(0 < getattr(self, field) < 10, f"train.{field}", getattr(self, field), "above 0, below 10")
-        for field in ("warmup_epochs", "weight_decay", "clip_norm", "keypress_weight", "seed"):
-            require(getattr(self, field) >= 0, f"train.{field}", getattr(self, field), "0 or more")
+        for field in ("warmup_epochs", "weight_decay", "clip_norm", "keypress_weight"):
+            require(
+                0 <= getattr(self, field) < 1e6, f"train.{field}", getattr(self, field), "0 or more, below a million"
+            )
+        require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
         require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
         require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")

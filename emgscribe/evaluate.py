@@ -15,6 +15,7 @@ from emgscribe.charset import text_of_labels
 from emgscribe.decode import Decoder, Emissions, Hypothesis, decode_batch
 from emgscribe.model import Model
 from emgscribe.score import Counts, cer_interval, count, count_units, total
+from emgscribe.session import SAMPLE_RATE
 from emgscribe.store import Store, StoredSession
 from emgscribe.windows import Windows
 
@@ -110,11 +111,11 @@ def session_emissions(
 
     What lies before and after the session is taken as zero. Any block length gives the same emissions.
     """
-    frames = max(1, round(block_seconds * 2000 / model.samples_per_frame))
+    frames = max(1, round(block_seconds * SAMPLE_RATE / model.samples_per_frame))
     length = frames * model.samples_per_frame
-    windows = Windows(Store([session], model.device), length, length, *model.context)
+    windows = Windows(Store([session]), length, length, *model.context)
     for place in windows.tiling():
-        batch = windows.batch([place])
+        batch = windows.batch([place]).to(model.device)
         with torch.inference_mode():
             emissions = model(batch)[0]  # (F, V)
         yield emissions[: model.frames(int(batch.lengths[0]))].cpu().numpy()
@@ -124,12 +125,12 @@ def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decod
     """Score windows of `length` samples one by one, as validation does during training."""
     scores = []
     for session in sessions:
-        windows = Windows(Store([session], model.device), length, length, *model.context)
+        windows = Windows(Store([session]), length, length, *model.context)
         units: list[Counts] = []
         texts: list[str] = []
         for batch in windows.batches(windows.tiling(), 8):
             with torch.inference_mode():
-                emissions = model(batch)
+                emissions = model(batch.to(model.device))
             hypotheses = decode_batch(decoder, emissions, model.frames(batch.lengths))
             units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
             texts += [hypothesis.text for hypothesis in hypotheses]

@@ -34,7 +34,7 @@ class SpectrogramConfig:
     def __post_init__(self) -> None:
         require(self.n_fft >= 2, "features.n_fft", self.n_fft, "2 samples or more")
         require(0 < self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
-        require(self.offset > 0, "features.offset", self.offset, "above 0")
+        require(0 < self.offset < 1e6, "features.offset", self.offset, "above 0, below a million")
         require(self.decimation in (1, 2, 4, 8), "features.decimation", self.decimation, "1, 2, 4, 8")
         for name, chosen, count in (("electrodes", self.electrodes, CHANNELS), ("bands", self.bands, BANDS)):
             fits = len(chosen) > 0 and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(count))
@@ -48,8 +48,8 @@ class LogSpectrogram(nn.Module):
     """Short-time power spectra with a periodic Hann window of unit L2 norm, without centring, in log10.
 
     The transform of a short window is a product with a fixed basis (2K, span), one matrix product a frame over all
-    electrode channels at once; the frames are a strided view, never a copy. Decimation filters and then transforms,
-    both linear: it is another basis, with a longer span and hop, and costs nothing else.
+    electrode channels at once; on a CPU the frames are a strided view, not a copy. Decimation filters and then
+    transforms, both linear: it is another basis, with a longer span and hop, and costs nothing else.
     """
 
     basis: Tensor

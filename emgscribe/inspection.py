@@ -172,7 +172,7 @@ def _check_header(header: SessionHeader, span: tuple[float, float] | None, inspe
         "session": header.name,
         "user": header.user,
         "condition": header.condition,
-        "duration_mins": header.duration_mins,
+        "duration_mins": header.duration_mins if np.isfinite(header.duration_mins) else None,
         "simulated": bool(header.simulation),
         "keystrokes": len(header.keystrokes),
         "prompts": len(header.prompts),
@@ -197,5 +197,5 @@ def _check_header(header: SessionHeader, span: tuple[float, float] | None, inspe
     if outside:
         inspection.warn("keystrokes", f"{outside} of {len(starts)} lie outside the recording and are ignored")
     minutes = (span[1] - span[0]) / 60
-    if abs(minutes - header.duration_mins) > 0.05 * max(minutes, 0.2):
+    if not abs(minutes - header.duration_mins) <= 0.05 * max(minutes, 0.2):  # so that NaN is told too
         inspection.warn("duration_mins", f"says {header.duration_mins:.3f}, the samples span {minutes:.3f}")

@@ -62,14 +62,17 @@ def _record(
 
 
 def data_hash(sessions: Sequence[StoredSession]) -> str:
-    """One hash over what is in the sessions, whatever their order: names, lengths and labels."""
-    parts = sorted(f"{s.name} {len(s)} {sha256(s.labels.tobytes()).hexdigest()}" for s in sessions)
+    """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
+    parts = sorted(f"{session.name} {session.content}" for session in sessions)
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that the package runs from, None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the checkout that the package runs from, with "-dirty" where it was changed; None outside one."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

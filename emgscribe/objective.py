@@ -34,7 +34,8 @@ def keypress_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
     pressed = -(picked * real).sum() / real.sum().clamp(min=1)
     count = emissions.shape[1]
-    inside = torch.arange(count, device=emissions.device) < model.frames(batch.lengths)[:, None]  # (N, F)
+    ends = model.frames(batch.lengths).to(emissions.device, non_blocking=True)
+    inside = torch.arange(count, device=emissions.device) < ends[:, None]  # (N, F)
     struck = torch.zeros(len(inside), count + 1, dtype=torch.bool, device=emissions.device)
     struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
     other = inside & ~struck[:, :count]

@@ -288,10 +288,21 @@ class SessionWriter:
 @contextmanager
 def writing_session(path: Path, num_samples: int) -> Iterator[SessionWriter]:
     """A `SessionWriter` for `path`. The name appears only when the block ends well; a failure leaves nothing."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        writer = SessionWriter(file, num_samples)
-        yield writer
-        assert writer.finished, "finish() was not called"
+    with replacing(path) as temporary:
+        file = h5py.File(temporary, "w")
+        try:
+            writer = SessionWriter(file, num_samples)
+            yield writer
+            assert writer.finished, "finish() was not called"
+        finally:
+            _close_written(file)
+
+
+def _close_written(file: h5py.File) -> None:
+    try:
+        file.close()
+    except RuntimeError as error:  # how h5py reports a disk that is full when it closes
+        raise OSError(str(error)) from error
 
 
 def write_session(path: Path, header: SessionHeader, times: Times, emg: Emg) -> None:

@@ -22,10 +22,13 @@ def split_latest(folder: Path) -> Split:
 
     Raises `EmgscribeError` where a user has fewer than three sessions.
     """
-    by_user: dict[str, list[Path]] = defaultdict(list)
+    recorded: list[tuple[str, float, Path]] = []
     for path in find_sessions(folder):
         with Session(path) as session:
-            by_user[session.header.user].append(path)  # in order of their names, which begin with the date
+            recorded.append((session.header.user, float(session.times(0, 1)[0]) if len(session) else 0.0, path))
+    by_user: dict[str, list[Path]] = defaultdict(list)
+    for user, _, path in sorted(recorded):
+        by_user[user].append(path)
     for user, paths in by_user.items():
         if len(paths) < 3:
             raise EmgscribeError(

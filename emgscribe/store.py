@@ -23,9 +23,10 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, replacing, write_json
 from emgscribe.session import BANDS, CHANNELS, Session, stack_bands
 
-_VERSION = 1
+_VERSION = 2
 _HEADER_BYTES = 1 << 16
 _DAY = 86_400
+_INFO = ("name", "user", "simulated", "content")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class StoredSession:
     """One session in memory-mapped form.
 
     `emg` is (T, 2, 16) float32; `labels` (K,) are the keystrokes' labels in order of time and `onsets` (K,) the
-    index of the first sample at or after each key went down. `simulated` tells sessions that nobody typed.
+    index of the first sample at or after each key went down. `simulated` tells sessions that nobody typed; `content` is
+    a hash of samples, labels and onsets.
     """
 
     name: str
     user: str
     simulated: bool
-    identity: str
+    content: str
     emg: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     onsets: npt.NDArray[np.int64]
@@ -56,12 +58,14 @@ class StoredSession:
 class Store:
     """Sessions from which windows are gathered, as a batch, on `device`.
 
-    On a CPU the samples stay on disk, mapped into memory; on another device they are copied there once.
+    On a CPU the samples stay on disk, mapped into memory. Another device is given a copy of them once, if it has room;
+    if not, the store stays on the CPU, and whoever gathers moves the batch.
     """
 
     def __init__(self, sessions: Sequence[StoredSession], device: torch.device | str = "cpu") -> None:
         self.sessions = tuple(sessions)
-        self.device = torch.device(device)
+        size = sum(session.emg.nbytes for session in self.sessions)
+        self.device = torch.device(device) if _has_room(torch.device(device), size) else torch.device("cpu")
         # The maps are copy-on-write (mode "c"): torch wants writable memory, and nothing ever reaches the file.
         self._emg = [torch.from_numpy(session.emg).to(self.device) for session in self.sessions]
 
@@ -83,6 +87,11 @@ class Store:
         return out
 
 
+def _has_room(device: torch.device, size: int) -> bool:
+    """Whether `size` bytes leave the larger part of the device's memory to the network."""
+    return device.type != "cuda" or size < 0.4 * torch.cuda.mem_get_info(device)[0]
+
+
 def open_sessions(paths: Sequence[Path], cache: Path | None = None) -> list[StoredSession]:
     """Open sessions through the cache folder (default: `default_cache()`), converting those that are new or changed."""
     return [_open(Path(path), cache or default_cache()) for path in paths]
@@ -97,20 +106,20 @@ def default_cache() -> Path:
 def _open(path: Path, cache: Path) -> StoredSession:
     place, identity = _entry(path)
     entry = cache / f"{place}-{identity}"
-    if not entry.is_dir():
-        _build(path, entry, identity)
-        _sweep(cache, place, entry)
+    if entry.is_dir():
+        try:
+            return _load(entry)
+        except (OSError, ValueError, KeyError, TypeError):  # something else cleaned or damaged it
+            shutil.rmtree(entry, ignore_errors=True)
+    _build(path, entry)
+    _sweep(cache, place, entry)
+    return _load(entry)
+
+
+def _load(entry: Path) -> StoredSession:
     info = read_json(entry / "info.json")
     emg, labels, onsets = (np.load(entry / f"{name}.npy", mmap_mode="c") for name in ("emg", "labels", "onsets"))
-    return StoredSession(
-        name=info["name"],
-        user=info["user"],
-        simulated=info["simulated"],
-        identity=info["identity"],
-        emg=emg,
-        labels=labels,
-        onsets=onsets,
-    )
+    return StoredSession(**{name: info[name] for name in _INFO}, emg=emg, labels=labels, onsets=onsets)
 
 
 def _sweep(cache: Path, place: str, entry: Path) -> None:
@@ -118,7 +127,8 @@ def _sweep(cache: Path, place: str, entry: Path) -> None:
     for stale in cache.glob(f"{place}-*"):
         if stale != entry:
             shutil.rmtree(stale, ignore_errors=True)
-    for unfinished in cache.glob(".*"):
+    # Only names that `replacing` makes for entries: the folder may be shared with anything else that is hidden.
+    for unfinished in cache.glob("." + "[0-9a-f]" * 12 + "-" + "[0-9a-f]" * 16 + ".*"):
         with suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > _DAY:
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -137,23 +147,26 @@ def _entry(path: Path) -> tuple[str, str]:
     return place, identity.hexdigest()[:16]
 
 
-def _build(path: Path, entry: Path, identity: str) -> None:
+def _build(path: Path, entry: Path) -> None:
     with Session(path) as session, replacing(entry, overwrite=False) as folder:
         if len(session) == 0:
             raise EmgscribeError("the session has no samples", where=str(path), mend="leave it out, or record it anew")
         folder.mkdir()
-        times = _copy_samples(session, folder / "emg.npy")
+        content = hashlib.sha256()
+        times = _copy_samples(session, folder / "emg.npy", content)
         header = session.header
         typed = [(symbol, start) for symbol, start in header.labelled_keystrokes() if times[0] <= start <= times[-1]]
-        labels = labels_of_text("".join(symbol for symbol, _ in typed))
-        np.save(folder / "labels.npy", np.array(labels, dtype=np.int64))
-        np.save(folder / "onsets.npy", np.searchsorted(times, [start for _, start in typed]).astype(np.int64))
-        info = {"name": header.name, "user": header.user, "simulated": bool(header.simulation), "identity": identity}
-        write_json(folder / "info.json", info)
+        labels = np.array(labels_of_text("".join(symbol for symbol, _ in typed)), dtype=np.int64)
+        onsets = np.searchsorted(times, [start for _, start in typed]).astype(np.int64)
+        content.update(labels.tobytes() + onsets.tobytes())
+        np.save(folder / "labels.npy", labels)
+        np.save(folder / "onsets.npy", onsets)
+        values = (header.name, header.user, bool(header.simulation), content.hexdigest()[:16])
+        write_json(folder / "info.json", dict(zip(_INFO, values, strict=True)))
 
 
-def _copy_samples(session: Session, path: Path) -> npt.NDArray[np.float64]:
-    """Write the session's EMG as an .npy file, block by block; returns the times (T,)."""
+def _copy_samples(session: Session, path: Path, content: "hashlib._Hash") -> npt.NDArray[np.float64]:
+    """Write the session's EMG as an .npy file, block by block, and into the hash; returns the times (T,)."""
     times = np.empty(len(session))
     shape = (len(session), BANDS, CHANNELS)
     # Plain writes: on a full disk a memory map would end the process, where a write is an error that can be told.
@@ -165,7 +178,9 @@ def _copy_samples(session: Session, path: Path) -> npt.NDArray[np.float64]:
             emg, stop = stack_bands(rows), done + len(rows)
             times[done:stop] = rows["time"]
             _refuse_unusable(emg, times[max(done - 1, 0) : stop], session.path, done)
-            file.write(emg.tobytes())
+            data = emg.tobytes()
+            content.update(data)
+            file.write(data)
             done = stop
     return times
 

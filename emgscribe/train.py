@@ -3,12 +3,13 @@
 A run lives in a folder: `best/` (the model of the lowest validation CER), `last.ckpt` (everything that a resumed run
 needs), `curves.csv` (a line an epoch) and `settings.json` (so that another experiment does not continue it).
 All randomness is drawn from the seed and the epoch's number, so a run that was cut off and resumed ends with the same
-weights as one that was not.
+weights as one that was not: bit for bit on a CPU, on a GPU up to the order in which its kernels add.
 """
 
 import csv
 import logging
 import math
+import shutil
 import signal
 import time
 import warnings
@@ -28,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from emgscribe.augment import Augmentation
-from emgscribe.config import TrainConfig, WindowConfig, to_json
+from emgscribe.config import TrainConfig, WindowConfig, require, to_json
 from emgscribe.decode import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, replacing, write_json
@@ -62,6 +63,10 @@ class Recipe:
     augment: Augmentation = field(default_factory=Augmentation)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self) -> None:
+        length, jitter = self.windows.length, self.augment.jitter.samples
+        require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
+
 
 def fit(
     recipe: Recipe,
@@ -77,13 +82,13 @@ def fit(
     the loss is no longer finite and when the disk is full; the last whole checkpoint stays in each case. Ctrl-C
     raises `KeyboardInterrupt` and leaves the same.
     """
-    described = to_json(recipe)
-    described["train_sessions"] = [session.identity for session in train_sessions]
-    described["val_sessions"] = [session.identity for session in val_sessions]
+    device = best_device()
+    precision = resolve_precision(recipe.train.precision, device)
+    described = to_json(recipe) | {"device": device.type, "precision": precision}
+    described["train_sessions"] = [session.content for session in train_sessions]
+    described["val_sessions"] = [session.content for session in val_sessions]
     with _alone(folder):
         _claim(folder, described)
-        device = best_device()
-        precision = resolve_precision(recipe.train.precision, device)
         torch.manual_seed(recipe.train.seed)
         model = Model(recipe.model)
         tiled = replace(recipe.windows, stride=recipe.windows.length)
@@ -107,10 +112,10 @@ def _alone(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        mend = "wait for it, or train into another folder with --out"
+        mend = "wait for it, or train into another folder with --runs"
         raise EmgscribeError("another process is training here", where=str(folder), mend=mend) from error
     except OSError as error:
-        mend = "choose another folder with --out"
+        mend = "choose another folder with --runs"
         raise EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=mend) from error
     try:
         yield
@@ -121,13 +126,15 @@ def _alone(folder: Path) -> Iterator[None]:
 def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
-    if (folder / "last.ckpt").exists() and noted.exists() and read_json(noted) != described:
+    if not (folder / "last.ckpt").exists():
+        shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
+    elif noted.exists() and read_json(noted) != described:
         earlier = read_json(noted)
         changed = [part for part in described if earlier.get(part) != described[part]]
         raise EmgscribeError(
             f"holds a run with other settings ({', '.join(changed)})",
             where=str(folder),
-            mend="choose another folder with --out, or delete this one",
+            mend="choose another folder with --runs, or delete this one",
         )
     write_json(noted, described)
 
@@ -144,7 +151,7 @@ def _run(training: "_Training", folder: Path, precision: str, console: Console) 
         devices=1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         gradient_clip_val=training.config.clip_norm or None,
-        check_val_every_n_epoch=training.config.validate_every,
+        check_val_every_n_epoch=min(training.config.validate_every, training.config.epochs),
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
@@ -254,6 +261,9 @@ class _Training(lightning.LightningModule):
             self.mean("train_loss")
         return loss
 
+    def on_validation_start(self) -> None:
+        self.mean("train_loss")  # a network that has gone to NaN is found here, not by the decoder
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         emissions = self.model(batch)
         self._add("val_loss", ctc_loss(emissions, batch, self.model), len(batch))
@@ -319,7 +329,8 @@ class _Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, _Training)
         cer = pl_module.close_epoch().get("val_cer", float("inf"))
-        if cer < pl_module.best_cer or not (self.folder / "best").exists():
+        # Until there is a validation CER, the latest model stands in for the best.
+        if cer < pl_module.best_cer or math.isinf(pl_module.best_cer):
             pl_module.best_cer = cer
             save_model(pl_module.model, self.folder / "best")
         with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:

@@ -18,8 +18,9 @@ class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
     `emg` is (N, left + T + right, 2, 16); `lengths` (N,) says how many of the T labelled samples lie inside the
-    session. `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real
-    ones, and `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1).
+    session. `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones,
+    and `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths
+    stay on the CPU, where CTC wants them.
     """
 
     emg: Tensor
@@ -44,7 +45,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        moved = ("emg", "lengths", "labels", "label_lengths", "onsets")
+        moved = ("emg", "labels", "onsets")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
 
 
@@ -64,16 +65,19 @@ class Windows:
         return [(s, start) for s, length in enumerate(lengths) for start in range(0, length, self.stride)]
 
     def shuffled(self, generator: torch.Generator) -> Places:
-        """The windows of one epoch: as many as fit, each at a fresh offset in [0, stride), in random order.
+        """The windows of one epoch, in random order: as many as tile the sessions at `stride`.
 
-        A window never reaches past its session's end; a session shorter than a window gives one, from its start.
+        Each begins anywhere in its own equal part of the places where a window fits, anew each epoch, so that no sample
+        is favoured. A session shorter than a window gives one, from its start.
         """
         places = []
         for s, session in enumerate(self.store.sessions):
-            last = max(len(session) - self.length, 0)
-            grid = torch.arange(0, last + 1, self.stride)
-            starts = grid + torch.randint(self.stride, grid.shape, generator=generator)
-            places += [(s, min(start, last)) for start in starts.tolist()]
+            fitting = max(len(session) - self.length, 0) + 1
+            count = -(-fitting // self.stride)
+            starts = (
+                (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) * fitting / count
+            )
+            places += [(s, int(start)) for start in starts.tolist()]
         order = torch.randperm(len(places), generator=generator)
         return [places[i] for i in order.tolist()]
 

@@ -82,7 +82,7 @@ def make_stored() -> Callable[..., StoredSession]:
             name=name,
             user="user",
             simulated=False,
-            identity=f"{name}-{samples}-{seed}",
+            content=f"{name}-{samples}-{seed}",
             emg=np.random.default_rng(seed).normal(size=(samples, 2, 16)).astype(np.float32),
             labels=np.array([label for label, _ in keys], dtype=np.int64),
             onsets=np.array([onset for _, onset in keys], dtype=np.int64),

@@ -1,5 +1,8 @@
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,3 +367,26 @@ def test_find_sessions_sorts_by_name(make_session: Make, tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(EmgscribeError, match="holds no session"):
         find_sessions(tmp_path / "empty")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are set through POSIX")
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk, in a process of its own."""
+    code = (
+        "import resource, signal, sys\n"
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from emgscribe.errors import EmgscribeError\n"
+        "from emgscribe.session import SessionHeader, write_session\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "header = SessionHeader('s', 'u', 'on_keyboard', 1.0, (), ())\n"
+        "try:\n"
+        "    write_session(Path(sys.argv[1]), header, np.arange(9000) / 2000, np.zeros((9000, 2, 16), np.float32))\n"
+        "except EmgscribeError as error:\n"
+        "    print('told:', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s.hdf5")], capture_output=True, text=True)
+    assert "told:" in done.stdout, done.stderr[-500:]
+    assert "cannot be written" in done.stdout
+    assert list(tmp_path.iterdir()) == [] or {p.name for p in tmp_path.iterdir()} == {"cache"}

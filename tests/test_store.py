@@ -118,7 +118,7 @@ def test_the_cache_is_used(make_session: Make, isolated_cache: Path, monkeypatch
     monkeypatch.setattr(store, "Session", unexpected)
     (second,) = open_sessions([path])
     np.testing.assert_array_equal(first.emg, second.emg)
-    assert first.identity == second.identity
+    assert first.content == second.content
     assert entries(isolated_cache) == built
 
 
@@ -138,7 +138,7 @@ def test_a_changed_source_is_built_anew_and_the_stale_entry_goes(make_session: M
     with Session(path) as session:
         np.testing.assert_array_equal(second.emg, session.emg())
     assert (second.emg[-1] == 0).all()
-    assert second.identity != first.identity
+    assert second.content != first.content
     assert len(entries(isolated_cache)) == 2
     assert len(set(entries(isolated_cache)) & set(before)) == 1  # the other session's entry
     assert open_sessions([other])[0].name == "other"
@@ -283,3 +283,45 @@ def test_a_build_that_is_killed_in_the_middle(make_session: Make, isolated_cache
     with Session(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
     assert stored.labels.tolist() == labels_of_text("hi")
+
+
+def test_content_tells_other_samples_from_a_copy(make_session: Make) -> None:
+    path = make_session()
+    copy = path.with_name("copy.hdf5")
+    shutil.copy(path, copy)
+    louder = path.with_name("louder.hdf5")
+    shutil.copy(path, louder)
+    with h5py.File(louder, "r+") as file:
+        rows = file["emg2qwerty/timeseries"][:]
+        rows["emg_right"][7, 3] += 1
+        file["emg2qwerty/timeseries"][:] = rows
+    first, same, other = open_sessions([path, copy, louder])
+    assert first.content == same.content != other.content
+
+
+@pytest.mark.parametrize("name", ["emg.npy", "labels.npy", "onsets.npy", "info.json"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_entry_is_built_anew(make_session: Make, isolated_cache: Path, name: str, damage: str) -> None:
+    path = make_session()
+    (whole,) = open_sessions([path])
+    content, emg = whole.content, whole.emg.copy()
+    del whole  # its map of the file would end the process when the file is cut
+    (entry,) = isolated_cache.iterdir()
+    if damage == "gone":
+        (entry / name).unlink()
+    else:
+        (entry / name).write_bytes((entry / name).read_bytes()[:9])
+    (again,) = open_sessions([path])
+    assert again.content == content
+    np.testing.assert_array_equal(again.emg, emg)
+
+
+def test_what_is_not_ours_stays_in_a_shared_cache_folder(make_session: Make, isolated_cache: Path) -> None:
+    ours = isolated_cache / f".{'a' * 12}-{'b' * 16}.k1ll3d"
+    for folder in (isolated_cache / ".git", isolated_cache / ".a-hidden-one", ours):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    open_sessions([make_session()])
+    assert (isolated_cache / ".git").exists()
+    assert (isolated_cache / ".a-hidden-one").exists()
+    assert not ours.exists()

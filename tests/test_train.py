@@ -1,5 +1,6 @@
 """Training: schedule, losses, exact resuming, and clear stops."""
 
+import math
 import os
 import pickle
 import signal
@@ -202,8 +203,39 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("batch_size", 0), ("lr", -1.0), ("keypress_fraction", 0.0), ("optimizer", "sgd"), ("seed", -1)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("lr", -1.0),
+        ("keypress_fraction", 0.0),
+        ("optimizer", "sgd"),
+        ("seed", -1),
+        ("seed", 1 << 40),
+        ("clip_norm", math.inf),
+    ],
 )
 def test_bad_settings_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(EmgscribeError, match=f"train.{field}"):
         TrainConfig(**{field: value})
+
+
+def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
+    silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
+    trained = run((sessions[0], [silent]), tmp_path / "silent")
+    assert all("val_cer" not in entry for entry in trained.curves)
+    last = torch.load(tmp_path / "silent" / "last.ckpt", weights_only=False)["state_dict"]
+    assert torch.equal(trained.model.head.weight, last["model.head.weight"])
+    rare = run(sessions, tmp_path / "rare", replace(TINY, train=replace(TINY.train, validate_every=50)))
+    assert ["val_cer" in entry for entry in rare.curves] == [False, False, False, True]
+
+
+def test_a_best_model_of_a_run_without_checkpoint_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "best" / "left.over").touch()
+    run(sessions, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_jitter_must_fit_into_a_window() -> None:
+    with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
+        replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))

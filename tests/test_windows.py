@@ -83,10 +83,11 @@ def test_shuffled_windows_lie_inside_and_near_their_place(
     for session, samples in enumerate(lengths):
         starts = sorted(start for s, start in places if s == session)
         last = max(samples - length, 0)
-        assert len(starts) == last // stride + 1  # as many as fit
-        for grid, start in zip(range(0, last + 1, stride), starts, strict=True):
-            assert grid <= start < grid + stride  # an offset in [0, stride) of its own
-            assert start <= last
+        assert len(starts) == last // stride + 1  # as many as tile it
+        part = (last + 1) / len(starts)
+        assert part <= stride
+        for n, start in enumerate(starts):
+            assert n * part - 1 < start < (n + 1) * part  # anywhere in its own equal part of 0..last
 
 
 def test_shuffled_is_a_function_of_the_generator_and_fresh_each_epoch(make_stored: MakeStored) -> None:
@@ -107,6 +108,16 @@ def test_shuffled_offsets_reach_the_whole_stride(make_stored: MakeStored) -> Non
     assert {start % 5 for _, start in places} == {0, 1, 2, 3, 4}
 
 
+def test_shuffled_favours_no_start(make_stored: MakeStored) -> None:
+    windows = Windows(Store([make_stored(30)]), 10, 7, 0, 0)
+    generator = torch.Generator().manual_seed(0)
+    starts = [start for _ in range(2000) for _, start in windows.shuffled(generator)]
+    counts = np.bincount(starts, minlength=21)
+    assert counts.shape == (21,)  # 0 to 20, both ends included
+    assert counts.min() > 220  # 286 expected of each, standard deviation 16
+    assert counts.max() < 350
+
+
 def test_batches_keep_the_order_and_the_rest(windows: Windows) -> None:
     places = [(1, 0), (0, 50), (0, 0), (0, 150), (0, 7)]
     batches = list(windows.batches(places, 2))
@@ -119,9 +130,8 @@ def test_batches_keep_the_order_and_the_rest(windows: Windows) -> None:
 def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
     batch = windows.batch([(0, 0), (1, 0)])
     moved = batch.to("meta")
-    assert {t.device.type for t in (moved.emg, moved.lengths, moved.labels, moved.label_lengths, moved.onsets)} == {
-        "meta"
-    }
+    assert {part.device.type for part in (moved.emg, moved.labels, moved.onsets)} == {"meta"}
+    assert {part.device.type for part in (moved.lengths, moved.label_lengths)} == {"cpu"}  # where CTC wants them
     assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
 
 
