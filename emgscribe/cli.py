@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emgscribe.evaluate import Result
     from emgscribe.experiments import Experiment
 
+_REPORTABLE = 0.2  # minutes
 _out = Console(highlight=False, markup=False)
 _log = Console(stderr=True, highlight=False, markup=False)
 
@@ -97,6 +98,8 @@ def _synthesize(arguments: list[str]) -> int:
             report: Also write report.png and report.json: traces, spectra, amplitudes beside those of real EMG.
             simulation: What is simulated.
         """
+        if report and minutes < _REPORTABLE:
+            raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", mend="raise --minutes")
         paths = _make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
         if report:
             from emgscribe.synthetic import make_report
@@ -260,7 +263,7 @@ def _demo(arguments: list[str]) -> int:
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
-            _make_sessions(data, users=1, sessions=8, minutes=4.0, seed=seed, simulation=SimulationConfig())
+            _make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=SimulationConfig())
         experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
         result, model = _run(experiment, data, out / "runs", out / "results")
         _print_comparison(result)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from emgscribe.charset import ENTER, clean_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.synthetic import SimulationConfig
-from emgscribe.synthetic.text import PromptWriter, vocabulary
+from emgscribe.synthetic.text import PromptWriter, prompts_of_text, vocabulary
 
 
 def prompts(seed: int, count: int) -> list[str]:
@@ -48,3 +48,13 @@ def test_text_has_capitals_digits_and_punctuation(kind) -> None:
 def test_config_names_the_field_and_its_range(field: str, value: float) -> None:
     with pytest.raises(EmgscribeError, match=f"{field} is .* allowed is .* to "):
         SimulationConfig(**{field: value})
+
+
+def test_a_text_of_ones_own_is_one_prompt_a_line() -> None:
+    assert prompts_of_text("Hello, world\n\ncafé – “so”\n") == ("Hello, world⏎", 'cafe - "so"⏎')
+
+
+@pytest.mark.parametrize(("text", "told"), [("fine\nta\tb", "line 2"), ("\n\n", "nothing to type"), ("日本", "line 1")])
+def test_what_no_key_types_is_named(text: str, told: str) -> None:
+    with pytest.raises(EmgscribeError, match=told):
+        SimulationConfig(text=text)

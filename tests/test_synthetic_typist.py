@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe.charset import BACKSPACE, SHIFT, symbol_of_key
+from emgscribe.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, symbol_of_key
 from emgscribe.synthetic import SimulationConfig
 from emgscribe.synthetic.keyboard import SHIFTS, TEXTBOOK, neighbours, unshifted
 from emgscribe.synthetic.people import Person
@@ -114,3 +114,15 @@ def test_every_character_has_its_own_place_and_near_neighbours() -> None:
     assert len({*TEXTBOOK.values(), *SHIFTS}) == len(TEXTBOOK) + 2
     assert {"f", "h", "t", "b"} <= set(neighbours("g"))
     assert not {"p", "q", "g"} & set(neighbours("g"))
+
+
+@pytest.mark.parametrize("user", [1, 2, 3])
+def test_every_symbol_of_the_charset_can_be_typed(user: int) -> None:
+    text = "".join(symbol for symbol in SYMBOLS if symbol != ENTER)
+    config = SimulationConfig(text=text, typo_rate=0.0)
+    person = Person.of_user(user, config)
+    performance = Typist(person.habits, config, np.random.default_rng(0)).perform(120)
+    typed = "".join(press.symbol for press in performance.presses)
+    expected = "".join((SHIFT if unshifted(symbol)[1] else "") + symbol for symbol in text + ENTER)
+    assert typed.startswith(expected)
+    assert performance.prompts[0].text == text + ENTER

@@ -4,6 +4,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.synthetic.text import prompts_of_text
 
 
 def _within(default: float, low: float, high: float) -> Any:
@@ -20,7 +21,8 @@ class SimulationConfig:
     timing and of muscle activity from press to press, and the chance of a poorly touching electrode. The other fields
     set each of these, or the body under the band, by itself; difficulty multiplies what they say.
 
-    Text and typist: `keys_per_second` over the whole session with its pauses, shift included; `typo_rate` typos a
+    Text and typist: `text` is typed over and over, a line a prompt (none: prompts are made up);
+    `keys_per_second` over the whole session with its pauses, shift included; `typo_rate` typos a
     character; `prompt_pause` seconds from ⏎ to the next prompt's first key.
     People: `users_differ` scales how far anatomy, habits and placement stray from the textbook (0: all are one person).
     Forearm: `wrist_radius` and `fat_thickness` in mm, `conduction_velocity` of muscle fibres in m/s, `units_per_muscle`
@@ -52,10 +54,14 @@ class SimulationConfig:
     poor_contact: float = _within(0.01, 0.0, 1.0)
     band_offset: float = _within(0.008, 0.0, 0.2)
     highpass: float = _within(40.0, 1.0, 200.0)
+    text: str = ""
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            _check(setting, getattr(self, setting.name))
+            if setting.metadata:
+                _check(setting, getattr(self, setting.name))
+        if self.text:
+            prompts_of_text(self.text)  # says what cannot be typed
 
 
 def _check(setting: Field[Any], value: float) -> None:

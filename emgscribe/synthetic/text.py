@@ -7,13 +7,16 @@ some of its syntax, and no meaning.
 """
 
 import re
+from collections.abc import Sequence
 from functools import cache
+from itertools import cycle
 
 import numpy as np
 import numpy.typing as npt
 import wordfreq
 
-from emgscribe.charset import ENTER
+from emgscribe.charset import ENTER, clean_text, symbol_of_character
+from emgscribe.errors import EmgscribeError
 
 VOCABULARY_SIZE = 20_000
 _WORD = re.compile(r"[a-z]{2,14}|[ai]")
@@ -52,6 +55,37 @@ def _cumulative_frequencies() -> npt.NDArray[np.float64]:
     weights = np.sqrt([wordfreq.word_frequency(word, "en") for word in vocabulary()])
     total: npt.NDArray[np.float64] = np.cumsum(weights) / weights.sum()
     return total
+
+
+def prompts_of_text(text: str) -> tuple[str, ...]:
+    """The lines of a text as prompts, each ending with ⏎; typographic and accented characters become plain ones.
+
+    Raises `EmgscribeError` for a character that no key types, naming it and its line, and for a text without any.
+    """
+    prompts = []
+    for number, line in enumerate(text.splitlines(), 1):
+        unknown = [character for character in line if symbol_of_character(character) is None]
+        if unknown:
+            named = ", ".join(sorted({ascii(character) for character in unknown}))
+            raise EmgscribeError(
+                f"no key types {named}", where=f"text, line {number}", mend="take it out or replace it"
+            )
+        if line:
+            prompts.append(clean_text(line) + ENTER)
+    if not prompts:
+        raise EmgscribeError("there is nothing to type", where="text", mend="give at least one line")
+    return tuple(prompts)
+
+
+class GivenPrompts:
+    """The same prompts over and over."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self._prompts = cycle(prompts)
+
+    def next_prompt(self) -> str:
+        """The next of the prompts, after the last one the first again."""
+        return next(self._prompts)
 
 
 class PromptWriter:

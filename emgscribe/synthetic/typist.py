@@ -14,7 +14,7 @@ from emgscribe.charset import BACKSPACE, ENTER, SHIFT, SPACE, key_of_symbol
 from emgscribe.session import Keystroke, Prompt
 from emgscribe.synthetic.config import SimulationConfig
 from emgscribe.synthetic.keyboard import ALTERNATIVES, LEFT, RIGHT, SHIFTS, TEXTBOOK, Place, neighbours, unshifted
-from emgscribe.synthetic.text import PromptWriter
+from emgscribe.synthetic.text import GivenPrompts, PromptWriter, prompts_of_text
 
 # Seconds of quiet at both ends of a recording.
 MARGIN = 0.8
@@ -86,7 +86,7 @@ class Typist:
     def __init__(self, habits: Habits, config: SimulationConfig, rng: np.random.Generator) -> None:
         self._habits, self._rng = habits, rng
         self._typo_rate = config.typo_rate * habits.typos
-        self._pause = config.prompt_pause
+        self._pause, self._text = config.prompt_pause, config.text
         self._sigma = 0.28 * habits.unevenness * (0.4 + 0.6 * config.difficulty)
         rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
         # Never slower than leaves some time to type in when pauses are long and the rate is high.
@@ -96,7 +96,7 @@ class Typist:
 
     def perform(self, duration: float) -> Performance:
         """Type for `duration` seconds; the prompt that time cuts off is kept as far as it was typed."""
-        writer = PromptWriter(self._rng)
+        writer = GivenPrompts(prompts_of_text(self._text)) if self._text else PromptWriter(self._rng)
         presses: list[Press] = []
         prompts: list[Prompt] = []
         last = duration - MARGIN
@@ -123,7 +123,7 @@ class Typist:
         presses: list[Press] = []
         for symbol in self._with_typos(text):
             key, shift = unshifted(symbol)
-            place = self._habits.places[key]
+            place = SHIFTS[LEFT] if key == SHIFT else self._habits.places[key]
             if shift:
                 now = self._press(presses, SHIFT, SHIFTS[1 - place.hand], now)
             now = self._press(presses, symbol, place, now)
