@@ -1,7 +1,7 @@
 """Sessions nobody typed: simulated typists whose forearms a simulated band records, written like real sessions.
 
 The files follow the signal: `text` (prompts) -> `typist` (key presses, on `keyboard`) -> `muscles` (excitation) ->
-`motor_units` (spikes) -> `electrodes` (potentials) -> `recording` (what the device reports) -> `sessions` (files).
+`motor_units` (spikes) -> `electrodes` (potentials) -> `recording` (what the band reports) -> `sessions` (files).
 `people` draws who types and how the bands sit, `config` is what can be set. `report` shows any sessions, simulated
 or real, by the `measures` that were also taken of a real recording (`reference`).
 

@@ -32,7 +32,7 @@ class SimulationConfig:
     Recording, in the band's units, which are near microvolts: `noise` root mean square of one electrode, `hum`
     amplitude at `mains_frequency` Hz, `artefacts_per_minute`, `poor_contact` the share of electrodes that lose contact
     at some time, `band_offset` in s (standard deviation of the time between the clocks of the two bands) and `highpass`
-    of the device in Hz.
+    of the band in Hz.
     """
 
     keys_per_second: float = _within(4.7, 0.5, 12.0)

@@ -42,7 +42,7 @@ class Figures:
 
 
 def measure(emg: npt.NDArray[np.float32], rate: float) -> Figures:
-    """The figures of `emg` (T, C), high-passed at 40 Hz by the device or the caller; at least ten windows long.
+    """The figures of `emg` (T, C), high-passed at 40 Hz by the band or the caller; at least ten windows long.
 
     Active are the three tenths of the windows with the most power, quiet the one tenth with the least, each channel by
     itself, so that the same rule serves typing and long contractions.

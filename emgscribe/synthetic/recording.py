@@ -1,4 +1,4 @@
-"""What skin and device add to the potentials: contact, gain drift, noise, hum, artefacts, and the high-pass filter."""
+"""What skin and band add to the potentials: contact, gain drift, noise, hum, artefacts, and the high-pass filter."""
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class Recorder:
         self._state = np.zeros((len(self._sections), 2, CHANNELS), dtype=np.float32)
 
     def record(self, potentials: Array) -> Array:
-        """What the device reports for the potentials (T, 16) of the next block."""
+        """What the band reports for the potentials (T, 16) of the next block."""
         count = len(potentials)
         raw = potentials * (self._gains + np.float32(self._done / self._num_samples) * self._drifted)
         noise = self._rng.standard_normal((count, CHANNELS), dtype=np.float32) * self._noise
