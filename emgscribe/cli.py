@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from emgscribe.experiments import Experiment
 
 _REPORTABLE = 0.2  # minutes
+_DEFAULT_SIMULATION = SimulationConfig()
 _out = Console(highlight=False, markup=False)
 _log = Console(stderr=True, highlight=False, markup=False)
 
@@ -83,7 +84,7 @@ def _synthesize(arguments: list[str]) -> int:
         minutes: float = 15.0,
         seed: int = 0,
         report: bool = False,
-        simulation: SimulationConfig = SimulationConfig(),  # noqa: B008, RUF100 - frozen
+        simulation: SimulationConfig = _DEFAULT_SIMULATION,
     ) -> int:
         """Make a folder of simulated sessions in the layout of the emg2qwerty data set, with its metadata.csv.
 
@@ -263,7 +264,7 @@ def _demo(arguments: list[str]) -> int:
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
-            _make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=SimulationConfig())
+            _make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=_DEFAULT_SIMULATION)
         experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
         result, model = _run(experiment, data, out / "runs", out / "results")
         _print_comparison(result)

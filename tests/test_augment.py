@@ -296,4 +296,4 @@ def test_augmentation_is_rotation_then_jitter_then_masks() -> None:
 )
 def test_parameters_out_of_range_are_named(make: object, field: str) -> None:
     with pytest.raises(EmgscribeError, match=field):
-        make()  # type: ignore[operator]
+        make()

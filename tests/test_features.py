@@ -97,7 +97,7 @@ def test_float32_even_under_autocast() -> None:
 )
 def test_parameters_out_of_range_are_named(changes: dict[str, float], field: str) -> None:
     with pytest.raises(EmgscribeError, match=field):
-        SpectrogramConfig(**changes)  # type: ignore[arg-type]
+        SpectrogramConfig(**changes)
     assert SpectrogramConfig(n_fft=32, hop=32).hop == 32
 
 

@@ -232,10 +232,10 @@ def _build_beside_another(path: Path, cache: Path, barrier: Barrier) -> None:
     write = store.write_json
 
     def together(*arguments: object) -> None:
-        write(*arguments)  # type: ignore[arg-type]
+        write(*arguments)
         barrier.wait(timeout=60)
 
-    store.write_json = together  # type: ignore[assignment]
+    store.write_json = together
     (stored,) = open_sessions([path], cache)
     with Session(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
