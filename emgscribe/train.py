@@ -222,6 +222,7 @@ class _Training(lightning.LightningModule):
         self.curves: list[Curve] = []
         self.best_cer = float("inf")
         self.seconds = 0.0
+        self.seen_loss = math.nan  # the epoch's mean at the latest look; the progress bar must not look again
         self._sums: dict[str, Tensor] = {}
         self._counts: list[Counts] = []
 
@@ -258,7 +259,7 @@ class _Training(lightning.LightningModule):
             loss = ctc + weight * keypress_loss(emissions, batch, self.model)
         self._add("train_loss", ctc, len(batch))
         if batch_idx % _LOOK_EVERY == 0:
-            self.mean("train_loss")
+            self.seen_loss = self.mean("train_loss")
         return loss
 
     def on_validation_start(self) -> None:
@@ -360,7 +361,7 @@ class _Progress(Callback):
         self.bar.update(self.task, completed=pl_module.global_step)
         if batch_idx % _LOOK_EVERY == 0:
             cer = next((f"{e['val_cer']:.1f} %" for e in reversed(pl_module.curves) if "val_cer" in e), "-")
-            text = f"epoch {trainer.current_epoch + 1}  loss {pl_module.mean('train_loss'):.3f}  val CER {cer}"
+            text = f"epoch {trainer.current_epoch + 1}  loss {pl_module.seen_loss:.3f}  val CER {cer}"
             self.bar.update(self.task, description=text)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
