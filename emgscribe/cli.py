@@ -187,9 +187,8 @@ def _train(arguments: list[str]) -> int:
 
 def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
     from emgscribe.launch import run_experiment
-    from emgscribe.splits import split_latest
 
-    model, result = run_experiment(experiment, split_latest(data), runs=runs, results=results, console=_log)
+    model, result = run_experiment(experiment, data, runs=runs, results=results, console=_log)
     return result, model
 
 

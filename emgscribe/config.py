@@ -3,7 +3,8 @@
 A stage with parameters of its own keeps them beside its code (`augment.BandRotation`, `encoders.tds.TdsConfig`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import cattrs
@@ -78,6 +79,29 @@ class TrainConfig:
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
 
 
+@dataclass(frozen=True)
+class DataConfig:
+    """Which part of a folder of sessions an experiment uses; the defaults use all of it.
+
+    `train_users` and `test_users` are places in the sorted list of the folder's users (none: every user): those whose
+    sessions train and validate, and those whose sessions test. `sessions` above 0 keeps the latest so many training
+    sessions of each user, `minutes` above 0 the first so many minutes of all that train.
+    """
+
+    train_users: tuple[int, ...] = ()
+    test_users: tuple[int, ...] = ()
+    sessions: int = 0
+    minutes: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in ("train_users", "test_users"):
+            chosen = getattr(self, field)
+            fits = len(set(chosen)) == len(chosen) and all(user >= 0 for user in chosen)
+            require(fits, f"data.{field}", chosen, "places of users from 0 on, each once")
+        require(self.sessions >= 0, "data.sessions", self.sessions, "0 or more")
+        require(0 <= self.minutes < 1e6, "data.minutes", self.minutes, "0 or more, below a million")
+
+
 def _whole(value: Any, kind: type[int]) -> int:
     # For Python a truth value is a whole number and 16.5 can be made one; in a file both are mistakes.
     if type(value) is not kind:
@@ -91,6 +115,23 @@ def _fault(error: BaseException, kind: type | None) -> str:
 
 converter = cattrs.Converter(forbid_extra_keys=True)
 converter.register_structure_hook(int, _whole)
+
+
+def register_kinds(base: type[T], kinds: Mapping[str, type[T]], name: str) -> None:
+    """Store any of `kinds` where a field of type `base` is asked for, with its label as `kind`; errors say `name`."""
+    names = {kind: label for label, kind in kinds.items()}
+
+    def unstructured(value: Any) -> dict[str, Any]:
+        own = {field.name: converter.unstructure(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": names[type(value)], **own}
+
+    def structured(data: dict[str, Any], _: type) -> T:
+        kind = data.get("kind")
+        require(kind in kinds, f"{name}.kind", kind, ", ".join(kinds))
+        return converter.structure({key: value for key, value in data.items() if key != "kind"}, kinds[str(kind)])
+
+    converter.register_structure_hook_func(lambda kind: kind is base, structured)
+    converter.register_unstructure_hook_func(lambda kind: kind is base or kind in names, unstructured)
 
 
 def to_json(value: object) -> Any:

@@ -1,4 +1,4 @@
-"""EMG -> features: deterministic, part of the model."""
+"""EMG -> features, part of the model: a fixed log-spectrogram, or learned convolutions over the raw signal."""
 
 import math
 from dataclasses import dataclass
@@ -9,42 +9,86 @@ import torch
 from scipy import signal
 from torch import Tensor, nn
 
-from emgscribe.config import require
+from emgscribe.config import register_kinds, require
 from emgscribe.session import BANDS, CHANNELS
 
 
+class Features(nn.Module):
+    """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1, in float32.
+
+    A frame spans `span` samples, a new one begins every `hop` samples, each has `bins` features.
+    """
+
+    span: int
+    hop: int
+    bins: int
+
+    @property
+    def before(self) -> int:
+        """Samples by which a frame starts before the hop that it stands for, so that its span is centred on it."""
+        return (self.span - self.hop) // 2
+
+    def samples(self, frames: int) -> int:
+        """Samples (2 kHz) that `frames` frames span."""
+        return (frames - 1) * self.hop + self.span
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Base of the features' parameters: `electrodes` and `bands` choose what is used of both bands (0 is the left)."""
+
+    electrodes: tuple[int, ...] = tuple(range(CHANNELS))
+    bands: tuple[int, ...] = tuple(range(BANDS))
+
+    def __post_init__(self) -> None:
+        for name, chosen, count in (("electrodes", self.electrodes, CHANNELS), ("bands", self.bands, BANDS)):
+            fits = len(chosen) > 0 and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(count))
+            require(fits, f"features.{name}", chosen, f"some of 0 to {count - 1}, each once")
+
+    def build(self) -> Features:
+        """The module that computes them."""
+        raise NotImplementedError
+
+    def chosen(self, emg: Tensor) -> Tensor:
+        """EMG (N, T, 2, 16) -> (N, T, B, C) of the chosen bands and electrodes."""
+        if self.bands != tuple(range(BANDS)):
+            emg = emg[:, :, list(self.bands)]
+        if self.electrodes != tuple(range(CHANNELS)):
+            emg = emg[..., list(self.electrodes)]
+        return emg  # (N, T, B, C)
+
+
 @dataclass(frozen=True)
-class SpectrogramConfig:
+class SpectrogramConfig(FeaturesConfig):
     """Log-spectrogram of each electrode channel: log10(power + `offset`) of `n_fft` samples, every `hop` samples.
 
     `decimation` lowers the sampling rate first, with an anti-alias filter: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz;
-    `n_fft` and `hop` then count samples of the lower rate. `electrodes` and `bands` choose what is used of the two
-    bands (0 is the left). `edges` pools the n_fft / 2 + 1 bins into as many sums of power as there are gaps between
-    edges, bin edges[i] up to but not including edges[i + 1]; none: every bin is a feature.
+    `n_fft` and `hop` then count samples of the lower rate. `edges` pools the n_fft / 2 + 1 bins into as many sums of
+    power as there are gaps between edges, bin edges[i] up to but not including edges[i + 1]; none: every bin is one.
     """
 
     n_fft: int = 64
     hop: int = 16
     offset: float = 1e-6
     decimation: Literal[1, 2, 4, 8] = 1
-    electrodes: tuple[int, ...] = tuple(range(CHANNELS))
-    bands: tuple[int, ...] = tuple(range(BANDS))
     edges: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.n_fft >= 2, "features.n_fft", self.n_fft, "2 samples or more")
         require(0 < self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
         require(0 < self.offset < 1e6, "features.offset", self.offset, "above 0, below a million")
         require(self.decimation in (1, 2, 4, 8), "features.decimation", self.decimation, "1, 2, 4, 8")
-        for name, chosen, count in (("electrodes", self.electrodes, CHANNELS), ("bands", self.bands, BANDS)):
-            fits = len(chosen) > 0 and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(count))
-            require(fits, f"features.{name}", chosen, f"some of 0 to {count - 1}, each once")
         bins, rising = self.n_fft // 2 + 1, list(self.edges) == sorted(set(self.edges))
         fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[0] >= 0 and self.edges[-1] <= bins)
         require(fits, "features.edges", self.edges, f"none, or two and more rising from 0 to {bins}")
 
+    def build(self) -> "LogSpectrogram":
+        """The module that computes them."""
+        return LogSpectrogram(self)
 
-class LogSpectrogram(nn.Module):
+
+class LogSpectrogram(Features):
     """Short-time power spectra with a periodic Hann window of unit L2 norm, without centring, in log10.
 
     The transform of a short window is a product with a fixed basis (2K, span), one matrix product a frame over all
@@ -60,7 +104,7 @@ class LogSpectrogram(nn.Module):
         taps = anti_alias_filter(config.decimation)
         self.span = (config.n_fft - 1) * config.decimation + len(taps)
         self.hop = config.hop * config.decimation
-        self.offset, self.electrodes, self.bands = config.offset, config.electrodes, config.bands
+        self.config, self.offset = config, config.offset
         spectrum = hann_basis(config.n_fft)
         basis = torch.zeros(len(spectrum), self.span, dtype=torch.float64)
         for sample, column in enumerate(spectrum.T):
@@ -74,27 +118,11 @@ class LogSpectrogram(nn.Module):
         pooling = [(bins >= low) & (bins < high) for low, high in pairwise(edges)]
         self.register_buffer("pooling", torch.stack(pooling).float(), persistent=False)  # (K, n_fft / 2 + 1)
 
-    @property
-    def before(self) -> int:
-        """Samples by which a frame starts before the hop that it stands for, so that its span is centred on it."""
-        return (self.span - self.hop) // 2
-
-    def samples(self, frames: int) -> int:
-        """Samples (2 kHz) that `frames` frames span."""
-        return (frames - 1) * self.hop + self.span
-
     def forward(self, emg: Tensor) -> Tensor:
         """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1, in float32."""
         # Low precision would cost the quiet bins their digits, and there is nothing to learn here.
         with torch.no_grad(), torch.autocast(emg.device.type, enabled=False):
-            return self._spectra(self._chosen(emg))
-
-    def _chosen(self, emg: Tensor) -> Tensor:
-        if self.bands != tuple(range(BANDS)):
-            emg = emg[:, :, list(self.bands)]
-        if self.electrodes != tuple(range(CHANNELS)):
-            emg = emg[..., list(self.electrodes)]
-        return emg  # (N, T, B, C)
+            return self._spectra(self.config.chosen(emg))
 
     def _spectra(self, emg: Tensor) -> Tensor:
         items, _, bands, channels = emg.shape
@@ -112,6 +140,67 @@ class LogSpectrogram(nn.Module):
             power = power.add_(self.offset).log10_()
             features[first : first + step].flatten(0, 1).copy_(power.transpose(1, 2))  # (n*F, B*C, K)
         return features.view(items, count, bands, channels, self.bins)
+
+
+@dataclass(frozen=True)
+class StridedConvConfig(FeaturesConfig):
+    """Learned features of the raw EMG: convolutions over time, one after the other, the same for every electrode.
+
+    `strides` multiply to the hop; each kernel is `overlap` times as long as its stride. `filters` grow from layer to
+    layer up to `bins`, the features of an electrode. The default's 3, 4, 4 make 41.7 frames/s, as in the best public
+    front end of this kind.
+    """
+
+    strides: tuple[int, ...] = (3, 4, 4)
+    filters: tuple[int, ...] = (16, 24)
+    bins: int = 32
+    overlap: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("strides", "filters"):
+            values = getattr(self, name)
+            require(all(value >= 1 for value in values), f"features.{name}", values, "whole numbers of 1 or more")
+        require(len(self.strides) >= 1, "features.strides", self.strides, "one stride or more")
+        layers = len(self.strides)
+        require(
+            len(self.filters) == layers - 1, "features.filters", self.filters, f"{layers - 1}, one fewer than strides"
+        )
+        require(self.bins >= 1, "features.bins", self.bins, "1 or more")
+        require(self.overlap >= 1, "features.overlap", self.overlap, "1 or more")
+
+    def build(self) -> "StridedConv":
+        """The untrained module."""
+        return StridedConv(self)
+
+
+class StridedConv(Features):
+    """Strided convolutions over each electrode's own signal, each with batch norm and ReLU; log(1 + x) of the last.
+
+    Every electrode passes through the same filters, so that turning the band stays turning the electrodes. Without the
+    logarithm bursts of muscle activity, which span decades, would reach the encoder with their heavy tails.
+    """
+
+    def __init__(self, config: StridedConvConfig) -> None:
+        super().__init__()
+        self.config, self.bins = config, config.bins
+        self.span, self.hop = 1, 1
+        widths = (1, *config.filters, config.bins)
+        self.layers = nn.ModuleList()
+        for (before, after), stride in zip(pairwise(widths), config.strides, strict=True):
+            conv = nn.Conv1d(before, after, config.overlap * stride, stride, bias=False)
+            self.layers.append(nn.Sequential(conv, nn.BatchNorm1d(after), nn.ReLU()))
+            self.span += (config.overlap * stride - 1) * self.hop
+            self.hop *= stride
+
+    def forward(self, emg: Tensor) -> Tensor:
+        """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K)."""
+        chosen = self.config.chosen(emg)
+        items, _, bands, channels = chosen.shape
+        hidden = chosen.flatten(2).transpose(1, 2).flatten(0, 1)[:, None]  # (N*B*C, 1, T)
+        for layer in self.layers:
+            hidden = layer(hidden)  # (N*B*C, filters, shorter)
+        return hidden.log1p().view(items, bands, channels, self.bins, -1).permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
 
 
 def hann_basis(n_fft: int) -> Tensor:
@@ -132,3 +221,7 @@ def anti_alias_filter(decimation: int) -> Tensor:
     nyquist = 1 / decimation  # of the lower rate, in units of the higher one's
     count, beta = signal.kaiserord(60.0, 0.3 * nyquist)
     return torch.from_numpy(signal.firwin(count | 1, 0.85 * nyquist, window=("kaiser", beta)))
+
+
+FEATURES: dict[str, type[FeaturesConfig]] = {"spectrogram": SpectrogramConfig, "strided-conv": StridedConvConfig}
+register_kinds(FeaturesConfig, FEATURES, "features")

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,12 @@ from rich.console import Console
 
 from emgscribe.config import to_json
 from emgscribe.decode import GreedyDecoder
+from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate
 from emgscribe.experiments import Experiment
 from emgscribe.files import write_json
-from emgscribe.splits import Split
+from emgscribe.session import SAMPLE_RATE
+from emgscribe.splits import split_latest
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.train import Trained, fit
 
@@ -23,19 +25,52 @@ _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
 
 def run_experiment(
-    experiment: Experiment, split: Split, *, runs: Path, results: Path, console: Console
+    experiment: Experiment, data: Path, *, runs: Path, results: Path, console: Console
 ) -> tuple[Path, Result]:
     """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
 
-    A run that was cut off is resumed from `runs/<name>-<seed>`.
+    `data` is a folder of sessions, split by `split_latest`. A run that was cut off is resumed from
+    `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs` yet.
     """
+    split = split_latest(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
+    parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
     name = f"{experiment.name}-{experiment.train.seed}"
     folder = runs / name
-    trained = fit(experiment, train_sessions=parts["train"], val_sessions=parts["val"], folder=folder, console=console)
+    trained = fit(
+        experiment,
+        train_sessions=parts["train"],
+        val_sessions=parts["val"],
+        folder=folder,
+        start=_start(experiment, runs),
+        console=console,
+    )
     result = evaluate(trained.model, parts["test"], GreedyDecoder())
     write_json(results / f"{name}.json", _record(experiment, parts, trained, result))
     return folder / "best", result
+
+
+def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[StoredSession]:
+    """The first so many minutes of `sessions`, in their order; 0: all."""
+    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
+    for session in sessions:
+        if left > 0:
+            yield session.first(left)
+        left -= len(session)
+
+
+def _start(experiment: Experiment, runs: Path) -> Path | None:
+    """The folder of the model whose weights training begins with, None for random ones."""
+    if not experiment.start:
+        return None
+    folder = runs / f"{experiment.start}-{experiment.train.seed}" / "best"
+    if not folder.exists():
+        raise EmgscribeError(
+            f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed",
+            where=str(folder),
+            mend=f"emgscribe train {experiment.start} first, with the same --runs and --train.seed",
+        )
+    return folder
 
 
 def _record(

@@ -18,7 +18,7 @@ from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.encoders import EncoderConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import LogSpectrogram, SpectrogramConfig
+from emgscribe.features import FeaturesConfig, SpectrogramConfig
 from emgscribe.files import read_json, replacing, write_json
 from emgscribe.windows import Batch
 
@@ -29,7 +29,7 @@ _FORMAT, _VERSION = "emgscribe-model", 1
 class ModelConfig:
     """Everything that a network is built from."""
 
-    features: SpectrogramConfig = field(default_factory=SpectrogramConfig)
+    features: FeaturesConfig = field(default_factory=SpectrogramConfig)
     encoder: EncoderConfig = field(default_factory=TdsConfig)
 
 
@@ -45,7 +45,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         chosen = len(config.features.bands), len(config.features.electrodes)
-        self.features = LogSpectrogram(config.features)
+        self.features = config.features.build()
         self.encoder = config.encoder.build(*chosen, self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
 

@@ -4,8 +4,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from emgscribe.config import DataConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.session import Session, find_sessions
+
+_ALL = DataConfig()
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,11 @@ class Split:
     test: tuple[Path, ...]
 
 
-def split_latest(folder: Path) -> Split:
+def split_latest(folder: Path, data: DataConfig = _ALL) -> Split:
     """For each user of a folder: the latest session tests, the one before validates, all earlier ones train.
 
-    Raises `EmgscribeError` where a user has fewer than three sessions.
+    `data` narrows this to some users and sessions; the sessions that validate are of the users who train. Raises
+    `EmgscribeError` where a user has fewer than three sessions, or `data` asks for a user whom the folder lacks.
     """
     recorded: list[tuple[str, float, Path]] = []
     for path in find_sessions(folder):
@@ -36,9 +40,21 @@ def split_latest(folder: Path) -> Split:
                 where=str(folder),
                 mend="add sessions, or make some: emgscribe synthesize",
             )
-    users = by_user.values()
+    users = list(by_user.values())
+    trained = _chosen(users, data.train_users, "data.train_users", folder)
     return Split(
-        train=tuple(path for paths in users for path in paths[:-2]),
-        val=tuple(paths[-2] for paths in users),
-        test=tuple(paths[-1] for paths in users),
+        train=tuple(path for paths in trained for path in paths[:-2][-data.sessions :]),
+        val=tuple(paths[-2] for paths in trained),
+        test=tuple(paths[-1] for paths in _chosen(users, data.test_users, "data.test_users", folder)),
     )
+
+
+def _chosen(users: list[list[Path]], places: tuple[int, ...], field: str, folder: Path) -> list[list[Path]]:
+    """The sessions of the users at `places`; none: of all."""
+    if max(places, default=0) >= len(users):
+        raise EmgscribeError(
+            f"{field} asks for user {max(places)}, counted from 0, and there are {len(users)}",
+            where=str(folder),
+            mend="add sessions of more people, or name others",
+        )
+    return [users[place] for place in places] or users

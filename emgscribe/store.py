@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,19 @@ class StoredSession:
 
     def __len__(self) -> int:
         return len(self.emg)
+
+    def first(self, samples: int) -> "StoredSession":
+        """The session as if it had ended after `samples` samples."""
+        if samples >= len(self):
+            return self
+        keys = self.typed(0, samples)
+        return replace(
+            self,
+            content=f"{self.content}:{samples}",
+            emg=self.emg[:samples],
+            labels=self.labels[keys],
+            onsets=self.onsets[keys],
+        )
 
     def typed(self, start: int, stop: int) -> slice:
         """Which keystrokes went down in samples [start, stop), as a slice of `labels` and `onsets`."""

@@ -74,23 +74,25 @@ def fit(
     train_sessions: list[StoredSession],
     val_sessions: list[StoredSession],
     folder: Path,
+    start: Path | None = None,
     console: Console | None = None,
 ) -> Trained:
     """Train until the last epoch, from where the folder's earlier run stopped if there was one.
 
-    Raises `EmgscribeError` when another process trains in `folder`, when the folder holds another experiment, when
-    the loss is no longer finite and when the disk is full; the last whole checkpoint stays in each case. Ctrl-C
-    raises `KeyboardInterrupt` and leaves the same.
+    `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
+    trains in `folder`, when the folder holds another experiment, when the loss is no longer finite and when the disk
+    is full; the last whole checkpoint stays in each case. Ctrl-C raises `KeyboardInterrupt` and leaves the same.
     """
     device = best_device()
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {"device": device.type, "precision": precision}
     described["train_sessions"] = [session.content for session in train_sessions]
     described["val_sessions"] = [session.content for session in val_sessions]
+    described["start"] = str(start)
     with _alone(folder):
         _claim(folder, described)
         torch.manual_seed(recipe.train.seed)
-        model = Model(recipe.model)
+        model = Model(recipe.model) if start is None else _continued(start, recipe.model)
         tiled = replace(recipe.windows, stride=recipe.windows.length)
         training = _Training(
             model,
@@ -102,6 +104,16 @@ def fit(
         _run(training, folder, precision, console or Console())
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
+
+
+def _continued(start: Path, config: ModelConfig) -> Model:
+    """The trained model in the folder `start`, to be trained on; another network than `config` is refused."""
+    model = load_model(start)
+    if model.config != config:
+        raise EmgscribeError(
+            "is another network than the one to be trained", where=str(start), mend="train it from one of the same kind"
+        )
+    return model.train()
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """Every named experiment is a value that can be stored, built and trained for a step."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from emgscribe.config import from_json, to_json
-from emgscribe.experiments import ABLATIONS, BASELINE, DEMO, EXPERIMENTS, TABLE1, Experiment
+from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, SMALL, TABLE1, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import ctc_loss, keypress_loss
 from emgscribe.windows import Batch
@@ -34,7 +34,7 @@ def test_takes_a_step(name: str) -> None:
     augmented = experiment.augment.on_batch(batch, generator)
     features = experiment.augment.on_features(model.featurize(augmented), generator)
     emissions = model.emit(features, batch.lengths)
-    assert emissions.shape == (2, 4000 // model.samples_per_frame, 99)
+    assert emissions.shape == (2, -(-4000 // model.samples_per_frame), 99)
     (ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
@@ -67,9 +67,27 @@ def test_table1_is_the_seed_papers() -> None:
         assert (experiment.augment == base.augment) == ("specaugment" not in name and "warp" not in name)
 
 
-def test_ablations_keep_the_frames_and_change_what_is_seen() -> None:
-    base = Model(DEMO.model)
-    for experiment in ABLATIONS.values():
-        assert Model(experiment.model).samples_per_frame == base.samples_per_frame
-        assert experiment.model.features != DEMO.model.features
-        assert replace(experiment, name="demo", model=DEMO.model) == DEMO
+def test_an_ablation_changes_what_its_name_says_and_nothing_else() -> None:
+    base = Model(SMALL.model)
+    for name, experiment in ABLATIONS.items():
+        changed = {f.name for f in fields(Experiment) if getattr(experiment, f.name) != getattr(SMALL, f.name)} - {
+            "name"
+        }
+        kind = name.removeprefix("ablation/").split("-")[0]
+        if kind in ("electrodes", "rate", "left", "right"):
+            assert changed == {"model"}
+            assert experiment.model.encoder == SMALL.model.encoder
+        elif kind == "hop":
+            assert changed == {"model", "augment"}
+        elif kind == "no":
+            assert changed == {"augment"}
+        elif kind != "full":
+            assert changed - {"augment"} <= {"data", "train", "start"}
+            assert ("augment" in changed) == name.endswith("no-rotation")
+        if kind != "hop":
+            assert Model(experiment.model).samples_per_frame == base.samples_per_frame
+
+
+def test_ablations_see_the_same_stretch_of_time_at_every_hop() -> None:
+    spans = {sum(Model(e.model).context) for name, e in ABLATIONS.items() if "hop" in name or e == SMALL}
+    assert max(spans) - min(spans) < 160  # samples: 80 ms

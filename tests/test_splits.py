@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emgscribe.config import DataConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.session import SessionHeader, write_session
 from emgscribe.splits import split_latest
@@ -37,3 +38,37 @@ def test_a_user_with_two_sessions_is_named(tmp_path: Path) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match="holds no session"):
         split_latest(tmp_path)
+
+
+def recorded(folder: Path) -> dict[str, list[Path]]:
+    return {user: [record(folder, user, day) for day in range(1, 6)] for user in ("a", "b", "c")}
+
+
+def test_users_and_sessions_are_chosen_by_place_and_date(tmp_path: Path) -> None:
+    days = recorded(tmp_path)
+    split = split_latest(tmp_path, DataConfig(train_users=(0, 2), test_users=(1,), sessions=2))
+    assert split.train == (*days["a"][1:3], *days["c"][1:3])
+    assert split.val == (days["a"][3], days["c"][3])  # nothing of the user who tests, not even to choose a model by
+    assert split.test == (days["b"][4],)
+
+
+def test_no_session_has_two_parts_whatever_is_chosen(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    for data in (DataConfig(), DataConfig(train_users=(1,), sessions=1), DataConfig(sessions=9)):
+        split = split_latest(tmp_path, data)
+        assert len({*split.train, *split.val, *split.test}) == len(split.train + split.val + split.test)
+
+
+def test_a_user_whom_the_folder_lacks(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    with pytest.raises(EmgscribeError, match=r"data.test_users asks for user 3, counted from 0, and there are 3"):
+        split_latest(tmp_path, DataConfig(test_users=(0, 3)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"train_users": (-1,)}, {"test_users": (1, 1)}, {"sessions": -1}, {"minutes": -5.0}, {"minutes": float("nan")}],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(EmgscribeError, match=f"data.{next(iter(wrong))}"):
+        DataConfig(**wrong)

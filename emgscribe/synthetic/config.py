@@ -52,7 +52,7 @@ class SimulationConfig:
     mains_frequency: float = _within(60.0, 40.0, 70.0)
     artefacts_per_minute: float = _within(1.0, 0.0, 60.0)
     poor_contact: float = _within(0.01, 0.0, 1.0)
-    band_offset: float = _within(0.008, 0.0, 0.2)
+    band_offset: float = _within(0.02, 0.0, 0.2)
     highpass: float = _within(40.0, 1.0, 200.0)
     text: str = ""
 

@@ -10,7 +10,7 @@ force production") and wrist muscles steady the hand.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -127,25 +127,37 @@ POSTURE[[Muscle.ECR, Muscle.ECU, Muscle.PRONATOR]] = 0.085, 0.08, 0.065
 POSTURE[Muscle.ED_INDEX : Muscle.ED_LITTLE + 1] = 0.055
 
 
+# Standard deviations of logarithms: how the muscles share the work between people, between the keys of a person beyond
+# what their places explain, and between a person's days; and, in s, of how early the bursts come.
+_OWN_SHARES, _OWN_KEYS, _DAY_SHARES, _OWN_LEAD = 0.5, 0.4, 0.15, 0.018
+
+
 @dataclass(frozen=True)
 class MotorHabits:
     """How one forearm's muscles share the work: own factors for every place of a key, and own timing of bursts."""
 
     factors: npt.NDArray[np.float64]
+    leads: npt.NDArray[np.float64]
     seed: int
     spread: float
-    lead: float
 
     @classmethod
     def of_user(cls, rng: np.random.Generator, spread: float) -> "MotorHabits":
-        """Factors (3 phases, muscles) about 1 and the burst lead in s; `spread` 0 gives the textbook."""
-        factors = np.exp(0.3 * spread * rng.standard_normal((3, NUM_MUSCLES)))
-        return cls(factors, int(rng.integers(1 << 31)), spread, float(0.012 * spread * rng.standard_normal()))
+        """Factors (3 phases, muscles) about 1 and leads of the phases in s; `spread` 0 gives the textbook."""
+        factors = np.exp(_OWN_SHARES * spread * rng.standard_normal((3, NUM_MUSCLES)))
+        leads = _OWN_LEAD * spread * (rng.standard_normal() + 0.5 * rng.standard_normal(len(PHASES)))
+        return cls(factors, leads, int(rng.integers(1 << 31)), spread)
+
+    def of_session(self, rng: np.random.Generator, strays: float) -> "MotorHabits":
+        """The same forearm on another day: seated otherwise, its muscles share the work a little differently."""
+        return replace(
+            self, factors=self.factors * np.exp(_DAY_SHARES * strays * rng.standard_normal((3, NUM_MUSCLES)))
+        )
 
     def pattern(self, place: Place) -> npt.NDArray[np.float64]:
         """This person's excitation (3 phases, muscles) for the key at `place`; the same in every session."""
         own = np.random.default_rng([self.seed, place.hand, place.finger, place.row + 2, round(4 * place.x)])
-        personal = np.exp(0.2 * self.spread * own.standard_normal((3, NUM_MUSCLES)))
+        personal = np.exp(_OWN_KEYS * self.spread * own.standard_normal((3, NUM_MUSCLES)))
         return textbook_pattern(place) * self.factors * personal
 
 
@@ -168,9 +180,9 @@ class Drive:
         shape = (len(presses), len(PHASES), NUM_MUSCLES)
         patterns = np.array([habits.pattern(press.place) for press in presses]).reshape(shape)
         patterns *= np.exp(0.12 * variability * rng.standard_normal((len(presses), 1, 1)))
-        patterns *= np.exp(0.18 * variability * rng.standard_normal(shape))
+        patterns *= np.exp(0.2 * variability * rng.standard_normal(shape))
         anchors = np.array([[p.end if phase.anchored_to_end else p.start for phase in PHASES] for p in presses])
-        centres = anchors.reshape(shape[:2]) + np.array([phase.centre + habits.lead + delay for phase in PHASES])
+        centres = anchors.reshape(shape[:2]) + np.array([phase.centre for phase in PHASES]) + habits.leads + delay
         centres += 0.008 * variability * rng.standard_normal(centres.shape)
         widths = np.array([phase.width for phase in PHASES]) * np.exp(
             0.15 * variability * rng.standard_normal(centres.shape)

@@ -17,11 +17,11 @@ _ELECTRODE = 2 * np.pi / CHANNELS
 _PERSON_STREAM = 0x9E37
 
 # Standard deviations between people, at `users_differ` 1. Sizes and depths are factors (of their logarithm).
-_ARM_SIZE, _FAT, _DEPTH = 0.08, 0.3, 0.2
-_MUSCLE_DEGREES, _ZONE_MM = 8.0, 12.0
+_ARM_SIZE, _FAT, _DEPTH = 0.08, 0.3, 0.3
+_MUSCLE_DEGREES, _ZONE_MM = 12.0, 12.0
 _WORN_ELECTRODES, _WORN_MM = 0.8, 6.0
 # Standard deviations between two sessions of a person, at `redonning` and `difficulty` 1.
-_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.15, 1.5, 0.08
+_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.45, 3.0, 0.12
 # Standard deviations between the units of a muscle in mm.
 _UNIT_DEPTH, _UNIT_SIDEWAYS, _UNIT_ZONE, _UNIT_LENGTH = 1.2, 2.5, 8.0, 10.0
 # Innervation zones lie towards the elbow from the band; fibres end under the band or a little beyond it.

@@ -54,7 +54,8 @@ class _Band:
         self._frames = frames
         self._first = action_potentials(forearm.fibres, sizes, donning.first)
         self._slipped = action_potentials(forearm.fibres, sizes, donning.last) - self._first
-        self._drive = Drive(presses, forearm.motor_habits, rng, delay=clock_offset, variability=config.difficulty)
+        habits = forearm.motor_habits.of_session(rng, config.redonning * config.difficulty)
+        self._drive = Drive(presses, habits, rng, delay=clock_offset, variability=config.difficulty)
         self._trains, self._sum = SpikeTrains(forearm.units, rng), SpikeSum()
         self._recorder = Recorder(config, donning.gains, frames * _SAMPLES_PER_FRAME, rng)
 
