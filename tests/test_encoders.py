@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,8 +72,8 @@ SMALL: dict[str, EncoderConfig] = {
     "conformer": CONFORMER,
     "conformer, causal": replace(CONFORMER, future=0),
     "conformer, banded": replace(CONFORMER, past=3, future=2),
-    "split-share": SplitShareConfig(on=TDS),
-    "split-share, recurrent": SplitShareConfig(on=GRU, mirror=False, joint=False),
+    "split-share": SplitShareConfig(on=TDS, joint=True),
+    "split-share, recurrent": SplitShareConfig(on=GRU, mirror=False),
     "hybrid of cnn, transformer and lstm": RecurrentConfig(on=TRANSFORMER, cell="lstm", hidden=8, left=1, right=1),
 }
 BUILT = {kind: config.build(BANDS, CHANNELS, BINS) for kind, config in SMALL.items()}
@@ -316,8 +317,47 @@ def test_the_contract_is_abstract() -> None:
         ({"reduction": 50}, "encoder.reduction"),  # the blocks' 24 channels do not divide it
         ({"reduction_kernel": 0}, "encoder.reduction_kernel"),
         ({"rolling": -1}, "encoder.rolling"),
+        ({"dropout": 1.0}, "encoder.dropout"),
+        ({"squeeze": 0}, "encoder.squeeze"),
+        ({"excitation": "some"}, "encoder.excitation"),
     ],
 )
-def test_parameters_out_of_range_are_named(changes: dict[str, int], field: str) -> None:
+def test_parameters_out_of_range_are_named(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(EmgscribeError, match=field):
         TdsConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "values"),
+    [
+        (MLP, "mlp_features", [0]),
+        (MLP, "rolling", [-1]),
+        (CNN, "mlp_features", [0]),
+        (CNN, "projection", [-1]),
+        (CNN, "widths", [(), (8, 0)]),
+        (CNN, "kernel", [0]),
+        (CNN, "strides", [(2,), (0, 1), (1, 6)]),  # one for each of the widths, no more than the kernel of 5
+        (CNN, "lookahead", [-1, 5]),
+        (CNN, "dropout", [-0.1, 1.0]),
+        (GRU, "cell", ["rnn"]),
+        *((config, name, [0]) for config in (GRU, LINEAR) for name in ("hidden", "layers")),
+        *((config, name, [-1]) for config in (GRU, LINEAR, TRANSFORMER, CONFORMER) for name in ("left", "right")),
+        *((config, "dropout", [1.0]) for config in (GRU, LINEAR, TRANSFORMER, CONFORMER)),
+        (GRU, "output", [-1]),
+        (LINEAR, "width", [0]),
+        *((config, name, [-2]) for config in (TRANSFORMER, CONFORMER) for name in ("past", "future", "width")),
+        *((config, name, [0]) for config in (TRANSFORMER, CONFORMER) for name in ("layers", "heads", "feed_forward")),
+        (CONFORMER, "kernel", [0]),
+    ],
+)
+def test_values_out_of_range_are_named(config: EncoderConfig, field: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(EmgscribeError, match=f"encoder.{field}"):
+            replace(config, **{field: value})
+
+
+def test_what_only_the_features_can_tell_is_refused_when_building() -> None:
+    with pytest.raises(EmgscribeError, match=r"encoder\.heads"):
+        replace(TRANSFORMER, heads=5).build(BANDS, CHANNELS, BINS)  # 48 features do not split into 5 even heads
+    with pytest.raises(EmgscribeError, match=r"encoder\.channels"):
+        replace(TDS, channels=16).build(1, CHANNELS, BINS)  # one band has 24 features

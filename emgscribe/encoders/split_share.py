@@ -19,7 +19,7 @@ class SplitShareConfig(EncoderConfig):
 
     on: EncoderConfig = field(default_factory=TdsConfig)
     mirror: bool = True
-    joint: bool = True
+    joint: bool = False
 
     def build(self, bands: int, channels: int, bins: int) -> "SplitShareEncoder":
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
