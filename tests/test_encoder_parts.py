@@ -246,7 +246,7 @@ def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
 ) -> None:
     block = ResidualConv(6, 4, kernel, stride, lookahead=lookahead)
     frames = noise(2, kernel + 7 * stride, 6)
-    convolved = F.relu(F.conv1d(frames.transpose(1, 2), block.conv.weight[..., 0], block.conv.bias, stride))
+    convolved = F.relu(F.conv1d(frames.transpose(1, 2), block.conv.weight, block.conv.bias, stride))
     own = frames[:, block.before : block.before + 8 * stride].view(2, 8, stride, 6).mean(dim=2)
     expected = block.norm(convolved.transpose(1, 2) + block.residual(own))
     torch.testing.assert_close(block(frames), expected, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,16 +78,15 @@ class ResidualConv(nn.Module):
     ) -> None:
         super().__init__()
         self.before, self.stride = kernel - stride - lookahead, stride
-        self.conv = nn.Conv2d(width, out, (kernel, 1), (stride, 1))
-        self.conv.weight.data = self.conv.weight.data.contiguous(memory_format=torch.channels_last)
+        self.conv = nn.Conv1d(width, out, kernel, stride)
         self.dropout = nn.Dropout(dropout)
         self.residual = nn.Identity() if width == out else nn.Linear(width, out)
         self.norm = nn.LayerNorm(out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (N, before + F * stride + lookahead, width) -> (N, F, out)."""
-        planes = frames.transpose(1, 2)[..., None]  # (N, width, before + F * stride + lookahead, 1), channels last
-        hidden = self.dropout(F.relu(self.conv(planes))[..., 0].transpose(1, 2))  # (N, F, out)
+        convolved = F.relu(self.conv(frames.transpose(1, 2)))  # (N, out, F)
+        hidden = self.dropout(convolved.transpose(1, 2))  # (N, F, out)
         count = hidden.shape[1]
         own = frames[:, self.before : self.before + count * self.stride]  # (N, F * stride, width)
         if self.stride > 1:
