@@ -1,7 +1,13 @@
 """A model and sessions -> text and its errors, in memory bounded by a block.
 
-`evaluate` follows the paper's protocol: a whole session at once, without windows. The emissions are computed block
-by block, each with all the context that the network sees, so they equal those of a single pass.
+`evaluate` follows the paper's protocol: a whole session at once, without windows. How the emissions are computed is
+decided by `reading`, from what the encoder declares, and recorded in the result:
+
+- A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
+- Recurrence: one pass where that fits into memory, else long stretches with margins that are computed and thrown away,
+  within which a recurrent state has forgotten what it did not see.
+- Attention: stretches with margins that are together as long as a window of training. It knows no other lengths: on
+  whole sessions others saw it fail (CER near 100 %) or run out of memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,16 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from emgscribe.charset import text_of_labels
 from emgscribe.decode import Decoder, Emissions, Hypothesis, decode_batch
 from emgscribe.model import Model
 from emgscribe.score import Counts, cer_interval, count, count_units, total
-from emgscribe.session import SAMPLE_RATE
+from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.store import Store, StoredSession
-from emgscribe.windows import Windows
+from emgscribe.windows import Batch, Windows
 
 BLOCK_SECONDS = 60
+ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
+_MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
+_ATTENTION_SECONDS = 2, 1  # kept, and the margin on both sides: with both as long as the published window
 _UNIT_SAMPLES = 20_000  # the bootstrap resamples stretches of 10 s, longer than errors stay correlated
 
 
@@ -41,9 +51,13 @@ class SessionScore:
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of sessions, of one model and decoder. `simulated` where any session was: such rates are not real ones."""
+    """Scores of sessions, of one model and decoder. `simulated` where any session was: such rates are not real ones.
+
+    `passes` says how the emissions of the sessions were computed: in blocks, in one pass, or stitched.
+    """
 
     protocol: str
+    passes: str
     unit: str  # what the bootstrap resamples
     simulated: bool
     sessions: tuple[SessionScore, ...]
@@ -61,6 +75,7 @@ class Result:
         """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""
         return {
             "protocol": self.protocol,
+            "passes": self.passes,
             "unit": self.unit,
             "simulated": self.simulated,
             "cer": self.counts.cer if self.counts.length else None,
@@ -101,24 +116,88 @@ def evaluate(
             if progress:
                 progress(min(1.0, done / samples))
         scores.append(_score(session, decoder.flush()))
-    return Result("whole session", "stretches of 10 s", any(s.simulated for s in sessions), tuple(scores))
+    passes = dict.fromkeys(reading(model, len(session), block_seconds).name for session in sessions)
+    simulated = any(session.simulated for session in sessions)
+    return Result("whole session", ", ".join(passes), "stretches of 10 s", simulated, tuple(scores))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a session is read: `kept` samples at a time, each time computing `margin` more on each unbounded side."""
+
+    name: str
+    kept: int
+    margin: int = 0
+
+
+def reading(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> Reading:
+    """The way to read a session of so many samples that the model's encoder allows and memory bears."""
+    encoder = model.encoder
+    block = _whole_frames(model, block_seconds)
+    if not encoder.unbounded_left and not encoder.unbounded_right:
+        return Reading("blocks", block)
+    if not encoder.extrapolates:
+        kept, margin = _ATTENTION_SECONDS
+        name = f"stitched, {kept} s with margins of {margin} s"
+        return Reading(name, _whole_frames(model, kept), _whole_frames(model, margin))
+    if one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
+        return Reading("one pass", model.frames(samples) * model.samples_per_frame)
+    name = f"stitched, {block_seconds:g} s with margins of {_MARGIN_SECONDS} s"
+    return Reading(name, block, _whole_frames(model, _MARGIN_SECONDS))
+
+
+def _whole_frames(model: Model, seconds: float) -> int:
+    return max(1, round(seconds * SAMPLE_RATE / model.samples_per_frame)) * model.samples_per_frame
+
+
+def one_pass_bytes(model: Model, samples: int) -> int:
+    """An estimate of what one pass over so many samples takes: all that modules return on a second, extrapolated.
+
+    Most is freed along the way, while what a module needs inside is not counted: measured, 0.9 to 3.6 times the truth.
+    """
+    returned: dict[int, Tensor] = {}  # by address: a container returns what its last module did
+
+    def note(_: nn.Module, __: object, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output  # recurrent cells return their state too
+        returned[tensor.data_ptr()] = tensor
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    left, right = model.context
+    emg = torch.zeros(1, left + SAMPLE_RATE + right, BANDS, CHANNELS, device=model.device)
+    none = torch.zeros(1, 0, dtype=torch.int64)
+    batch = Batch(emg, left, right, torch.tensor([SAMPLE_RATE]), none, torch.zeros(1, dtype=torch.int64), none)
+    with torch.inference_mode():
+        model(batch)
+    for hook in hooks:
+        hook.remove()
+    return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]
 
 
 def session_emissions(
     model: Model, session: StoredSession, block_seconds: float = BLOCK_SECONDS
 ) -> Iterator[Emissions]:
-    """Emissions (F, V) of a whole session, in order, at most `block_seconds` of signal at a time.
+    """Emissions (F, V) of a whole session, in order, some `block_seconds` of signal at a time (see `reading`).
 
-    What lies before and after the session is taken as zero. Any block length gives the same emissions.
+    What lies before and after the session is taken as zero. With a finite receptive field any block length gives the
+    same emissions.
     """
-    frames = max(1, round(block_seconds * SAMPLE_RATE / model.samples_per_frame))
-    length = frames * model.samples_per_frame
-    windows = Windows(Store([session]), length, length, *model.context)
-    for place in windows.tiling():
-        batch = windows.batch([place]).to(model.device)
+    way = reading(model, len(session), block_seconds)
+    before, after = (way.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
+    windows = Windows(Store([session]), before + way.kept + after, way.kept, *model.context)
+    # No window begins before the session does: its silence would be more than the context that training knows.
+    starts = [start for _, start in windows.tiling()]
+    places = [(0, max(0, start - before)) for start in starts]
+    kept = model.frames(way.kept)
+    together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
+    for first in range(0, len(places), together):
+        batch = windows.batch(places[first : first + together]).to(model.device)
         with torch.inference_mode():
-            emissions = model(batch)[0]  # (F, V)
-        yield emissions[: model.frames(int(batch.lengths[0]))].cpu().numpy()
+            emissions = model(batch).cpu().numpy()  # (N, F, V)
+        for row, frames, start, (_, place) in zip(
+            emissions, model.frames(batch.lengths).tolist(), starts[first:], places[first:], strict=False
+        ):
+            margin = model.frames(start - place)
+            yield row[margin : min(margin + kept, frames)]
 
 
 def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decoder, length: int = 8000) -> Result:
@@ -136,7 +215,9 @@ def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decod
             texts += [hypothesis.text for hypothesis in hypotheses]
         reference = text_of_labels(session.labels.tolist())
         scores.append(SessionScore(session.name, session.user, reference, "".join(texts), tuple(units)))
-    return Result(f"windows of {length} samples", "windows", any(s.simulated for s in sessions), tuple(scores))
+    return Result(
+        f"windows of {length} samples", "windows", "windows", any(s.simulated for s in sessions), tuple(scores)
+    )
 
 
 def _score(session: StoredSession, hypothesis: Hypothesis) -> SessionScore:

@@ -6,7 +6,17 @@ from typing import Any
 
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
 from emgscribe.config import DataConfig, TrainConfig, WindowConfig
-from emgscribe.encoders import TdsConfig
+from emgscribe.encoders import (
+    ConformerConfig,
+    EncoderConfig,
+    LinearRecurrenceConfig,
+    MlpConfig,
+    RecurrentConfig,
+    ResidualCnnConfig,
+    SplitShareConfig,
+    TdsConfig,
+    TransformerConfig,
+)
 from emgscribe.features import SpectrogramConfig
 from emgscribe.model import ModelConfig
 from emgscribe.train import Recipe
@@ -141,8 +151,120 @@ def _table1() -> Iterator[Experiment]:
 
 TABLE1: dict[str, Experiment] = {experiment.name: experiment for experiment in _table1()}
 
+
+def _upon(base: Experiment, name: str, encoder: EncoderConfig, **settings: Any) -> Experiment:
+    """`base` under another name, with another encoder; `settings` of the experiment, or of its training."""
+    of_training = {key: settings.pop(key) for key in list(settings) if hasattr(base.train, key)}
+    model = replace(settings.pop("model", base.model), encoder=encoder)
+    return replace(base, name=name, model=model, train=replace(base.train, **of_training), **settings)
+
+
+def _table2() -> Iterator[Experiment]:
+    """The rows of the seed paper's Table 2, and its other readings where its text and its caption disagree.
+
+    Rows 3 to 5 each add to the one before. Context is the published 900 and 100 ms wherever an encoder can do with it.
+    """
+    tds = TdsConfig(mlp_features=480)
+    dropout = replace(tds, dropout=0.3)
+    bilstm = RecurrentConfig(on=dropout, cell="lstm", hidden=128, left=0, right=0)
+    cnn = ResidualCnnConfig(mlp_features=480, projection=128)
+    # The CNN takes 8 frames on each side of the published 112 and 12.
+    gru = RecurrentConfig(on=cnn, output=512, left=104, right=4)
+    rows: dict[str, tuple[int, EncoderConfig]] = {
+        "baseline": (400, TdsConfig()),
+        "mlp-480": (400, tds),
+        "dropout": (400, dropout),
+        "bilstm": (400, bilstm),
+        "excitation": (400, replace(bilstm, on=replace(dropout, excitation="sliding"))),
+        "excitation-global": (400, replace(bilstm, on=replace(dropout, excitation="global"))),
+        "excitation-finite": (400, replace(bilstm, on=replace(dropout, excitation="finite", squeeze=125))),
+        "cnn-gru": (400, gru),
+        "cnn-gru-24-filters": (400, replace(gru, on=replace(cnn, projection=0, widths=(24, 24)))),
+        "cnn-gru-no-dropout": (150, replace(gru, on=replace(cnn, dropout=0.0), dropout=0.0)),
+        "cnn-gru-600": (400, replace(gru, on=replace(cnn, mlp_features=600))),
+        "transformer": (50, TransformerConfig(on=MlpConfig(), left=112, right=12)),
+        **{f"cnn-transformer-{layers}": (50, TransformerConfig(layers=layers)) for layers in (1, 2, 4)},
+    }
+    for name, (epochs, encoder) in rows.items():
+        yield _upon(BASELINE, f"table2/{name}", encoder, epochs=epochs)
+    yield replace(TABLE1["table1/specaugment-4-3"], name="table2/specaugment-4-3")
+
+
+TABLE2: dict[str, Experiment] = {experiment.name: experiment for experiment in _table2()}
+
+
+def _records() -> Iterator[Experiment]:
+    """The best public recipes for one user, what the seed paper's future work names, and causal encoders.
+
+    Where a recipe begins from raw EMG or leaves a size unsaid, ours is the nearest on our features. Repositories are
+    emg2qwerty course projects and hold the recipe's CER; nothing of their code is used.
+    """
+    slow = replace(BASELINE.model, features=SpectrogramConfig(hop=48))
+    half = replace(BASELINE.model, features=SpectrogramConfig(decimation=2))
+    unmasked, longer = Augmentation(spec=SpecAugment(0, 0, 0, 0)), replace(BASELINE.windows, length=16000, stride=16000)
+    wide = RecurrentConfig(on=MlpConfig(), hidden=384, dropout=0.5, output=768)
+    # mingwen1022/emg2qwerty_247a: hop 48, dropout in place of SpecAugment; the output layer follows from its 6.4 M.
+    yield _upon(BASELINE, "records/bigru-48", wide, model=slow, augment=unmasked, windows=longer, clip_norm=1.0)
+    # psingams/emg2qwerty_Final_Project: two convolutions, hop 48, light SpecAugment.
+    cnn = ResidualCnnConfig(widths=(256, 256), kernel=5, lookahead=2, dropout=0.2)
+    bilstm = RecurrentConfig(on=cnn, cell="lstm", hidden=320, dropout=0.2, left=32, right=0)
+    light = Augmentation(spec=SpecAugment(1, 15, 2, 2))
+    yield _upon(BASELINE, "records/cnn-bilstm-48", bilstm, model=slow, augment=light)
+    # cweihan01/emg2qwerty: every second sample (ours filters first), spectra twice as long.
+    cnn = ResidualCnnConfig(widths=(512, 256, 256), dropout=0.1)
+    yield _upon(BASELINE, "records/cnn-bigru-1khz", RecurrentConfig(on=cnn, dropout=0.1, left=44, right=0), model=half)
+    # gigichen880/W26-ECE147-emg2qwerty: three strides of 2, so 64 ms a frame; its kernel is unsaid.
+    cnn = ResidualCnnConfig(
+        projection=512, widths=(512, 1024, 1024), kernel=5, strides=(2, 2, 2), lookahead=1, dropout=0.2
+    )
+    strided = RecurrentConfig(on=cnn, cell="lstm", dropout=0.2, left=12, right=1)
+    yield _upon(BASELINE, "records/strided-cnn-bilstm", strided)
+    # DysonLewis/ECE_C147A_Final: long kernels.
+    cnn = ResidualCnnConfig(widths=(96,) * 4, kernel=31, lookahead=3, dropout=0.1)
+    bilstm = RecurrentConfig(on=cnn, cell="lstm", hidden=232, dropout=0.1, left=4, right=0)
+    yield _upon(BASELINE, "records/cnn-bilstm-31", bilstm, clip_norm=1.0)
+    # Seed paper, section 2.2: its residual CNN without a recurrence.
+    cnn = ResidualCnnConfig(widths=(256,) * 8)
+    yield _upon(BASELINE, "records/residual-cnn", cnn)
+    # Seed paper, future work: CNN, transformer and LSTM.
+    tds = TdsConfig(dropout=0.1)
+    hybrid = RecurrentConfig(on=TransformerConfig(on=tds, width=384, heads=4), cell="lstm", left=0, right=0)
+    yield _upon(BASELINE, "records/hybrid", hybrid)
+    # Gulati et al. 2020 (arXiv 2005.08100); 06huange's course project has the best public attention on this task.
+    yield _upon(BASELINE, "records/conformer", ConformerConfig(), model=slow)
+    # Feng et al. 2024 (arXiv 2410.01201).
+    gated = LinearRecurrenceConfig(on=ResidualCnnConfig(kernel=5, lookahead=2), left=32, right=0)
+    yield _upon(BASELINE, "records/mingru-48", gated, model=slow)
+    # SplashNet, Hadidi et al. 2025 (arXiv 2506.12356): six bands, rolling norm, wide frequency masks, 16 s windows.
+    six = replace(BASELINE.model, features=SpectrogramConfig(edges=(1, 2, 4, 8, 12, 22, 33)))
+    hands = SplitShareConfig(on=TdsConfig(mlp_features=528, rolling=125))
+    masks = Augmentation(spec=SpecAugment(0, 0, 2, 3))
+    windows = replace(BASELINE.windows, length=32000, stride=32000)
+    yield _upon(BASELINE, "records/split-share", hands, model=six, augment=masks, windows=windows)
+    yield from _causal()
+
+
+def _causal() -> Iterator[Experiment]:
+    """Encoders for live use: no lookahead beyond the spectra's 12 ms, or 96 ms more."""
+    yield _upon(BASELINE, "records/causal-tds", TdsConfig(lookahead=0))
+    cnn = ResidualCnnConfig(mlp_features=480, projection=128)
+    gru = RecurrentConfig(on=cnn, bidirectional=False, output=512, left=104, right=4)
+    yield _upon(BASELINE, "records/causal-cnn-gru-96", gru)
+    now = replace(gru, on=replace(cnn, lookahead=0), left=96, right=0)
+    yield _upon(BASELINE, "records/causal-cnn-gru", now)
+    # A band of a second in each of two layers: a finite receptive field, so a session is read in blocks.
+    banded = TransformerConfig(on=TdsConfig(lookahead=0), layers=2, past=125, future=0)
+    yield _upon(BASELINE, "records/causal-cnn-transformer", banded)
+    ahead = replace(banded, on=TdsConfig(lookahead=12))
+    yield _upon(BASELINE, "records/causal-cnn-transformer-96", ahead)
+
+
+RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
+
 EXPERIMENTS: dict[str, Experiment] = {
     **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)},
     **TABLE1,
+    **TABLE2,
+    **RECORDS,
     **ABLATIONS,
 }

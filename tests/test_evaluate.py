@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,10 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emgscribe import evaluate as evaluation
 from emgscribe.charset import text_of_labels
 from emgscribe.decode import Emissions, GreedyDecoder, Hypothesis, decode
-from emgscribe.encoders import TdsConfig
-from emgscribe.evaluate import Result, evaluate, evaluate_windows, session_emissions
+from emgscribe.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
+from emgscribe.evaluate import Result, evaluate, evaluate_windows, one_pass_bytes, reading, session_emissions
+from emgscribe.features import SpectrogramConfig
 from emgscribe.model import Model, ModelConfig
 from emgscribe.score import Counts, count, total
 from emgscribe.store import Store, StoredSession
@@ -187,3 +191,101 @@ def test_as_json(model: Model, make_stored: MakeStored) -> None:
     silent = content(evaluate(model, [make_stored(3_000)], GreedyDecoder()))  # nobody typed: there is no rate
     assert (silent["cer"], silent["cer_interval"]) == (None, None)
     assert silent["sessions"][0]["reference"] == ""
+
+
+SLOW = SpectrogramConfig(n_fft=64, hop=64)
+GRU = RecurrentConfig(on=MlpConfig(8), hidden=8, left=3, right=2)
+TRANSFORMER = TransformerConfig(on=TDS, heads=2, feed_forward=16, left=3, right=2)
+
+
+def network(encoder: EncoderConfig) -> Model:
+    """A small network whose frames are 32 ms."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Model(ModelConfig(SLOW, encoder)).eval()
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        replace(TRANSFORMER, layers=2, past=5, future=2),
+        replace(TDS, excitation="finite", squeeze=9),
+        replace(TDS, rolling=7),
+    ],
+)
+def test_bounded_encoders_read_blocks_as_one_pass(encoder: EncoderConfig, make_stored: MakeStored) -> None:
+    small, session = network(encoder), make_stored(20_000)
+    found = np.concatenate(list(session_emissions(small, session, block_seconds=2)))
+    np.testing.assert_allclose(found, one_pass(small, session), rtol=0, atol=1e-4)
+    assert reading(small, 20_000).name == "blocks"
+
+
+def test_recurrence_is_one_pass_while_memory_allows(make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, session = network(GRU), make_stored(100_000, typing(100_000, 300))
+    whole = np.concatenate(list(session_emissions(small, session)))
+    np.testing.assert_allclose(whole, one_pass(small, session), rtol=0, atol=1e-5)
+    assert evaluate(small, [session], GreedyDecoder()).passes == "one pass"
+    minutes = (1, 20)
+    estimates = [one_pass_bytes(small, m * 120_000) for m in minutes]
+    assert estimates[1] == pytest.approx(20 * estimates[0])
+    assert estimates[1] > 20 * 120_000 * 32 * 4  # more than the signal itself
+    # Then in stretches; the state that a margin of 10 s brings along is that of the whole session.
+    monkeypatch.setattr(evaluation, "ONE_PASS_BYTES", 0)
+    parts = list(session_emissions(small, session, block_seconds=8))
+    assert len(parts) == 7
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=0, atol=1e-4)
+    assert evaluate(small, [session], GreedyDecoder(), block_seconds=8).passes == "stitched, 8 s with margins of 10 s"
+
+
+@pytest.mark.parametrize("encoder", [TRANSFORMER, replace(TRANSFORMER, future=0), replace(GRU, on=TRANSFORMER)])
+def test_attention_reads_windows_as_long_as_those_of_training(encoder: EncoderConfig, make_stored: MakeStored) -> None:
+    small, session = network(encoder), make_stored(50_000, typing(50_000, 300))
+    found = np.concatenate(list(session_emissions(small, session)))
+    assert len(found) == small.frames(50_000)
+    assert evaluate(small, [session], GreedyDecoder()).passes == "stitched, 2 s with margins of 1 s"
+    way = reading(small, 50_000)
+    kept, margin = way.kept, way.margin
+    after = margin if small.encoder.unbounded_right else 0
+    windows = Windows(Store([session]), margin + kept + after, kept, *small.context)
+    with torch.inference_mode():
+        third = small(windows.batch([(0, 2 * kept - margin)]))[0].numpy()
+    expected = third[small.frames(margin) : small.frames(margin + kept)]
+    np.testing.assert_allclose(found[2 * small.frames(kept) : 3 * small.frames(kept)], expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 30_000), st.sampled_from([GRU, replace(GRU, bidirectional=False), TRANSFORMER]))
+def test_stitched_emissions_cover_sessions_of_any_length(
+    make_stored: MakeStored, samples: int, encoder: EncoderConfig
+) -> None:
+    small = network(encoder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "ONE_PASS_BYTES", 0)
+        parts = list(session_emissions(small, make_stored(samples), block_seconds=3))
+    assert sum(map(len, parts)) == small.frames(samples)
+    assert all(len(part) > 0 and np.isfinite(part).all() for part in parts)
+
+
+def test_twenty_minutes_stay_below_four_gigabytes() -> None:
+    code = """
+import resource
+import numpy as np
+import torch
+from emgscribe.encoders import MlpConfig, RecurrentConfig, TransformerConfig
+from emgscribe.evaluate import reading, session_emissions
+from emgscribe.features import SpectrogramConfig
+from emgscribe.model import Model, ModelConfig
+from emgscribe.store import StoredSession
+
+samples, none = 20 * 60 * 2000, np.zeros(0, dtype=np.int64)
+session = StoredSession("s", "u", False, "", np.ones((samples, 2, 16), dtype=np.float32), none, none)
+small = MlpConfig(8)
+for encoder in (RecurrentConfig(on=small, hidden=8, layers=1), TransformerConfig(on=small, heads=2, feed_forward=16)):
+    model = Model(ModelConfig(SpectrogramConfig(hop=64), encoder)).eval()
+    assert sum(map(len, session_emissions(model, session))) == model.frames(samples)
+    print(reading(model, samples).name.split(",")[0])
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["one pass", "stitched"]

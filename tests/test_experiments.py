@@ -1,12 +1,16 @@
 """Every named experiment is a value that can be stored, built and trained for a step."""
 
+import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
-from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, SMALL, TABLE1, Experiment
+from emgscribe.evaluate import reading
+from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import ctc_loss, keypress_loss
 from emgscribe.windows import Batch
@@ -25,16 +29,16 @@ def test_takes_a_step(name: str) -> None:
     torch.manual_seed(0)
     model = Model(experiment.model)
     left, right = model.context
-    emg = torch.randn(2, left + 4000 + right, 2, 16)
+    emg = torch.randn(2, left + 960 + right, 2, 16)
     labels = torch.tensor([[1, 2], [3, 98]])
     batch = Batch(
-        emg, left, right, torch.tensor([4000, 4000]), labels, torch.tensor([2, 1]), torch.tensor([[9, 50], [7, -1]])
+        emg, left, right, torch.tensor([960, 960]), labels, torch.tensor([2, 1]), torch.tensor([[9, 50], [7, -1]])
     )
     generator = torch.Generator().manual_seed(0)
     augmented = experiment.augment.on_batch(batch, generator)
     features = experiment.augment.on_features(model.featurize(augmented), generator)
     emissions = model.emit(features, batch.lengths)
-    assert emissions.shape == (2, -(-4000 // model.samples_per_frame), 99)
+    assert emissions.shape == (2, model.frames(960), 99)
     (ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
@@ -91,3 +95,66 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else() -> None:
 def test_ablations_see_the_same_stretch_of_time_at_every_hop() -> None:
     spans = {sum(Model(e.model).context) for name, e in ABLATIONS.items() if "hop" in name or e == SMALL}
     assert max(spans) - min(spans) < 160  # samples: 80 ms
+
+
+def test_table2_is_the_seed_papers() -> None:
+    epochs = {name.removeprefix("table2/"): experiment.train.epochs for name, experiment in TABLE2.items()}
+    assert {name for name, count in epochs.items() if count == 150} == {"cnn-gru-no-dropout"}
+    assert {name for name, count in epochs.items() if count == 50} == {
+        *("transformer", "cnn-transformer-1", "cnn-transformer-2", "cnn-transformer-4")
+    }
+    assert {name for name, count in epochs.items() if count == 30} == {"specaugment-4-3"}
+    assert set(epochs.values()) == {30, 50, 150, 400}
+    # Nothing but the network and the epochs differs from the baseline in a row, and of the network only the encoder.
+    for name, experiment in TABLE2.items():
+        changed = replace(experiment, name="baseline", train=replace(experiment.train, epochs=150))
+        assert changed.model.features == BASELINE.model.features
+        if "specaugment" not in name:
+            assert replace(changed, model=BASELINE.model) == BASELINE
+    assert TABLE2["table2/baseline"].model == BASELINE.model
+
+
+@pytest.mark.parametrize("name", TABLE2)
+def test_table2_asks_for_the_published_context(name: str) -> None:
+    model = Model(TABLE2[name].model)
+    if name != "table2/excitation-finite":  # the price of a squeeze that no block of a session cuts short
+        assert model.context == (112 * 16 + 24, 12 * 16 + 24)
+
+
+def test_causal_experiments_look_ahead_as_far_as_their_names_say() -> None:
+    causal = {name: Model(experiment.model) for name, experiment in RECORDS.items() if "causal" in name}
+    for name, model in causal.items():
+        spectra = 24  # samples by which a spectrum reaches beyond the hop that it stands for
+        assert not model.encoder.unbounded_right
+        assert model.context[1] == spectra + (96 * 2 if name.endswith("-96") else 0)
+        assert model.encoder.causal == (not name.endswith("-96"))
+    assert len(causal) == 5
+
+
+def counted(experiment: Experiment) -> int:
+    """Parameters of an experiment's network, from its shapes alone."""
+    features = experiment.model.features
+    bins = features.build().bins
+    with torch.device("meta"):
+        encoder = experiment.model.encoder.build(len(features.bands), len(features.electrodes), bins)
+        return sum(p.numel() for p in encoder.parameters()) + (encoder.width + 1) * NUM_CLASSES
+
+
+def test_parameters_can_be_counted_from_shapes() -> None:
+    for experiment in (BASELINE, RECORDS["records/bigru-48"]):
+        assert counted(experiment) == sum(p.numel() for p in Model(experiment.model).parameters())
+    assert counted(RECORDS["records/bigru-48"]) == pytest.approx(6.4e6, rel=0.005)  # as its source says
+
+
+def test_the_docs_list_every_network_as_it_is() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "encoders.md").read_text()
+    found = re.findall(
+        r"^\| `((?:table2|records)/\S+)` \|.*\| ([\d,]+) \| (\d+) / (\d+) \| ([^|]+) \|$", page, re.MULTILINE
+    )
+    expected = []
+    for name, experiment in {**TABLE2, **RECORDS}.items():
+        model = Model(experiment.model).eval()
+        left, right = (round(samples / 2) for samples in model.context)
+        way = reading(model, 20 * 60 * 2000).name
+        expected.append((name, f"{counted(experiment):,}", str(left), str(right), way.split(",")[0]))
+    assert found == expected

@@ -297,8 +297,8 @@ def test_unknown_and_broken_fields(saved: Path) -> None:
     model = json.loads((saved / "config.json").read_text())["model"]
     changed(saved, model={**model, "colour": 1})
     refused(saved, "colour")
-    changed(saved, model={**model, "encoder": {**model["encoder"], "dropout": 0.5}})
-    refused(saved, "dropout")
+    changed(saved, model={**model, "encoder": {**model["encoder"], "flavour": 0.5}})
+    refused(saved, "flavour")
     changed(saved, model={**model, "features": {**model["features"], "hop": "often"}})
     refused(saved, "features.hop")
     changed(saved, model={**model, "features": {**model["features"], "hop": 1000}})

@@ -9,20 +9,29 @@ class Encoder(nn.Module):
     """Features -> frames, `stride` feature frames to one.
 
     `forward(features, lengths)` takes features (N, left_context + F * stride + right_context, B, C, K) and the
-    number of feature frames (N,) that are labelled in each item, and returns frames (N, F, width): exactly one for
-    every `stride` labelled feature frames. `left_context` and `right_context` are feature frames, the latter the
-    lookahead; `causal` says that there is none.
+    number of feature frames (N,) that are labelled in each item, on the CPU, and returns frames (N, F, width): exactly
+    one for every `stride` labelled feature frames. What comes later than an item's labelled frames and
+    `right_context` is padding, and has no part in the frames of its labelled ones; nor have other items.
+
+    `left_context` and `right_context` are the feature frames that the encoder is given beyond the labelled ones. Where
+    `unbounded_left` or `unbounded_right` is false, no frame depends on anything beyond that many feature frames on
+    that side, so that a session can be read block by block; where true (recurrence, attention) frames depend on all
+    that the window has on that side, and the context is merely what a window brings along. `extrapolates` says that
+    windows far longer than those of training are read as well as those (recurrence; not attention).
     """
 
     width: int
     stride: int = 1
     left_context: int = 0
     right_context: int = 0
+    unbounded_left: bool = False
+    unbounded_right: bool = False
+    extrapolates: bool = True
 
     @property
     def causal(self) -> bool:
-        """Whether no frame depends on a later feature frame than its own."""
-        return self.right_context == 0
+        """Whether no frame depends on a later feature frame than those it stands for."""
+        return self.right_context == 0 and not self.unbounded_right
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
@@ -35,4 +44,33 @@ class EncoderConfig:
 
     def build(self, bands: int, channels: int, bins: int) -> Encoder:
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
+        raise NotImplementedError
+
+
+class Upon(Encoder):
+    """An encoder that reads the frames of another one, `on`, and asks it for `left` and `right` frames of context.
+
+    A subclass makes of the frames (N, left + F + right, on.width) as many of its own in `upon`, told how many at the
+    end of each item are padding; the `F` in the middle are returned, or with `delay` the last ones, each of which then
+    stands for what was `right` frames earlier.
+    """
+
+    def __init__(self, on: Encoder, left: int, right: int, *, delay: bool = False) -> None:
+        super().__init__()
+        self.on, self.left, self.right, self.delay = on, left, right, delay
+        self.width, self.stride, self.extrapolates = on.width, on.stride, on.extrapolates
+        self.left_context = on.left_context + left * on.stride
+        self.right_context = on.right_context + right * on.stride
+        self.unbounded_left, self.unbounded_right = on.unbounded_left, on.unbounded_right
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
+        frames = self.on(features, lengths + (self.left + self.right) * self.stride)  # (N, left + F + right, on.width)
+        count = frames.shape[1] - self.left - self.right
+        frames = self.upon(frames, count - lengths // self.stride)
+        first = self.left + self.right if self.delay else self.left
+        return frames[:, first : first + count]  # (N, F, width)
+
+    def upon(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, left + F + right, on.width), padding frames at each item's end (N,) -> (N, as many, width)."""
         raise NotImplementedError

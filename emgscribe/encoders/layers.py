@@ -1,8 +1,11 @@
 """Parts that several encoders share."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import rnn
 
 
 class SpectrogramNorm(nn.Module):
@@ -88,3 +91,42 @@ class Reduction(nn.Module):
             hidden = F.relu(self.back(hidden))[:, :, edge : frames.shape[1] - edge]  # (N, width, F - consumed)
         normed: Tensor = self.norm(hidden.transpose(1, 2))
         return normed
+
+
+class Recurrent(nn.Module):
+    """LSTM or GRU layers over time, one way or both; padding is not read, so the way back starts at each item's end."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        layers: int,
+        *,
+        cell: Literal["gru", "lstm"],
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+        between = dropout if layers > 1 else 0.0
+        self.cells = kind(width, hidden, layers, batch_first=True, bidirectional=bidirectional, dropout=between)
+        self.width = hidden * (2 if bidirectional else 1)
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, width), of which `padding` (N,), on the CPU, at the end are none -> (N, F, self.width)."""
+        if not self.cells.bidirectional or not padding.any():
+            whole: Tensor = self.cells(frames)[0]
+            return whole  # (N, F, self.width)
+        # Packing costs time, and is needed only where a session ends within a window.
+        packed = rnn.pack_padded_sequence(frames, frames.shape[1] - padding, batch_first=True, enforce_sorted=False)
+        hidden: Tensor = rnn.pad_packed_sequence(self.cells(packed)[0], True, total_length=frames.shape[1])[0]
+        return hidden  # (N, F, self.width)
+
+
+def without(frames: Tensor, padding: Tensor) -> Tensor:
+    """Frames (N, F, D), the `padding` (N,), on the CPU, at the end of each item replaced by zeros."""
+    if not padding.any():
+        return frames
+    ends = (frames.shape[1] - padding).to(frames.device, non_blocking=True)
+    place = torch.arange(frames.shape[1], device=frames.device)
+    return frames.masked_fill((place >= ends[:, None])[..., None], 0)  # where, not times zero: padding may be NaN

@@ -1,0 +1,47 @@
+"""One encoder for both hands, each read by itself (SplashNet, Hadidi et al. 2025, arXiv 2506.12356)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from emgscribe.encoders.contract import Encoder, EncoderConfig, Upon
+from emgscribe.encoders.tds import TdsConfig, TdsFeedForward
+
+
+@dataclass(frozen=True)
+class SplitShareConfig(EncoderConfig):
+    """The encoder `on` reads each band as if there were no other; their frames stand side by side.
+
+    With `mirror` the electrodes of the second band are counted the other way round, since arms mirror each other. With
+    `joint` a feed-forward over both hands comes last.
+    """
+
+    on: EncoderConfig = field(default_factory=TdsConfig)
+    mirror: bool = True
+    joint: bool = False
+
+    def build(self, bands: int, channels: int, bins: int) -> "SplitShareEncoder":
+        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
+        return SplitShareEncoder(self, self.on.build(1, channels, bins), bands)
+
+
+class SplitShareEncoder(Upon):
+    """Bands as items of a batch for `on`, then side by side again."""
+
+    def __init__(self, config: SplitShareConfig, on: Encoder, bands: int) -> None:
+        super().__init__(on, 0, 0)
+        self.mirror = config.mirror
+        self.width = bands * on.width
+        self.joint = TdsFeedForward(self.width) if config.joint else nn.Identity()
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, B * on.width)."""
+        items, _, bands = features.shape[:3]
+        if self.mirror:
+            features = torch.cat([features[:, :, :1], features[:, :, 1:].flip(3)], dim=2)
+        hands = features.transpose(1, 2).flatten(0, 1)[:, :, None]  # (N*B, F, 1, C, K)
+        frames = self.on(hands, lengths.repeat_interleave(bands))  # (N*B, F, on.width)
+        both = frames.view(items, bands, *frames.shape[1:]).transpose(1, 2).flatten(2)  # (N, F, B * on.width)
+        joint: Tensor = self.joint(both)
+        return joint
