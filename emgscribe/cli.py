@@ -192,6 +192,39 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
     return result, model
 
 
+def _reproduce(arguments: list[str]) -> int:
+    """Run every experiment behind a table that has no result yet, and print the table."""
+    from emgscribe.experiments import SUITES
+    from emgscribe.launch import run_name, run_suite
+
+    if not arguments or arguments[0].startswith("-"):
+        _out.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
+        _out.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    suite = SUITES[_known(arguments[0], SUITES, "suite")]
+
+    def reproduce(data: Path, runs: Path = Path("runs"), results: Path = Path("results"), jobs: int = 1) -> int:
+        """Run every experiment of a suite that has no result yet, and print the suite's table.
+
+        Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
+
+        Args:
+            data: A folder of session files, or the word simulated: then a typist is simulated first.
+            runs: Where models, checkpoints, logs and simulated sessions go.
+            results: Where the result files go.
+            jobs: How many runs at a time; they share the cores.
+        """
+        if data == Path("simulated"):
+            data = runs / "simulated-sessions"
+            if not (data / "metadata.csv").exists():
+                _make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=_DEFAULT_SIMULATION)
+        failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=_log)
+        _print_suite([results / f"{run_name(experiment)}.json" for experiment in suite])
+        return 1 if failed else 0
+
+    return _parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
 def _evaluate(arguments: list[str]) -> int:
     """Score a model on session files: CER with its interval."""
 
@@ -305,6 +338,22 @@ def _print_result(result: "Result") -> None:
         _out.print(f"CER {result.counts.cer:.2f} % ({interval})")
 
 
+def _print_suite(paths: list[Path]) -> None:
+    """One line for each result of a suite that exists, simulated and real apart."""
+    from emgscribe.files import read_json
+
+    found = [read_json(path) for path in paths if path.exists()]
+    for kind in sorted({result["data"]["kind"] for result in found}):
+        table = Table("experiment", "seed", "CER", "95 % interval", title=f"{kind.upper()} sessions")
+        for result in found:
+            if result["data"]["kind"] == kind:
+                score = result["test"]["greedy"]
+                low, high = score["cer_interval"]
+                name, seed = result["experiment"]["name"], str(result["seed"])
+                table.add_row(name, seed, f"{score['cer']:.2f} %", f"{low:.2f} to {high:.2f}")
+        _out.print(table)
+
+
 def _print_comparison(result: "Result", characters: int = 600) -> None:
     """The beginning of the first session, reference over hypothesis, with every edit marked."""
     from emgscribe.score import side_by_side
@@ -323,6 +372,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "synthesize": _synthesize,
     "inspect": _inspect,
     "train": _train,
+    "reproduce": _reproduce,
     "evaluate": _evaluate,
     "transcribe": _transcribe,
 }

@@ -1,7 +1,7 @@
 """The named experiments. An experiment is a value; a variant is `replace(base, ...)`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
@@ -261,10 +261,79 @@ def _causal() -> Iterator[Experiment]:
 
 RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
 
+_NARROWER = {
+    "mlp_features": 4,
+    "reduction": 4,
+    "hidden": 2,
+    "projection": 2,
+    "widths": 2,
+    "output": 2,
+    "feed_forward": 2,
+}
+_SHORTER = {"kernel", "reduction_kernel", "lookahead", "squeeze", "left", "right"}  # counted in frames
+
+
+def _smaller(encoder: EncoderConfig) -> EncoderConfig:
+    """A quarter of the baseline's width and half of what others add to it; a third of the frames, which last thrice."""
+    changes: dict[str, Any] = {}
+    for part in fields(encoder):
+        value = getattr(encoder, part.name)
+        if isinstance(value, EncoderConfig):
+            changes[part.name] = _smaller(value)
+        elif part.name == "widths":
+            changes[part.name] = tuple(width // _NARROWER["widths"] for width in value)
+        elif part.name in _NARROWER:
+            changes[part.name] = value // _NARROWER[part.name]
+        elif part.name in _SHORTER:
+            changes[part.name] = round(value / 3)
+    return replace(encoder, **changes)
+
+
+def small(base: Experiment) -> Experiment:
+    """An experiment of the baseline's frame rate at the ablations' budget: 48 minutes of one user, 1,300 steps of 8.
+
+    All experiments made small share data, steps and key-press loss, so that they differ in nothing but what their
+    originals differ in; the spectra's step is 48 samples instead of 16, and every length in frames a third.
+    """
+    masks = replace(base.augment.spec, time_frames=round(base.augment.spec.time_frames / 3))
+    return replace(
+        base,
+        name=f"small/{base.name}",
+        model=ModelConfig(SMALL.model.features, _smaller(base.model.encoder)),
+        windows=SMALL.windows,
+        augment=replace(base.augment, spec=masks),
+        train=replace(SMALL.train, seed=base.train.seed),
+        data=SMALL.data,
+    )
+
+
+def _seeded(experiments: dict[str, Experiment], *thrice: str) -> tuple[Experiment, ...]:
+    """The experiments in order, those named `thrice` with three seeds."""
+    seeds = dict.fromkeys(thrice, (1501, 1502, 1503))
+    return tuple(
+        replace(experiment, train=replace(experiment.train, seed=seed))
+        for name, experiment in experiments.items()
+        for seed in seeds.get(name, (experiment.train.seed,))
+    )
+
+
+_FULL_SUITES = {
+    "table1": _seeded(TABLE1, "table1/baseline", "table1/specaugment-4-3"),
+    "table2": _seeded(TABLE2, "table2/baseline", "table2/excitation", "table2/bilstm", "table2/cnn-gru"),
+}
+SUITES: dict[str, tuple[Experiment, ...]] = {
+    **_FULL_SUITES,
+    **{f"small/{name}": tuple(map(small, suite)) for name, suite in _FULL_SUITES.items()},
+    "records": tuple(RECORDS.values()),
+    "ablation": tuple(ABLATIONS.values()),
+}
+"""The runs behind one table each, in order, seeds included."""
+
 EXPERIMENTS: dict[str, Experiment] = {
     **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)},
     **TABLE1,
     **TABLE2,
     **RECORDS,
+    **{experiment.name: experiment for experiment in map(small, (*TABLE1.values(), *TABLE2.values()))},
     **ABLATIONS,
 }

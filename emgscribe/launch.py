@@ -1,8 +1,11 @@
-"""Running an experiment from data to result file."""
+"""Running experiments from data to result files."""
 
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +18,65 @@ from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate
 from emgscribe.experiments import Experiment
-from emgscribe.files import write_json
+from emgscribe.files import read_json, write_json
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import split_latest
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.train import Trained, fit
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
+
+
+def run_name(experiment: Experiment) -> str:
+    """`<name>-<seed>`: the name of a run's folder and of its result."""
+    return f"{experiment.name}-{experiment.train.seed}"
+
+
+def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
+    """The experiments of a suite that have no result yet, those that start from another one's model last.
+
+    Raises `EmgscribeError` where a result was made with other settings than the experiment now has.
+    """
+    left = []
+    for experiment in suite:
+        path = results / f"{run_name(experiment)}.json"
+        if not path.exists():
+            left.append(experiment)
+        elif read_json(path).get("experiment") != to_json(experiment):
+            mend = "move it away to run the experiment again, or name another folder with --results"
+            raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), mend=mend)
+    return sorted(left, key=lambda experiment: bool(experiment.start))
+
+
+def run_suite(
+    suite: Sequence[Experiment], data: Path, *, runs: Path, results: Path, jobs: int, console: Console
+) -> list[str]:
+    """Run what is missing of a suite, `jobs` at a time, each in a process of its own; returns the names that failed.
+
+    A failed run does not stop the others; what it printed is in `runs/<name>-<seed>.log`. Ctrl-C stops all, and the
+    same call goes on from each run's last checkpoint.
+    """
+    left, failed = missing(suite, results), list[str]()
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+    def run(experiment: Experiment) -> None:
+        name = run_name(experiment)
+        log = runs / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "emgscribe.cli", "train", experiment.name, "--data", str(data)]
+        command += ["--runs", str(runs), "--results", str(results), "--train.seed", str(experiment.train.seed)]
+        with log.open("w") as output:
+            status = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": threads}
+            ).returncode
+        if status:
+            failed.append(name)
+        console.print(f"{name}: " + (f"failed, see {log}" if status else "done"), soft_wrap=True)
+
+    for chained in (False, True):
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(run, [experiment for experiment in left if bool(experiment.start) == chained]))
+    return failed
 
 
 def run_experiment(
@@ -35,7 +90,7 @@ def run_experiment(
     split = split_latest(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
-    name = f"{experiment.name}-{experiment.train.seed}"
+    name = run_name(experiment)
     folder = runs / name
     trained = fit(
         experiment,
