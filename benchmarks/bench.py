@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.augment import Augmentation
+from emgscribe.augment import Augmentation, MagnitudeWarp
 from emgscribe.charset import BLANK
 from emgscribe.config import WindowConfig, to_json
 from emgscribe.decode import GreedyDecoder
@@ -124,6 +124,7 @@ def measure(path: Path, sizes: Sizes, device: torch.device) -> Iterator[Measurem
     cache = path.parent / "cache"
     sessions = open_sessions([path], cache)
     yield loading(path, sessions, sizes)
+    yield from augmenting(sessions, sizes)
     yield from steps(sessions, sizes, device)
     yield from forward(sessions, sizes, device)
     if device.type == "cuda":
@@ -181,6 +182,32 @@ def loading(path: Path, sessions: list[StoredSession], sizes: Sizes) -> Measurem
     rates = {name: [len(places) / value for value in values] for name, values in seconds.items()}
     note = "read, augment, log-spectrogram; one process"
     return Measurement("features", "windows/s", rates, higher_is_better=True, note=note)
+
+
+def augmenting(sessions: list[StoredSession], sizes: Sizes) -> Iterator[Measurement]:
+    """Seconds of augmenting one batch on the CPU: the published changes together, and the magnitude warp alone."""
+    model, published, warp = Model(sizes.model), Augmentation(), MagnitudeWarp(knots=4, sigma=0.2)
+    batch = cut(sessions, sizes.windows, model, torch.device("cpu")).batch(places_of(sessions, sizes, sizes.batch))
+    features, generator, random = model.featurize(batch), torch.Generator().manual_seed(0), np.random.default_rng(0)
+    items, samples = batch.emg.shape[:2]
+
+    def changes() -> Tensor:
+        published.on_batch(batch, generator)
+        return published.on_features(features, generator)
+
+    yield Measurement("augmentation", "s", alternate({"ours": changes}, sizes.repetitions), note=f"batch {items}")
+    curves = {
+        "ours": lambda: warp.curves(items, samples, generator),
+        "textbook": lambda: [textbook.warp_curve(samples, 4, 0.2, random) for _ in range(items)],
+    }
+    seconds = alternate(curves, 5 * sizes.repetitions)
+    yield Measurement("warp: curves", "s", seconds, note=f"of {items} windows; the textbook's is a loop over SciPy's")
+    applied = {
+        "ours": lambda: warp(batch.emg, generator),
+        "textbook": lambda: textbook.warp_windows(batch.emg.numpy(), 4, 0.2, random),
+    }
+    seconds = alternate(applied, 5 * sizes.repetitions)
+    yield Measurement("warp: curves and product", "s", seconds, note=f"{batch.emg.nbytes / 1e6:.0f} MB of EMG")
 
 
 def steps(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
@@ -318,10 +345,15 @@ def judge(rows: list[Measurement], sizes: Sizes, device: torch.device) -> list[B
     no_tiles = "" if tensor_hardware else "neither AMX nor a GPU with bf16 here: auto is fp32"
     more = "" if threads <= 2 else f"{threads} threads here"
     ratio = fp32.ratio() or 0.0
+    share = 100 * found["augmentation"].middle() / fp32.middle()
+    warp, whole = (found[name].ratio() or 0.0 for name in ("warp: curves", "warp: curves and product"))
+    elsewhere = "the step was measured on a GPU" if device.type == "cuda" else ""
     return [
         bar("training step in auto ≥ 8 × our fp32 (AMX or GPU)", gain >= 8, f"bf16 is {gain:.2f} × fp32", no_tiles),
         bar("our fp32 training step ≥ 1.5 × the textbook's", ratio >= 1.5, f"{ratio:.2f} ×"),
         bar("features ≥ 200 windows/s on 2 cores", rate >= 200, f"{rate:.0f} windows/s", more),
+        bar("augmentation ≤ 15 % of an fp32 step", share <= 15, f"{share:.1f} %", elsewhere),
+        bar("magnitude warp of 32 windows ≥ 20 × SciPy's loop", whole >= 20, f"{whole:.1f} ×, its curves {warp:.0f} ×"),
         bar("20-minute evaluation < 3 GB", peak < 3, f"{peak:.2f} GB"),
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -93,6 +94,20 @@ def jitter_alignment(emg: Tensor, samples: int, random: np.random.Generator) -> 
     if shift < 0:
         return torch.stack([emg[-shift:, 0], emg[:shift, 1]], dim=1)
     return emg
+
+
+def warp_curve(samples: int, knots: int, sigma: float, random: np.random.Generator) -> np.ndarray:
+    """The random curve (samples,) that a window is multiplied by: a cubic spline through factors about 1."""
+    times = np.linspace(0, samples - 1, knots + 2)
+    return CubicSpline(times, random.normal(1.0, sigma, knots + 2))(np.arange(samples))
+
+
+def warp_windows(windows: np.ndarray, knots: int, sigma: float, random: np.random.Generator) -> np.ndarray:
+    """Windows (N, T, 2, 16), each multiplied by a curve of its own."""
+    curves = (warp_curve(len(window), knots, sigma, random) for window in windows)
+    return np.stack(
+        [window * curve.astype(np.float32)[:, None, None] for window, curve in zip(windows, curves, strict=True)]
+    )
 
 
 def log_spectrogram(emg: Tensor, n_fft: int = 64, hop: int = 16, offset: float = 1e-6) -> Tensor:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emgscribe.config import from_json, to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import LogSpectrogram, SpectrogramConfig, anti_alias_filter
+from emgscribe.features import LogSpectrogram, SpectrogramConfig, StridedConvConfig, anti_alias_filter
+from emgscribe.model import ModelConfig
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -141,3 +144,78 @@ def test_pooled_bins_are_sums_of_power() -> None:
     pooled = 10 ** LogSpectrogram(SpectrogramConfig(offset=1e-12, edges=edges))(emg)
     sums = [power[..., low:high].sum(-1) for low, high in pairwise(edges)]
     torch.testing.assert_close(pooled, torch.stack(sums, dim=-1), rtol=1e-4, atol=1e-6)
+
+
+LEARNED = StridedConvConfig(strides=(3, 4), filters=(4,), bins=5)
+
+
+@given(
+    strides=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    overlap=st.integers(1, 3),
+    samples=st.integers(0, 60),
+)
+def test_learned_features_make_a_frame_every_hop(strides: list[int], overlap: int, samples: int) -> None:
+    config = StridedConvConfig(strides=tuple(strides), filters=(3,) * (len(strides) - 1), bins=2, overlap=overlap)
+    features = config.build()
+    assert features.hop == math.prod(strides)
+    frames = features(torch.randn(2, features.span + samples, 2, 16))
+    assert frames.shape == (2, samples // features.hop + 1, 2, 16, 2)
+    assert features.samples(frames.shape[1]) <= features.span + samples
+
+
+def test_a_learned_frame_depends_on_its_span_alone() -> None:
+    features = LEARNED.build().eval()
+    emg = torch.randn(1, features.samples(9), 2, 16)
+    start = 4 * features.hop
+    assert torch.allclose(features(emg)[:, 4], features(emg[:, start : start + features.span])[:, 0], atol=1e-6)
+    other = emg.clone()
+    other[:, start : start + features.span] = 7.0
+    before_and_after = [frame for frame in range(9) if abs(frame - 4) * features.hop >= features.span]
+    assert before_and_after
+    assert torch.equal(features(emg)[:, before_and_after], features(other)[:, before_and_after])
+    assert not torch.allclose(features(emg)[:, 4], features(other)[:, 4])
+
+
+def test_learned_features_turn_with_the_band_and_can_be_trained() -> None:
+    features = LEARNED.build()
+    emg = torch.randn(3, features.samples(8), 2, 16)
+    frames = features(emg)
+    assert torch.allclose(frames.roll(1, dims=3), features(emg.roll(1, dims=3)), atol=1e-5)
+    frames.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in features.parameters())
+
+
+def test_learned_features_of_chosen_electrodes_and_bands() -> None:
+    config = replace(LEARNED, electrodes=(0, 8), bands=(1,))
+    features = config.build().eval()
+    emg = torch.randn(1, features.samples(3), 2, 16)
+    assert features(emg).shape == (1, 3, 1, 2, 5)
+    silent = emg.clone()
+    silent[:, :, 0] = 0
+    silent[..., 1:8] = 0
+    assert torch.equal(features(emg), features(silent))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"strides": ()}, "features.strides"),
+        ({"strides": (3, 0, 4)}, "features.strides"),
+        ({"filters": (16,)}, "features.filters"),
+        ({"filters": (16, -1)}, "features.filters"),
+        ({"bins": 0}, "features.bins"),
+        ({"overlap": 0}, "features.overlap"),
+        ({"electrodes": (16,)}, "features.electrodes"),
+    ],
+)
+def test_bad_learned_features_are_refused(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(EmgscribeError, match=field):
+        StridedConvConfig(**changes)
+
+
+def test_features_of_an_unknown_kind_are_refused() -> None:
+    stored = to_json(ModelConfig(features=LEARNED))
+    assert from_json(ModelConfig, stored, where="test").features == LEARNED
+    stored["features"]["kind"] = "wavelet"
+    with pytest.raises(EmgscribeError, match=r"features.kind is 'wavelet', allowed: spectrogram, strided-conv"):
+        from_json(ModelConfig, stored, where="test")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from emgscribe.charset import SYMBOLS
 from emgscribe.errors import EmgscribeError
+from emgscribe.inspection import inspect_session
 from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE, Session
 from emgscribe.synthetic import SimulationConfig, make_report, synthesize_dataset, synthesize_session
 from emgscribe.synthetic.measures import correlation_by_distance, measure
@@ -63,6 +64,7 @@ def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) 
     assert header.user == f"{user:08d}"
     assert json.loads(header.simulation).items() >= {"seed": seed, "difficulty": physics["difficulty"]}.items()
     assert header.duration_mins * 60 * SAMPLE_RATE == pytest.approx(len(times), abs=1e-3)
+    assert inspect_session(path).findings == []
 
 
 def test_same_arguments_same_bytes_and_every_argument_matters(tmp_path) -> None:

@@ -1,9 +1,9 @@
 """What can be set about a simulation, with the range each value may take."""
 
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from emgscribe.errors import EmgscribeError
+from emgscribe.config import require
 from emgscribe.synthetic.text import prompts_of_text
 
 
@@ -59,17 +59,8 @@ class SimulationConfig:
     def __post_init__(self) -> None:
         for setting in fields(self):
             if setting.metadata:
-                _check(setting, getattr(self, setting.name))
+                low, high, value = setting.metadata["low"], setting.metadata["high"], getattr(self, setting.name)
+                # The comparison is false for NaN, so NaN is refused too.
+                require(low <= value <= high, f"simulation.{setting.name}", value, f"{low:g} to {high:g}")
         if self.text:
             prompts_of_text(self.text)  # says what cannot be typed
-
-
-def _check(setting: Field[Any], value: float) -> None:
-    low, high = setting.metadata["low"], setting.metadata["high"]
-    # The comparison is false for NaN, so NaN is refused too.
-    if not low <= value <= high:
-        raise EmgscribeError(
-            f"{setting.name} is {value}, allowed is {low:g} to {high:g}",
-            where="SimulationConfig",
-            mend=f"the default is {setting.default:g}",
-        )
