@@ -78,7 +78,7 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else() -> None:
             "name"
         }
         kind = name.removeprefix("ablation/").split("-")[0]
-        if kind in ("electrodes", "rate", "left", "right"):
+        if kind in ("electrodes", "rate", "left", "right", "raw"):
             assert changed == {"model"}
             assert experiment.model.encoder == SMALL.model.encoder
         elif kind == "hop":
