@@ -4,6 +4,7 @@ Simulated and recorded results never share a table. A cell exists only where a r
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ _WHY_NOT_BESIDE = (
 )
 _INTERVAL = (
     "95 % intervals resample the stretches of the test sessions, all seeds of a stretch together: they say what other"
-    " text of the same sessions would do, not what another person would."
+    " text of the same sessions would do, not what another person or, behind a single seed, another training would."
 )
 
 
@@ -99,7 +100,7 @@ def published_numbers() -> dict[str, Any]:
 def _comparable(row: Row, paper: Mapping[str, Any]) -> float | None:
     """The published test CER of a row's experiment and decoder, if it is of whole sessions and of the same ones."""
     run = row.first
-    ours = {session.session for session in run.sessions}
+    ours = {session.session for each in row.runs for session in each.sessions}
     for number in paper["experiments"].get(run.name, ()):
         theirs = paper["splits"][number["split"]].get("test", ())
         if (number["part"], number["protocol"], number["decoder"]) == ("test", "whole session", run.decoder):
@@ -195,7 +196,7 @@ def make_report(folder: Path, out: Path, compared: tuple[str, str] | None = None
 
 def _introduction(table: Table) -> list[str]:
     wanted = {(e.name, e.train.seed) for e in SUITES.get(table.suite, ())}
-    done = {(run.name, run.seed) for row in table.rows for run in row.runs}
+    done = {(run.name, run.seed) for row in table.rows for run in row.runs if not run.changes}
     lines = [f"{len(wanted & done)} of the suite's {len(wanted)} runs have a result."] if wanted else []
     if table.kind == SIMULATED:
         lines.append(_WHY_NOT_BESIDE)
@@ -219,7 +220,7 @@ def _bars() -> Iterator[dict[str, str]]:
 def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     from emgscribe.figures import draw_confusions, draw_keyboard, draw_losses, draw_sessions
 
-    slug = f"{table.suite.replace('/', '-')}-{table.kind}"
+    slug = f"{table.kind}-{table.suite.replace('/', '-')}"
     curves = {row.label: [run.curves for run in row.runs if run.curves] for row in table.rows}
     curves = {label.removeprefix(f"{table.suite}/"): seeds for label, seeds in curves.items() if seeds}
     written = draw_losses(curves, f"Loss by epoch: {table.title}", folder / f"{slug}-losses") if curves else []
@@ -227,7 +228,7 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     for row in [row for row in table.rows if row is best or row.first.name in compared]:
         seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
         title = f"{row.label}: {table.title}, {row.first.decoder} decoder, CER {row.cer:.2f} %{seeds}"
-        name = f"{slug}-{row.first.name.replace('/', '-')}-{row.first.decoder}"
+        name = f"{table.kind}-{row.first.decoder}-{re.sub('[^a-z0-9]+', '-', row.label.lower())[:100].strip('-')}"
         written += draw_confusions(row.texts, f"What was read for what. {title}", folder / f"{name}-confusions")
         written += draw_keyboard(row.texts, f"Errors by key. {title}", folder / f"{name}-keyboard")
         written += draw_sessions(row.test_sessions, f"Errors over a session. {title}", folder / f"{name}-sessions")

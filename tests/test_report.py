@@ -112,6 +112,8 @@ def test_seeds_share_a_row_and_other_settings_do_not(write_result: WriteResult, 
     assert averaged["each seed"] == "1: 25.00, 2: 50.00"
     assert averaged["data"] == "simulated, 01234567"
     assert other["experiment"] == "table1/baseline (train.epochs 1)"
+    make_report(tmp_path / "results", tmp_path / "out")  # runs with other settings are not the suite's
+    assert "0 of the suite's 13 runs" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_rows_come_in_the_order_of_the_suite(write_result: WriteResult, tmp_path: Path) -> None:
@@ -157,8 +159,8 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     written = make_report(tmp_path / "results", out, ("ablation/full", "ablation/rate-500"))
     assert written[0] == out / "report.md"
     assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
-    kinds = ("losses", *(f"ablation-{name}-greedy-{what}" for name in ("full", "rate-500") for what in ERRORS))
-    expected = {f"ablation-simulated-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
+    kinds = ("ablation-losses", *(f"greedy-ablation-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
+    expected = {f"simulated-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()
     assert "2 of the suite's 21 runs have a result." in page
