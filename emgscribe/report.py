@@ -28,7 +28,7 @@ _WHY_NOT_BESIDE = (
     " on simulated EMG says nothing about them; rows compare with each other only."
 )
 _INTERVAL = (
-    "95 % intervals resample the stretches of the test sessions, all seeds of a stretch together: they say what other"
+    "Rates are CER in per cent. 95 % intervals resample the stretches of the test sessions, all seeds of a stretch together: they say what other"
     " text of the same sessions would do, not what another person or, behind a single seed, another training would."
 )
 
@@ -57,15 +57,15 @@ class Table:
         first, hashes = row.first, {run.data for run in row.runs}
         cer = f"{row.cer:.2f}"
         beside = {
-            "published CER %": "" if paper is None else f"{paper:g}",
-            "our CER %": cer,
+            "published %": "" if paper is None else f"{paper:g}",
+            "ours %": cer,
             "difference": "" if paper is None else f"{row.cer - paper:+.2f}",
         }
         return {
             "experiment": row.label,
             "decoder": first.decoder,
-            **({"CER % (simulated)": cer} if self.kind == SIMULATED else beside),
-            "95 % interval": f"{low:.2f} to {high:.2f}",
+            **({"simulated %": cer} if self.kind == SIMULATED else beside),
+            "95 % interval": f"{low:.2f}–{high:.2f}",
             "each seed": ", ".join(f"{run.seed}: {run.counts.cer:.2f}" for run in row.runs),
             "characters": str(first.counts.length),
             "data": f"{first.kind}, {first.data[:8] if len(hashes) == 1 else f'{len(hashes)} sets'}",
@@ -236,12 +236,18 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
 
 
 def print_tables(found: Sequence[Table], console: Console) -> None:
-    """Tables as the terminal shows them, simulated and recorded results apart."""
+    """Tables as the terminal shows them, simulated and recorded results apart; narrow enough for 80 columns."""
     for table in found:
         records = table.records()
-        shown = TerminalTable(*records[0], title=table.title)
-        for record in records:
-            shown.add_row(*record.values())
+        shown = TerminalTable(title=f"CER: {table.title}")
+        columns = [column for column in records[0] if column not in ("decoder", "characters", "data")]
+        for column in columns:
+            words = column in ("experiment", "each seed")
+            shown.add_column(column, overflow="fold", no_wrap=not words, justify="left" if words else "right")
+        for row, record in zip(table.rows, records, strict=True):
+            decoder = f", {row.first.decoder}" if len({each.first.decoder for each in table.rows}) > 1 else ""
+            name = record["experiment"].removeprefix(f"{table.suite}/") + decoder
+            shown.add_row(name, *(record[column] for column in columns[1:]))
         console.print(shown)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import EXPERIMENTS
+from emgscribe.experiments import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
 from emgscribe.report import Table, compare, make_report, print_tables, published_numbers, tables
 from emgscribe.results import read_results
@@ -70,7 +70,8 @@ def test_simulated_and_recorded_results_never_share_a_table(write_result: WriteR
         ("table2", "simulated", 2),
     ]
     assert all({run.kind for row in table.rows for run in row.runs} == {table.kind} for table in found)
-    assert not {column for column in found[0].records()[0] if "CER" in column} & set(found[1].records()[0])
+    rates = {"published %", "ours %", "difference", "simulated %"}
+    assert not rates & set(found[0].records()[0]) & set(found[1].records()[0])
 
 
 def test_published_numbers_stand_beside_recorded_results_only(write_result: WriteResult, tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_published_numbers_stand_beside_recorded_results_only(write_result: Writ
     recorded, simulated = page.split("## table2, SIMULATED sessions")
     assert "| table2/bilstm | greedy | 15 | 3.85 | -11.15 |" in recorded
     simulated = simulated.split("## Published bars")[0]
-    assert "published CER" not in simulated
+    assert "published %" not in simulated
     assert "| 15 |" not in simulated
     assert "nobody typed these sessions" in simulated
 
@@ -108,12 +109,12 @@ def test_seeds_share_a_row_and_other_settings_do_not(write_result: WriteResult, 
     write_result("table1/baseline", 3, epochs=1)
     (table,) = all_tables(tmp_path / "results")
     averaged, other = table.records()
-    assert averaged["CER % (simulated)"] == "37.50"
+    assert averaged["simulated %"] == "37.50"
     assert averaged["each seed"] == "1: 25.00, 2: 50.00"
     assert averaged["data"] == "simulated, 01234567"
     assert other["experiment"] == "table1/baseline (train.epochs 1)"
     make_report(tmp_path / "results", tmp_path / "out")  # runs with other settings are not the suite's
-    assert "0 of the suite's 13 runs" in (tmp_path / "out" / "report.md").read_text()
+    assert f"0 of the suite's {len(SUITES['table1'])} runs" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_rows_come_in_the_order_of_the_suite(write_result: WriteResult, tmp_path: Path) -> None:
@@ -163,11 +164,11 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     expected = {f"simulated-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()
-    assert "2 of the suite's 21 runs have a result." in page
+    assert f"2 of the suite's {len(SUITES['ablation'])} runs have a result." in page
     assert all((out / link).exists() for link in re.findall(r"\]\((.*?)\)", page))
     with (out / "simulated.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["suite"], row["experiment"], row["CER % (simulated)"]) for row in rows] == [
+    assert [(row["suite"], row["experiment"], row["simulated %"]) for row in rows] == [
         ("ablation", "ablation/full", "25.00"),
         ("ablation", "ablation/rate-500", "25.00"),
     ]
@@ -194,10 +195,14 @@ def test_nothing_is_written_for_damaged_results(write_result: WriteResult, tmp_p
 
 def test_the_terminal_shows_the_same_tables(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("ablation/full", 0)
-    shown = StringIO()
-    print_tables(all_tables(tmp_path / "results"), Console(file=shown, width=200))
-    assert "ablation, SIMULATED sessions" in shown.getvalue()
-    assert "25.00" in shown.getvalue()
+    write_result("table2/bilstm", 2, kind="real", texts=[(TEST, TEXT, TEXT[:-1] + "X")])
+    output = StringIO()
+    print_tables(all_tables(tmp_path / "results"), Console(file=output, width=80))
+    recorded, simulated = output.getvalue().split("CER: ablation, SIMULATED sessions")
+    for number in ("15", "3.85", "-11.15", "2: 3.85"):
+        assert f" {number} " in recorded
+    assert "25.00" in simulated
+    assert "…" not in recorded + simulated
 
 
 def test_all_committed_results_render(tmp_path: Path) -> None:
