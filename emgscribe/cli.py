@@ -177,8 +177,10 @@ def _train(arguments: list[str]) -> int:
             results: Where the result file goes.
             experiment: The settings, each of which can be overridden.
         """
+        from emgscribe.report import print_result
+
         result, model = _run(experiment, data, runs, results)
-        _print_result(result)
+        print_result(result, _out)
         _out.print(f"model: {model}")
         return 0
 
@@ -196,6 +198,8 @@ def _reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
     from emgscribe.launch import run_name, run_suite
+    from emgscribe.report import print_tables, tables
+    from emgscribe.results import read_result
 
     if not arguments or arguments[0].startswith("-"):
         _out.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -219,10 +223,35 @@ def _reproduce(arguments: list[str]) -> int:
             if not (data / "metadata.csv").exists():
                 _make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=_DEFAULT_SIMULATION)
         failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=_log)
-        _print_suite([results / f"{run_name(experiment)}.json" for experiment in suite])
+        paths = [results / f"{run_name(experiment)}.json" for experiment in suite]
+        print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), _out)
         return 1 if failed else 0
 
     return _parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def _report(arguments: list[str]) -> int:
+    """Render result files to tables beside published numbers and to figures."""
+
+    def report(
+        *, results: Path = Path("results"), out: Path = Path("report"), compare: tuple[str, str] | None = None
+    ) -> int:
+        """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
+
+        Results on simulated sessions have tables of their own, without published numbers.
+
+        Args:
+            results: A folder of result files.
+            out: Where the report goes.
+            compare: Two experiments to compare on the stretches that both were tested on, with an interval.
+        """
+        from emgscribe.report import make_report
+
+        page, *others = make_report(results, out, compare)
+        _out.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
+        return 0
+
+    return _parsed(report, arguments, "report")
 
 
 def _evaluate(arguments: list[str]) -> int:
@@ -240,18 +269,19 @@ def _evaluate(arguments: list[str]) -> int:
         from emgscribe.evaluate import evaluate as score
         from emgscribe.evaluate import evaluate_windows
         from emgscribe.model import best_device, load_model
+        from emgscribe.report import print_result
         from emgscribe.store import open_sessions
 
         if not sessions:
             raise EmgscribeError("no session given", mend="name one or more session files after the model")
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         if windowed:
-            _print_result(evaluate_windows(loaded, opened, GreedyDecoder()))
+            print_result(evaluate_windows(loaded, opened, GreedyDecoder()), _out)
             return 0
         with Progress(console=_log) as bar:
             task = bar.add_task("reading", total=1.0)
             result = score(loaded, opened, GreedyDecoder(), progress=lambda done: bar.update(task, completed=done))
-        _print_result(result)
+        print_result(result, _out)
         return 0
 
     return _parsed(evaluate, arguments, "evaluate")
@@ -293,14 +323,15 @@ def _demo(arguments: list[str]) -> int:
             seed: Another seed is another typist and another training run.
         """
         from emgscribe.experiments import DEMO
+        from emgscribe.report import print_comparison, print_result
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
             _make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=_DEFAULT_SIMULATION)
         experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
         result, model = _run(experiment, data, out / "runs", out / "results")
-        _print_comparison(result)
-        _print_result(result)
+        print_comparison(result, _out)
+        print_result(result, _out)
         _out.print(f"model: {model}")
         return 0
 
@@ -323,56 +354,13 @@ def _print_inspection(found: Inspection) -> None:
     _out.print("usable" if found.usable else "not usable")
 
 
-def _print_result(result: "Result") -> None:
-    table = Table(title=f"{result.protocol}, {'SIMULATED sessions' if result.simulated else 'recorded sessions'}")
-    for column in ("session", "characters", "CER", "IER", "DER", "SER"):
-        table.add_column(column, justify="left" if column == "session" else "right")
-    rows = [(score.session, score.counts) for score in result.sessions]
-    for name, counts in [*rows, ("all", result.counts)] if len(rows) > 1 else rows:
-        rates = (counts.cer, counts.ier, counts.der, counts.ser)
-        table.add_row(name, str(counts.length), *(f"{rate:.2f} %" for rate in rates))
-    _out.print(table)
-    if result.counts.length:
-        low, high = result.interval()
-        interval = f"95 % interval {low:.2f} to {high:.2f} %, bootstrap over {result.unit}"
-        _out.print(f"CER {result.counts.cer:.2f} % ({interval})")
-
-
-def _print_suite(paths: list[Path]) -> None:
-    """One line for each result of a suite that exists, simulated and real apart."""
-    from emgscribe.files import read_json
-
-    found = [read_json(path) for path in paths if path.exists()]
-    for kind in sorted({result["data"]["kind"] for result in found}):
-        table = Table("experiment", "seed", "CER", "95 % interval", title=f"{kind.upper()} sessions")
-        for result in found:
-            if result["data"]["kind"] == kind:
-                score = result["test"]["greedy"]
-                low, high = score["cer_interval"]
-                name, seed = result["experiment"]["name"], str(result["seed"])
-                table.add_row(name, seed, f"{score['cer']:.2f} %", f"{low:.2f} to {high:.2f}")
-        _out.print(table)
-
-
-def _print_comparison(result: "Result", characters: int = 600) -> None:
-    """The beginning of the first session, reference over hypothesis, with every edit marked."""
-    from emgscribe.score import side_by_side
-
-    session = result.sessions[0]
-    rows = side_by_side(session.reference, session.hypothesis)
-    width = max(40, min(_out.width, 120) - 12)
-    _out.print(f"\n{session.session} (simulated; I insertion, D deletion, S substitution)")
-    for start in range(0, min(characters, len(rows[0])), width):
-        for name, row in zip(("reference", "hypothesis", ""), rows, strict=True):
-            _out.print(f"{name:<11} {row[start : start + width]}", style="red" if not name else None, soft_wrap=True)
-
-
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
     "synthesize": _synthesize,
     "inspect": _inspect,
     "train": _train,
     "reproduce": _reproduce,
+    "report": _report,
     "evaluate": _evaluate,
     "transcribe": _transcribe,
 }

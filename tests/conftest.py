@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # Tests run beside each other on small tensors: more threads would only wait for one another. Set before torch loads.
@@ -87,5 +88,49 @@ def make_stored() -> Callable[..., StoredSession]:
             labels=np.array([label for label, _ in keys], dtype=np.int64),
             onsets=np.array([onset for _, onset in keys], dtype=np.int64),
         )
+
+    return make
+
+
+@pytest.fixture
+def write_result(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a result file as `launch` does, with `texts` of (session, reference, hypothesis).
+
+    A unit is two characters of the reference, as if each were a stretch of 10 s.
+    """
+    from emgscribe.config import to_json
+    from emgscribe.evaluate import Result, SessionScore
+    from emgscribe.experiments import BASELINE, EXPERIMENTS
+    from emgscribe.files import write_json
+    from emgscribe.score import count_units
+
+    def make(
+        name: str = "demo",
+        seed: int = 0,
+        texts: Sequence[tuple[str, str, str]] = (("one", "abcdefgh", "abXdefg"),),
+        *,
+        kind: str = "simulated",
+        epochs: int | None = None,
+        folder: Path = tmp_path / "results",
+    ) -> Path:
+        base = EXPERIMENTS.get(name, BASELINE)
+        train = replace(base.train, seed=seed, epochs=epochs or base.train.epochs)
+        sessions = []
+        for session, reference, hypothesis in texts:
+            units = count_units(reference, hypothesis, np.arange(len(reference)) // 2, -(-len(reference) // 2))
+            sessions.append(SessionScore(session, "user", reference, hypothesis, tuple(units)))
+        result = Result("whole session", "blocks", "stretches of 10 s", kind == "simulated", tuple(sessions))
+        curve = {"step": 1.0, "lr": 1e-3, "train_loss": 2.0}
+        record = {
+            "experiment": to_json(replace(base, name=name, train=train)),
+            "seed": seed,
+            "data": {"kind": kind, "hash": "0123456789abcdef", "test": [session for session, _, _ in texts]},
+            "commit": "0" * 40,
+            "curves": [{"epoch": 0.0, **curve}, {"epoch": 1.0, **curve, "val_loss": 1.5, "val_cer": 50.0}],
+            "test": {"greedy": result.to_json()},
+        }
+        path = folder / f"{name}-{seed}.json"
+        write_json(path, record)
+        return path
 
     return make

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -119,6 +119,48 @@ def test_evaluate_agrees_with_the_result_of_training(
     assert "SIMULATED" in shown
     assert cli.main(["evaluate", model, last, "--windowed"]) == 0
     assert "windows of" in capsys.readouterr().out
+
+
+def test_report_renders_results_and_compares_them(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result("ablation/full")
+    write_result("ablation/rate-500", texts=[("one", "abcdefgh", "abcdefgh")])
+    out, places = tmp_path / "out", ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/rate-500"]) == 0
+    assert f"report: {out / 'report.md'} and 15 files beside it" in capsys.readouterr().out
+    assert "difference +25.00 points" in (out / "report.md").read_text()
+    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/fully"]) == 2
+    assert "no result of 'ablation/fully' to compare" in capsys.readouterr().err
+
+
+def test_report_names_a_damaged_file(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_result()
+    path.write_text(path.read_text()[:-40])
+    assert cli.main(["report", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {path}: not valid JSON" in told
+    assert "mend:" in told
+    assert cli.main(["report", "--results", str(tmp_path / "absent")]) == 2
+    assert "no result files" in capsys.readouterr().err
+
+
+def test_reproduce_ends_with_the_table_of_the_suite(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from emgscribe.experiments import SUITES
+
+    for experiment in SUITES["table1"]:
+        write_result(experiment.name, experiment.train.seed)
+    write_result("demo")
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert cli.main(["reproduce", "table1", *places]) == 0
+    shown = capsys.readouterr().out
+    assert "table1, SIMULATED sessions" in shown
+    assert "1502" in shown
+    assert "demo" not in shown
 
 
 def test_transcribe_prints_symbols(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_measured_tables_are_what_the_results_say() -> None:
         r"^\| `((?:ablation|small)/[^`]+)` \|.*\| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", flags=re.MULTILINE
     )
     found = [match for page in PAGES for match in row.findall(page.read_text())]
-    assert len(found) > 20
+    assert len(found) >= 18
     for name, *figures in found:
         paths = [
             path for path in (ROOT / "results").rglob("*.json") if path.stem.rpartition("-")[0] == name.split("/")[-1]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.score import Counts, align, cer_interval, count, count_units, side_by_side, total
+from emgscribe.score import Counts, align, cer_difference, cer_interval, count, count_units, side_by_side, total
 
 TEXTS = st.text("abcd", max_size=12)
 COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
@@ -171,3 +171,38 @@ def test_an_interval_without_characters() -> None:
     low, high = cer_interval([Counts(insertions=1), Counts(substitutions=1, length=10), Counts(length=10)])
     assert 0 <= low <= high
     assert math.isfinite(high)
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=12))
+def test_a_difference_turns_its_sign_with_the_order(pairs: list[tuple[Counts, Counts]]) -> None:
+    one, other = ([pair[side] for pair in pairs] for side in (0, 1))
+    forth, back = cer_difference(one, other), cer_difference(other, one)
+    assert np.allclose(forth, [-back[0], -back[2], -back[1]], equal_nan=True)
+    if total(one).length:
+        assert cer_difference(one, one) == (0, 0, 0)
+
+
+@given(st.lists(COUNTS, min_size=2, max_size=12), st.integers(1, 20))
+def test_a_difference_that_is_the_same_in_every_unit_is_certain(units: list[Counts], more: int) -> None:
+    units = [Counts(u.insertions, u.deletions, u.substitutions, 40) for u in units]
+    worse = [u + Counts(substitutions=more) for u in units]
+    assert np.allclose(cer_difference(worse, units), 100 * more / 40)
+
+
+def test_pairs_tell_apart_what_separate_intervals_cannot() -> None:
+    rng = np.random.default_rng(3)
+    hard = rng.integers(0, 25, 60)  # errors that both make: stretches differ much
+    one = [Counts(substitutions=int(n), length=50) for n in hard]
+    other = [
+        Counts(substitutions=int(n + extra), length=50) for n, extra in zip(hard, rng.integers(0, 3, 60), strict=True)
+    ]
+    difference, low, high = cer_difference(other, one)
+    assert 0 < low < difference < high < 4
+    assert cer_interval(other)[0] < cer_interval(one)[1]  # apart they overlap
+    assert high - low < min(np.diff(cer_interval(units))[0] for units in (one, other)) / 2
+
+
+def test_two_readings_as_good_as_each_other_show_no_difference() -> None:
+    _, low, high = cer_difference(some_units(40, 1), some_units(40, 2))
+    assert low < 0 < high
+    assert all(math.isnan(value) for value in cer_difference([Counts()], [Counts()]))

@@ -1,0 +1,73 @@
+"""What the pictures count, and that they are written whole; whether they are readable is for eyes."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emgscribe.charset import SYMBOLS
+from emgscribe.figures import (
+    FINGERS,
+    GAP,
+    confusions,
+    draw_confusions,
+    draw_keyboard,
+    draw_losses,
+    draw_sessions,
+    finger_of,
+    key_errors,
+    key_of,
+)
+from emgscribe.score import Counts, count
+
+TEXTS = st.text(st.sampled_from(SYMBOLS), max_size=12)
+ALL = "".join(SYMBOLS)
+
+
+def check(paths: list[Path], out: Path) -> None:
+    assert paths == [out.with_name(f"{out.name}.{kind}") for kind in ("png", "svg")]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert paths[1].read_text().rstrip().endswith("</svg>")
+
+
+def test_every_symbol_has_a_key_and_a_finger() -> None:
+    assert {finger_of(key_of(symbol)) for symbol in SYMBOLS} == set(FINGERS)
+    assert [key_of(symbol) for symbol in "Aa?/⌫⏎ ⇧"] == [*"aa//⌫⏎ ⇧"]
+    assert [finger_of(key) for key in "qfjp "] == ["left little", "left index", "right index", "right little", "thumb"]
+
+
+@given(TEXTS, TEXTS)
+def test_confusions_and_key_errors_agree_with_the_counts(reference: str, hypothesis: str) -> None:
+    counted, counts = confusions([(reference, hypothesis)]), count(reference, hypothesis)
+    assert sum(n for (wanted, got), n in counted.items() if wanted != got) == counts.edits
+    assert sum(n for (wanted, _), n in counted.items() if wanted == GAP) == counts.insertions
+    errors = key_errors(counted)
+    assert sum(presses for presses, _ in errors.values()) == counts.length
+    assert sum(wrong for _, wrong in errors.values()) == counts.deletions + counts.substitutions
+
+
+def test_texts_add_up() -> None:
+    assert confusions([("ab", "aX"), ("b", "X"), ("", "z")]) == Counter({("a", "a"): 1, ("b", "X"): 2, (GAP, "z"): 1})
+
+
+@pytest.mark.parametrize("texts", [[(ALL, ALL[::-1])], [("a", "a")], [("abc", "")], [("a", "Abc")]])
+def test_errors_are_drawn_whatever_the_texts(tmp_path: Path, texts: list[tuple[str, str]]) -> None:
+    check(draw_confusions(texts, "title", tmp_path / "confusions"), tmp_path / "confusions")
+    check(draw_keyboard(texts, "title", tmp_path / "keyboard"), tmp_path / "keyboard")
+
+
+def test_sessions_are_drawn_with_pauses_and_without_errors(tmp_path: Path) -> None:
+    sessions = {"a": [Counts(1, 2, 3, 40), Counts(), Counts(insertions=2)], "b": [Counts(length=5)]}
+    check(draw_sessions(sessions, "title", tmp_path / "sessions"), tmp_path / "sessions")
+
+
+def test_losses_are_drawn_with_few_validations_and_several_seeds(tmp_path: Path) -> None:
+    short = [{"epoch": 0.0, "train_loss": 3.0}]
+    long = [{"epoch": float(e), "train_loss": 3.0 / (e + 1)} | ({"val_loss": 2.0} if e % 2 else {}) for e in range(6)]
+    curves = {f"row {n}": [long, short] for n in range(5)}
+    first = draw_losses(curves, "title", tmp_path / "losses")
+    check(first, tmp_path / "losses")
+    again = draw_losses(curves, "title", tmp_path / "again")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
