@@ -29,8 +29,8 @@ _WHY_NOT_BESIDE = (
 )
 _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the stretches of the test sessions, all seeds of a stretch"
-    " together: they say what other text of the same sessions would do, not what another person or, behind a single seed,"
-    " another training would."
+    " together: they say what other text of the same sessions would do, not what another person or, behind a single"
+    " seed, another training would."
 )
 
 
