@@ -14,7 +14,6 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from emgscribe import train as training
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import TdsConfig
@@ -24,7 +23,7 @@ from emgscribe.files import read_json
 from emgscribe.model import Model, ModelConfig, load_model
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
-from emgscribe.train import Recipe, Trained, fit
+from emgscribe.train import Recipe, Trained, fit, loop, resolve_precision
 
 TINY = Recipe(
     model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
@@ -89,7 +88,7 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [3, 5])
 def test_interrupted_run_resumes_to_the_same_end(sessions, tmp_path: Path, monkeypatch, step: int) -> None:
     whole = run(sessions, tmp_path / "whole")
-    original = training._Training.training_step
+    original = loop.Training.training_step
     handler = signal.getsignal(signal.SIGINT)
 
     def interrupted(self, batch, batch_idx):
@@ -98,7 +97,7 @@ def test_interrupted_run_resumes_to_the_same_end(sessions, tmp_path: Path, monke
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "training_step", interrupted)
+        patch.setattr(loop.Training, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(sessions, tmp_path / "cut")
     assert signal.getsignal(signal.SIGINT) is handler
@@ -122,15 +121,15 @@ def test_killed_run_resumes_to_the_same_end(sessions: Sessions, tmp_path: Path) 
     code = (
         "import os, signal, pickle, sys\n"
         "from pathlib import Path\n"
-        "from emgscribe import train as training\n"
-        "original = training._Training.training_step\n"
+        "from emgscribe.train import fit, loop\n"
+        "original = loop.Training.training_step\n"
         "def killed(self, batch, batch_idx):\n"
         "    if self.global_step == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return original(self, batch, batch_idx)\n"
-        "training._Training.training_step = killed\n"
+        "loop.Training.training_step = killed\n"
         "recipe, train, val = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
         "from emgscribe.store import open_sessions\n"
-        "training.fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
+        "fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
         " val_sessions=open_sessions(val, Path(sys.argv[3])), folder=Path(sys.argv[2]))\n"
     )
     sources = sorted(Path(sessions[0][0].emg.filename).parent.parent.parent.glob("*.hdf5"))
@@ -159,14 +158,14 @@ def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
 
 
 def test_nan_loss_stops_with_the_last_checkpoint_kept(sessions, tmp_path: Path, monkeypatch) -> None:
-    original = training.ctc_loss
+    original = loop.ctc_loss
     calls = iter(range(1000))
 
     def broken(emissions, batch, model):
         loss = original(emissions, batch, model)
         return loss * float("nan") if next(calls) == 12 else loss
 
-    monkeypatch.setattr(training, "ctc_loss", broken)
+    monkeypatch.setattr(loop, "ctc_loss", broken)
     with pytest.raises(EmgscribeError, match=r"loss is nan at epoch \d+, step \d+"):
         run(sessions, tmp_path / "run")
     load_model(tmp_path / "run" / "best")
@@ -195,10 +194,10 @@ def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions, tmp_pat
 
 def test_precision_follows_the_hardware(monkeypatch) -> None:
     cpu = torch.device("cpu")
-    assert training.resolve_precision("bf16", cpu) == "bf16"
+    assert resolve_precision("bf16", cpu) == "bf16"
     for amx in (False, True):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
-        assert training.resolve_precision("auto", cpu) == ("bf16" if amx else "fp32")
+        assert resolve_precision("auto", cpu) == ("bf16" if amx else "fp32")
 
 
 @pytest.mark.parametrize(
