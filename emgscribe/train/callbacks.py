@@ -30,7 +30,7 @@ class Checkpoints(Callback):
         # Until there is a validation CER, the latest model stands in for the best.
         if cer < pl_module.best_cer or math.isinf(pl_module.best_cer):
             pl_module.best_cer = cer
-            save_model(pl_module.model, self.folder / "best")
+            save_model(pl_module.judged, self.folder / "best")
         with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["epoch", "step", "lr", "train_loss", "val_loss", "val_cer"])
             writer.writeheader()
