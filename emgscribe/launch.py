@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from emgscribe.config import to_json
+from emgscribe.config import reads_as, to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate
@@ -42,7 +42,7 @@ def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
         path = results / f"{run_name(experiment)}.json"
         if not path.exists():
             left.append(experiment)
-        elif read_json(path).get("experiment") != to_json(experiment):
+        elif not reads_as(experiment, read_json(path).get("experiment")):
             mend = "move it away to run the experiment again, or name another folder with --results"
             raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), mend=mend)
     return sorted(left, key=lambda experiment: bool(experiment.start))

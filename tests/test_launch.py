@@ -153,6 +153,15 @@ def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_l
         missing([replace(TINY, train=replace(TINY.train, lr=0.5))], tmp_path)
 
 
+def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None:
+    stored = to_json(TINY)
+    del stored["train"]["ema"]
+    write_json(tmp_path / "tiny-5.json", {"experiment": stored})
+    assert missing([TINY], tmp_path) == []
+    with pytest.raises(EmgscribeError, match="with other settings"):
+        missing([replace(TINY, train=replace(TINY.train, ema=0.5))], tmp_path)
+
+
 def test_a_suite_goes_on_when_a_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 

@@ -6,7 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from emgscribe.augment import Augmentation
-from emgscribe.config import TrainConfig, WindowConfig, require, to_json
+from emgscribe.config import TrainConfig, WindowConfig, reads_as, require, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, write_json
 from emgscribe.model import Model, ModelConfig, best_device, load_model
@@ -73,7 +73,7 @@ def fit(
     described["val_sessions"] = [session.content for session in val_sessions]
     described["start"] = str(start)
     with _alone(folder):
-        _claim(folder, described)
+        _claim(folder, described, recipe)
         torch.manual_seed(recipe.train.seed)
         model = Model(recipe.model) if start is None else _continued(start, recipe.model)
         tiled = replace(recipe.windows, stride=recipe.windows.length)
@@ -118,19 +118,23 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Path, described: dict[str, Any]) -> None:
+def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
     if not (folder / "last.ckpt").exists():
         shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
-    elif noted.exists() and read_json(noted) != described:
+    elif noted.exists():
         earlier = read_json(noted)
         changed = [part for part in described if earlier.get(part) != described[part]]
-        raise EmgscribeError(
-            f"holds a run with other settings ({', '.join(changed)})",
-            where=str(folder),
-            mend="choose another folder with --runs, or delete this one",
-        )
+        # Settings may have come into the world since, with the defaults that the earlier run had without them.
+        same = [part.name for part in fields(recipe) if reads_as(getattr(recipe, part.name), earlier.get(part.name))]
+        changed = [part for part in changed if part == "start" or part not in same]
+        if changed:
+            raise EmgscribeError(
+                f"holds a run with other settings ({', '.join(changed)})",
+                where=str(folder),
+                mend="choose another folder with --runs, or delete this one",
+            )
     write_json(noted, described)
 
 
