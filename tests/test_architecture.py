@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "emgscribe"
 LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
-    *("charset", "session", "inspection", "synthetic", "store", "windows", "augment", "features", "encoders", "model"),
+    *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
+    *("augment", "features", "encoders", "model"),
     *("decode", "score", "objective", "train", "evaluate", "experiments", "splits", "launch", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -16,13 +16,14 @@ from filelock import FileLock
 from rich.console import Console
 from torch import nn
 
+from emgscribe.ancestry import Seen
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.features import SpectrogramConfig
 from emgscribe.files import read_json, write_json
-from emgscribe.model import Model, ModelConfig, load_model
+from emgscribe.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import Recipe, Trained, cut, fit, loop, resolve_precision
@@ -394,3 +395,21 @@ def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_
     assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
     assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
     assert trained.curves[-2]["lr"] > 2 * AVERAGED.train.lr_end
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, epochs=1, ema=ema))
+    (first,), (second,) = sessions
+    run(sessions, tmp_path / "parent", recipe)
+    quiet = Console(quiet=True)
+    child = fit(
+        recipe, train_sessions=[second.first(20_000)], val_sessions=[first], folder=tmp_path / "child",
+        start=tmp_path / "parent" / "best", console=quiet,
+    ).model  # fmt: skip
+    kept = load_ancestry(tmp_path / "child" / "best")
+    assert child.ancestry == kept
+    assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
+    assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
+    assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
+    assert kept.complete

@@ -76,6 +76,7 @@ def fit(
         _claim(folder, described, recipe)
         torch.manual_seed(recipe.train.seed)
         model = Model(recipe.model) if start is None else _continued(start, recipe.model)
+        model.ancestry = model.ancestry.after(train_sessions, val_sessions)
         tiled = replace(recipe.windows, stride=recipe.windows.length)
         training = Training(
             model,
