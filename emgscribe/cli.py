@@ -260,6 +260,8 @@ def _evaluate(arguments: list[str]) -> int:
     def evaluate(model: Positional[Path], sessions: Positional[tuple[Path, ...]], *, windowed: bool = False) -> int:
         """Score a model on whole sessions, each in one piece, as the paper does at test time.
 
+        A session that the model, or one that it was trained from, was trained on is refused.
+
         Args:
             model: A folder that emgscribe train wrote, such as runs/demo-0/best.
             sessions: Session files.
@@ -275,6 +277,8 @@ def _evaluate(arguments: list[str]) -> int:
         if not sessions:
             raise EmgscribeError("no session given", mend="name one or more session files after the model")
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
+        if not loaded.ancestry.complete:
+            _log.print(f"{model} does not say all that it was trained on: nobody can tell whether it has seen these")
         if windowed:
             print_result(evaluate_windows(loaded, opened, GreedyDecoder()), _out)
             return 0

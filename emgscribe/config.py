@@ -47,6 +47,10 @@ class TrainConfig:
     last step. `keypress_weight` above 0 adds a cross-entropy by frame (the key where one went down, else blank), its
     weight falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
     all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
+
+    `ema` above 0 validates and keeps a moving average of the weights, of which each step leaves so large a share.
+    `dropout_ramp` is the share of the steps over which every dropout rises linearly from 0 to its setting. In the last
+    `long_windows` share of the epochs, windows are `long_factor` times as long and batches as many times smaller.
     """
 
     epochs: int = 150
@@ -60,13 +64,20 @@ class TrainConfig:
     clip_norm: float = 0.0  # 0: gradients are not clipped
     keypress_weight: float = 0.0
     keypress_fraction: float = 0.5
+    ema: float = 0.0  # 0: the weights themselves
+    dropout_ramp: float = 0.0  # 0: dropout is what it is set to from the first step on
+    long_windows: float = 0.0  # 0: windows keep their length
+    long_factor: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validate_every: int = 1  # epochs
     seed: int = 1501
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch_size", "validate_every"):
+        for field in ("epochs", "batch_size", "validate_every", "long_factor"):
             require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "1 or more")
+        every = min(self.validate_every, self.epochs)
+        allowed = f"a divisor of train.epochs = {self.epochs}, so that the last one is validated"
+        require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)
         for field in ("lr", "lr_start", "lr_end"):
             require(0 < getattr(self, field) < 10, f"train.{field}", getattr(self, field), "above 0, below 10")
         for field in ("warmup_epochs", "weight_decay", "clip_norm", "keypress_weight"):
@@ -75,6 +86,9 @@ class TrainConfig:
             )
         require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
         require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more, below 1")
+        for field in ("dropout_ramp", "long_windows"):
+            require(0 <= getattr(self, field) <= 1, f"train.{field}", getattr(self, field), "0 up to 1")
         require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
 
@@ -146,3 +160,11 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
     except Exception as error:
         faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_fault)
         raise EmgscribeError("; ".join(faults), where=where, mend="was it written by another version?") from error
+
+
+def reads_as(value: object, data: Any) -> bool:
+    """Whether stored data is the configuration `value`; a setting that it does not name was at its default."""
+    try:
+        return bool(from_json(type(value), data, where="") == value)
+    except EmgscribeError:
+        return False

@@ -103,9 +103,11 @@ def evaluate(
 ) -> Result:
     """Read whole sessions and score them with a model in evaluation mode (as `load_model` returns it).
 
-    `progress` is called with the fraction of all samples done.
+    `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where the model, or one that it
+    was trained from, was trained on one of the sessions.
     """
     assert not model.training, "a model in training mode would be scored by its batches' statistics"
+    model.ancestry.refuse(sessions)
     scores = []
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
@@ -201,7 +203,8 @@ def session_emissions(
 
 
 def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decoder, length: int = 8000) -> Result:
-    """Score windows of `length` samples one by one, as validation does during training."""
+    """Score windows of `length` samples one by one, as validation does in training; refuses what `evaluate` refuses."""
+    model.ancestry.refuse(sessions)
     scores = []
     for session in sessions:
         windows = Windows(Store([session]), length, length, *model.context)

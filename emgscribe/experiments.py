@@ -112,12 +112,14 @@ def _ablations() -> Iterator[Experiment]:
         yield changed(f"no-{name}", augment=remaining)
     others = replace(data, train_users=(1, 2, 3, 4))
     yield changed("unseen-user", data=others, train=replace(train, epochs=8))
-    for minutes in (5, 20):
+    for minutes, epochs, every in ((5, 60, 10), (20, 15, 5)):
         yield changed(
             f"adapted-{minutes}-minutes",
             start="ablation/unseen-user",
             data=replace(data, minutes=minutes),
-            train=replace(train, epochs=300 // minutes, validate_every=10, lr=5e-4, keypress_weight=0.0),
+            train=replace(
+                train, epochs=300 // minutes, validate_every=min(10, 100 // minutes), lr=5e-4, keypress_weight=0.0
+            ),
         )
 
 

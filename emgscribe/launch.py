@@ -13,12 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from emgscribe.config import to_json
+from emgscribe.ancestry import Ancestry
+from emgscribe.config import DataConfig, reads_as, to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate
 from emgscribe.experiments import Experiment
 from emgscribe.files import read_json, write_json
+from emgscribe.model import load_ancestry
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import split_latest
 from emgscribe.store import StoredSession, open_sessions
@@ -42,7 +44,7 @@ def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
         path = results / f"{run_name(experiment)}.json"
         if not path.exists():
             left.append(experiment)
-        elif read_json(path).get("experiment") != to_json(experiment):
+        elif not reads_as(experiment, read_json(path).get("experiment")):
             mend = "move it away to run the experiment again, or name another folder with --results"
             raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), mend=mend)
     return sorted(left, key=lambda experiment: bool(experiment.start))
@@ -87,19 +89,23 @@ def run_experiment(
     """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
 
     `data` is a folder of sessions, split by `split_latest`. A run that was cut off is resumed from
-    `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs` yet.
+    `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs` yet, or
+    that was trained on a session that tests or on a user who is to be unseen: before training, not after.
     """
     split = split_latest(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
     name = run_name(experiment)
-    folder = runs / name
+    folder, start = runs / name, _start(experiment, runs)
+    ancestry = load_ancestry(start) if start else Ancestry()
+    unseen = _users_are_unseen(experiment.data)
+    ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
     trained = fit(
         experiment,
         train_sessions=parts["train"],
         val_sessions=parts["val"],
         folder=folder,
-        start=_start(experiment, runs),
+        start=start,
         console=console,
     )
     result = evaluate(trained.model, parts["test"], GreedyDecoder())
@@ -114,6 +120,11 @@ def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[Stored
         if left > 0:
             yield session.first(left)
         left -= len(session)
+
+
+def _users_are_unseen(data: DataConfig) -> bool:
+    """Whether an experiment is about people on whom nothing was trained: it names users to train and others to test."""
+    return bool(data.train_users and data.test_users) and not set(data.train_users) & set(data.test_users)
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emgscribe.ancestry import Ancestry
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.encoders import EncoderConfig, TdsConfig
@@ -23,6 +24,7 @@ from emgscribe.files import read_json, replacing, write_json
 from emgscribe.windows import Batch
 
 _FORMAT, _VERSION = "emgscribe-model", 1
+_MEND = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class Model(nn.Module):
 
     `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
     F = ceil(T / samples_per_frame). Context that the encoder does not need is cut off, context that is missing is
-    taken as zero.
+    taken as zero. `ancestry` is what it was trained on.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.ancestry = Ancestry()
         chosen = len(config.features.bands), len(config.features.electrodes)
         self.features = config.features.build()
         self.encoder = config.encoder.build(*chosen, self.features.bins)
@@ -101,6 +104,7 @@ def save_model(model: Model, folder: Path) -> None:
     with replacing(folder) as temporary:
         temporary.mkdir()
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
+        content["ancestry"] = to_json(model.ancestry)
         write_json(temporary / "config.json", content)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try:
@@ -111,18 +115,34 @@ def save_model(model: Model, folder: Path) -> None:
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """Read what `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
-    mend = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
-    if not (folder / "config.json").is_file():
-        raise EmgscribeError("no model here: config.json is missing", where=str(folder), mend=mend)
-    content = read_json(folder / "config.json")
-    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
-    if found != (_FORMAT, _VERSION):
-        what = f"config.json is not of format {_FORMAT} version {_VERSION}"
-        raise EmgscribeError(what, where=str(folder), mend=mend)
+    content = _described(folder)
     model = Model(from_json(ModelConfig, content.get("model"), where=str(folder / "config.json")))
+    model.ancestry = _ancestry(content, folder)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
         what = f"model.safetensors does not fit ({str(error).strip().splitlines()[-1].strip()})"
-        raise EmgscribeError(what, where=str(folder), mend=mend) from error
+        raise EmgscribeError(what, where=str(folder), mend=_MEND) from error
     return model.to(device).eval()
+
+
+def load_ancestry(folder: Path) -> Ancestry:
+    """What the model in `folder` was trained on, without its weights; the same errors."""
+    return _ancestry(_described(folder), folder)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """The content of a model's config.json, as far as every version of the format has it."""
+    if not (folder / "config.json").is_file():
+        raise EmgscribeError("no model here: config.json is missing", where=str(folder), mend=_MEND)
+    content = read_json(folder / "config.json")
+    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
+        what = f"config.json is not of format {_FORMAT} version {_VERSION}"
+        raise EmgscribeError(what, where=str(folder), mend=_MEND)
+    return content
+
+
+def _ancestry(content: dict[str, Any], folder: Path) -> Ancestry:
+    if "ancestry" not in content:  # written before models kept it
+        return Ancestry(complete=False)
+    return from_json(Ancestry, content["ancestry"], where=str(folder / "config.json"))

@@ -1,4 +1,4 @@
-"""What training minimises, and the schedules of its weights: functions of emissions, labels and the step."""
+"""What training minimises, and every schedule: functions of emissions, labels and the step."""
 
 import math
 
@@ -56,3 +56,23 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
     """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
     return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
+
+
+def averaging_decay(config: TrainConfig, step: int) -> float:
+    """The share of the averaged weights that step number `step`, counted from 0, leaves.
+
+    It rises to `ema` as (1 + step) / (10 + step): else the random weights of the start would count for thousands of
+    steps, and the first epochs' validation would judge them.
+    """
+    return min(config.ema, (1 + step) / (10 + step))
+
+
+def dropout_share(config: TrainConfig, step: int, total: int) -> float:
+    """The share of every dropout's setting that holds at a step: from 0 linearly to 1 over `dropout_ramp` of them."""
+    ramp = config.dropout_ramp * total
+    return 1.0 if step >= ramp else step / ramp
+
+
+def long_epochs(config: TrainConfig) -> int:
+    """How many of the last epochs have long windows: the share asked for, rounded, but one where any are asked for."""
+    return max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emgscribe import cli
-from emgscribe.files import read_json
+from emgscribe.files import read_json, write_json
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -161,6 +161,30 @@ def test_reproduce_ends_with_the_table_of_the_suite(
     assert "table1, SIMULATED sessions" in shown
     assert "1502" in shown
     assert "demo" not in shown
+
+
+def test_evaluate_refuses_what_the_model_was_trained_on(
+    runs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, validated, _ = sorted(data.glob("*.hdf5"))
+    model = runs / "runs" / "demo-0" / "best"
+    assert cli.main(["evaluate", str(model), str(validated)]) == 0
+    capsys.readouterr()
+    renamed = shutil.copy(trained, tmp_path / "renamed.hdf5")
+    for options in ([], ["--windowed"]):
+        assert cli.main(["evaluate", str(model), str(validated), str(renamed), *options]) == 2
+        told = capsys.readouterr().err
+        assert f"error: {trained.stem}: " in told
+        assert "was trained on this session" in told
+        assert "mend: score it on sessions that it has not seen" in told
+    assert cli.main(["transcribe", str(trained), "--model", str(model)]) == 0
+    capsys.readouterr()
+    old = shutil.copytree(model, tmp_path / "old")
+    content = read_json(old / "config.json")
+    del content["ancestry"]
+    write_json(old / "config.json", content)
+    assert cli.main(["evaluate", str(old), str(trained)]) == 0
+    assert "nobody can tell" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_transcribe_prints_symbols(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

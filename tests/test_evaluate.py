@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import subprocess
@@ -16,6 +17,7 @@ from emgscribe import evaluate as evaluation
 from emgscribe.charset import text_of_labels
 from emgscribe.decode import Emissions, GreedyDecoder, Hypothesis, decode
 from emgscribe.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
+from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate, evaluate_windows, one_pass_bytes, reading, session_emissions
 from emgscribe.features import SpectrogramConfig
 from emgscribe.model import Model, ModelConfig
@@ -289,3 +291,14 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["one pass", "stitched"]
+
+
+def test_no_session_is_scored_that_the_model_was_trained_on(model: Model, make_stored: MakeStored) -> None:
+    trained, other = make_stored(3000, [(5, 100)]), make_stored(3000, [(5, 100)], seed=1, name="other")
+    learned = copy.deepcopy(model)
+    learned.ancestry = learned.ancestry.after([trained.first(2000)], [other])
+    for score in (evaluate, evaluate_windows):
+        assert score(learned, [other], GreedyDecoder()).sessions[0].session == "other"
+        with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
+            score(learned, [other, trained], GreedyDecoder())
+        assert caught.value.where == "session"

@@ -1,5 +1,6 @@
 """From data to result file: what trains on what, what a run starts from, and a suite of runs."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,6 +144,39 @@ def test_a_run_cannot_start_from_what_is_missing_or_of_another_kind(data: Path, 
         run(replace(TINY, name="adapted", start="tiny", model=other), data, tmp_path)
 
 
+def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted(synthesize_dataset(tmp_path / "five", users=1, sessions=5, minutes=0.1))
+    run(TINY, tmp_path / "five", tmp_path)
+    (tmp_path / "three").mkdir()
+    for path in paths[:3]:  # those that trained; in a folder of their own the last one tests
+        shutil.copy(path, tmp_path / "three")
+    adapted = replace(TINY, name="adapted", start="tiny")
+    monkeypatch.setattr(launch, "fit", None)
+    with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
+        run(adapted, tmp_path / "three", tmp_path)
+    assert caught.value.where == paths[2].stem
+
+
+def test_an_unseen_user_is_one_whom_no_ancestor_has_seen(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(TINY, data, tmp_path)  # on user 0
+
+    def fit(*_: object, **__: object) -> None:
+        raise EmgscribeError("trains")
+
+    monkeypatch.setattr(launch, "fit", fit)
+    adapted = replace(TINY, name="adapted", start="tiny")
+    unseen = replace(adapted, data=DataConfig(train_users=(1,), test_users=(0,)))
+    with pytest.raises(EmgscribeError, match="is to be unseen"):
+        run(unseen, data, tmp_path)
+    with pytest.raises(EmgscribeError, match="trains"):
+        run(replace(unseen, start=""), data, tmp_path)
+    for users in ({"train_users": (0, 1), "test_users": (0,)}, {"train_users": (1,)}, {"test_users": (0,)}):
+        with pytest.raises(EmgscribeError, match="trains"):
+            run(replace(adapted, data=DataConfig(**users)), data, tmp_path)
+
+
 def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_last(tmp_path: Path) -> None:
     adapted = replace(TINY, name="adapted", start="tiny")
     again = replace(TINY, train=replace(TINY.train, seed=6))
@@ -151,6 +185,15 @@ def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_l
     assert missing([adapted, TINY, again], tmp_path) == [again, adapted]
     with pytest.raises(EmgscribeError, match="with other settings"):
         missing([replace(TINY, train=replace(TINY.train, lr=0.5))], tmp_path)
+
+
+def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None:
+    stored = to_json(TINY)
+    del stored["train"]["ema"]
+    write_json(tmp_path / "tiny-5.json", {"experiment": stored})
+    assert missing([TINY], tmp_path) == []
+    with pytest.raises(EmgscribeError, match="with other settings"):
+        missing([replace(TINY, train=replace(TINY.train, ema=0.5))], tmp_path)
 
 
 def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

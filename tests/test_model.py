@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from emgscribe.ancestry import Ancestry, Seen
 from emgscribe.encoders import TdsConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig, load_model, save_model
+from emgscribe.model import Model, ModelConfig, load_ancestry, load_model, save_model
 from emgscribe.store import Store, StoredSession
 from emgscribe.windows import Batch, Windows
 
@@ -323,3 +324,28 @@ def test_the_folder_says_what_it_is(saved: Path) -> None:
     assert (features["n_fft"], features["hop"], features["offset"]) == (64, 16, 1e-6)
     sizes = {"kind": "tds", "mlp_features": 24, "blocks": 2, "channels": 4, "kernel": 4, "lookahead": 2}
     assert content["model"]["encoder"].items() >= sizes.items()
+
+
+def test_the_folder_keeps_what_the_model_has_seen(saved: Path) -> None:
+    assert load_model(saved).ancestry == Ancestry()
+    model = made(TINY)
+    model.ancestry = Ancestry((Seen("ab12:500", "monday", "ann"),), (Seen("cd34", "friday", "bob"),), complete=False)
+    save_model(model, saved)
+    assert load_model(saved).ancestry == load_ancestry(saved) == model.ancestry
+    kept = json.loads((saved / "config.json").read_text())["ancestry"]
+    assert kept["trained_on"] == [{"content": "ab12:500", "name": "monday", "user": "ann"}]
+
+
+def test_a_folder_from_before_ancestry_was_kept_loads_as_unknown(saved: Path) -> None:
+    content = json.loads((saved / "config.json").read_text())
+    del content["ancestry"]
+    (saved / "config.json").write_text(json.dumps(content))
+    assert load_model(saved).ancestry == load_ancestry(saved) == Ancestry(complete=False)
+
+
+def test_a_broken_ancestry_is_refused_by_field(saved: Path) -> None:
+    for broken in (None, [], {"trained_on": 5}, {"trained_on": [{"name": "monday"}]}, {"seen": []}):
+        changed(saved, ancestry=broken)
+        refused(saved, "Ancestry" if broken != {"seen": []} else "seen")
+    with pytest.raises(EmgscribeError, match=r"config.json is missing"):
+        load_ancestry(saved.parent)

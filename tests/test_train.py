@@ -6,25 +6,28 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 from rich.console import Console
+from torch import nn
 
-from emgscribe import train as training
+from emgscribe.ancestry import Seen
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
-from emgscribe.encoders import TdsConfig
+from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.features import SpectrogramConfig
-from emgscribe.files import read_json
-from emgscribe.model import Model, ModelConfig, load_model
+from emgscribe.files import read_json, write_json
+from emgscribe.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
-from emgscribe.train import Recipe, Trained, fit
+from emgscribe.train import Recipe, Trained, cut, fit, loop, resolve_precision
+from emgscribe.windows import Batch
 
 TINY = Recipe(
     model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
@@ -32,6 +35,13 @@ TINY = Recipe(
     augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 4, 1, 2)),
     train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
 )
+DROPPING = RecurrentConfig(on=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+AVERAGED = replace(
+    TINY,
+    model=ModelConfig(TINY.model.features, DROPPING),
+    train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
+)
+"""Epochs of 4, 4, 3 and 3 steps on the session below."""
 Sessions = tuple[list[StoredSession], list[StoredSession]]
 
 
@@ -53,6 +63,14 @@ def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY) -> Trained:
 
 def weights(model: Model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def curves(trained: Trained) -> list[list[float]]:
@@ -86,10 +104,16 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
     assert not torch.equal(weights(first.model), weights(other.model))
 
 
-@pytest.mark.parametrize("step", [3, 5])
-def test_interrupted_run_resumes_to_the_same_end(sessions, tmp_path: Path, monkeypatch, step: int) -> None:
-    whole = run(sessions, tmp_path / "whole")
-    original = training._Training.training_step
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12)],
+    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch"],
+)
+def test_interrupted_run_resumes_to_the_same_end(
+    sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
+) -> None:
+    whole = run(sessions, tmp_path / "whole", recipe)
+    original = loop.Training.training_step
     handler = signal.getsignal(signal.SIGINT)
 
     def interrupted(self, batch, batch_idx):
@@ -98,12 +122,13 @@ def test_interrupted_run_resumes_to_the_same_end(sessions, tmp_path: Path, monke
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "training_step", interrupted)
+        patch.setattr(loop.Training, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(sessions, tmp_path / "cut")
+            run(sessions, tmp_path / "cut", recipe)
     assert signal.getsignal(signal.SIGINT) is handler
-    resumed = run(sessions, tmp_path / "cut")
-    assert torch.equal(weights(resumed.model), weights(whole.model))
+    resumed = run(sessions, tmp_path / "cut", recipe)
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+    assert same(checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "whole"))
     assert curves(resumed) == curves(whole)
     assert (tmp_path / "cut" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
 
@@ -122,15 +147,15 @@ def test_killed_run_resumes_to_the_same_end(sessions: Sessions, tmp_path: Path) 
     code = (
         "import os, signal, pickle, sys\n"
         "from pathlib import Path\n"
-        "from emgscribe import train as training\n"
-        "original = training._Training.training_step\n"
+        "from emgscribe.train import fit, loop\n"
+        "original = loop.Training.training_step\n"
         "def killed(self, batch, batch_idx):\n"
         "    if self.global_step == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return original(self, batch, batch_idx)\n"
-        "training._Training.training_step = killed\n"
+        "loop.Training.training_step = killed\n"
         "recipe, train, val = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
         "from emgscribe.store import open_sessions\n"
-        "training.fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
+        "fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
         " val_sessions=open_sessions(val, Path(sys.argv[3])), folder=Path(sys.argv[2]))\n"
     )
     sources = sorted(Path(sessions[0][0].emg.filename).parent.parent.parent.glob("*.hdf5"))
@@ -152,6 +177,17 @@ def test_other_settings_do_not_continue_a_run(sessions: Sessions, tmp_path: Path
     assert read_json(tmp_path / "run" / "settings.json")["train"]["lr"] == 1e-2
 
 
+def test_a_run_from_before_there_was_a_setting_goes_on(sessions: Sessions, tmp_path: Path) -> None:
+    run(sessions, tmp_path / "run")
+    noted = read_json(tmp_path / "run" / "settings.json")
+    del noted["train"]["ema"]
+    write_json(tmp_path / "run" / "settings.json", noted)
+    run(sessions, tmp_path / "run")
+    write_json(tmp_path / "run" / "settings.json", noted)
+    with pytest.raises(EmgscribeError, match=r"other settings \(train\)"):
+        run(sessions, tmp_path / "run", replace(TINY, train=replace(TINY.train, ema=0.5)))
+
+
 def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
@@ -159,14 +195,14 @@ def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
 
 
 def test_nan_loss_stops_with_the_last_checkpoint_kept(sessions, tmp_path: Path, monkeypatch) -> None:
-    original = training.ctc_loss
+    original = loop.ctc_loss
     calls = iter(range(1000))
 
     def broken(emissions, batch, model):
         loss = original(emissions, batch, model)
         return loss * float("nan") if next(calls) == 12 else loss
 
-    monkeypatch.setattr(training, "ctc_loss", broken)
+    monkeypatch.setattr(loop, "ctc_loss", broken)
     with pytest.raises(EmgscribeError, match=r"loss is nan at epoch \d+, step \d+"):
         run(sessions, tmp_path / "run")
     load_model(tmp_path / "run" / "best")
@@ -195,10 +231,10 @@ def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions, tmp_pat
 
 def test_precision_follows_the_hardware(monkeypatch) -> None:
     cpu = torch.device("cpu")
-    assert training.resolve_precision("bf16", cpu) == "bf16"
+    assert resolve_precision("bf16", cpu) == "bf16"
     for amx in (False, True):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
-        assert training.resolve_precision("auto", cpu) == ("bf16" if amx else "fp32")
+        assert resolve_precision("auto", cpu) == ("bf16" if amx else "fp32")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +248,14 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         ("seed", -1),
         ("seed", 1 << 40),
         ("clip_norm", math.inf),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        ("ema", math.nan),
+        ("dropout_ramp", 1.5),
+        ("dropout_ramp", -0.1),
+        ("long_windows", 1.5),
+        ("long_windows", -0.1),
+        ("long_factor", 0),
     ],
 )
 def test_bad_settings_are_refused_by_name(field: str, value: object) -> None:
@@ -239,3 +283,139 @@ def test_a_best_model_of_a_run_without_checkpoint_is_not_kept(sessions: Sessions
 def test_jitter_must_fit_into_a_window() -> None:
     with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
         replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))
+
+
+def silent(sessions: Sessions) -> Sessions:
+    """No keystroke to validate by, so that the latest model is kept."""
+    mute = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
+    return sessions[0], [mute]
+
+
+def test_the_average_is_of_all_steps_and_is_what_is_kept(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    original = loop.follow
+
+    def follow(average: Model, model: Model, decay: float) -> None:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        original(average, model, decay)
+
+    monkeypatch.setattr(loop, "follow", follow)
+    averaged = replace(TINY, train=replace(TINY.train, ema=0.8))
+    kept = run(silent(sessions), tmp_path / "averaged", averaged).model.state_dict()
+    assert len(seen) == 16
+    torch.manual_seed(TINY.train.seed)
+    expected = Model(TINY.model).state_dict()
+    for step, now in enumerate(seen):
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = {name: decay * mean + (1 - decay) * now[name] for name, mean in expected.items()}
+    counts = [name for name in expected if name.endswith("num_batches_tracked")]
+    assert counts
+    assert [int(kept[name]) for name in counts] == [16] * len(counts)
+    for name in set(expected) - set(counts):
+        torch.testing.assert_close(kept[name], expected[name])
+        assert not torch.equal(kept[name], seen[-1][name])
+    assert any("running_var" in name for name in kept)
+
+
+def test_averaging_does_not_change_the_training(sessions: Sessions, tmp_path: Path) -> None:
+    plain = run(sessions, tmp_path / "plain")
+    averaged = run(sessions, tmp_path / "averaged", replace(TINY, train=replace(TINY.train, ema=0.8)))
+    ours = {name: value for name, value in checkpoint(tmp_path / "averaged").items() if name.startswith("model.")}
+    assert same(ours, checkpoint(tmp_path / "plain"))
+    assert [e["train_loss"] for e in averaged.curves] == [e["train_loss"] for e in plain.curves]
+    assert all(a["val_loss"] != p["val_loss"] for a, p in zip(averaged.curves, plain.curves, strict=True))
+
+
+def test_the_average_is_what_is_validated(sessions: Sessions, tmp_path: Path) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, ema=0.8))
+    trained = run(sessions, tmp_path / "run", recipe)
+    windows = cut(sessions[1], recipe.windows, trained.model, torch.device("cpu"))
+    with torch.no_grad():
+        pairs = [
+            (loop.ctc_loss(trained.model(batch), batch, trained.model), len(batch))
+            for batch in windows.batches(windows.tiling(), 4)
+        ]
+    loss = float(sum(mean * items for mean, items in pairs)) / sum(items for _, items in pairs)
+    best = min(trained.curves, key=lambda entry: entry["val_cer"])
+    assert loss == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    rates: list[set[float]] = []
+
+    def ctc_loss(emissions: torch.Tensor, batch: Batch, model: Model) -> torch.Tensor:
+        if model.training:
+            found = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+            rates.append(found | {module.dropout for module in model.modules() if isinstance(module, nn.LSTM)})
+        return original(emissions, batch, model)
+
+    original = loop.ctc_loss
+    monkeypatch.setattr(loop, "ctc_loss", ctc_loss)
+    for share, folder in ((0.5, "rising"), (0.0, "constant")):
+        train = replace(TINY.train, dropout_ramp=share)
+        run(sessions, tmp_path / folder, replace(AVERAGED, train=train))
+    rising = [{min(1.0, step / 8) * 0.4} for step in range(16)]
+    assert rates == [*rising, *[{0.4}] * 16]
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
+    """Training mode draws nothing once every rate that is found is 0: attention's and recurrent layers' among them."""
+    names = {field.name for field in fields(ENCODERS[kind])}
+    dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}
+    if "on" in names and not dropping:
+        dropping = {"on": replace(TINY.model.encoder, dropout=0.5)}
+    model = Model(ModelConfig(TINY.model.features, ENCODERS[kind](**dropping))).train()
+    emg = torch.randn(2, 4000, 2, 16)
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    batch = Batch(emg, 0, 0, torch.tensor([4000, 4000]), none, torch.zeros(2, dtype=torch.int64), none)
+
+    def drawn() -> bool:
+        with torch.no_grad():
+            return not torch.equal(model(batch), model(batch))
+
+    assert drawn() == bool(dropping)
+    for module, name, _ in loop.dropouts(model):
+        setattr(module, name, 0.0)
+    assert not drawn()
+
+
+def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    steps: list[tuple[int, int]] = []
+    original = loop.Training.training_step
+
+    def noted(self, batch, batch_idx):
+        steps.append((batch.labelled, len(batch)))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(loop.Training, "training_step", noted)
+    trained = run(sessions, tmp_path / "run", AVERAGED)
+    # 15 windows of 2,000 samples in batches of 4, then 3 of 8,000 one by one.
+    assert steps == [*[(2000, 4), (2000, 4), (2000, 4), (2000, 3)] * 2, *[(8000, 1)] * 6]
+    assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
+    assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
+    assert trained.curves[-2]["lr"] > 2 * AVERAGED.train.lr_end
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, epochs=1, ema=ema))
+    (first,), (second,) = sessions
+    run(sessions, tmp_path / "parent", recipe)
+    quiet = Console(quiet=True)
+    child = fit(
+        recipe, train_sessions=[second.first(20_000)], val_sessions=[first], folder=tmp_path / "child",
+        start=tmp_path / "parent" / "best", console=quiet,
+    ).model  # fmt: skip
+    kept = load_ancestry(tmp_path / "child" / "best")
+    assert child.ancestry == kept
+    assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
+    assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
+    assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
+    assert kept.complete
+
+
+def test_the_last_epoch_is_validated() -> None:
+    assert TrainConfig(epochs=15, validate_every=5)
+    with pytest.raises(EmgscribeError, match=r"train.validate_every is 10, allowed: a divisor of train.epochs = 15"):
+        TrainConfig(epochs=15, validate_every=10)

@@ -1,0 +1,196 @@
+"""A run, from a recipe and sessions to a trained model: its folder, what it begins with, its device."""
+
+import logging
+import shutil
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from emgscribe.augment import Augmentation
+from emgscribe.config import TrainConfig, WindowConfig, reads_as, require, to_json
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import read_json, write_json
+from emgscribe.model import Model, ModelConfig, best_device, load_model
+from emgscribe.store import Store, StoredSession
+from emgscribe.train.callbacks import Checkpoints, Progress
+from emgscribe.train.loop import Curve, Training
+from emgscribe.windows import Windows
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished run leaves: the best model (by validation CER), one curve entry an epoch, seconds, device."""
+
+    model: Model
+    curves: list[Curve]
+    seconds: float
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a network is built and trained, but the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        length, jitter = self.windows.length, self.augment.jitter.samples
+        require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
+        frames, masks = length // self.model.features.samples_per_frame, self.augment.spec
+        allowed = f"0 to {frames}, the frames of windows.length = {length}"
+        for name in ("time_masks", "time_frames"):
+            require(getattr(masks, name) <= frames, f"augment.spec.{name}", getattr(masks, name), allowed)
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    train_sessions: list[StoredSession],
+    val_sessions: list[StoredSession],
+    folder: Path,
+    start: Path | None = None,
+    console: Console | None = None,
+) -> Trained:
+    """Train until the last epoch, from where the folder's earlier run stopped if there was one.
+
+    `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
+    trains in `folder`, when the folder holds another experiment, when the loss is no longer finite and when the disk
+    is full; the last whole checkpoint stays in each case. Ctrl-C raises `KeyboardInterrupt` and leaves the same.
+    """
+    device = best_device()
+    precision = resolve_precision(recipe.train.precision, device)
+    described = to_json(recipe) | {"device": device.type, "precision": precision}
+    described["train_sessions"] = [session.content for session in train_sessions]
+    described["val_sessions"] = [session.content for session in val_sessions]
+    described["start"] = str(start)
+    with _alone(folder):
+        _claim(folder, described, recipe)
+        torch.manual_seed(recipe.train.seed)
+        model = Model(recipe.model) if start is None else _continued(start, recipe.model)
+        model.ancestry = model.ancestry.after(train_sessions, val_sessions)
+        tiled = replace(recipe.windows, stride=recipe.windows.length)
+        training = Training(
+            model,
+            recipe.train,
+            recipe.augment,
+            train_windows=cut(train_sessions, recipe.windows, model, device),
+            val_windows=cut(val_sessions, tiled, model, device),
+        )
+        _run(training, folder, precision, console or Console())
+        name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+        return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
+
+
+def _continued(start: Path, config: ModelConfig) -> Model:
+    """The trained model in the folder `start`, to be trained on; another network than `config` is refused."""
+    model = load_model(start)
+    if model.config != config:
+        raise EmgscribeError(
+            "is another network than the one to be trained", where=str(start), mend="train it from one of the same kind"
+        )
+    return model.train()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the run's folder against other processes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        mend = "wait for it, or train into another folder with --runs"
+        raise EmgscribeError("another process is training here", where=str(folder), mend=mend) from error
+    except OSError as error:
+        mend = "choose another folder with --runs"
+        raise EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=mend) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
+    """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
+    noted = folder / "settings.json"
+    if not (folder / "last.ckpt").exists():
+        shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
+    elif noted.exists():
+        earlier = read_json(noted)
+        changed = [part for part in described if earlier.get(part) != described[part]]
+        # Settings may have come into the world since, with the defaults that the earlier run had without them.
+        same = [part.name for part in fields(recipe) if reads_as(getattr(recipe, part.name), earlier.get(part.name))]
+        changed = [part for part in changed if part == "start" or part not in same]
+        if changed:
+            raise EmgscribeError(
+                f"holds a run with other settings ({', '.join(changed)})",
+                where=str(folder),
+                mend="choose another folder with --runs, or delete this one",
+            )
+    write_json(noted, described)
+
+
+def _run(training: Training, folder: Path, precision: str, console: Console) -> None:
+    """Let Lightning run the epochs that are left."""
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Lightning's own use of a part of torch that torch calls deprecated; nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    trainer = lightning.Trainer(
+        max_epochs=training.config.epochs,
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        gradient_clip_val=training.config.clip_norm or None,
+        check_val_every_n_epoch=min(training.config.validate_every, training.config.epochs),
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Progress(console), Checkpoints(folder)],
+        default_root_dir=folder,
+    )
+    last = folder / "last.ckpt"
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(training, ckpt_path=last if last.exists() else None, weights_only=False)
+    except SystemExit:
+        # Lightning turns Ctrl-C into sys.exit(1) and leaves the signal ignored; callers are owed the interrupt.
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt from None
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "fp32" or "bf16" for a setting that may be "auto": bf16 only where matrix products gain from it.
+
+    That is a GPU with bf16, or a CPU with AMX tiles. AVX-512-BF16 alone does not gain: its dot product does twice the
+    work of an fp32 FMA at half the rate (measured: LOG.md, 2026-11-22).
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bf16" if amx() else "fp32"
+
+
+def cut(sessions: list[StoredSession], windows: WindowConfig, model: Model, device: torch.device) -> Windows:
+    """The windows of `sessions` with at least the context that the model needs, gathered on `device`."""
+    left, right = model.context
+    return Windows(
+        Store(sessions, device), windows.length, windows.stride, max(windows.left, left), max(windows.right, right)
+    )
