@@ -117,9 +117,7 @@ def _ablations() -> Iterator[Experiment]:
             f"adapted-{minutes}-minutes",
             start="ablation/unseen-user",
             data=replace(data, minutes=minutes),
-            train=replace(
-                train, epochs=300 // minutes, validate_every=min(10, 100 // minutes), lr=5e-4, keypress_weight=0.0
-            ),
+            train=replace(train, epochs=epochs, validate_every=every, lr=5e-4, keypress_weight=0.0),
         )
 
 
