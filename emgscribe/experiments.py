@@ -17,7 +17,7 @@ from emgscribe.encoders import (
     TdsConfig,
     TransformerConfig,
 )
-from emgscribe.features import SpectrogramConfig
+from emgscribe.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.model import ModelConfig
 from emgscribe.train import Recipe
 
@@ -96,6 +96,7 @@ def _ablations() -> Iterator[Experiment]:
         )
         masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
         yield changed(f"hop-{hop}", model=finer, augment=masks)
+    yield changed("raw-emg", model=replace(model, features=StridedConvConfig()))
     for sessions, epochs in ((6, 30), (3, 60)):
         again = replace(train, epochs=epochs, validate_every=epochs // 15)
         few = changed(f"sessions-{sessions}", data=replace(data, sessions=sessions), train=again)
@@ -205,6 +206,11 @@ def _records() -> Iterator[Experiment]:
     wide = RecurrentConfig(on=MlpConfig(), hidden=384, dropout=0.5, output=768)
     # mingwen1022/emg2qwerty_247a: hop 48, dropout in place of SpecAugment; the output layer follows from its 6.4 M.
     yield _upon(BASELINE, "records/bigru-48", wide, model=slow, augment=unmasked, windows=longer, clip_norm=1.0)
+    # The same project's front end on the raw EMG, with strides 3, 4 and 4.
+    raw = replace(BASELINE.model, features=StridedConvConfig())
+    yield _upon(
+        BASELINE, "records/raw-bigru", replace(wide, output=0), model=raw, augment=unmasked, epochs=120, clip_norm=1.0
+    )
     # psingams/emg2qwerty_Final_Project: two convolutions, hop 48, light SpecAugment.
     cnn = ResidualCnnConfig(widths=(256, 256), kernel=5, lookahead=2, dropout=0.2)
     bilstm = RecurrentConfig(on=cnn, cell="lstm", hidden=320, dropout=0.2, left=32, right=0)

@@ -45,6 +45,11 @@ class FeaturesConfig:
             fits = len(chosen) > 0 and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(count))
             require(fits, f"features.{name}", chosen, f"some of 0 to {count - 1}, each once")
 
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples (2 kHz) from one frame to the next."""
+        raise NotImplementedError
+
     def build(self) -> Features:
         """The module that computes them."""
         raise NotImplementedError
@@ -83,6 +88,11 @@ class SpectrogramConfig(FeaturesConfig):
         fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[0] >= 0 and self.edges[-1] <= bins)
         require(fits, "features.edges", self.edges, f"none, or two and more rising from 0 to {bins}")
 
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples (2 kHz) from one frame to the next."""
+        return self.hop * self.decimation
+
     def build(self) -> "LogSpectrogram":
         """The module that computes them."""
         return LogSpectrogram(self)
@@ -103,7 +113,7 @@ class LogSpectrogram(Features):
         super().__init__()
         taps = anti_alias_filter(config.decimation)
         self.span = (config.n_fft - 1) * config.decimation + len(taps)
-        self.hop = config.hop * config.decimation
+        self.hop = config.samples_per_frame
         self.config, self.offset = config, config.offset
         spectrum = hann_basis(config.n_fft)
         basis = torch.zeros(len(spectrum), self.span, dtype=torch.float64)
@@ -168,6 +178,11 @@ class StridedConvConfig(FeaturesConfig):
         )
         require(self.bins >= 1, "features.bins", self.bins, "1 or more")
         require(self.overlap >= 1, "features.overlap", self.overlap, "1 or more")
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples (2 kHz) from one frame to the next."""
+        return math.prod(self.strides)
 
     def build(self) -> "StridedConv":
         """The untrained module."""

@@ -54,9 +54,11 @@ def run_suite(
     """Run what is missing of a suite, `jobs` at a time, each in a process of its own; returns the names that failed.
 
     A failed run does not stop the others; what it printed is in `runs/<name>-<seed>.log`. Ctrl-C stops all, and the
-    same call goes on from each run's last checkpoint.
+    same call goes on from each run's last checkpoint. Raises `EmgscribeError` where `data` does not do for the first.
     """
     left, failed = missing(suite, results), list[str]()
+    if left:
+        split_latest(data, left[0].data)  # a folder that will not do is said once, not by every run
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
     def run(experiment: Experiment) -> None:

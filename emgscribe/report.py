@@ -28,8 +28,9 @@ _WHY_NOT_BESIDE = (
     " on simulated EMG says nothing about them; rows compare with each other only."
 )
 _INTERVAL = (
-    "Rates are CER in per cent. 95 % intervals resample the stretches of the test sessions, all seeds of a stretch together: they say what other"
-    " text of the same sessions would do, not what another person or, behind a single seed, another training would."
+    "Rates are CER in per cent. 95 % intervals resample the stretches of the test sessions, all seeds of a stretch"
+    " together: they say what other text of the same sessions would do, not what another person or, behind a single"
+    " seed, another training would."
 )
 
 

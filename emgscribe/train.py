@@ -66,6 +66,10 @@ class Recipe:
     def __post_init__(self) -> None:
         length, jitter = self.windows.length, self.augment.jitter.samples
         require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
+        frames, masks = length // self.model.features.samples_per_frame, self.augment.spec
+        allowed = f"0 to {frames}, the frames of windows.length = {length}"
+        for name in ("time_masks", "time_frames"):
+            require(getattr(masks, name) <= frames, f"augment.spec.{name}", getattr(masks, name), allowed)
 
 
 def fit(

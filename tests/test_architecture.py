@@ -12,8 +12,8 @@ LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "windows", "augment", "features", "encoders", "model"),
-    *("decode", "score", "objective", "train", "evaluate", "experiments", "splits", "launch", "figures"),
-    *("results", "report", "cli"),
+    *("decode", "arpa", "language_model", "score", "objective", "train", "evaluate", "experiments", "splits"),
+    *("launch", "figures", "results", "report", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("lightning", "matplotlib", "tyro", "torch", "h5py", "rich")

@@ -212,3 +212,16 @@ def test_too_few_sessions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     shutil.copy(first(data), tmp_path / "only.hdf5")
     assert cli.main(["train", "demo", "--data", str(tmp_path)]) == 2
     assert "has 1 of the 3 sessions" in capsys.readouterr().err
+
+
+def test_reproduce_names_its_suites_and_says_once_that_the_data_will_not_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["reproduce"]) == 2
+    assert "small/table1 (13 runs)" in capsys.readouterr().out
+    assert cli.main(["reproduce", "tabel1", "--data", str(tmp_path)]) == 2
+    assert "did you mean table1?" in capsys.readouterr().err
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert cli.main(["reproduce", "small/table1", "--data", str(tmp_path), *places]) == 2
+    assert capsys.readouterr().err.count("error:") == 1
+    assert not (tmp_path / "runs").exists()

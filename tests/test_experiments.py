@@ -9,8 +9,9 @@ import torch
 
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
+from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import reading
-from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, TABLE1, TABLE2, Experiment
+from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, SUITES, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import ctc_loss, keypress_loss
 from emgscribe.windows import Batch
@@ -78,7 +79,7 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else() -> None:
             "name"
         }
         kind = name.removeprefix("ablation/").split("-")[0]
-        if kind in ("electrodes", "rate", "left", "right"):
+        if kind in ("electrodes", "rate", "left", "right", "raw"):
             assert changed == {"model"}
             assert experiment.model.encoder == SMALL.model.encoder
         elif kind == "hop":
@@ -158,3 +159,29 @@ def test_the_docs_list_every_network_as_it_is() -> None:
         way = reading(model, 20 * 60 * 2000).name
         expected.append((name, f"{counted(experiment):,}", str(left), str(right), way.split(",")[0]))
     assert found == expected
+
+
+@pytest.mark.parametrize("field", ["time_masks", "time_frames"])
+def test_more_masks_than_frames_are_refused_when_the_experiment_is_made(field: str) -> None:
+    frames = 8000 // 48
+    assert replace(SMALL, augment=replace(SMALL.augment, spec=replace(SMALL.augment.spec, **{field: frames})))
+    too_many = replace(SMALL.augment.spec, **{field: frames + 1})
+    with pytest.raises(EmgscribeError, match=f"augment.spec.{field} is 167, allowed: 0 to 166"):
+        replace(SMALL, augment=replace(SMALL.augment, spec=too_many))
+
+
+def test_a_small_experiment_differs_from_its_table_as_its_original_does() -> None:
+    base = SUITES["small/table1"][0]
+    for original, small in zip(SUITES["table1"], SUITES["small/table1"], strict=True):
+        assert small.name == f"small/{original.name}"
+        assert (small.data, small.windows, small.model.features) == (base.data, base.windows, base.model.features)
+        assert replace(small.train, seed=base.train.seed) == base.train
+        assert (small.model == base.model) == (original.model == BASELINE.model)
+        assert (small.augment == base.augment) == (original.augment == BASELINE.augment)
+
+
+def test_suites_hold_named_experiments_and_no_run_twice() -> None:
+    for suite in SUITES.values():
+        assert all(replace(e, train=EXPERIMENTS[e.name].train) == EXPERIMENTS[e.name] for e in suite)
+        assert len({(e.name, e.train.seed) for e in suite}) == len(suite)
+    assert [e.train.seed for e in SUITES["table1"] if e.name == "table1/baseline"] == [1501, 1502, 1503]

@@ -153,7 +153,7 @@ def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_l
         missing([replace(TINY, train=replace(TINY.train, lr=0.5))], tmp_path)
 
 
-def test_a_suite_goes_on_when_a_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
     def process(command: list[str], **_: object) -> subprocess.CompletedProcess:
@@ -163,7 +163,7 @@ def test_a_suite_goes_on_when_a_run_fails(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(launch.subprocess, "run", process)
     seeds = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in (5, 7)]
     suite = [replace(TINY, name="adapted", start="tiny"), *seeds]
-    failed = run_suite(suite, tmp_path, runs=tmp_path / "r", results=tmp_path, jobs=1, console=QUIET)
+    failed = run_suite(suite, data, runs=tmp_path / "r", results=tmp_path, jobs=1, console=QUIET)
     assert failed == ["tiny-7"]
     assert [command[4] for command in calls] == ["tiny", "tiny", "adapted"]
     assert (tmp_path / "r" / "tiny-7.log").exists()

@@ -1,5 +1,6 @@
 """What README and docs promise: their shell commands run, their Python runs, their links lead somewhere."""
 
+import json
 import os
 import re
 import subprocess
@@ -86,3 +87,20 @@ def test_readme_explains_every_dependency() -> None:
     table = re.findall(r"^\| ([a-z0-9, ]+) \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     explained = {name for row in table for name in row.split(", ")} - {"package"}
     assert set(names) == explained
+
+
+def test_measured_tables_are_what_the_results_say() -> None:
+    row = re.compile(
+        r"^\| `((?:ablation|small)/[^`]+)` \|.*\| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", flags=re.MULTILINE
+    )
+    found = [match for page in PAGES for match in row.findall(page.read_text())]
+    assert len(found) > 20
+    for name, *figures in found:
+        paths = [
+            path for path in (ROOT / "results").rglob("*.json") if path.stem.rpartition("-")[0] == name.split("/")[-1]
+        ]
+        records = [json.loads(path.read_text()) for path in paths if path.parent == (ROOT / "results" / name).parent]
+        scores = [record["test"]["greedy"] for record in records]
+        assert all(record["data"]["kind"] == "simulated" for record in records)
+        shown = [score for score in scores if [f"{v:.1f}" for v in (score["cer"], *score["cer_interval"])] == figures]
+        assert shown, f"{name}: {figures} is in no result"

@@ -1,0 +1,280 @@
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emgscribe import language_model
+from emgscribe.arpa import SPECIAL, NGrams, read_arpa, write_arpa
+from emgscribe.errors import EmgscribeError
+from emgscribe.language_model import (
+    END,
+    SPACE,
+    START,
+    UNKNOWN,
+    Automaton,
+    LanguageModel,
+    default_language_model,
+    discounts,
+    train,
+)
+
+TEXTS = st.text(st.sampled_from("aabc d\n"), max_size=60).filter(lambda text: any(c.isalpha() for c in text))
+WORDS = "the then they them there and any ant a an another that this thing think in into it is was with\n" * 3
+
+
+def entries(ngrams: NGrams) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Every n-gram as an ARPA file names it, with its log10 probability and back-off weight."""
+    found = {}
+    for length, level in enumerate(ngrams.levels, 1):
+        for gram, log_prob, backoff in zip(ngrams.spelled(length), level.log_prob, level.backoff, strict=True):
+            found[tuple(ngrams.tokens[n] for n in gram)] = float(log_prob), float(backoff)
+    return found
+
+
+def looked_up(found: dict[tuple[str, ...], tuple[float, float]], context: tuple[str, ...], token: str) -> float:
+    """What an ARPA file says of a token, by its definition."""
+    if (*context, token) in found:
+        return found[*context, token][0]
+    return found.get(context, (0.0, 0.0))[1] + looked_up(found, context[1:], token)
+
+
+def same(a: NGrams, b: NGrams) -> bool:
+    fields = ("context", "symbol", "log_prob", "backoff")
+    levels = zip(a.levels, b.levels, strict=True)
+    return a.tokens == b.tokens and all(np.array_equal(getattr(x, f), getattr(y, f)) for x, y in levels for f in fields)
+
+
+def test_worked_by_hand() -> None:
+    # Words ab, ab, ac. Bigrams: <s>a 3, ab 2, b</s> 2, ac 1, c</s> 1, so n1..n4 are 2, 2, 1, 0, Y = 2 / (2 + 2 * 2) and
+    # the discounts 1 - 2 Y = 1/3, 2 - 3 Y / 2 = 3/2 and 3 - 0 = 3. What stands before a token: a 1 (<s>), b 1 (a),
+    # c 1 (a), </s> 2 (b, c), in all 5; none is 3, so the unigrams' discounts are 0.5, 1 and 1.5.
+    ngrams = train("ab ab\nac", order=2).ngrams
+    found = {gram: 10 ** value[0] for gram, value in entries(ngrams).items()}
+    backoff = {gram: 10 ** value[1] for gram, value in entries(ngrams).items()}
+    left = (3 * 0.5 + 1) / 5 / 5  # for each of a, b, c, </s> and <unk>
+    unigram = {"a": 0.5 / 5 + left, "b": 0.5 / 5 + left, "c": 0.5 / 5 + left, "</s>": 1 / 5 + left, "<unk>": left}
+    for token, probability in unigram.items():
+        assert found[token,] == pytest.approx(probability, rel=1e-6)
+    assert found["<s>",] == 1  # as lmplz writes it
+    assert backoff["a",] == pytest.approx((3 / 2 + 1 / 3) / 3, rel=1e-6)
+    assert found["a", "b"] == pytest.approx((2 - 3 / 2) / 3 + backoff["a",] * unigram["b"], rel=1e-6)
+    assert found["a", "c"] == pytest.approx((1 - 1 / 3) / 3 + backoff["a",] * unigram["c"], rel=1e-6)
+    assert found["<s>", "a"] == pytest.approx((3 - 3) / 3 + unigram["a"], rel=1e-6)
+    assert found["b", "</s>"] == pytest.approx((2 - 3 / 2) / 2 + 3 / 4 * unigram["</s>"], rel=1e-6)
+    assert (backoff["</s>",], backoff["<unk>",]) == (1, 1)
+    bigrams = {("<s>", "a"), ("a", "b"), ("a", "c"), ("b", "</s>"), ("c", "</s>")}
+    assert set(found) == {(token,) for token in (*SPECIAL, "a", "b", "c")} | bigrams
+
+
+def test_discounts_by_hand() -> None:
+    # n1..n4 = 4, 2, 2, 1: Y = 4 / 8.
+    assert discounts(np.array([1] * 4 + [2] * 2 + [3] * 2 + [4, 9, 0])) == pytest.approx((0.5, 0.5, 2.0))
+    assert discounts(np.array([1, 2, 2, 4])) == (0.5, 1.0, 1.5)  # no threes
+    assert discounts(np.array([1, 2, 3, 3, 3, 3])) == (0.5, 1.0, 1.5)  # 2 - 3 Y n3 / n2 is negative
+
+
+@given(TEXTS, st.integers(1, 6), st.booleans(), st.integers(1, 3))
+def test_probabilities_sum_to_one_in_every_state(text: str, order: int, across: bool, min_count: int) -> None:
+    model = train(text, order=order, across=across, min_count=min_count)
+    probabilities = 10.0 ** model.automaton().log_prob.astype(np.float64)
+    probabilities[:, START] = 0
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=2e-6)
+
+
+@given(TEXTS, st.integers(1, 5), st.booleans(), st.lists(st.integers(0, 6), max_size=12))
+def test_the_tables_say_what_the_file_says(text: str, order: int, across: bool, typed: list[int]) -> None:
+    model = train(text, order=order, across=across, min_count=2)
+    table, found = model.automaton(), entries(model.ngrams)
+    state, context = table.start, ("<s>",)
+    for number in typed:
+        symbol = number % len(table.tokens)
+        if symbol == START:
+            continue
+        token = table.tokens[symbol]
+        shown = looked_up(found, context[-(order - 1) :] if order > 1 else (), token)
+        assert table.log_prob[state, symbol] == pytest.approx(shown, abs=1e-5)
+        state, context = table.following[state, symbol], ("<s>",) if symbol == END else (*context, token)
+        if symbol == END:
+            assert state == table.start
+
+
+@settings(max_examples=15)
+@given(TEXTS, st.integers(1, 4), st.booleans(), st.sampled_from(["m.arpa", "m.arpa.gz"]))
+def test_arpa_round_trip_is_exact(tmp_path: Path, text: str, order: int, across: bool, name: str) -> None:
+    model = train(text, order=order, across=across)
+    model.write(tmp_path / name)
+    again = LanguageModel.read(tmp_path / name)
+    assert same(model.ngrams, again.ngrams)
+    first = (tmp_path / name).read_bytes()
+    again.write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == first
+    assert (first[:2] == b"\x1f\x8b") == name.endswith("gz")
+
+
+GOOD = """\\data\\
+ngram 1=4
+ngram 2=2
+
+\\1-grams:
+-1.5\t<unk>\t0
+0\t<s>\t-0.25
+-0.5\t</s>\t0
+-0.4\ta\t-0.3
+
+\\2-grams:
+-0.2\t<s> a
+-0.1\ta </s>
+
+\\end\\
+"""
+
+
+def test_a_file_of_others_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.arpa").write_text("\n" + GOOD)
+    table = LanguageModel.read(tmp_path / "m.arpa").automaton()
+    a = table.tokens.index("a")
+    after_a = table.following[table.start, a]
+    assert table.log_prob[table.start, a] == np.float32(-0.2)
+    assert table.log_prob[table.start, END] == np.float32(-0.25) + np.float32(-0.5)
+    assert table.log_prob[after_a, a] == pytest.approx(-0.7)
+    assert table.log_prob[after_a, END] == np.float32(-0.1)
+    assert table.log_prob[after_a, UNKNOWN] == pytest.approx(-1.8)
+
+
+def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) -> None:
+    text = GOOD.replace("ngram 1=4", "ngram 1=3").replace("-1.5\t<unk>\t0\n", "")
+    (tmp_path / "m.arpa").write_text(text)
+    assert LanguageModel.read(tmp_path / "m.arpa").automaton().log_prob[0, UNKNOWN] == -100
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("\\data\\", "\\dota\\", 1, "begins with"),
+        ("ngram 2=2", "ngram 3=2", 3, "ngram 2="),
+        ("ngram 1=4", "ngram 1=x", 2, "ngram 1="),
+        ("ngram 1=4", "ngram 1=5", 10, "promises 5 1-grams"),
+        ("ngram 1=4", "ngram 1=3", 9, "expected \\\\2-grams"),
+        ("ngram 2=2", "ngram 2=1", 13, "expected \\\\end"),
+        ("\\2-grams:", "\\3-grams:", 11, "expected \\\\2-grams"),
+        ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "a tab"),
+        ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "no number"),
+        ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "no log-probability"),
+        ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "above 0"),
+        ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),
+        ("-0.2\t<s> a", "-0.2\t<s> b", 12, "not among the 1-grams"),
+        ("-0.2\t<s> a", "-0.2\t<s> a\t-1", 12, "expected a number"),
+        ("-0.1\ta </s>", "-0.1\t<s> a", 13, "came before"),
+        ("\\end\\", "", 16, "ends too early"),
+        ("\\end\\", "-1\ta a", 15, "expected \\\\end"),
+    ],
+)
+def test_malformed_files_are_refused_with_the_line(tmp_path: Path, old: str, new: str, line: int, what: str) -> None:
+    assert GOOD.count(old) == 1
+    path = tmp_path / "m.arpa"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(EmgscribeError, match=what) as caught:
+        LanguageModel.read(path)
+    assert caught.value.where == f"{path}, line {line}"
+
+
+def test_a_context_that_is_missing_is_named_by_its_line(tmp_path: Path) -> None:
+    text = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end\\", "\\3-grams:\n-0.1\ta a a\n\n\\end\\")
+    (tmp_path / "m.arpa").write_text(text)
+    with pytest.raises(EmgscribeError, match="without its last token") as caught:
+        read_arpa(tmp_path / "m.arpa")
+    assert caught.value.where.endswith("line 17")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08broken", gzip.compress(GOOD.encode())[:-9], b"\xff\xfe\x00"])
+def test_files_that_are_no_text_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m.arpa").write_bytes(data)
+    with pytest.raises(EmgscribeError):
+        read_arpa(tmp_path / "m.arpa")
+    with pytest.raises(EmgscribeError, match="cannot be read"):
+        read_arpa(tmp_path / "absent.arpa")
+
+
+def test_word_models_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.arpa").write_text(GOOD.replace("\ta\t", "\thello\t").replace(" a", " hello").replace("a ", "hello "))
+    with pytest.raises(EmgscribeError, match="'hello' is no single character"):
+        LanguageModel.read(tmp_path / "m.arpa")
+
+
+def test_text_is_cut_within_words_or_across_them() -> None:
+    within = train("Don't—STOP\n¡42!", order=2).ngrams
+    assert set(within.tokens) == {*SPECIAL, *"donstp"}
+    across = train("Don't  STOP\n\n⇧Né\t42⌫!⏎x\n", order=2, across=True).ngrams
+    assert set(across.tokens) == {*SPECIAL, SPACE, *"don'tspe42!x"}
+    found = entries(across)
+    assert {("t", SPACE), (SPACE, "s"), ("p", "</s>"), ("<s>", "n"), ("2", "!"), ("!", "</s>"), ("<s>", "x")} <= set(
+        found
+    )
+    assert (SPACE, SPACE) not in found
+
+
+def test_perplexity_is_that_of_the_tables_symbol_by_symbol() -> None:
+    model = train(WORDS, order=4)
+    table, total, count = model.automaton(), 0.0, 0
+    for word in ("then", "q", "antq"):
+        state = table.start
+        for symbol in [*(table.tokens.index(c) if c in table.tokens else UNKNOWN for c in word), END]:
+            total, count = total + float(table.log_prob[state, symbol]), count + 1
+            state = table.following[state, symbol]
+    assert model.perplexity("then, q ANTQ!") == pytest.approx(10 ** (-total / count))
+    assert model.perplexity(WORDS) < train(WORDS, order=1).perplexity(WORDS)
+    with pytest.raises(EmgscribeError, match="no character"):
+        model.perplexity("42")
+
+
+def test_rare_ngrams_can_be_left_out() -> None:
+    full, pruned = train(WORDS, order=5), train(WORDS, order=5, min_count=4)
+    sizes = [[len(level) for level in model.ngrams.levels] for model in (full, pruned)]
+    assert sizes[0][:2] == sizes[1][:2]
+    assert all(few < all_ for few, all_ in zip(sizes[1][2:], sizes[0][2:], strict=True))
+
+
+@pytest.mark.parametrize(("text", "order", "min_count"), [("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 2, 0)])
+def test_what_cannot_be_trained_is_refused(text: str, order: int, min_count: int) -> None:
+    with pytest.raises(EmgscribeError):
+        train(text, order=order, min_count=min_count)
+
+
+def test_tables_that_are_too_large_are_refused() -> None:
+    with pytest.raises(EmgscribeError, match="would take") as caught:
+        train(WORDS, order=6).automaton(max_bytes=1000)
+    assert "min_count" in caught.value.mend
+
+
+def test_the_default_is_built_once_and_leaves_prompts_out(
+    isolated_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language_model, "_PROMPTS", 40)
+    model = default_language_model()
+    (path,) = isolated_cache.glob("language-model-*.arpa.gz")
+    stamp = path.stat().st_mtime_ns
+    assert same(default_language_model().ngrams, model.ngrams)
+    assert path.stat().st_mtime_ns == stamp
+    path.write_bytes(b"damaged")
+    assert same(default_language_model().ngrams, model.ngrams)
+    writer = language_model.PromptWriter(np.random.default_rng(language_model._SEED))
+    prompts = [writer.next_prompt() for _ in range(40)]
+    few = default_language_model(exclude=prompts[:39], across=True)
+    assert same(few.ngrams, train(prompts[39], across=True).ngrams)
+
+
+def test_order_one_has_one_state() -> None:
+    table: Automaton = train("aab", order=1).automaton()
+    assert (table.log_prob.shape, table.start, table.across) == ((1, 5), 0, False)
+    assert not table.following.any()
+    assert math.isclose(10 ** float(table.log_prob[0, 3]), (2 - 1 + (1 + 0.5 + 0.5) / 4) / 4, rel_tol=1e-6)
+
+
+def test_unwritable_places_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmgscribeError, match="cannot be written"):
+        write_arpa(tmp_path / "file" / "m.arpa", train("a").ngrams)
