@@ -147,6 +147,7 @@ def decode_all(
     threads: int | None = None,
 ) -> list[Hypothesis]:
     """Decode each item of `recordings` (F, 99), on `threads` threads (by default one a core)."""
+    require(threads is None or threads >= 1, "threads", threads, "1 or more")
     work = partial(_decode_one, config, language_model)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return list(pool.map(work, recordings))
