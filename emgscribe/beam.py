@@ -45,7 +45,7 @@ class BeamConfig:
 
     beam_size: int = 50
     labels_per_frame: int = 10
-    lm_weight: float = 0.8
+    lm_weight: float = 0.5
     insertion_bonus: float = 1.0
     convention: Literal["natural", "reference"] = "natural"
 

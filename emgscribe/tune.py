@@ -27,8 +27,8 @@ class Grid:
     The first refinement's step is half the smallest step of the row.
     """
 
-    lm_weights: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
-    insertion_bonuses: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0)
+    lm_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    insertion_bonuses: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
     refinements: int = 2
 
     def __post_init__(self) -> None:
