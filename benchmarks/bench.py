@@ -5,7 +5,6 @@ each, so that a machine that slows down for a while slows both; the table shows 
 EMG is random noise: nothing measured here depends on its values.
 """
 
-import json
 import multiprocessing
 import resource
 import sys
@@ -13,14 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import textbook
 import torch
 import tyro
-from figures import Bar, Measurement, alternate, machine, show
+from figures import Bar, Measurement, alternate, machine, show, write
 from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,18 +87,14 @@ def main(out: Path = Path(__file__).parent / "results", quick: bool = False) -> 
     show(console, rows, bars, quick=quick)
     if device.type != "cuda":
         console.print("On the device (store, steps/s, waiting): skipped, this machine has no CUDA GPU.")
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{described['commit'] or 'uncommitted'}.json"
     content = {
-        "machine": described,
         "sizes": to_json(sizes),
         "quick": quick,
         "seconds": round(time.monotonic() - begun, 1),
         "measurements": [asdict(row) | {"ratio": row.ratio()} for row in rows],
         "bars": [asdict(bar) for bar in bars],
     }
-    target.write_text(json.dumps(content, indent=1) + "\n")
-    console.print(f"written: {target}", soft_wrap=True)
+    console.print(f"written: {write(out, described, content)}", soft_wrap=True)
 
 
 def write_random_session(path: Path, seconds: int) -> Path:

@@ -1,5 +1,6 @@
 """Figures of a benchmark: taking them in turns, what they depend on, and how they are shown."""
 
+import json
 import os
 import platform
 import subprocess
@@ -81,6 +82,15 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git.stdout.strip(),
     }
+
+
+def write(out: Path, described: dict[str, Any], content: dict[str, Any], kind: str = "") -> Path:
+    """Write one run's JSON file, named by time, commit and kind; returns its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{described['commit'] or 'uncommitted'}"
+    target = out / f"{name}-{kind}.json" if kind else out / f"{name}.json"
+    target.write_text(json.dumps({"machine": described} | content, indent=1) + "\n")
+    return target
 
 
 def alternate(versions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:

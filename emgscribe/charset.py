@@ -55,3 +55,17 @@ def labels_of_text(text: str) -> list[int]:
 def text_of_labels(labels: Iterable[int]) -> str:
     """The string of symbols of `labels`, each in 0..97: the blank has no symbol."""
     return "".join(SYMBOLS[label] for label in labels)
+
+
+def screen_text(labels: Iterable[int]) -> str:
+    """What the screen shows after the keys `labels` (each in 0..97): backspaces applied, shift dropped.
+
+    A backspace removes the character before it, enter included; on an empty screen it removes nothing.
+    """
+    shown: list[str] = []
+    for symbol in text_of_labels(labels):
+        if symbol == BACKSPACE:
+            del shown[-1:]
+        elif symbol != SHIFT:
+            shown.append(symbol)
+    return "".join(shown)

@@ -1,4 +1,4 @@
-"""Edits between hypothesis and reference -> CER, IER, DER, SER, and how sure they are.
+"""Edits between hypothesis and reference -> CER, IER, DER, SER, WER, and how sure they are.
 
 Conventions of speech recognition: an insertion is an extra character in the hypothesis, a deletion a missing one.
 All rates are per cent of the reference's characters.
@@ -11,10 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
+from emgscribe.charset import ENTER
+
 
 @dataclass(frozen=True)
 class Counts:
-    """Edits that turn the reference into the hypothesis, and the reference's length in characters. Counts add up."""
+    """Edits that turn the reference into the hypothesis, and the reference's length. Counts add up.
+
+    The unit is the character, or the word where `count_words` made them; the two are not for adding.
+    """
 
     insertions: int = 0
     deletions: int = 0
@@ -37,6 +42,11 @@ class Counts:
     @property
     def cer(self) -> float:
         """Character error rate in per cent; NaN for an empty reference."""
+        return self._rate(self.edits)
+
+    @property
+    def wer(self) -> float:
+        """Word error rate in per cent, of counts of words."""
         return self._rate(self.edits)
 
     @property
@@ -98,6 +108,20 @@ def align(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> li
 def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Counts:
     """Counts of the edits between two sequences of labels or two strings."""
     return count_units(reference, hypothesis, np.zeros(len(reference), dtype=np.int64), 1)[0]
+
+
+def count_words(reference: str, hypothesis: str) -> Counts:
+    """Counts of the edits between the words of two texts, as a screen shows them (`charset.screen_text`).
+
+    Words are what stands between spaces and enters; case and punctuation count. Rates of what is on the screen are to
+    be told apart from those of keystrokes: a key too many and a backspace after it are two edits there and none here.
+    """
+    numbers: dict[str, int] = {}
+    first, second = (
+        [numbers.setdefault(word, len(numbers)) for word in text.replace(ENTER, " ").split()]
+        for text in (reference, hypothesis)
+    )
+    return count(first, second)
 
 
 def count_units(

@@ -12,11 +12,12 @@ LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
-    *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "score"),
-    *("objective", "train", "evaluate", "experiments", "splits", "launch", "figures", "results", "report", "cli"),
+    *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
+    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "launch"),
+    *("figures", "results", "report", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("lightning", "matplotlib", "tyro", "torch", "h5py", "rich")
+HEAVY = ("lightning", "matplotlib", "tyro", "torch", "h5py", "rich", "numba")
 
 
 def stage(path: Path) -> str:
@@ -56,7 +57,7 @@ def test_imports_point_backwards(path: Path) -> None:
     assert ours <= allowed, f"{own} imports {ours - allowed}"
 
 
-@pytest.mark.parametrize(("library", "home"), [("lightning", "train"), ("tyro", "cli")])
+@pytest.mark.parametrize(("library", "home"), [("lightning", "train"), ("tyro", "cli"), ("numba", "prefix_search")])
 def test_library_has_one_home(library: str, home: str) -> None:
     users = {stage(path) for path in MODULES if any(name.split(".")[0] == library for name in imported(path))}
     assert users == {home}
@@ -83,7 +84,7 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_help_and_inspect_do_not_load_torch() -> None:
-    assert not loaded_by("import emgscribe.cli") & {"lightning", "matplotlib", "torch"}
+    assert not loaded_by("import emgscribe.cli") & {"lightning", "matplotlib", "torch", "numba"}
 
 
 def test_public_functions_have_docstrings() -> None:

@@ -15,6 +15,7 @@ from emgscribe.charset import (
     clean_text,
     key_of_symbol,
     labels_of_text,
+    screen_text,
     symbol_of_character,
     symbol_of_key,
     text_of_labels,
@@ -87,3 +88,24 @@ def test_a_character_becomes_one_symbol_or_none(character: str) -> None:
     symbol = symbol_of_character(character)
     assert symbol is None or symbol in SYMBOLS
     assert clean_text(character) == (symbol or "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        ("", ""),
+        ("⇧Helo⌫lo⏎", "Hello⏎"),
+        ("⌫⌫a⌫⌫b", "b"),
+        ("a⇧⌫b", "b"),  # a shift is nothing that a backspace could remove
+        ("ab⏎⌫c", "abc"),
+        ("one two⌫⌫⌫⌫⌫⌫⌫⌫⌫A", "A"),
+        ("⇧⇧", ""),
+    ],
+)
+def test_what_the_screen_shows(keys: str, shown: str) -> None:
+    assert screen_text(labels_of_text(keys)) == shown
+
+
+@given(st.text(st.sampled_from("ab ⏎"), max_size=20), st.text(st.sampled_from("ab ⏎"), max_size=20))
+def test_as_many_backspaces_undo_what_was_typed(first: str, more: str) -> None:
+    assert screen_text(labels_of_text(first + more + BACKSPACE * len(more))) == first

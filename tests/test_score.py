@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.score import Counts, align, cer_difference, cer_interval, count, count_units, side_by_side, total
+from emgscribe.charset import labels_of_text, screen_text
+from emgscribe.score import (
+    Counts,
+    align,
+    cer_difference,
+    cer_interval,
+    count,
+    count_units,
+    count_words,
+    side_by_side,
+    total,
+)
 
 TEXTS = st.text("abcd", max_size=12)
 COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
@@ -206,3 +217,34 @@ def test_two_readings_as_good_as_each_other_show_no_difference() -> None:
     _, low, high = cer_difference(some_units(40, 1), some_units(40, 2))
     assert low < 0 < high
     assert all(math.isnan(value) for value in cer_difference([Counts()], [Counts()]))
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "edits"),
+    [
+        ("the cat sat", "the cat sat", (0, 0, 0, 3)),
+        ("the cat sat", " the  cat⏎sat ", (0, 0, 0, 3)),
+        ("the cat sat", "the hat", (0, 1, 1, 3)),
+        ("the cat⏎sat", "the cat, sat", (0, 0, 1, 3)),
+        ("The cat", "the c at", (1, 0, 2, 2)),
+        ("", "word", (1, 0, 0, 0)),
+        ("one two", "", (0, 2, 0, 2)),
+    ],
+)
+def test_words_are_counted(reference: str, hypothesis: str, edits: tuple[int, int, int, int]) -> None:
+    counts = count_words(reference, hypothesis)
+    assert counts == Counts(*edits)
+    assert math.isnan(counts.wer) if not edits[3] else counts.wer == 100 * sum(edits[:3]) / edits[3]
+
+
+@given(st.lists(st.sampled_from(["ab", "b", "cde", "a"]), max_size=9), st.lists(st.sampled_from(["ab", "b", "c"])))
+def test_word_edits_are_the_textbook_distance(reference: list[str], hypothesis: list[str]) -> None:
+    counts = count_words(" ".join(reference), " ".join(hypothesis))
+    assert (counts.edits, counts.length) == (distance(reference, hypothesis), len(reference))
+
+
+def test_keys_and_screen_are_scored_apart() -> None:
+    typed, read = "⇧Helo⌫lo you", "⇧Hello you"
+    assert count(typed, read).edits == 2
+    shown = [screen_text(labels_of_text(keys)) for keys in (typed, read)]
+    assert count_words(*shown) == Counts(length=2)

@@ -1,0 +1,414 @@
+"""Beam search: exact where nothing is pruned, like the plain one where it is, and safe with whatever it is fed."""
+
+import math
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from itertools import groupby, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emgscribe import beam as module
+from emgscribe.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
+from emgscribe.charset import BACKSPACE, BLANK, ENTER, NUM_CLASSES, SHIFT, SYMBOLS, labels_of_text, screen_text
+from emgscribe.decode import Decoder, Emissions, GreedyDecoder, Hypothesis, decode
+from emgscribe.errors import EmgscribeError
+from emgscribe.language_model import END, SPACE, UNKNOWN, Automaton, train
+
+WORDS = "abba baba ab cab bac abacab aba cabba\nbab abc 42 ab\n" * 3
+PLAIN = Path(__file__).parents[1] / "benchmarks"
+
+
+@cache
+def models(name: str) -> Automaton | None:
+    """A language model by a name for the test's output."""
+    if name == "none":
+        return None
+    return train(WORDS, order=1 if name == "unigrams" else 4, across=name == "across").automaton()
+
+
+MODELS = st.sampled_from(["none", "within", "across", "unigrams"]).map(models)
+CONVENTIONS = st.sampled_from(["natural", "reference"])
+WEIGHTS = st.sampled_from([0.0, 0.5, 2.0])
+BONUSES = st.sampled_from([-1.0, 0.0, 1.5])
+
+
+def peaky(classes: str, frames: int, seed: int, sharpness: float = 2.0) -> Emissions:
+    """Random log-probabilities (F, 99) that only some symbols and the blank have."""
+    random = np.random.default_rng(seed)
+    scores = np.full((frames, NUM_CLASSES), -np.inf)
+    columns = [*labels_of_text(classes), BLANK]
+    scores[:, columns] = sharpness * random.normal(size=(frames, len(columns)))
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def typing(frames: int, seed: int, classes: str = "abc " + BACKSPACE + SHIFT, rate: float = 0.2) -> Emissions:
+    """Emissions as networks make them: mostly blank, keys for a frame or two, now and then in doubt."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(frames, NUM_CLASSES))
+    scores[:, BLANK] += 6
+    labels = labels_of_text(classes)
+    for frame in np.flatnonzero(random.random(frames) < rate):
+        scores[frame : frame + random.integers(1, 3), random.choice(labels)] += random.uniform(4, 10)
+        scores[frame, random.choice(labels)] += random.uniform(3, 8)
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def screen_score(labels: tuple[int, ...], config: BeamConfig, model: Automaton | None) -> float:
+    """What model and bonus give for the text on the screen, spelled out from its beginning."""
+    natural = config.convention == "natural"
+    shown: list[str] = []
+    for label in labels:
+        if SYMBOLS[label] == BACKSPACE:
+            shown = shown[:-1]
+        elif not (natural and SYMBOLS[label] == SHIFT):
+            shown.append(SYMBOLS[label])
+    if model is None:
+        return len(shown) * config.insertion_bonus if natural else 0.0
+    total, state, unfinished = 0.0, model.start, False
+
+    def step(column: int) -> None:
+        nonlocal total, state
+        total, state = total + float(model.log_prob[state, column]), int(model.following[state, column])
+
+    for symbol in shown:
+        name = SPACE if symbol == " " else symbol.lower() if natural else symbol
+        if model.across:
+            step(END if symbol == ENTER else model.tokens.index(name) if name in model.tokens else UNKNOWN)
+            unfinished = symbol != ENTER
+        elif name in model.tokens:
+            step(model.tokens.index(name))
+            unfinished = True
+        else:
+            step(END if unfinished else UNKNOWN)
+            state, unfinished = model.start, False
+    if natural and unfinished:
+        step(END)
+    scale = config.lm_weight * (math.log(10) if natural else 1)
+    return scale * total + config.insertion_bonus * len(shown)
+
+
+def by_brute_force(emissions: Emissions, config: BeamConfig, model: Automaton | None) -> dict[tuple[int, ...], float]:
+    """The score of every hypothesis, from all paths through the possible classes."""
+    possible = np.flatnonzero(np.isfinite(emissions).any(axis=0)).tolist()
+    masses: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for path in product(possible, repeat=len(emissions)):
+        value = sum(float(emissions[frame, label]) for frame, label in enumerate(path))
+        if value > -math.inf:
+            masses[tuple(label for label, _ in groupby(path) if label != BLANK)].append(value)
+    return {
+        labels: float(np.logaddexp.reduce(values)) + screen_score(labels, config, model)
+        for labels, values in masses.items()
+    }
+
+
+@given(
+    st.sampled_from(["a" + BACKSPACE, "ab" + BACKSPACE, "aA" + SHIFT, "a ⌫⇧", "ab1", "a⏎⌫"]),
+    st.tuples(st.integers(0, 4), st.integers(0, 999)),
+    MODELS,
+    st.tuples(CONVENTIONS, WEIGHTS, BONUSES),
+)
+def test_exact_where_nothing_is_pruned(
+    classes: str, drawn: tuple[int, int], model: Automaton | None, chosen: tuple[str, float, float]
+) -> None:
+    emissions = peaky(classes, *drawn)
+    config = BeamConfig(1000, 99, chosen[1], chosen[2], chosen[0])
+    expected = by_brute_force(emissions, config, model)
+    decoder = BeamDecoder(config, model)
+    best = decode(decoder, emissions)
+    found = {scored.hypothesis.labels: scored.score for scored in decoder.n_best(10_000)}
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert expected[best.labels] == pytest.approx(max(expected.values()), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["none", "within", "across"])
+@pytest.mark.parametrize("convention", ["natural", "reference"])
+def test_exact_with_many_backspaces_over_words(name: str, convention: str) -> None:
+    emissions = peaky("a ⌫", 7, 3, sharpness=1.0)
+    config = BeamConfig(5000, 99, 1.3, 0.7, convention)
+    decoder = BeamDecoder(config, models(name))
+    decode(decoder, emissions)
+    found = {scored.hypothesis.labels: scored.score for scored in decoder.n_best(10_000)}
+    assert found == pytest.approx(by_brute_force(emissions, config, models(name)), abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 999),
+    MODELS,
+    st.tuples(CONVENTIONS, WEIGHTS, BONUSES),
+    st.tuples(st.sampled_from([1, 2, 7, 50]), st.sampled_from([1, 3, 10, 200])),
+)
+def test_pruned_as_the_plain_search_prunes(
+    seed: int, model: Automaton | None, chosen: tuple[str, float, float], sizes: tuple[int, int]
+) -> None:
+    sys.path.insert(0, str(PLAIN))
+    try:
+        plain_beam_search = import_module("plain_beam").plain_beam_search
+    finally:
+        sys.path.pop(0)
+    emissions = typing(40, seed, "aB1 \u23ce" + BACKSPACE + SHIFT, rate=0.4)
+    config = BeamConfig(*sizes, chosen[1], chosen[2], chosen[0])
+    expected = plain_beam_search(emissions.tolist(), config, model)
+    decoder = BeamDecoder(config, model)
+    best = decode(decoder, emissions)
+    assert best.labels == expected[0][0]
+    found = {scored.hypothesis.labels: scored.score for scored in decoder.n_best(50)}
+    assert found == pytest.approx(dict(expected), abs=1e-6)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 999), MODELS, CONVENTIONS, st.lists(st.integers(0, 120), max_size=8))
+def test_any_chunking_gives_the_same(seed: int, model: Automaton | None, convention: str, sizes: list[int]) -> None:
+    emissions = typing(400, seed)
+    config = BeamConfig(beam_size=8, convention=convention)
+    whole = decode(BeamDecoder(config, model), emissions)
+    decoder: Decoder = BeamDecoder(config, model)
+    start = 0
+    for size in [*sizes, 400]:  # sizes of 0 are empty chunks
+        decoder.feed(emissions[start : start + size])
+        start += size
+    assert decoder.flush() == whole
+    assert decoder.flush() == whole
+
+
+def test_reset_forgets() -> None:
+    decoder = BeamDecoder(language_model=models("within"))
+    assert decoder.flush() == Hypothesis()
+    first = decode(decoder, typing(100, 1))
+    assert first.labels
+    decoder.reset()
+    assert decoder.flush() == Hypothesis()
+    assert decode(decoder, typing(100, 1)) == first
+
+
+def test_without_a_model_a_beam_finds_what_greedy_misses() -> None:
+    # Greedy: blank, blank (0.36). But "a" has 0.4 * 0.6 * 2 + 0.4 * 0.4 = 0.64.
+    emissions = np.full((2, NUM_CLASSES), -np.inf, np.float32)
+    emissions[:, [0, BLANK]] = np.log([0.4, 0.6])
+    decoder = BeamDecoder(BeamConfig(insertion_bonus=0))
+    assert decode(GreedyDecoder(), emissions).text == ""
+    assert decode(decoder, emissions).text == "a"
+    assert [round(math.exp(scored.score), 4) for scored in decoder.n_best(5)] == [0.64, 0.36]
+
+
+def test_with_one_class_a_frame_it_is_greedy() -> None:
+    emissions = typing(500, 5)
+    hypothesis = decode(BeamDecoder(BeamConfig(1, 1, 0, 0)), emissions)
+    assert hypothesis == decode(GreedyDecoder(), emissions)
+
+
+def test_a_model_decides_where_the_emissions_do_not() -> None:
+    emissions = np.full((3, NUM_CLASSES), -np.inf, np.float32)
+    emissions[[0, 1], labels_of_text("ca")] = 0
+    emissions[2, labels_of_text("bx")] = np.log([0.45, 0.55])
+    assert decode(BeamDecoder(), emissions).text == "cax"
+    assert decode(BeamDecoder(language_model=models("within")), emissions).text == "cab"
+    assert decode(BeamDecoder(PUBLISHED, models("within")), emissions).text == "cab"
+
+
+@pytest.mark.parametrize("config", [BeamConfig(4, 2, 1.0, 0.5), replace(PUBLISHED, beam_size=4)])
+@pytest.mark.parametrize("depth", [1, 12, 1500])
+def test_backspace_returns_to_any_depth(config: BeamConfig, depth: int) -> None:
+    # "ab", then `depth` characters over many words and as many backspaces: the score is that of "ab" itself.
+    model = models("within")
+    more = ("cab bac ab 1 " * depth)[:depth]
+    decoder = BeamDecoder(config, model)
+
+    def score(text: str) -> float:
+        emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
+        emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
+        emissions[1::2, BLANK] = 0
+        assert decode(decoder, emissions).text == text
+        return decoder.n_best(1)[0].score
+
+    plain = score("ab")
+    assert score("ab" + more + BACKSPACE * depth) == plain
+    assert score("ab" + more + BACKSPACE * depth + "ba") == score("abba")
+    assert score("ab" + more + BACKSPACE * (depth + 2)) == 0
+    assert score("ab" + more + BACKSPACE * (depth + 40) + "ab") == plain
+
+
+def test_memory_is_bounded_and_settling_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, model = BeamConfig(beam_size=10), models("within")
+    emissions = [typing(500, seed) for seed in range(60)]
+    monkeypatch.setattr(module, "_CAPACITY", 1 << 17)
+    roomy = BeamDecoder(config, model)
+    whole = decode(roomy, np.concatenate(emissions))
+    assert roomy.nodes == 1 << 17
+    assert int(roomy._search.place[0]["root"]) == 0  # nothing was settled
+    monkeypatch.setattr(module, "_CAPACITY", 64)
+    monkeypatch.setattr(module, "_REMEMBERED", 1000)
+    decoder = BeamDecoder(config, model)
+    sizes = []
+    for chunk in emissions:
+        decoder.feed(chunk)
+        sizes.append(decoder.nodes)
+    assert len(decoder._labels) > 4000
+    assert decoder.flush() == whole
+    assert sizes[-1] == sizes[29] <= 4096
+
+
+def test_beyond_what_is_remembered_backspace_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CAPACITY", 64)
+    monkeypatch.setattr(module, "_REMEMBERED", 100)
+    text = "ab " * 400 + BACKSPACE * 2000 + "cab " * 100
+    emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
+    emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
+    emissions[1::2, BLANK] = 0
+    decoder = BeamDecoder(BeamConfig(3), models("within"))
+    assert decode(decoder, emissions).text == text
+    assert decoder.nodes <= 512
+
+
+def test_onsets_are_where_the_keys_began() -> None:
+    emissions = np.full((9, NUM_CLASSES), np.log(1e-4), np.float32)
+    path = [BLANK, 7, 7, BLANK, 7, 8, 8, BLANK, 33]
+    emissions[range(9), path] = np.log(0.99)
+    emissions[0, 7] = np.log(0.01)  # came in a frame early on few paths
+    hypothesis = decode(BeamDecoder(), emissions)
+    assert (hypothesis.text, hypothesis.frames) == ("hhiH", (1, 4, 5, 8))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 999), st.sampled_from([1, 5, 30]))
+def test_onsets_rise_and_are_near_those_of_greedy(seed: int, beam_size: int) -> None:
+    emissions = typing(300, seed)
+    decoder = BeamDecoder(BeamConfig(beam_size, lm_weight=0, insertion_bonus=0))
+    decode(decoder, emissions)
+    for scored in decoder.n_best(5):
+        frames = np.array(scored.hypothesis.frames)
+        assert len(frames) == len(scored.hypothesis.labels)
+        assert (np.diff(frames) > 0).all()
+        assert frames[0] >= 0
+        assert frames[-1] < 300
+    greedy, best = decode(GreedyDecoder(), emissions), decoder.flush()
+    if greedy.labels == best.labels:
+        assert np.abs(np.subtract(greedy.frames, best.frames)).max() <= 1
+
+
+def test_n_best_is_sorted_distinct_and_no_longer_than_the_beam() -> None:
+    decoder = BeamDecoder(BeamConfig(beam_size=20), models("within"))
+    decode(decoder, typing(200, 2))
+    scored = decoder.n_best(100)
+    assert len(scored) == 20
+    assert len({one.hypothesis.labels for one in scored}) == 20
+    assert [one.score for one in scored] == sorted((one.score for one in scored), reverse=True)
+    assert decoder.n_best(3) == scored[:3]
+    assert decoder.flush() == scored[0].hypothesis
+    with pytest.raises(EmgscribeError, match="count"):
+        decoder.n_best(0)
+
+
+def test_a_word_is_ended_at_the_flush_by_convention() -> None:
+    model = train("abc abc abc abc abd", order=4).automaton()
+    emissions = np.full((2, NUM_CLASSES), -np.inf, np.float32)
+    emissions[[0, 1], labels_of_text("ab")] = 0
+    ended, open_ = (
+        BeamDecoder(BeamConfig(lm_weight=w, insertion_bonus=0, convention=c), model)
+        for c, w in (("natural", 1 / math.log(10)), ("reference", 1.0))
+    )
+    for decoder in (ended, open_):
+        decode(decoder, emissions)
+    state = model.following[model.following[model.start, model.tokens.index("a")], model.tokens.index("b")]
+    difference = ended.n_best(1)[0].score - open_.n_best(1)[0].score
+    assert difference == pytest.approx(float(model.log_prob[state, END]))
+
+
+@pytest.mark.parametrize("shape", [(5, 98), (5, 100), (99,), (1, 5, 99), (0, 98)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(EmgscribeError, match="expected \\(frames, 99\\)"):
+        BeamDecoder().feed(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "no class is possible")])
+def test_what_cannot_be_ranked_is_refused_and_nothing_read(value: float, what: str) -> None:
+    decoder = BeamDecoder()
+    before = decoder.feed(typing(50, 0))
+    bad = typing(5, 1)
+    bad[3] = value
+    with pytest.raises(EmgscribeError, match=f"{what}.*frame"):
+        decoder.feed(bad)
+    assert decoder.feed(typing(0, 2)) == before
+    assert decoder.flush() == decode(BeamDecoder(), typing(50, 0))
+
+
+def test_no_frames_one_frame_and_impossible_classes() -> None:
+    assert decode(BeamDecoder(), np.empty((0, NUM_CLASSES), np.float32)) == Hypothesis()
+    emissions = np.full((4, NUM_CLASSES), -np.inf, np.float32)
+    emissions[range(4), [1, 1, BLANK, 2]] = 0
+    for name in ("none", "within", "across"):
+        decoder = BeamDecoder(language_model=models(name))
+        assert decode(decoder, emissions) == Hypothesis((1, 2), (0, 3))
+        assert len(decoder.n_best(9)) == 1
+        assert decode(decoder, emissions[3:]) == Hypothesis((2,), (0,))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, -3e38, 3e38])
+def test_wild_numbers_do_no_harm(scale: float) -> None:
+    emissions = (np.random.default_rng(0).normal(size=(100, NUM_CLASSES)).clip(-1, 1) * scale).astype(np.float32)
+    decoder = BeamDecoder(BeamConfig(100, 99), models("within"))
+    assert len(decode(decoder, emissions).labels) <= 100
+    wide = np.full((3, NUM_CLASSES), -1e300)  # as float32: minus infinity
+    wide[:, 4] = -1.0
+    assert decode(decoder, wide).text == "e"
+
+
+def test_other_memory_is_read_the_same() -> None:
+    emissions = typing(200, 4)
+    expected = decode(BeamDecoder(), emissions)
+    frozen = emissions.copy()
+    frozen.setflags(write=False)
+    spread = np.repeat(np.repeat(emissions, 2, axis=0), 2, axis=1)[::2, ::2]
+    for other in (frozen, spread, np.asfortranarray(emissions), emissions.astype(np.float64)):
+        assert decode(BeamDecoder(), other) == expected
+
+
+def test_impossible_tokens_of_a_model_are_bounded(tmp_path: Path) -> None:
+    model = models("within")
+    log_prob = model.log_prob.copy()
+    log_prob[:, UNKNOWN] = -np.inf
+    hopeless = replace(model, log_prob=log_prob)
+    for weight in (0.0, 0.5):
+        config = BeamConfig(lm_weight=weight)
+        assert decode(BeamDecoder(config, hopeless), typing(100, 1)).labels
+        decoder = BeamDecoder(config, hopeless)
+        decode(decoder, typing(100, 1, "1 2"))
+        assert math.isfinite(decoder.n_best(1)[0].score)
+
+
+def test_a_batch_is_decoded_on_threads_as_one_by_one() -> None:
+    recordings = [typing(frames, frames) for frames in (0, 1, 400, 250, 90)]
+    config, model = BeamConfig(beam_size=12), models("across")
+    expected = [decode(BeamDecoder(config, model), item) for item in recordings]
+    assert decode_all(recordings, config, model, threads=3) == expected
+    assert decode_all(recordings, config, model) == expected
+    assert decode_all([], config, model) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beam_size", 0),
+        ("beam_size", 10_001),
+        ("labels_per_frame", 0),
+        ("lm_weight", -0.1),
+        ("lm_weight", math.nan),
+        ("insertion_bonus", math.inf),
+        ("convention", "published"),
+    ],
+)
+def test_settings_are_checked(field: str, value: float | str) -> None:
+    with pytest.raises(EmgscribeError, match=field):
+        replace(BeamConfig(), **{field: value})
+
+
+def test_what_the_screen_shows_is_what_is_scored() -> None:
+    text = "\u21e7Hi\u232bello\u232b\u232b\u232b\u232b\u232b\u232bA b"
+    assert screen_text(labels_of_text(text)) == "A b"
