@@ -93,17 +93,19 @@ def write(out: Path, described: dict[str, Any], content: dict[str, Any], kind: s
     return target
 
 
-def alternate(versions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+def alternate(
+    versions: dict[str, Callable[[], object]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each version, in turns: one turn that is not counted, then `repetitions`."""
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for repetition in range(repetitions + 1):
         for name, work in versions.items():
-            begun = time.perf_counter()
+            begun = clock()
             work()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if repetition > 0:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(clock() - begun)
     return seconds
 
 
