@@ -46,7 +46,7 @@ def test_text_has_capitals_digits_and_punctuation(kind) -> None:
     [("difficulty", -0.1), ("noise", float("nan")), ("keys_per_second", 100.0), ("units_per_muscle", 1)],
 )
 def test_config_names_the_field_and_its_range(field: str, value: float) -> None:
-    with pytest.raises(EmgscribeError, match=f"{field} is .* allowed is .* to "):
+    with pytest.raises(EmgscribeError, match=rf"simulation.{field} is .*, allowed: .* to "):
         SimulationConfig(**{field: value})
 
 
