@@ -197,7 +197,7 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
 def _reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
-    from emgscribe.launch import run_name, run_suite
+    from emgscribe.launch import result_path, run_suite
     from emgscribe.report import print_tables, tables
     from emgscribe.results import read_result
 
@@ -223,7 +223,7 @@ def _reproduce(arguments: list[str]) -> int:
             if not (data / "metadata.csv").exists():
                 _make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=_DEFAULT_SIMULATION)
         failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=_log)
-        paths = [results / f"{run_name(experiment)}.json" for experiment in suite]
+        paths = [result_path(experiment, results) for experiment in suite]
         print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), _out)
         return 1 if failed else 0
 

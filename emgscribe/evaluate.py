@@ -109,16 +109,18 @@ def evaluate(
     assert not model.training, "a model in training mode would be scored by its batches' statistics"
     model.ancestry.refuse(sessions)
     scores = []
+    passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
         decoder.reset()
-        for emissions in session_emissions(model, session, block_seconds):
+        way = reading(model, len(session), block_seconds)
+        passes[way.name] = None
+        for emissions in _emissions(model, session, way, block_seconds):
             decoder.feed(emissions)
             done += len(emissions) * model.samples_per_frame
             if progress:
                 progress(min(1.0, done / samples))
         scores.append(_score(session, decoder.flush()))
-    passes = dict.fromkeys(reading(model, len(session), block_seconds).name for session in sessions)
     simulated = any(session.simulated for session in sessions)
     return Result("whole session", ", ".join(passes), "stretches of 10 s", simulated, tuple(scores))
 
@@ -183,7 +185,10 @@ def session_emissions(
     What lies before and after the session is taken as zero. With a finite receptive field any block length gives the
     same emissions.
     """
-    way = reading(model, len(session), block_seconds)
+    return _emissions(model, session, reading(model, len(session), block_seconds), block_seconds)
+
+
+def _emissions(model: Model, session: StoredSession, way: Reading, block_seconds: float) -> Iterator[Emissions]:
     before, after = (way.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
     windows = Windows(Store([session]), before + way.kept + after, way.kept, *model.context)
     # No window begins before the session does: its silence would be more than the context that training knows.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,11 @@ def run_name(experiment: Experiment) -> str:
     return f"{experiment.name}-{experiment.train.seed}"
 
 
+def result_path(experiment: Experiment, results: Path) -> Path:
+    """Where an experiment's result lies in the folder `results`."""
+    return results / f"{run_name(experiment)}.json"
+
+
 def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
     """The experiments of a suite that have no result yet, those that start from another one's model last.
 
@@ -41,7 +47,7 @@ def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
     """
     left = []
     for experiment in suite:
-        path = results / f"{run_name(experiment)}.json"
+        path = result_path(experiment, results)
         if not path.exists():
             left.append(experiment)
         elif not reads_as(experiment, read_json(path).get("experiment")):
@@ -95,8 +101,7 @@ def run_experiment(
     split = split_latest(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
-    name = run_name(experiment)
-    folder, start = runs / name, _start(experiment, runs)
+    folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
     unseen = _users_are_unseen(experiment.data)
     ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
@@ -109,7 +114,7 @@ def run_experiment(
         console=console,
     )
     result = evaluate(trained.model, parts["test"], GreedyDecoder())
-    write_json(results / f"{name}.json", _record(experiment, parts, trained, result))
+    write_json(result_path(experiment, results), _record(experiment, parts, trained, result))
     return folder / "best", result
 
 
@@ -131,7 +136,7 @@ def _start(experiment: Experiment, runs: Path) -> Path | None:
     """The folder of the model whose weights training begins with, None for random ones."""
     if not experiment.start:
         return None
-    folder = runs / f"{experiment.start}-{experiment.train.seed}" / "best"
+    folder = runs / run_name(replace(experiment, name=experiment.start)) / "best"
     if not folder.exists():
         raise EmgscribeError(
             f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed",

@@ -4,9 +4,7 @@ CTC prefix beam search (Graves 2012, "Sequence transduction with recurrent neura
 2014, "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs", algorithm 1). A
 hypothesis is a node of a tree of keystrokes. Beside its parent, a node points to the node of the last character that
 is on the screen, and that one to the character before it: whatever depends on the screen is kept there, so that a
-backspace is one step back, however many came before it.
-
-All log-probabilities are natural and float64. `emgscribe.beam` is the way in.
+backspace is one step back, however many came before it. All log-probabilities are natural and float64.
 """
 
 from collections.abc import Callable

@@ -62,11 +62,11 @@ class Tuning:
     @property
     def best(self) -> Trial:
         """The trial with the fewest edits; of equals the one with the smaller weights."""
-        return min(self.trials, key=_merit)
+        return _best(self.trials)
 
 
-def _merit(trial: Trial) -> tuple[int, float, float]:
-    return trial.counts.edits, trial.lm_weight, abs(trial.insertion_bonus)
+def _best(trials: Iterable[Trial]) -> Trial:
+    return min(trials, key=lambda trial: (trial.counts.edits, trial.lm_weight, abs(trial.insertion_bonus)))
 
 
 def tune(
@@ -109,9 +109,8 @@ def tune(
         try_all(product(grid.lm_weights, grid.insertion_bonuses))
         steps = grid.step(grid.lm_weights), grid.step(grid.insertion_bonuses)
         for halving in range(1, grid.refinements + 1):
-            best = min(trials.values(), key=_merit)
-            try_all(_around(best, steps[0] / 2**halving, steps[1] / 2**halving))
-    best = min(trials.values(), key=_merit)
+            try_all(_around(_best(trials.values()), steps[0] / 2**halving, steps[1] / 2**halving))
+    best = _best(trials.values())
     tuned = replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus)
     return Tuning(tuned, tuple(trials.values()))
 

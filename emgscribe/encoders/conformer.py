@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import require
 from emgscribe.encoders.contract import EncoderConfig
-from emgscribe.encoders.layers import without
+from emgscribe.encoders.layers import feed_forward, without
 from emgscribe.encoders.mlp import MlpConfig
 from emgscribe.encoders.transformer import Attention, TransformerConfig
 
@@ -91,11 +91,4 @@ class ConvModule(nn.Module):
 
 
 def _half(width: int, config: ConformerConfig) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, config.feed_forward),
-        nn.SiLU(),
-        nn.Dropout(config.dropout),
-        nn.Linear(config.feed_forward, width),
-        nn.Dropout(config.dropout),
-    )
+    return feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)

@@ -74,3 +74,19 @@ class Upon(Encoder):
     def upon(self, frames: Tensor, padding: Tensor) -> Tensor:
         """Frames (N, left + F + right, on.width), padding frames at each item's end (N,) -> (N, as many, width)."""
         raise NotImplementedError
+
+
+class UponBlocks(Upon):
+    """Frames of `on` through a `projection` to the width, `blocks` that are told of the padding, and a last `norm`."""
+
+    projection: nn.Module
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    def upon(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, on.width), of which `padding` (N,) at the end are none -> (N, F, width)."""
+        hidden = self.projection(frames)  # (N, F, width)
+        for block in self.blocks:
+            hidden = block(hidden, padding)
+        normed: Tensor = self.norm(hidden)
+        return normed

@@ -130,3 +130,15 @@ def without(frames: Tensor, padding: Tensor) -> Tensor:
     ends = (frames.shape[1] - padding).to(frames.device, non_blocking=True)
     place = torch.arange(frames.shape[1], device=frames.device)
     return frames.masked_fill((place >= ends[:, None])[..., None], 0)  # where, not times zero: padding may be NaN
+
+
+def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) -> nn.Sequential:
+    """Norm, linear layer to `inner` features, activation, linear layer back, dropout after both: (N, F, width)."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, inner),
+        activation,
+        nn.Dropout(dropout),
+        nn.Linear(inner, width),
+        nn.Dropout(dropout),
+    )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from emgscribe.config import require
-from emgscribe.encoders.contract import Encoder, EncoderConfig, Upon
-from emgscribe.encoders.layers import without
+from emgscribe.encoders.contract import Encoder, EncoderConfig, UponBlocks
+from emgscribe.encoders.layers import feed_forward, without
 from emgscribe.encoders.residual_cnn import ResidualCnnConfig
 
 _SPANS = 2.0, 128.0  # frames after which a new network's states have forgotten, shortest and longest
@@ -46,7 +46,7 @@ class LinearRecurrenceConfig(EncoderConfig):
         return LinearRecurrenceEncoder(self, self.on.build(bands, channels, bins))
 
 
-class LinearRecurrenceEncoder(Upon):
+class LinearRecurrenceEncoder(UponBlocks):
     """The frames of `on` brought to `width`, layers of recurrence and feed-forward, a norm."""
 
     def __init__(self, config: LinearRecurrenceConfig, on: Encoder) -> None:
@@ -56,14 +56,6 @@ class LinearRecurrenceEncoder(Upon):
         self.projection = nn.Linear(on.width, config.width)
         self.blocks = nn.ModuleList(LinearRecurrenceBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-
-    def upon(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, on.width), of which `padding` (N,) at the end are none -> (N, F, width)."""
-        hidden = self.projection(frames)  # (N, F, width)
-        for block in self.blocks:
-            hidden = block(hidden, padding)
-        normed: Tensor = self.norm(hidden)
-        return normed
 
 
 class LinearRecurrenceBlock(nn.Module):
@@ -77,14 +69,7 @@ class LinearRecurrenceBlock(nn.Module):
         self.gate = nn.Linear(config.width, units)
         self.candidate = nn.Linear(config.width, units)
         self.output = nn.Sequential(nn.Linear(units, config.width), nn.Dropout(config.dropout))
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(config.width),
-            nn.Linear(config.width, 2 * config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.width, config.width),
-            nn.Dropout(config.dropout),
-        )
+        self.feed_forward = feed_forward(config.width, 2 * config.width, nn.GELU(), config.dropout)
         # Each way, states that forget at once to slowly (Tallec and Ollivier 2018, arXiv 1804.11188).
         shortest, longest = (torch.tensor(span).log() for span in _SPANS)
         spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest

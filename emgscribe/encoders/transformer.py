@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import require
-from emgscribe.encoders.contract import Encoder, EncoderConfig, Upon
+from emgscribe.encoders.contract import Encoder, EncoderConfig, UponBlocks
+from emgscribe.encoders.layers import feed_forward
 from emgscribe.encoders.tds import TdsConfig
 
 
@@ -58,7 +59,7 @@ class TransformerConfig(EncoderConfig):
         return TransformerBlock(self, width)
 
 
-class TransformerEncoder(Upon):
+class TransformerEncoder(UponBlocks):
     """The frames of `on`, brought to another width if asked for, and the layers; a norm before what sums them up."""
 
     def __init__(self, config: TransformerConfig, on: Encoder) -> None:
@@ -76,14 +77,6 @@ class TransformerEncoder(Upon):
         self.blocks = nn.ModuleList(config.block(self.width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(self.width)
 
-    def upon(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, on.width), of which `padding` (N,) at the end are none -> (N, F, width)."""
-        hidden = self.projection(frames)  # (N, F, width)
-        for block in self.blocks:
-            hidden = block(hidden, padding)
-        normed: Tensor = self.norm(hidden)
-        return normed
-
 
 class TransformerBlock(nn.Module):
     """Attention and feed-forward, each with its norm before and a residual (Xiong et al. 2020, arXiv 2002.04745)."""
@@ -92,14 +85,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, config.heads, past=config.past, future=config.future, dropout=config.dropout)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, config.feed_forward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.feed_forward, width),
-            nn.Dropout(config.dropout),
-        )
+        self.feed_forward = feed_forward(width, config.feed_forward, nn.ReLU(), config.dropout)
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
