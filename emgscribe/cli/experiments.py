@@ -1,0 +1,146 @@
+"""Verbs about experiments: run one, run those behind a table, report."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
+from emgscribe.cli.terminal import known, log, parsed, screen
+
+if TYPE_CHECKING:
+    from emgscribe.evaluate import Result
+    from emgscribe.experiments import Experiment
+
+
+def train(arguments: list[str]) -> int:
+    """Train a named experiment on a folder of sessions, and test it."""
+    from emgscribe.experiments import EXPERIMENTS, Experiment
+
+    if not arguments or arguments[0].startswith("-"):
+        screen.print(
+            "usage: emgscribe train EXPERIMENT --data DIR [OPTIONS]   (EXPERIMENT --help lists all settings)\n"
+        )
+        screen.print("experiments: " + ", ".join(EXPERIMENTS))
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
+
+    def train(
+        data: Path,
+        runs: Path = Path("runs"),
+        results: Path = Path("results"),
+        experiment: Annotated[Experiment, arg(name="")] = chosen,
+    ) -> int:
+        """Train an experiment, evaluate it on the test sessions and write its result.
+
+        For each user of the folder the latest session tests, the one before validates, all earlier ones train. A run
+        that was cut off goes on where it stopped.
+
+        Args:
+            data: A folder of session files.
+            runs: Where the model, the checkpoint and the curves go.
+            results: Where the result file goes.
+            experiment: The settings, each of which can be overridden.
+        """
+        from emgscribe.report import print_result
+
+        result, model = _run(experiment, data, runs, results)
+        print_result(result, screen)
+        screen.print(f"model: {model}")
+        return 0
+
+    return parsed(train, arguments[1:], f"train {arguments[0]}")
+
+
+def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
+    from emgscribe.launch import run_experiment
+
+    model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
+    return result, model
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Run every experiment behind a table that has no result yet, and print the table."""
+    from emgscribe.experiments import SUITES
+    from emgscribe.launch import result_path, run_suite
+    from emgscribe.report import print_tables, tables
+    from emgscribe.results import read_result
+
+    if not arguments or arguments[0].startswith("-"):
+        screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
+        screen.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    suite = SUITES[known(arguments[0], SUITES, "suite")]
+
+    def reproduce(data: Path, runs: Path = Path("runs"), results: Path = Path("results"), jobs: int = 1) -> int:
+        """Run every experiment of a suite that has no result yet, and print the suite's table.
+
+        Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
+
+        Args:
+            data: A folder of session files, or the word simulated: then a typist is simulated first.
+            runs: Where models, checkpoints, logs and simulated sessions go.
+            results: Where the result files go.
+            jobs: How many runs at a time; they share the cores.
+        """
+        if data == Path("simulated"):
+            data = runs / "simulated-sessions"
+            if not (data / "metadata.csv").exists():
+                make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
+        failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
+        paths = [result_path(experiment, results) for experiment in suite]
+        print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
+        return 1 if failed else 0
+
+    return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def report(arguments: list[str]) -> int:
+    """Render result files to tables beside published numbers and to figures."""
+
+    def report(
+        *, results: Path = Path("results"), out: Path = Path("report"), compare: tuple[str, str] | None = None
+    ) -> int:
+        """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
+
+        Results on simulated sessions have tables of their own, without published numbers.
+
+        Args:
+            results: A folder of result files.
+            out: Where the report goes.
+            compare: Two experiments to compare on the stretches that both were tested on, with an interval.
+        """
+        from emgscribe.report import make_report
+
+        page, *others = make_report(results, out, compare)
+        screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
+        return 0
+
+    return parsed(report, arguments, "report")
+
+
+def demo(arguments: list[str]) -> int:
+    """Simulate a typist, train on most of it and read an unseen session: a few minutes on two cores."""
+
+    def demo(out: Path = Path("demo"), seed: int = 0) -> int:
+        """Simulate a typist, train on most sessions and read one that was held back.
+
+        Args:
+            out: Where sessions, model and result go.
+            seed: Another seed is another typist and another training run.
+        """
+        from emgscribe.experiments import DEMO
+        from emgscribe.report import print_comparison, print_result
+
+        data = out / f"sessions-{seed}"
+        if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
+            make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=DEFAULT_SIMULATION)
+        experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
+        result, model = _run(experiment, data, out / "runs", out / "results")
+        print_comparison(result, screen)
+        print_result(result, screen)
+        screen.print(f"model: {model}")
+        return 0
+
+    return parsed(demo, arguments, "demo")
