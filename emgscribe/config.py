@@ -48,6 +48,9 @@ class TrainConfig:
     weight falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
     all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
 
+    Where the model has an attention decoder, `attention_weight` is the share of its loss, CTC having the rest, and
+    `label_smoothing` the share of its targets that is spread over all symbols.
+
     `ema` above 0 validates and keeps a moving average of the weights, of which each step leaves so large a share.
     `dropout_ramp` is the share of the steps over which every dropout rises linearly from 0 to its setting. In the last
     `long_windows` share of the epochs, windows are `long_factor` times as long and batches as many times smaller.
@@ -64,6 +67,8 @@ class TrainConfig:
     clip_norm: float = 0.0  # 0: gradients are not clipped
     keypress_weight: float = 0.0
     keypress_fraction: float = 0.5
+    attention_weight: float = 0.3
+    label_smoothing: float = 0.1
     ema: float = 0.0  # 0: the weights themselves
     dropout_ramp: float = 0.0  # 0: dropout is what it is set to from the first step on
     long_windows: float = 0.0  # 0: windows keep their length
@@ -87,7 +92,8 @@ class TrainConfig:
         require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
         require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
         require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more, below 1")
-        for field in ("dropout_ramp", "long_windows"):
+        require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 or more, below 1")
+        for field in ("attention_weight", "dropout_ramp", "long_windows"):
             require(0 <= getattr(self, field) <= 1, f"train.{field}", getattr(self, field), "0 up to 1")
         require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")

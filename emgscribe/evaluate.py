@@ -8,9 +8,11 @@ decided by `reading`, from what the encoder declares, and recorded in the result
   within which a recurrent state has forgotten what it did not see.
 - Attention: stretches with margins that are together as long as a window of training. It knows no other lengths: on
   whole sessions others saw it fail (CER near 100 %) or run out of memory.
+
+An attention decoder has no emissions: `evaluate_attention` reads windows as long as those of training, one by one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emgscribe.attention import search
 from emgscribe.charset import text_of_labels
-from emgscribe.decode import Decoder, Emissions, Hypothesis, decode_batch
+from emgscribe.decode import Decoder, Emissions, decode_batch
+from emgscribe.errors import EmgscribeError
 from emgscribe.model import Model
 from emgscribe.score import Counts, cer_interval, count, count_units, total
 from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE
@@ -27,6 +31,7 @@ from emgscribe.store import Store, StoredSession
 from emgscribe.windows import Batch, Windows
 
 BLOCK_SECONDS = 60
+BEAM_SIZE = 4  # texts that the attention decoder keeps
 ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
 _ATTENTION_SECONDS = 2, 1  # kept, and the margin on both sides: with both as long as the published window
@@ -120,7 +125,7 @@ def evaluate(
             done += len(emissions) * model.samples_per_frame
             if progress:
                 progress(min(1.0, done / samples))
-        scores.append(_score(session, decoder.flush()))
+        scores.append(_score(session, decoder.flush().labels))
     simulated = any(session.simulated for session in sessions)
     return Result("whole session", ", ".join(passes), "stretches of 10 s", simulated, tuple(scores))
 
@@ -228,8 +233,50 @@ def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decod
     )
 
 
-def _score(session: StoredSession, hypothesis: Hypothesis) -> SessionScore:
+def evaluate_attention(
+    model: Model,
+    sessions: list[StoredSession],
+    *,
+    length: int = 8000,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
+    assert not model.training, "a model in training mode would be scored by its batches' statistics"
+    model.ancestry.refuse(sessions)
+    scores = []
+    samples, done = sum(map(len, sessions)), 0
+    for session in sessions:
+        labels: list[int] = []
+        for texts in attention_texts(model, session, length):
+            labels += [label for text in texts for label in text]
+            done += len(texts) * length
+            if progress:
+                progress(min(1.0, done / samples))
+        scores.append(_score(session, labels))
+    passes = f"windows of {length / SAMPLE_RATE:g} s"
+    simulated = any(session.simulated for session in sessions)
+    return Result("whole session", passes, "stretches of 10 s", simulated, tuple(scores))
+
+
+def attention_texts(model: Model, session: StoredSession, length: int = 8000) -> Iterator[list[list[int]]]:
+    """What the attention decoder reads in a session: the labels of some windows at a time, in order.
+
+    Windows of `length` samples, which should be those of training, tile the session and bring the model's context
+    along; together their texts are the session's. Raises `EmgscribeError` where the model has no attention decoder.
+    """
+    if model.attention is None:
+        mend = "read it by its emissions, or train one that has: --model.attention.layers 2"
+        raise EmgscribeError("the model has no attention decoder", mend=mend)
+    windows = Windows(Store([session]), length, length, *model.context)
+    together = max(1, BLOCK_SECONDS * SAMPLE_RATE // length)
+    for batch in windows.batches(windows.tiling(), together):
+        with torch.inference_mode():
+            frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
+        yield search(model.attention, frames, model.frames(batch.lengths), BEAM_SIZE)
+
+
+def _score(session: StoredSession, labels: Sequence[int]) -> SessionScore:
     reference = session.labels.tolist()
     units = -(-len(session) // _UNIT_SAMPLES)
-    counts = count_units(reference, hypothesis.labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
-    return SessionScore(session.name, session.user, text_of_labels(reference), hypothesis.text, tuple(counts))
+    counts = count_units(reference, labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
+    return SessionScore(session.name, session.user, text_of_labels(reference), text_of_labels(labels), tuple(counts))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
 from emgscribe.config import DataConfig, TrainConfig, WindowConfig
 from emgscribe.encoders import (
@@ -236,6 +237,9 @@ def _records() -> Iterator[Experiment]:
     tds = TdsConfig(dropout=0.1)
     hybrid = RecurrentConfig(on=TransformerConfig(on=tds, width=384, heads=4), cell="lstm", left=0, right=0)
     yield _upon(BASELINE, "records/hybrid", hybrid)
+    # Seed paper, future work: a decoder-based transformer. Trained with CTC as by Kim et al. 2017 (arXiv 1609.06773).
+    two_heads = replace(BASELINE.model, attention=AttentionConfig(layers=2))
+    yield replace(BASELINE, name="records/attention", model=two_heads)
     # Gulati et al. 2020 (arXiv 2005.08100); 06huange's course project has the best public attention on this task.
     yield _upon(BASELINE, "records/conformer", ConformerConfig(), model=slow)
     # Feng et al. 2024 (arXiv 2410.01201).
@@ -268,6 +272,7 @@ def _causal() -> Iterator[Experiment]:
 RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
 
 _NARROWER = {
+    "width": 2,
     "mlp_features": 4,
     "reduction": 4,
     "hidden": 2,
@@ -279,11 +284,14 @@ _NARROWER = {
 _SHORTER = {"kernel", "reduction_kernel", "lookahead", "squeeze", "left", "right"}  # counted in frames
 
 
-def _smaller(encoder: EncoderConfig) -> EncoderConfig:
+_Sized = TypeVar("_Sized", EncoderConfig, AttentionConfig)
+
+
+def _smaller(network: _Sized) -> _Sized:
     """A quarter of the baseline's width and half of what others add to it; a third of the frames, which last thrice."""
     changes: dict[str, Any] = {}
-    for part in fields(encoder):
-        value = getattr(encoder, part.name)
+    for part in fields(network):
+        value = getattr(network, part.name)
         if isinstance(value, EncoderConfig):
             changes[part.name] = _smaller(value)
         elif part.name == "widths":
@@ -292,7 +300,7 @@ def _smaller(encoder: EncoderConfig) -> EncoderConfig:
             changes[part.name] = value // _NARROWER[part.name]
         elif part.name in _SHORTER:
             changes[part.name] = round(value / 3)
-    return replace(encoder, **changes)
+    return replace(network, **changes)
 
 
 def small(base: Experiment) -> Experiment:
@@ -302,10 +310,15 @@ def small(base: Experiment) -> Experiment:
     originals differ in; the spectra's step is 48 samples instead of 16, and every length in frames a third.
     """
     masks = replace(base.augment.spec, time_frames=round(base.augment.spec.time_frames / 3))
+    attention = base.model.attention
     return replace(
         base,
         name=f"small/{base.name}",
-        model=ModelConfig(SMALL.model.features, _smaller(base.model.encoder)),
+        model=ModelConfig(
+            SMALL.model.features,
+            _smaller(base.model.encoder),
+            _smaller(attention) if attention.layers else attention,
+        ),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),
         train=replace(SMALL.train, seed=base.train.seed),
@@ -340,6 +353,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     **TABLE1,
     **TABLE2,
     **RECORDS,
-    **{experiment.name: experiment for experiment in map(small, (*TABLE1.values(), *TABLE2.values()))},
+    **{
+        experiment.name: experiment
+        for experiment in map(small, (*TABLE1.values(), *TABLE2.values(), RECORDS["records/attention"]))
+    },
     **ABLATIONS,
 }

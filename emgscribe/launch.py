@@ -18,7 +18,7 @@ from emgscribe.ancestry import Ancestry
 from emgscribe.config import DataConfig, reads_as, to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import Result, evaluate
+from emgscribe.evaluate import Result, evaluate, evaluate_attention
 from emgscribe.experiments import Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.model import load_ancestry
@@ -113,9 +113,12 @@ def run_experiment(
         start=start,
         console=console,
     )
-    result = evaluate(trained.model, parts["test"], GreedyDecoder())
-    write_json(result_path(experiment, results), _record(experiment, parts, trained, result))
-    return folder / "best", result
+    scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
+    if trained.model.attention is not None:
+        length = experiment.windows.length
+        scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
+    write_json(result_path(experiment, results), _record(experiment, parts, trained, scores))
+    return folder / "best", scores["greedy"]
 
 
 def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[StoredSession]:
@@ -147,7 +150,7 @@ def _start(experiment: Experiment, runs: Path) -> Path | None:
 
 
 def _record(
-    experiment: Experiment, parts: dict[str, list[StoredSession]], trained: Trained, result: Result
+    experiment: Experiment, parts: dict[str, list[StoredSession]], trained: Trained, scores: dict[str, Result]
 ) -> dict[str, Any]:
     sessions = [session for part in parts.values() for session in part]
     return {
@@ -165,7 +168,7 @@ def _record(
         "precision": trained.precision,
         "seconds": round(trained.seconds, 1),
         "curves": trained.curves,
-        "test": {"greedy": result.to_json()},
+        "test": {decoder: result.to_json() for decoder, result in scores.items()},
     }
 
 

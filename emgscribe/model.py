@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.ancestry import Ancestry
+from emgscribe.attention import AttentionConfig, AttentionDecoder
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.encoders import EncoderConfig, TdsConfig
@@ -29,10 +30,11 @@ _MEND = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that a network is built from."""
+    """Everything that a network is built from. `attention` with layers is a second head beside that of CTC."""
 
     features: FeaturesConfig = field(default_factory=SpectrogramConfig)
     encoder: EncoderConfig = field(default_factory=TdsConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
 
 
 class Model(nn.Module):
@@ -40,7 +42,7 @@ class Model(nn.Module):
 
     `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
     F = ceil(T / samples_per_frame). Context that the encoder does not need is cut off, context that is missing is
-    taken as zero. `ancestry` is what it was trained on.
+    taken as zero. `attention` is the second head, if it has one, and `ancestry` what the model was trained on.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -51,6 +53,8 @@ class Model(nn.Module):
         self.features = config.features.build()
         self.encoder = config.encoder.build(*chosen, self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
+        layers, width = config.attention.layers, self.encoder.width
+        self.attention = AttentionDecoder(config.attention, width) if layers else None
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +88,18 @@ class Model(nn.Module):
         features: Tensor = self.features(emg)
         return features
 
+    def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features as `featurize` makes them, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
+        hidden: Tensor = self.encoder(features, self.frames(lengths) * self.encoder.stride)
+        return hidden
+
+    def classify(self, frames: Tensor) -> Tensor:
+        """Frames (N, F, D) -> emissions (N, F, V) in float32."""
+        return F.log_softmax(self.head(frames).float(), dim=-1)
+
     def emit(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features as `featurize` makes them, labelled samples of each item (N,) -> emissions (N, F, V) in float32."""
-        hidden = self.encoder(features, self.frames(lengths) * self.encoder.stride)  # (N, F, D)
-        return F.log_softmax(self.head(hidden).float(), dim=-1)  # (N, F, V)
+        return self.classify(self.encode(features, lengths))
 
     def forward(self, batch: Batch) -> Tensor:
         """A batch -> emissions (N, F, V) over its labelled samples."""

@@ -12,7 +12,18 @@ LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
-    *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
+    *(
+        "augment",
+        "features",
+        "encoders",
+        "attention",
+        "model",
+        "decode",
+        "arpa",
+        "language_model",
+        "prefix_search",
+        "beam",
+    ),
     *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "launch"),
     *("figures", "results", "report", "cli"),
 ]
