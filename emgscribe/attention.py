@@ -112,8 +112,8 @@ class DecoderBlock(nn.Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.text_norm, self.cross_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.text = CrossAttention(config.width, config.heads, config.dropout)
-        self.cross = CrossAttention(config.width, config.heads, config.dropout)
+        self.text = CachedAttention(config.width, config.heads, config.dropout)
+        self.cross = CachedAttention(config.width, config.heads, config.dropout)
         self.feed_forward = feed_forward(config.width, config.feed_forward, nn.ReLU(), config.dropout)
 
     def forward(self, hidden: Tensor, before: Pair | None, frames: Pair, mask: Tensor | None) -> tuple[Tensor, Pair]:
@@ -128,8 +128,8 @@ class DecoderBlock(nn.Module):
         return hidden, pair
 
 
-class CrossAttention(nn.Module):
-    """Attention of one sequence to another, whose keys and values are made once."""
+class CachedAttention(nn.Module):
+    """Attention to a sequence whose keys and values are made once and kept."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from emgscribe.attention import AttentionConfig, AttentionDecoder
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import reading
 from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, SUITES, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
-from emgscribe.objective import ctc_loss, keypress_loss
+from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
 from emgscribe.windows import Batch
 
 
@@ -38,9 +39,13 @@ def test_takes_a_step(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     augmented = experiment.augment.on_batch(batch, generator)
     features = experiment.augment.on_features(model.featurize(augmented), generator)
-    emissions = model.emit(features, batch.lengths)
+    frames = model.encode(features, batch.lengths)
+    emissions = model.classify(frames)
     assert emissions.shape == (2, model.frames(960), 99)
-    (ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)).backward()
+    loss = ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)
+    if model.attention is not None:
+        loss = loss + attention_loss(frames, batch, model)
+    loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -132,17 +137,31 @@ def test_causal_experiments_look_ahead_as_far_as_their_names_say() -> None:
     assert len(causal) == 5
 
 
+def test_the_attention_experiment_is_the_baseline_with_a_second_head() -> None:
+    experiment = RECORDS["records/attention"]
+    assert (
+        replace(experiment, name="baseline", model=replace(experiment.model, attention=AttentionConfig())) == BASELINE
+    )
+    small, base = EXPERIMENTS["small/records/attention"], EXPERIMENTS["small/table2/baseline"]
+    second = small.model.attention
+    assert (second.layers, second.width, second.heads, second.feed_forward) == (2, 128, 4, 512)
+    assert replace(small, name=base.name, model=replace(small.model, attention=AttentionConfig())) == base
+
+
 def counted(experiment: Experiment) -> int:
     """Parameters of an experiment's network, from its shapes alone."""
     features = experiment.model.features
     bins = features.build().bins
     with torch.device("meta"):
         encoder = experiment.model.encoder.build(len(features.bands), len(features.electrodes), bins)
-        return sum(p.numel() for p in encoder.parameters()) + (encoder.width + 1) * NUM_CLASSES
+        parts = [encoder, torch.nn.Linear(encoder.width, NUM_CLASSES)]
+        if experiment.model.attention.layers:
+            parts.append(AttentionDecoder(experiment.model.attention, encoder.width))
+        return sum(p.numel() for part in parts for p in part.parameters())
 
 
 def test_parameters_can_be_counted_from_shapes() -> None:
-    for experiment in (BASELINE, RECORDS["records/bigru-48"]):
+    for experiment in (BASELINE, RECORDS["records/bigru-48"], RECORDS["records/attention"]):
         assert counted(experiment) == sum(p.numel() for p in Model(experiment.model).parameters())
     assert counted(RECORDS["records/bigru-48"]) == pytest.approx(6.4e6, rel=0.005)  # as its source says
 

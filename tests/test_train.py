@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from emgscribe.ancestry import Seen
+from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
@@ -36,6 +37,7 @@ TINY = Recipe(
     train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
 )
 DROPPING = RecurrentConfig(on=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
 AVERAGED = replace(
     TINY,
     model=ModelConfig(TINY.model.features, DROPPING),
@@ -96,6 +98,39 @@ def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Pa
     torch.testing.assert_close(weights(load_model(tmp_path / "run" / "best")), weights(trained.model))
 
 
+def test_both_heads_learn_by_their_shares_of_the_loss(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    parts: list[torch.Tensor] = []
+    smoothed: list[float] = []
+    losses: list[torch.Tensor] = []
+    ctc, attention, step = loop.ctc_loss, loop.attention_loss, loop.Training.training_step
+
+    def noted_ctc(emissions: torch.Tensor, batch: Batch, model: Model) -> torch.Tensor:
+        parts.append(ctc(emissions, batch, model))
+        return parts[-1]
+
+    def noted_attention(frames: torch.Tensor, batch: Batch, model: Model, smoothing: float = 0.0) -> torch.Tensor:
+        smoothed.append(smoothing)
+        parts.append(attention(frames, batch, model, smoothing))
+        return parts[-1]
+
+    def noted_step(self, batch, batch_idx):
+        parts.clear()
+        losses.append(step(self, batch, batch_idx) - (0.8 * parts[0] + 0.2 * parts[1]))
+        return losses[-1] + (0.8 * parts[0] + 0.2 * parts[1])
+
+    monkeypatch.setattr(loop, "ctc_loss", noted_ctc)
+    monkeypatch.setattr(loop, "attention_loss", noted_attention)
+    monkeypatch.setattr(loop.Training, "training_step", noted_step)
+    shares = replace(TINY.train, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
+    trained = run(sessions, tmp_path / "run", replace(TWO_HEADED, train=shares))
+    assert max(loss.abs().item() for loss in losses) < 1e-5
+    assert set(smoothed) == {0.05, 0.0}  # validation measures the plain loss
+    for name in ("train_loss", "train_attention_loss", "val_attention_loss"):
+        assert trained.curves[-1][name] < 0.9 * trained.curves[0][name]
+    header = (tmp_path / "run" / "curves.csv").read_text().splitlines()[0]
+    assert header == "epoch,step,lr,train_loss,val_loss,val_cer,train_attention_loss,val_attention_loss"
+
+
 def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
     first, again = run(sessions, tmp_path / "a"), run(sessions, tmp_path / "b")
     other = run(sessions, tmp_path / "c", replace(TINY, train=replace(TINY.train, seed=4)))
@@ -106,8 +141,8 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
-    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12)],
-    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch"],
+    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
+    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
 )
 def test_interrupted_run_resumes_to_the_same_end(
     sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
@@ -248,6 +283,10 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         ("seed", -1),
         ("seed", 1 << 40),
         ("clip_norm", math.inf),
+        ("attention_weight", -0.1),
+        ("attention_weight", 1.1),
+        ("label_smoothing", -0.1),
+        ("label_smoothing", 1.0),
         ("ema", 1.0),
         ("ema", -0.1),
         ("ema", math.nan),
