@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.charset import SYMBOLS
+from emgscribe.charset import BLANK, SYMBOLS
 from emgscribe.config import require
 from emgscribe.encoders.layers import feed_forward, without
 from emgscribe.encoders.transformer import angles
 
 END = len(SYMBOLS)
 """The decoder's own symbol, which begins and ends every text. The blank, that has its place in CTC, is none here."""
+
+_NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
 
 Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..., D / heads)
 
@@ -159,33 +161,107 @@ def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def search(decoder: AttentionDecoder, frames: Tensor, counts: Tensor, beam_size: int = 1) -> list[list[int]]:
+def search(
+    decoder: AttentionDecoder,
+    frames: Tensor,
+    counts: Tensor,
+    emissions: Tensor | None = None,
+    *,
+    beam_size: int = 4,
+    ctc_weight: float = 0.5,
+) -> list[list[int]]:
     """The keys of each item's likeliest text, from frames (N, F, frames_width) of which it has `counts` (N,).
 
     Keeps the `beam_size` likeliest beginnings; 1 is greedy. A text ends where the decoder says so, or when it has as
-    many keys as the item has frames.
+    many keys as the item has frames. With `emissions` (N, F, V) of CTC texts are ranked by both heads: what CTC gives a
+    beginning of a text has the share `ctc_weight`, below 1 (Hori, Watanabe and Hershey 2017, "Joint CTC/attention
+    decoding for end-to-end speech recognition").
     """
     items, symbols = len(frames), END + 1
     memory = decoder.remember(frames, counts).repeated(beam_size)
-    limits = counts.to(frames.device).repeat_interleave(beam_size)  # (N * beams,), as all below
-    texts = torch.full((items * beam_size, 1), END, device=frames.device)
-    scores = torch.full((items, beam_size), -torch.inf, device=frames.device)
-    scores[:, 0] = 0  # the beams of an item begin as one
-    ended = torch.zeros(items * beam_size, dtype=torch.bool, device=frames.device)
+    ctc = None if emissions is None else CtcPrefixes(emissions, counts, beam_size)
+    limits = counts.to(frames.device)[:, None]
+    texts = torch.full((items, beam_size, 1), END, device=frames.device)
+    likely = torch.full((items, beam_size), -torch.inf, dtype=torch.float64, device=frames.device)
+    likely[:, 0] = 0  # the beams of an item begin as one
+    fits = torch.zeros_like(likely)
+    ended = torch.zeros_like(likely, dtype=torch.bool)
     first = torch.arange(items, device=frames.device)[:, None] * beam_size
     before = None
     for length in range(int(counts.max()) + 1):
-        likely, before = decoder.following(texts[:, -1:], memory, before)
-        rows = likely[:, 0]  # (N * beams, V)
-        over = ended | (limits <= length)
-        rows[over, :END] = -torch.inf
-        rows[ended, END] = 0  # what has ended stays as it is
-        scores, picked = (scores.flatten()[:, None] + rows).view(items, -1).topk(beam_size)  # (N, beams), best first
-        origin, symbol = (first + picked // symbols).flatten(), (picked % symbols).flatten()
-        texts = torch.cat([texts[origin], symbol[:, None]], dim=1)
-        before = [(key[origin], value[origin]) for key, value in before]
+        rows, before = decoder.following(texts[..., -1].view(-1, 1), memory, before)
+        rows = rows.view(items, beam_size, symbols).double()
+        rows[ended | (limits <= length), :END] = -torch.inf
+        rows[..., END].masked_fill_(ended, 0)  # what has ended stays as it is
+        rows += likely[..., None]
+        scores, fitting = rows, torch.zeros_like(rows)
+        if ctc is not None:
+            fitting = ctc.extended(texts[..., -1])
+            fitting[..., END] = fits.where(ended, fitting[..., END])
+            scores = (1 - ctc_weight) * rows + ctc_weight * fitting
+        picked = scores.flatten(1).topk(beam_size).indices  # (N, beams), best first
+        likely, fits = rows.flatten(1).gather(1, picked), fitting.flatten(1).gather(1, picked)
+        origin, symbol = picked // symbols, picked % symbols
+        if ctc is not None:
+            ctc.extend(texts[..., -1], origin, symbol)
+        texts = torch.cat([texts.gather(1, origin[..., None].expand_as(texts)), symbol[..., None]], dim=2)
+        before = [(key[place], value[place]) for place in [(first + origin).flatten()] for key, value in before]
         ended = symbol == END
-        if ended.view(items, -1)[:, 0].all():  # scores only fall: no other beam can overtake
+        if ended[:, 0].all():  # scores only fall: no other beam can overtake
             break
-    best = texts.view(items, beam_size, -1)[:, 0, 1:].tolist()
-    return [text[: text.index(END)] for text in best]
+    return [text[: text.index(END)] for text in texts[:, 0, 1:].tolist()]
+
+
+class CtcPrefixes:
+    """How well the texts of a beam, as beginnings of a longer one, fit emissions: N items, B beams, float64.
+
+    For each frame it keeps the log-probability of all paths that have just made the text up to there and end in its
+    last key (`in_key`) or in blanks after it (`in_blank`), both (N, B, F).
+    """
+
+    def __init__(self, emissions: Tensor, counts: Tensor, beam_size: int) -> None:
+        padding = torch.arange(emissions.shape[1]) >= counts[:, None]  # (N, F)
+        inside = emissions.double().masked_fill(padding.to(emissions.device)[..., None], _NEVER)  # (N, F, V)
+        self.classes, self.weights = inside.transpose(1, 2), inside.exp()
+        self.last = (counts - 1).to(emissions.device)[:, None, None].expand(-1, beam_size, 1)
+        self.in_blank = self.classes[:, None, BLANK].cumsum(-1).expand(-1, beam_size, -1)
+        self.in_key = torch.full_like(self.in_blank, _NEVER)
+        self.empty = True
+
+    def extended(self, ends: Tensor) -> Tensor:
+        """Texts whose last symbols are `ends` (N, B) -> log-probability of each with one more key (N, B, V).
+
+        That of all paths whose first keys are these, whatever follows; under END, of those that make just the text.
+        """
+        made = torch.logaddexp(self.in_key, self.in_blank)
+        before = self._earlier(made)
+        top = before.amax(-1, keepdim=True)
+        found = ((before - top).exp() @ self.weights).log() + top  # (N, B, V)
+        # The same key again is another one only after a blank.
+        again = self._earlier(self.in_blank)
+        top = again.amax(-1, keepdim=True)
+        repeated = ((again - top).exp() @ self.weights).log() + top
+        found.scatter_(2, ends[..., None], repeated.gather(2, ends[..., None]))
+        found[..., END] = made.gather(2, self.last)[..., 0]
+        return found.clamp(min=_NEVER)
+
+    def extend(self, ends: Tensor, origin: Tensor, symbol: Tensor) -> None:
+        """Make each text the one at `origin` (N, B) with `symbol` (N, B) added; before, they ended in `ends` (N, B)."""
+        place = origin[..., None].expand_as(self.in_key)
+        in_key, in_blank = self.in_key.gather(1, place), self.in_blank.gather(1, place)
+        again = (ends.gather(1, origin) == symbol)[..., None]
+        before = self._earlier(in_blank.where(again, torch.logaddexp(in_key, in_blank)))
+        key = self.classes.gather(1, symbol[..., None].expand_as(before))  # (N, B, F)
+        self.in_key = _entered(before, key)
+        self.empty = False
+        self.in_blank = _entered(self._earlier(self.in_key), self.classes[:, None, BLANK].expand_as(key))
+
+    def _earlier(self, paths: Tensor) -> Tensor:
+        """Log-probabilities (N, B, F) one frame before each; before the first, nothing has made the empty text."""
+        return F.pad(paths[..., :-1], (1, 0), value=0.0 if self.empty else _NEVER)
+
+
+def _entered(before: Tensor, staying: Tensor) -> Tensor:
+    """Paths that enter a symbol at any frame, where `before` (N, B, F) waits, and stay in it, by frame (N, B, F)."""
+    total = staying.cumsum(-1)
+    return total + (before - (total - staying)).logcumsumexp(-1)

@@ -31,7 +31,6 @@ from emgscribe.store import Store, StoredSession
 from emgscribe.windows import Batch, Windows
 
 BLOCK_SECONDS = 60
-BEAM_SIZE = 4  # texts that the attention decoder keeps
 ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
 _ATTENTION_SECONDS = 2, 1  # kept, and the margin on both sides: with both as long as the published window
@@ -238,6 +237,7 @@ def evaluate_attention(
     sessions: list[StoredSession],
     *,
     length: int = 8000,
+    ctc_weight: float = 0.5,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
     """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
@@ -247,22 +247,25 @@ def evaluate_attention(
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
         labels: list[int] = []
-        for texts in attention_texts(model, session, length):
+        for texts in attention_texts(model, session, length, ctc_weight):
             labels += [label for text in texts for label in text]
             done += len(texts) * length
             if progress:
                 progress(min(1.0, done / samples))
         scores.append(_score(session, labels))
-    passes = f"windows of {length / SAMPLE_RATE:g} s"
+    passes = f"windows of {length / SAMPLE_RATE:g} s, the share of CTC {ctc_weight:g}"
     simulated = any(session.simulated for session in sessions)
     return Result("whole session", passes, "stretches of 10 s", simulated, tuple(scores))
 
 
-def attention_texts(model: Model, session: StoredSession, length: int = 8000) -> Iterator[list[list[int]]]:
+def attention_texts(
+    model: Model, session: StoredSession, length: int = 8000, ctc_weight: float = 0.5
+) -> Iterator[list[list[int]]]:
     """What the attention decoder reads in a session: the labels of some windows at a time, in order.
 
     Windows of `length` samples, which should be those of training, tile the session and bring the model's context
-    along; together their texts are the session's. Raises `EmgscribeError` where the model has no attention decoder.
+    along; together their texts are the session's. They are ranked by both heads, CTC having the share `ctc_weight`,
+    below 1 (`attention.search`). Raises `EmgscribeError` where the model has no attention decoder.
     """
     if model.attention is None:
         mend = "read it by its emissions, or train one that has: --model.attention.layers 2"
@@ -272,7 +275,8 @@ def attention_texts(model: Model, session: StoredSession, length: int = 8000) ->
     for batch in windows.batches(windows.tiling(), together):
         with torch.inference_mode():
             frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
-        yield search(model.attention, frames, model.frames(batch.lengths), BEAM_SIZE)
+            emissions = model.classify(frames)
+        yield search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
 
 
 def _score(session: StoredSession, labels: Sequence[int]) -> SessionScore:

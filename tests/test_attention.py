@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from emgscribe.attention import END, AttentionConfig, AttentionDecoder, search
+from emgscribe.attention import END, AttentionConfig, AttentionDecoder, CtcPrefixes, search
 from emgscribe.config import to_json
 from emgscribe.encoders import TdsConfig
 from emgscribe.errors import EmgscribeError
@@ -82,9 +84,14 @@ def test_neither_padding_nor_other_items_change_an_item() -> None:
     again = likely(made, frames, counts, labels)
     for item, length in enumerate(lengths):
         torch.testing.assert_close(again[item, : length + 1], together[item, : length + 1], rtol=1e-4, atol=1e-4)
-    texts = search(made, frames, torch.tensor(counts), 3)
+    made.head.bias.data[END] -= 2  # else there is next to no text to compare
+    emissions = noise(3, 9, 99).log_softmax(-1)
+    texts = search(made, frames, torch.tensor(counts), emissions)
+    assert len(texts[0]) > 1
     for item, count in enumerate(counts):
-        assert search(made, frames[item : item + 1, :count], torch.tensor([count]), 3) == [texts[item]]
+        assert search(
+            made, frames[item : item + 1, :count], torch.tensor([count]), emissions[item : item + 1, :count]
+        ) == [texts[item]]
 
 
 def test_step_by_step_as_all_at_once() -> None:
@@ -100,7 +107,7 @@ def test_step_by_step_as_all_at_once() -> None:
 def test_greedy_takes_the_likeliest_key_until_the_end() -> None:
     made, frames = decoder(), noise(4, 7, WIDTH)
     made.head.bias.data[END] += 1.5  # so that some texts end early, and others where they must
-    found = search(made, frames, torch.tensor([7, 7, 7, 3]))
+    found = search(made, frames, torch.tensor([7, 7, 7, 3]), beam_size=1)
     for item, limit in enumerate([7, 7, 7, 3]):
         text: list[int] = []
         while len(text) < limit:
@@ -113,27 +120,66 @@ def test_greedy_takes_the_likeliest_key_until_the_end() -> None:
     assert len({len(text) for text in found}) > 1
 
 
-def test_a_wide_beam_finds_the_likeliest_of_all_texts() -> None:
-    made, frames = decoder(seed=11), noise(1, 2, WIDTH)  # two frames: texts of two keys at most
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_a_wide_beam_finds_the_likeliest_of_all_texts(weight: float) -> None:
+    made, frames, counts = decoder(seed=11), noise(1, 2, WIDTH), torch.tensor([2])  # texts of two keys at most
+    emissions = noise(1, 2, 99, seed=1).log_softmax(-1)
     pairs = torch.tensor(list(itertools.product(range(END), repeat=2)))
     rows = likely(made, frames.expand(len(pairs), -1, -1), [2] * len(pairs), pairs)
     first, second = (rows[:, place].gather(1, pairs[:, place, None])[:, 0] for place in (0, 1))
     scores = {(): rows[0, 0, END].item()}
     for pair, one, two, end in zip(pairs.tolist(), first, second, rows[..., END], strict=True):
         scores |= {(pair[0],): (one + end[1]).item(), tuple(pair): (one + two + end[2]).item()}
+    if weight:
+        scores = {text: (1 - weight) * score + weight * by_ctc(emissions[0], text) for text, score in scores.items()}
     best = max(scores, key=lambda text: scores[text])
     assert best  # of an untrained decoder the empty text may well be the likeliest
-    assert search(made, frames, torch.tensor([2]), (END + 1) ** 2) == [list(best)]
-    assert search(made, frames, torch.tensor([2])) != [list(best)]  # else a beam would be for nothing
+    by_both = emissions if weight else None
+    assert search(made, frames, counts, by_both, beam_size=(END + 1) ** 2, ctc_weight=weight) == [list(best)]
+    assert search(made, frames, counts, beam_size=1) != [list(best)]  # else there would be nothing to find
+
+
+def by_ctc(emissions: Tensor, text: Sequence[int]) -> float:
+    """Log-probability of exactly this text, from emissions (F, V)."""
+    lengths = torch.tensor([len(emissions)]), torch.tensor([len(text)])
+    return -F.ctc_loss(emissions[:, None], torch.tensor([text], dtype=torch.int64), *lengths, 98, "sum").item()
+
+
+def test_prefixes_add_up_to_what_ctc_says() -> None:
+    emissions, counts = noise(2, 6, 99).log_softmax(-1), torch.tensor([6, 4])
+    emissions[1, 4:] = torch.nan
+    ctc = CtcPrefixes(emissions, counts, 2)
+    ends, texts = torch.full((2, 2), END), [[[], []], [[], []]]
+    for symbols in ([[5, 5], [7, 8]], [[5, 6], [8, 7]], [[6, 5], [7, 7]]):
+        found = ctc.extended(ends)
+        for item, beam in itertools.product(range(2), range(2)):
+            whole = by_ctc(emissions[item, : counts[item]], texts[item][beam])
+            assert found[item, beam, END].item() == pytest.approx(whole, abs=1e-4)
+        swapped, symbol = torch.tensor([[1, 0], [1, 0]]), torch.tensor(symbols)
+        with_it = found.gather(1, swapped[..., None].expand_as(found)).gather(2, symbol[..., None])[..., 0]
+        ctc.extend(ends, swapped, symbol)
+        ends = symbol
+        texts = [[[*texts[n][1 - b], symbols[n][b]] for b in range(2)] for n in range(2)]
+        # What begins with a text is the text itself, or it and a further key.
+        torch.testing.assert_close(ctc.extended(ends).logsumexp(-1), with_it)
+
+
+def test_ctc_can_overrule_the_decoder() -> None:
+    made, frames, counts = decoder(), noise(2, 6, WIDTH), torch.tensor([6, 3])
+    emissions = torch.full((2, 6, 99), -20.0)
+    for frame, symbol in enumerate([5, 98, 5, 7, 7, 98]):
+        emissions[:, frame, symbol] = 0
+    assert search(made, frames, counts, emissions, ctc_weight=0.99) == [[5, 5, 7], [5, 5]]
+    assert search(made, frames, counts, emissions, ctc_weight=0) == search(made, frames, counts)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
 def test_a_text_ends_at_the_latest_with_as_many_keys_as_frames(beam_size: int) -> None:
     made, frames, counts = decoder(), noise(3, 9, WIDTH), torch.tensor([9, 4, 1])
     made.head.bias.data[END] = -1e4  # never by itself
-    assert [len(text) for text in search(made, frames, counts, beam_size)] == [9, 4, 1]
+    assert [len(text) for text in search(made, frames, counts, beam_size=beam_size)] == [9, 4, 1]
     made.head.bias.data[END] = 1e4  # at once
-    assert search(made, frames, counts, beam_size) == [[], [], []]
+    assert search(made, frames, counts, beam_size=beam_size) == [[], [], []]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +222,10 @@ def encoded(model: Model, batch: Batch) -> Tensor:
     return model.encode(model.featurize(batch), batch.lengths)
 
 
-def read(model: Model, batch: Batch, beam_size: int = 1) -> list[list[int]]:
+def read(model: Model, batch: Batch, beam_size: int) -> list[list[int]]:
     assert model.attention is not None
     with torch.inference_mode():
-        return search(model.attention, encoded(model, batch), model.frames(batch.lengths), beam_size)
+        return search(model.attention, encoded(model, batch), model.frames(batch.lengths), beam_size=beam_size)
 
 
 def test_loss_by_hand() -> None:

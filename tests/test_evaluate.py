@@ -299,7 +299,8 @@ def test_attention_reads_windows_one_after_the_other(two_headed: Model, make_sto
         batch = windows.batch([place])
         with torch.inference_mode():
             frames = two_headed.encode(two_headed.featurize(batch), batch.lengths)
-        (text,) = search(two_headed.attention, frames, two_headed.frames(batch.lengths), evaluation.BEAM_SIZE)
+            emissions = two_headed.classify(frames)
+        (text,) = search(two_headed.attention, frames, two_headed.frames(batch.lengths), emissions)
         labels += text
     assert len(labels) > 14  # two keys a window, or there is nothing to compare
     assert score.hypothesis == text_of_labels(labels)
@@ -314,7 +315,10 @@ def test_an_attention_result_is_like_any_other(two_headed: Model, make_stored: M
     result = evaluate_attention(two_headed, sessions, progress=seen.append)
     greedy = evaluate(two_headed, sessions, GreedyDecoder())
     assert (result.protocol, result.unit, result.simulated) == (greedy.protocol, greedy.unit, greedy.simulated)
-    assert result.passes == "windows of 4 s"
+    assert result.passes == "windows of 4 s, the share of CTC 0.5"
+    alone = evaluate_attention(two_headed, sessions, ctc_weight=0)
+    assert alone.passes == "windows of 4 s, the share of CTC 0"
+    assert [score.hypothesis for score in alone.sessions] != [score.hypothesis for score in result.sessions]
     assert [score.reference for score in result.sessions] == [score.reference for score in greedy.sessions]
     assert seen == sorted(seen)
     assert (len(seen), seen[-1]) == (3, 1.0)  # a session, and another of more than a minute
