@@ -142,7 +142,7 @@ def test_the_attention_experiment_is_the_baseline_with_a_second_head() -> None:
     assert (
         replace(experiment, name="baseline", model=replace(experiment.model, attention=AttentionConfig())) == BASELINE
     )
-    small, base = EXPERIMENTS["small/records/attention"], EXPERIMENTS["small/table2/baseline"]
+    small, base = EXPERIMENTS["small/records/attention"], EXPERIMENTS["small/table1/baseline"]
     second = small.model.attention
     assert (second.layers, second.width, second.heads, second.feed_forward) == (2, 128, 4, 512)
     assert replace(small, name=base.name, model=replace(small.model, attention=AttentionConfig())) == base
