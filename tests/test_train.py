@@ -451,6 +451,16 @@ def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
     assert not drawn()
 
 
+def test_no_dropout_of_the_second_head_is_forgotten() -> None:
+    model = Model(TWO_HEADED.model).train()
+    assert model.attention is not None
+    heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert not torch.equal(model.attention(*heard), model.attention(*heard))
+    for module, name, _ in loop.dropouts(model):
+        setattr(module, name, 0.0)
+    assert torch.equal(model.attention(*heard), model.attention(*heard))
+
+
 def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     steps: list[tuple[int, int]] = []
     original = loop.Training.training_step
