@@ -104,19 +104,28 @@ def test_step_by_step_as_all_at_once() -> None:
     torch.testing.assert_close(torch.cat(rows, dim=1), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_greedy_takes_the_likeliest_key_until_the_end() -> None:
-    made, frames = decoder(), noise(4, 7, WIDTH)
-    made.head.bias.data[END] += 1.5  # so that some texts end early, and others where they must
-    found = search(made, frames, torch.tensor([7, 7, 7, 3]), beam_size=1)
-    for item, limit in enumerate([7, 7, 7, 3]):
-        text: list[int] = []
-        while len(text) < limit:
-            prefix = torch.tensor([text], dtype=torch.int64)
-            best = int(likely(made, frames[item : item + 1, :limit], [limit], prefix)[0, -1].argmax())
-            if best == END:
-                break
-            text.append(best)
-        assert found[item] == text
+def plain_search(made: AttentionDecoder, frames: Tensor, beam_size: int) -> list[int]:
+    """The same search over frames (1, F, WIDTH), every text read anew from its beginning."""
+    limit = frames.shape[1]
+    beams: list[tuple[float, list[int], bool]] = [(0.0, [], False)]
+    while not beams[0][2]:
+        found = [beam for beam in beams if beam[2]]
+        for score, text, ended in beams:
+            if not ended:
+                row = likely(made, frames, [limit], torch.tensor([text], dtype=torch.int64))[0, -1].tolist()
+                found.append((score + row[END], text, True))
+                if len(text) < limit:
+                    found += [(score + row[symbol], [*text, symbol], False) for symbol in range(END)]
+        beams = sorted(found, key=lambda beam: -beam[0])[:beam_size]
+    return beams[0][1]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_search_is_the_plain_one(beam_size: int) -> None:
+    made, frames, counts = decoder(), noise(6, 7, WIDTH), [7, 7, 7, 7, 7, 3]
+    made.head.bias.data[END] -= 1.5  # so that some end early, and others where they must
+    found = search(made, frames, torch.tensor(counts), beam_size=beam_size)
+    assert found == [plain_search(made, frames[n : n + 1, :count], beam_size) for n, count in enumerate(counts)]
     assert len({len(text) for text in found}) > 1
 
 
