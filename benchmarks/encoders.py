@@ -48,11 +48,11 @@ CHOSEN = (
 class Sizes:
     """What is measured: training steps of `batch` windows of 4 s and context, a pass over `forward_seconds`."""
 
-    batch: int = 4
+    batch: int = 8
     window_seconds: float = 4
     forward_seconds: float = 60
     session_seconds: int = 1200
-    repetitions: int = 3
+    repetitions: int = 2
 
 
 TINY = Sizes(batch=2, window_seconds=0.5, forward_seconds=0.5, session_seconds=10, repetitions=1)

@@ -141,7 +141,7 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType,
     [
         ("bench.py", [], "training step"),
         ("decoding.py", [], "beam search"),
-        ("encoders.py", ["--experiments", "records/causal-cnn-gru-96", "records/split-share"], "records/split-share"),
+        ("encoders.py", ["--experiments", "records/mingru-48"], "records/mingru-48"),
     ],
 )
 def test_benchmark_runs(tmp_path: Path, name: str, options: list[str], measured: str) -> None:
