@@ -96,6 +96,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
         assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
         with torch.inference_mode():
             expected, emissions = model(batch), network(batch.emg)
+            assert torch.allclose(network.features(batch.emg), model.featurize(batch), atol=1e-4), name
         assert emissions.shape == expected.shape, name
         assert expected.std() > 0.1, name
         assert torch.allclose(emissions, expected, atol=1e-4), name

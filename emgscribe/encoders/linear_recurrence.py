@@ -100,10 +100,11 @@ def scan(keep: Tensor, add: Tensor) -> Tensor:
     Stretches of sqrt(F) frames are gone through side by side, each from 0; then what each begins with is carried from
     one to the next. Doubling the reach over whole tensors takes fewer steps still, but moves them log2(F) times.
     """
-    count = keep.shape[1]
+    items, count, width = keep.shape
     length = isqrt(count - 1) + 1
     padded = (F.pad(part, (0, 0, 0, -count % length)) for part in (keep, add))
-    keeps, adds = (part.unflatten(1, (-1, length)).unbind(2) for part in padded)  # `length` times (N, F / length, D)
+    stretches = (part.reshape(items, -1, length, width) for part in padded)  # (N, F / length, length, D)
+    keeps, adds = (part.unbind(2) for part in stretches)  # each `length` times (N, F / length, D)
     kept, states = [keeps[0]], [adds[0]]  # what is left of the state before the stretch, and what was added to it
     for factor, term in zip(keeps[1:], adds[1:], strict=True):
         kept.append(factor * kept[-1])
