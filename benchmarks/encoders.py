@@ -2,14 +2,14 @@
 
 One table: parameters, seconds of a training step, from EMG to updated weights, real-time factor of one pass over a
 minute, and peak memory of reading a session of 20 minutes as `evaluate` reads it, in a process of its own. Ours and the
-textbook's compute the same function of the same weights and take turns, as in `bench.py`; ours takes two turns in each
+textbook's compute the same function of the same weights and take turns, as in `bench.py`; our step takes two turns in a
 round, and how much those two differ is the noise that a verdict allows for. The EMG is random: no figure depends on it.
 """
 
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from math import exp, log
 from pathlib import Path
@@ -93,11 +93,11 @@ def main(
     precision = "fp32" if device.type == "cpu" else resolve_precision("auto", device)
     with tempfile.TemporaryDirectory() as folder:
         path = write_random_session(Path(folder) / "random.hdf5", sizes.session_seconds)
-        open_sessions([path], path.parent / "cache")
-        rows = []
-        for name in experiments:
-            rows.append(measure(name, path, sizes, device, precision))
-            console.print(f"  measured: {name}", markup=False, highlight=False)
+        memory = reading_memory(path, experiments)
+    rows = []
+    for name in experiments:
+        rows.append(measure(name, memory[name], sizes, device, precision))
+        console.print(f"  measured: {name}", markup=False, highlight=False)
     bars = judge(rows, quick=quick)
     show(console, rows, f"batch {sizes.batch} of {sizes.window_seconds:g} s, {precision}, on {device.type}", quick)
     show_bars(console, bars)
@@ -114,11 +114,34 @@ def main(
     console.print(f"written: {write(out, described, content, 'encoders')}", soft_wrap=True)
 
 
-def measure(name: str, path: Path, sizes: Sizes, device: torch.device, precision: str) -> Row:
-    """All figures of one experiment's network."""
+def reading_memory(path: Path, experiments: tuple[str, ...]) -> dict[str, Measurement]:
+    """Peak memory of processes that read the session at `path` as `evaluate` does, on the CPU, two at a time."""
+    open_sessions([path], path.parent / "cache")
+    with multiprocessing.get_context("spawn").Pool(min(2, len(experiments)), maxtasksperchild=1) as pool:
+        found = pool.starmap(read_once, [(path, EXPERIMENTS[name].model) for name in experiments], chunksize=1)
+    return {
+        name: Measurement(
+            "peak memory of reading", "GB", {"ours": [peak]}, note=f"{way}; {seconds:.3g} s on one thread"
+        )
+        for name, (peak, seconds, way) in zip(experiments, found, strict=True)
+    }
+
+
+def read_once(path: Path, config: ModelConfig) -> tuple[float, float, str]:
+    """GB of peak memory of this process, seconds, and the way that the session was read."""
+    torch.set_num_threads(1)
+    (session,) = open_sessions([path], path.parent / "cache")
+    model = Model(config).eval()
+    begun = time.perf_counter()
+    frames = sum(len(emissions) for emissions in session_emissions(model, session))
+    assert frames == model.frames(len(session))
+    return peak_memory(), time.perf_counter() - begun, reading(model, len(session)).name
+
+
+def measure(name: str, memory: Measurement, sizes: Sizes, device: torch.device, precision: str) -> Row:
+    """The row of one experiment's network."""
     torch.manual_seed(0)
     model = Model(EXPERIMENTS[name].model).to(device)
-    memory = reading_memory(path, model.config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     step = Measurement("training step", "s", step_seconds(model, sizes, device, precision))
     return Row(name, parameters, step, forward(model.eval(), sizes, device), memory)
@@ -154,7 +177,7 @@ def step_seconds(model: Model, sizes: Sizes, device: torch.device, precision: st
         return F.ctc_loss(emissions, batch.labels, frames, batch.label_lengths, blank=BLANK, zero_infinity=True)
 
     step, plain = stepper(ours, model, precision, device), stepper(theirs, network, precision, device)
-    return in_turns(step, plain, sizes)
+    return alternate({"ours": step, "textbook": plain, "ours again": step}, sizes.repetitions)
 
 
 def forward(model: Model, sizes: Sizes, device: torch.device) -> Measurement:
@@ -162,37 +185,15 @@ def forward(model: Model, sizes: Sizes, device: torch.device) -> Measurement:
     network = network_like(model)
     batch = random_batch(model, 1, sizes.forward_seconds, device)
     with torch.inference_mode():
-        seconds = in_turns(lambda: model(batch), lambda: network(batch.emg), sizes)
+        seconds = alternate({"ours": lambda: model(batch), "textbook": lambda: network(batch.emg)}, sizes.repetitions)
     rates = {version: [value / sizes.forward_seconds for value in values] for version, values in seconds.items()}
     return Measurement("forward", "s per s of signal", rates)
 
 
-def in_turns(ours: Callable[[], object], textbook: Callable[[], object], sizes: Sizes) -> dict[str, list[float]]:
-    """Seconds of both, and of ours once more in each round."""
-    return alternate({"ours": ours, "textbook": textbook, "ours again": ours}, sizes.repetitions)
-
-
-def reading_memory(path: Path, config: ModelConfig) -> Measurement:
-    """Peak memory of a process that reads the session at `path` as `evaluate` does, on the CPU."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak, seconds, way = pool.apply(read_once, (path, config))
-    return Measurement("peak memory of reading", "GB", {"ours": [peak]}, note=f"{way}; {seconds:.3g} s")
-
-
-def read_once(path: Path, config: ModelConfig) -> tuple[float, float, str]:
-    """GB of peak memory of this process, seconds, and the way that the session was read."""
-    (session,) = open_sessions([path], path.parent / "cache")
-    model = Model(config).eval()
-    begun = time.perf_counter()
-    frames = sum(len(emissions) for emissions in session_emissions(model, session))
-    assert frames == model.frames(len(session))
-    return peak_memory(), time.perf_counter() - begun, reading(model, len(session)).name
-
-
 def noise(rows: list[Row]) -> float:
-    """The factor by which ours differs from itself within a run: the root mean square over rows and measures."""
-    timed = [measured for row in rows for measured in (row.step, row.forward)]
-    return exp(fmean(log(m.middle() / m.middle("ours again")) ** 2 for m in timed) ** 0.5)
+    """The factor by which our steps differ from themselves within a run, the root mean square over the rows."""
+    factors = (row.step.middle() / row.step.middle("ours again") for row in rows)
+    return exp(fmean(log(factor) ** 2 for factor in factors) ** 0.5)
 
 
 def kinds(encoder: EncoderConfig) -> set[type[EncoderConfig]]:
@@ -231,8 +232,8 @@ def show(console: Console, rows: list[Row], measured: str, quick: bool) -> None:
         table.add_row(row.name, f"{row.parameters:,}", *timed, f"{row.memory.middle():.2f}")
     console.print(table)
     for row in rows:
-        console.print(f"{row.name}, 20 minutes: {row.memory.note}", markup=False, highlight=False)
-    console.print(f"noise: ours differs from itself by {100 * (noise(rows) - 1):.1f} %")
+        console.print(f"{row.name}, the whole session: {row.memory.note}", markup=False, highlight=False)
+    console.print(f"noise: our steps differ from themselves by {100 * (noise(rows) - 1):.1f} %")
 
 
 if __name__ == "__main__":
