@@ -29,6 +29,7 @@ from emgscribe.synthetic.text import PromptWriter
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
 _TABLE_BYTES = 1 << 30
+_WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
 # The default model's text. The seed is its own: no simulation draws its prompts from it.
 _PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 1
@@ -80,6 +81,15 @@ class LanguageModel:
             raise EmgscribeError(f"{odd[0]!r} is no single character", where=str(path), mend=mend)
         return cls(ngrams)
 
+    @property
+    def digest(self) -> str:
+        """A hash of the model, whatever file it came from."""
+        found = hashlib.sha256(repr(self.ngrams.tokens).encode())
+        for level in self.ngrams.levels:
+            for array in (level.context, level.symbol, level.log_prob, level.backoff):
+                found.update(array.tobytes())
+        return found.hexdigest()[:16]
+
     def write(self, path: Path) -> None:
         """Write an ARPA file, gzipped where the name ends in .gz."""
         write_arpa(path, self.ngrams)
@@ -120,6 +130,26 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
         raise EmgscribeError("the text has nothing to learn from", mend="give a text with letters")
     counted = _count(_encoded(text, tokens, across=across), len(tokens), order, min_count)
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
+
+
+def without_prompts(text: str, prompts: Collection[str]) -> str:
+    """A text without the prompts of sessions, wherever they stand in it, case and punctuation and line breaks aside.
+
+    A prompt of one word stays: what every text has in common is no prompt that was seen.
+    """
+    wanted: dict[str, list[re.Pattern[str]]] = {}
+    for prompt in prompts:
+        if len(words := _WORD.findall(prompt.lower())) > 1:
+            pattern = "[^a-z0-9]+".join(words) + "(?![a-z0-9])"
+            wanted.setdefault(words[0], []).append(re.compile(pattern, re.ASCII | re.IGNORECASE))
+    kept, done = list[str](), 0
+    for word in _WORD.finditer(text):
+        if word.start() >= done:
+            found = [pattern.match(text, word.start()) for pattern in wanted.get(word.group().lower(), ())]
+            if ends := [match.end() for match in found if match]:
+                kept.append(text[done : word.start()])
+                done = max(ends)
+    return "\n".join([*kept, text[done:]])
 
 
 def _normal(text: str, *, across: bool) -> str:

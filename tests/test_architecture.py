@@ -13,7 +13,8 @@ LEAVES = {"errors", "files", "config"}
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
     *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
-    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "launch"),
+    *("score", "objective", "train", "emissions", "evaluate", "tune", "decoders"),
+    *("experiments", "splits", "launch", "scores"),
     *("figures", "results", "report", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -53,7 +53,7 @@ def test_every_published_number_says_what_it_is(number: dict) -> None:
     assert number["split"] in paper["splits"]
     assert number["source"] in paper["sources"]
     assert number["part"] in ("val", "test")
-    assert number["decoder"] in ("greedy", "lm")
+    assert number["decoder"] in ("greedy", "beam")
     assert number["protocol"] in ("whole session", "windows")
     assert number["place"]
     if "users" in number:  # the mean is of the eight; published means are of unrounded rates
