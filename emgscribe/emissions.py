@@ -16,7 +16,7 @@ import numpy as np
 from emgscribe import __version__
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import to_json
-from emgscribe.decode import Emissions
+from emgscribe.decode import Emissions, check_emissions
 from emgscribe.files import replacing
 from emgscribe.model import Model
 from emgscribe.store import default_cache
@@ -38,11 +38,11 @@ def kept_emissions(
     """Emissions (frames, 99) as a memory map: the cache's, or those that `computed` gives block by block, now kept.
 
     `key` names, by its `repr`, all that they depend on. A damaged entry is computed anew. Raises `EmgscribeError` where
-    the disk is full; nothing half-written is left.
+    the disk is full or a block is NaN or of other classes; nothing half-written is left.
     """
     name = sha256(f"{__version__} {key!r}".encode()).hexdigest()[:24]
     path = (cache or default_cache()) / f"emissions-{name}.npy"
-    with suppress(OSError, ValueError):  # there is none, or something else damaged it
+    with suppress(OSError, ValueError, EOFError):  # there is none, or something else damaged it
         found = _opened(path, frames)
         os.utime(path)  # used now
         return found
@@ -52,6 +52,7 @@ def kept_emissions(
         np.lib.format.write_array_header_1_0(file, header)
         # Plain writes, as for sessions: on a full disk a memory map would end the process.
         for block in computed:
+            check_emissions(block)  # nothing that no decoder can read is kept
             file.write(np.ascontiguousarray(block, dtype=np.float32).tobytes())
     _make_room(path, most)
     return _opened(path, frames)
