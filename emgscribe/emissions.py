@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from emgscribe import __version__
 from emgscribe.charset import NUM_CLASSES
 from emgscribe.config import to_json
 from emgscribe.decode import Emissions, check_emissions
@@ -40,7 +40,7 @@ def kept_emissions(
     `key` names, by its `repr`, all that they depend on. A damaged entry is computed anew. Raises `EmgscribeError` where
     the disk is full or a block is NaN or of other classes; nothing half-written is left.
     """
-    name = sha256(f"{__version__} {key!r}".encode()).hexdigest()[:24]
+    name = sha256(f"{version('emgscribe')} {key!r}".encode()).hexdigest()[:24]
     path = (cache or default_cache()) / f"emissions-{name}.npy"
     with suppress(OSError, ValueError, EOFError):  # there is none, or something else damaged it
         found = _opened(path, frames)
