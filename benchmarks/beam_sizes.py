@@ -37,8 +37,8 @@ def main() -> None:
         folder = options.runs / run_name(experiment) / "best"
         if tuned := load_tuned(folder) if folder.exists() else None:
             model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
-            for session in open_sessions(split_latest(options.data, experiment.data).test):
-                found.append((stored_emissions(model, session), session, tuned.config, words))
+            sessions = open_sessions(split_latest(options.data, experiment.data).test)
+            found += [(stored_emissions(model, session), session, tuned.config, words) for session in sessions]
     signal = sum(len(session) for _, session, _, _ in found) / SAMPLE_RATE
     print(f"{len(found)} test sessions read, {signal / 60:.0f} minutes of signal\n")
     print("| beam size | CER, % | seconds a minute of signal | real-time factor |\n|---|---|---|---|")
