@@ -32,7 +32,7 @@ _TABLE_BYTES = 1 << 30
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
 # The default model's text. The seed is its own: no simulation draws its prompts from it.
-_PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 1
+_PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 2
 
 
 @dataclass(frozen=True)
@@ -309,11 +309,12 @@ def _suffix_states(ngrams: NGrams, resolved: list[Rows], length: int) -> Rows:
 
 
 def default_language_model(
-    *, exclude: Collection[str] = (), across: bool = False, cache: Path | None = None
+    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
 ) -> LanguageModel:
     """A 6-gram of the text that simulated typists are given, built at the first call and then read from the cache.
 
-    The text is drawn with a seed of its own, without prompts that are in `exclude` (their texts, as a session holds
+    Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
+    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their texts, as a session holds
     them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
@@ -325,6 +326,8 @@ def default_language_model(
             return LanguageModel.read(path)
     writer, left_out = PromptWriter(np.random.default_rng(_SEED)), set(prompts)
     drawn = (writer.next_prompt().removesuffix(ENTER) for _ in range(_PROMPTS))
-    model = train("\n".join(prompt for prompt in drawn if prompt not in left_out), across=across)
+    text = "\n".join(prompt for prompt in drawn if prompt not in left_out)
+    # Across words most n-grams occur once: with them the tables take 192 MB, and reading the file a quarter of a minute.
+    model = train(text, across=across, min_count=2 if across else 1)
     model.write(path)
     return model
