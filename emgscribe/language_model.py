@@ -314,8 +314,8 @@ def default_language_model(
     """A 6-gram of the text that simulated typists are given, built at the first call and then read from the cache.
 
     Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
-    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their texts, as a session holds
-    them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
+    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their
+    texts, as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
@@ -327,7 +327,7 @@ def default_language_model(
     writer, left_out = PromptWriter(np.random.default_rng(_SEED)), set(prompts)
     drawn = (writer.next_prompt().removesuffix(ENTER) for _ in range(_PROMPTS))
     text = "\n".join(prompt for prompt in drawn if prompt not in left_out)
-    # Across words most n-grams occur once: with them the tables take 192 MB, and reading the file a quarter of a minute.
+    # Across words most n-grams occur once: with them the tables would take 192 MB.
     model = train(text, across=across, min_count=2 if across else 1)
     model.write(path)
     return model
