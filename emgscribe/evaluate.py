@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from emgscribe.attention import search
 from emgscribe.charset import text_of_labels
-from emgscribe.decode import Decoder, Emissions, decode_batch
+from emgscribe.decode import Decoder, Emissions, Hypothesis, decode_batch
+from emgscribe.emissions import kept_emissions, model_hash
 from emgscribe.errors import EmgscribeError
 from emgscribe.model import Model
 from emgscribe.score import Counts, cer_interval, count, count_units, total
@@ -116,15 +117,16 @@ def evaluate(
     passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
-        decoder.reset()
         way = reading(model, len(session), block_seconds)
         passes[way.name] = None
-        for emissions in _emissions(model, session, way, block_seconds):
-            decoder.feed(emissions)
-            done += len(emissions) * model.samples_per_frame
+
+        def told(fraction: float, done: int = done, length: int = len(session)) -> None:
             if progress:
-                progress(min(1.0, done / samples))
-        scores.append(_score(session, decoder.flush().labels))
+                progress((done + fraction * length) / samples)
+
+        hypothesis = read(model, session, decoder, way, block_seconds=block_seconds, progress=told)
+        scores.append(_score(session, hypothesis.labels))
+        done += len(session)
     simulated = any(session.simulated for session in sessions)
     return Result("whole session", ", ".join(passes), "stretches of 10 s", simulated, tuple(scores))
 
@@ -179,6 +181,50 @@ def one_pass_bytes(model: Model, samples: int) -> int:
     for hook in hooks:
         hook.remove()
     return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]
+
+
+def read(
+    model: Model,
+    session: StoredSession,
+    decoder: Decoder,
+    way: Reading | None = None,
+    *,
+    block_seconds: float = BLOCK_SECONDS,
+    progress: Callable[[float], None] | None = None,
+) -> Hypothesis:
+    """What a decoder reads in a whole session, fed block by block; `progress` is called with the fraction done."""
+    emissions = stored_emissions(model, session, way, block_seconds=block_seconds, progress=progress)
+    decoder.reset()
+    block = _whole_frames(model, block_seconds) // model.samples_per_frame
+    for start in range(0, len(emissions), block):
+        decoder.feed(emissions[start : start + block])
+    return decoder.flush()
+
+
+def stored_emissions(
+    model: Model,
+    session: StoredSession,
+    way: Reading | None = None,
+    *,
+    block_seconds: float = BLOCK_SECONDS,
+    progress: Callable[[float], None] | None = None,
+) -> Emissions:
+    """What `session_emissions` gives, as one memory map (F, V), computed once and then taken from the cache folder.
+
+    Raises `EmgscribeError` where the cache cannot be written.
+    """
+    way = way or reading(model, len(session), block_seconds)
+    frames = model.frames(len(session))
+
+    def computed() -> Iterator[Emissions]:
+        done = 0
+        for emissions in _emissions(model, session, way, block_seconds):
+            done += len(emissions)
+            if progress:
+                progress(done / frames)
+            yield emissions
+
+    return kept_emissions((model_hash(model), model.device.type, session.content, way), frames, computed())
 
 
 def session_emissions(

@@ -161,7 +161,7 @@ def _record(
             "hash": data_hash(sessions),
             **{part: [s.name for s in members] for part, members in parts.items()},
         },
-        "commit": _commit(),
+        "commit": current_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
         "device": trained.device,
         "machine": platform.machine(),
@@ -178,7 +178,7 @@ def data_hash(sessions: Sequence[StoredSession]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """The commit of the checkout that the package runs from, with "-dirty" where it was changed; None outside one."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository

@@ -12,19 +12,10 @@ LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
-    *(
-        "augment",
-        "features",
-        "encoders",
-        "attention",
-        "model",
-        "decode",
-        "arpa",
-        "language_model",
-        "prefix_search",
-        "beam",
-    ),
-    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "launch"),
+    *("augment", "features", "encoders", "attention", "model"),
+    *("decode", "arpa", "language_model", "prefix_search", "beam"),
+    *("score", "objective", "train", "emissions", "evaluate", "tune", "decoders"),
+    *("experiments", "splits", "launch", "scores"),
     *("figures", "results", "report", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
 from emgscribe.cli.terminal import known, log, parsed, screen
 
@@ -30,6 +31,8 @@ def train(arguments: list[str]) -> int:
         data: Path,
         runs: Path = Path("runs"),
         results: Path = Path("results"),
+        decoder: str = "greedy",
+        lm: Path | None = None,
         experiment: Annotated[Experiment, arg(name="")] = chosen,
     ) -> int:
         """Train an experiment, evaluate it on the test sessions and write its result.
@@ -41,12 +44,19 @@ def train(arguments: list[str]) -> int:
             data: A folder of session files.
             runs: Where the model, the checkpoint and the curves go.
             results: Where the result file goes.
+            decoder: greedy, or greedy,beam: the beam is tuned on the sessions that validate, and scored too.
+            lm: An ARPA file for the beam instead of the default language model.
             experiment: The settings, each of which can be overridden.
         """
         from emgscribe.report import print_result
+        from emgscribe.scores import add_scores
 
+        names = decoder_names(decoder)
         result, model = _run(experiment, data, runs, results)
         print_result(result, screen)
+        added = add_scores(experiment, names, data, runs=runs, results=results, language_model=lm, console=log)
+        for name, score in added.items():
+            print_result(score, screen, name)
         screen.print(f"model: {model}")
         return 0
 
@@ -66,6 +76,7 @@ def reproduce(arguments: list[str]) -> int:
     from emgscribe.launch import result_path, run_suite
     from emgscribe.report import print_tables, tables
     from emgscribe.results import read_result
+    from emgscribe.scores import add_suite_scores
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -73,7 +84,14 @@ def reproduce(arguments: list[str]) -> int:
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     suite = SUITES[known(arguments[0], SUITES, "suite")]
 
-    def reproduce(data: Path, runs: Path = Path("runs"), results: Path = Path("results"), jobs: int = 1) -> int:
+    def reproduce(
+        data: Path,
+        runs: Path = Path("runs"),
+        results: Path = Path("results"),
+        jobs: int = 1,
+        decoder: str = "greedy",
+        lm: Path | None = None,
+    ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
 
         Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
@@ -83,12 +101,16 @@ def reproduce(arguments: list[str]) -> int:
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             jobs: How many runs at a time; they share the cores.
+            decoder: greedy, or greedy,beam: results get the beam's score too, from the models that were kept.
+            lm: An ARPA file for the beam instead of the default language model.
         """
+        names = decoder_names(decoder)
         if data == Path("simulated"):
             data = runs / "simulated-sessions"
             if not (data / "metadata.csv").exists():
                 make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
         failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
+        failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
         print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
         return 1 if failed else 0
@@ -100,7 +122,11 @@ def report(arguments: list[str]) -> int:
     """Render result files to tables beside published numbers and to figures."""
 
     def report(
-        *, results: Path = Path("results"), out: Path = Path("report"), compare: tuple[str, str] | None = None
+        *,
+        results: Path = Path("results"),
+        out: Path = Path("report"),
+        compare: tuple[str, str] | None = None,
+        decoder: str = "",
     ) -> int:
         """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
 
@@ -109,11 +135,13 @@ def report(arguments: list[str]) -> int:
         Args:
             results: A folder of result files.
             out: Where the report goes.
-            compare: Two experiments to compare on the stretches that both were tested on, with an interval.
+            compare: Two experiments to compare on the stretches that both were tested on, with an interval; a decoder
+                may be named after a colon, as in demo:greedy demo:beam.
+            decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
         """
         from emgscribe.report import make_report
 
-        page, *others = make_report(results, out, compare)
+        page, *others = make_report(results, out, compare, decoder_names(decoder) if decoder else None)
         screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
         return 0
 
