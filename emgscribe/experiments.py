@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
-from emgscribe.config import DataConfig, TrainConfig, WindowConfig
+from emgscribe.config import DataConfig, Protocol, TrainConfig, WindowConfig
 from emgscribe.encoders import (
     ConformerConfig,
     EncoderConfig,
@@ -34,8 +34,8 @@ class Experiment(Recipe):
     start: str = ""
 
 
-BASELINE = Experiment()
-"""The published baseline: Sivakumar et al. 2024 (arXiv 2410.20081)."""
+BASELINE = Experiment(data=DataConfig(protocol="course"))
+"""The published baseline: Sivakumar et al. 2024 (arXiv 2410.20081), on the seed paper's user."""
 
 BASELINE_KEYPRESS = replace(
     BASELINE, name="baseline-keypress", train=replace(BASELINE.train, keypress_weight=1.0, keypress_fraction=0.3)
@@ -267,6 +267,21 @@ def _causal() -> Iterator[Experiment]:
 
 RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
 
+_USERS: tuple[Protocol, ...] = tuple(name for name in get_args(Protocol) if name.startswith("user"))
+GENERIC = replace(BASELINE, name="benchmark/generic", data=DataConfig(protocol="generic"))
+"""The benchmark's model of many people, tested on eight others."""
+
+
+def _personalized() -> Iterator[Experiment]:
+    """For each of the eight users whom `GENERIC` has not seen: a model from scratch, and one that goes on from it."""
+    for user in _USERS:
+        alone = replace(BASELINE, name=f"benchmark/{user}/random-init", data=DataConfig(protocol=user))
+        yield alone
+        yield replace(alone, name=f"benchmark/{user}/finetuned", start=GENERIC.name)
+
+
+BENCHMARK: dict[str, Experiment] = {experiment.name: experiment for experiment in (GENERIC, *_personalized())}
+
 _NARROWER = {
     "mlp_features": 4,
     "reduction": 4,
@@ -323,23 +338,31 @@ def _seeded(experiments: dict[str, Experiment], *thrice: str) -> tuple[Experimen
     )
 
 
+# Rows of Table 2 that the seed paper has in its text alone, or that are another reading of a row.
+_NO_PANEL = ("excitation-global", "excitation-finite", "cnn-gru-24-filters", "cnn-transformer-2")
 _FULL_SUITES = {
     "table1": _seeded(TABLE1, "table1/baseline", "table1/specaugment-4-3"),
     "table2": _seeded(TABLE2, "table2/baseline", "table2/excitation", "table2/bilstm", "table2/cnn-gru"),
+    "figure1": tuple(e for name, e in TABLE2.items() if name.removeprefix("table2/") not in _NO_PANEL),
 }
 SUITES: dict[str, tuple[Experiment, ...]] = {
     **_FULL_SUITES,
     **{f"small/{name}": tuple(map(small, suite)) for name, suite in _FULL_SUITES.items()},
     "records": tuple(RECORDS.values()),
+    **{
+        f"benchmark/{user}": tuple(e for e in BENCHMARK.values() if e.data.protocol in (GENERIC.data.protocol, user))
+        for user in _USERS
+    },
     "ablation": tuple(ABLATIONS.values()),
 }
-"""The runs behind one table each, in order, seeds included."""
+"""The runs behind one table or figure each, in order, seeds included. Some runs are behind several."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO)},
     **TABLE1,
     **TABLE2,
     **RECORDS,
+    **BENCHMARK,
     **{experiment.name: experiment for experiment in map(small, (*TABLE1.values(), *TABLE2.values()))},
     **ABLATIONS,
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -34,8 +34,8 @@ def train(arguments: list[str]) -> int:
     ) -> int:
         """Train an experiment, evaluate it on the test sessions and write its result.
 
-        For each user of the folder the latest session tests, the one before validates, all earlier ones train. A run
-        that was cut off goes on where it stopped.
+        The protocol of the experiment's data says which sessions train, validate and test; simulated ones are split by
+        date. A run that was cut off goes on where it stopped.
 
         Args:
             data: A folder of session files.
@@ -71,26 +71,36 @@ def reproduce(arguments: list[str]) -> int:
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
         screen.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    suite = SUITES[known(arguments[0], SUITES, "suite")]
+    named = known(arguments[0], SUITES, "suite")
 
-    def reproduce(data: Path, runs: Path = Path("runs"), results: Path = Path("results"), jobs: int = 1) -> int:
+    def reproduce(
+        data: Path,
+        budget: Literal["full", "small"] = "full",
+        runs: Path = Path("runs"),
+        results: Path = Path("results"),
+        jobs: int = 1,
+    ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
 
         Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
 
         Args:
             data: A folder of session files, or the word simulated: then a typist is simulated first.
+            budget: Small runs every row at a size for two cores, on simulated or few sessions.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             jobs: How many runs at a time; they share the cores.
         """
+        name = named if budget == "full" else known(f"small/{named}", SUITES, "suite")
+        suite = SUITES[name]
         if data == Path("simulated"):
             data = runs / "simulated-sessions"
             if not (data / "metadata.csv").exists():
                 make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
         failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
-        print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
+        found = (run for path in paths if path.exists() for run in read_result(path))
+        print_tables(tables(found, name), screen)
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
