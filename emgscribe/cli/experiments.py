@@ -69,7 +69,8 @@ def reproduce(arguments: list[str]) -> int:
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-        screen.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
+        listed = ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items())
+        screen.print(f"suites: {listed}", soft_wrap=True)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     named = known(arguments[0], SUITES, "suite")
 
