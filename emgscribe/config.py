@@ -68,6 +68,7 @@ class TrainConfig:
     clip_norm: float = 0.0  # 0: gradients are not clipped
     keypress_weight: float = 0.0
     keypress_fraction: float = 0.5
+    blank_prior: float = 0.0  # 0: the head begins as PyTorch draws it
     ema: float = 0.0  # 0: the weights themselves
     dropout_ramp: float = 0.0  # 0: dropout is what it is set to from the first step on
     long_windows: float = 0.0  # 0: windows keep their length
@@ -90,7 +91,8 @@ class TrainConfig:
             )
         require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
         require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
-        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more, below 1")
+        for field in ("ema", "blank_prior"):
+            require(0 <= getattr(self, field) < 1, f"train.{field}", getattr(self, field), "0 or more, below 1")
         for field in ("dropout_ramp", "long_windows"):
             require(0 <= getattr(self, field) <= 1, f"train.{field}", getattr(self, field), "0 up to 1")
         require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")

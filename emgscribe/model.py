@@ -4,6 +4,7 @@ Shapes, batch first: N items, T samples, F frames, B bands (2), C electrode chan
 V symbols with the blank (99).
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.ancestry import Ancestry
-from emgscribe.charset import NUM_CLASSES
+from emgscribe.charset import BLANK, NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.encoders import EncoderConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
@@ -51,6 +52,16 @@ class Model(nn.Module):
         self.features = config.features.build()
         self.encoder = config.encoder.build(*chosen, self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
+
+    def expect_blank(self, share: float) -> None:
+        """Let an untrained head give the blank about this share of each frame, and all symbols the same of the rest.
+
+        Else the first steps teach it that most frames are blank through all layers, which drives recurrent ones into
+        saturation, and they stay on CTC's all-blank plateau (LOG.md, 2026-11-22).
+        """
+        with torch.no_grad():
+            self.head.bias.zero_()
+            self.head.bias[BLANK] = math.log(share / (1 - share) * (NUM_CLASSES - 1))
 
     @property
     def device(self) -> torch.device:

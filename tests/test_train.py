@@ -1,5 +1,6 @@
 """Training: schedule, losses, exact resuming, and clear stops."""
 
+import copy
 import math
 import os
 import pickle
@@ -18,6 +19,7 @@ from torch import nn
 
 from emgscribe.ancestry import Seen
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.charset import BLANK
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
@@ -55,10 +57,11 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     return [train], [val]
 
 
-def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY) -> Trained:
+def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
     console = Console(file=(folder.parent / "log.txt").open("w"))
+    train, val = sessions
     with console.file:
-        return fit(recipe, train_sessions=sessions[0], val_sessions=sessions[1], folder=folder, console=console)
+        return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=console)
 
 
 def weights(model: Model) -> torch.Tensor:
@@ -250,6 +253,8 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         ("clip_norm", math.inf),
         ("ema", 1.0),
         ("ema", -0.1),
+        ("blank_prior", 1.0),
+        ("blank_prior", -0.1),
         ("ema", math.nan),
         ("dropout_ramp", 1.5),
         ("dropout_ramp", -0.1),
@@ -289,6 +294,33 @@ def silent(sessions: Sessions) -> Sessions:
     """No keystroke to validate by, so that the latest model is kept."""
     mute = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
     return sessions[0], [mute]
+
+
+def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    begun: dict[float, nn.Linear] = {}
+    step = loop.Training.training_step
+
+    def noting(self: loop.Training, batch: Batch, batch_idx: int) -> torch.Tensor:
+        begun.setdefault(self.config.blank_prior, copy.deepcopy(self.model.head))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(loop.Training, "training_step", noting)
+    for prior in (0.0, 0.8):
+        config = replace(TINY.train, blank_prior=prior, epochs=1)
+        run(sessions, tmp_path / str(prior), replace(TINY, train=config))
+    assert torch.equal(begun[0.0].weight, begun[0.8].weight), "nothing else changes"
+    shares = begun[0.8].bias.softmax(dim=0)
+    assert shares[BLANK].item() == pytest.approx(0.8)
+    assert torch.allclose(shares[:BLANK], shares[0])
+    assert begun[0.0].bias.abs().max() < 1
+
+
+def test_a_trained_head_keeps_its_bias(sessions: Sessions, tmp_path: Path) -> None:
+    run(sessions, tmp_path / "first", replace(TINY, train=replace(TINY.train, epochs=1)))
+    config = replace(TINY.train, epochs=1, lr=1e-9, lr_start=1e-9, lr_end=1e-9, blank_prior=0.8)
+    start = tmp_path / "first" / "best"
+    trained = run(sessions, tmp_path / "second", replace(TINY, train=config), start=start)
+    assert torch.allclose(trained.model.head.bias, load_model(start).head.bias, atol=1e-5)
 
 
 def test_the_average_is_of_all_steps_and_is_what_is_kept(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:

@@ -79,7 +79,7 @@ def fit(
     with _alone(folder):
         _claim(folder, described, recipe)
         torch.manual_seed(recipe.train.seed)
-        model = Model(recipe.model) if start is None else _continued(start, recipe.model)
+        model = _untrained(recipe) if start is None else _continued(start, recipe.model)
         model.ancestry = model.ancestry.after(train_sessions, val_sessions)
         tiled = replace(recipe.windows, stride=recipe.windows.length)
         training = Training(
@@ -92,6 +92,13 @@ def fit(
         _run(training, folder, precision, console or Console())
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
+
+
+def _untrained(recipe: Recipe) -> Model:
+    model = Model(recipe.model)
+    if recipe.train.blank_prior:
+        model.expect_blank(recipe.train.blank_prior)
+    return model
 
 
 def _continued(start: Path, config: ModelConfig) -> Model:
