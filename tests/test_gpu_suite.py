@@ -119,7 +119,7 @@ def test_a_quick_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
         (out / "benchmarks" / name).mkdir(parents=True)
         (out / "benchmarks" / name / "earlier.json").touch()
     with started(out, work) as process:
-        while process.poll() is None and not (work / "runs" / "demo-0" / "settings.json").exists():
+        while process.poll() is None and not (out / "logs" / "train" / "demo.log").exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         told = process.communicate()[0]
