@@ -5,13 +5,17 @@ A stage with parameters of its own keeps them beside its code (`augment.BandRota
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import cattrs
 
 from emgscribe.errors import EmgscribeError
 
 T = TypeVar("T")
+Protocol = Literal[
+    "latest", "course", "generic", "user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"
+]
+LATEST: Protocol = "latest"
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
@@ -104,21 +108,27 @@ class TrainConfig:
 class DataConfig:
     """Which part of a folder of sessions an experiment uses; the defaults use all of it.
 
+    `protocol` "latest" tests on each user's latest session and validates on the one before. The others are published
+    lists of sessions by name: "course" (the seed paper's user), "generic" and "user0" to "user7" (the benchmark's).
     `train_users` and `test_users` are places in the sorted list of the folder's users (none: every user): those whose
     sessions train and validate, and those whose sessions test. `sessions` above 0 keeps the latest so many training
     sessions of each user, `minutes` above 0 the first so many minutes of all that train.
     """
 
+    protocol: Protocol = LATEST
     train_users: tuple[int, ...] = ()
     test_users: tuple[int, ...] = ()
     sessions: int = 0
     minutes: float = 0.0
 
     def __post_init__(self) -> None:
+        require(self.protocol in get_args(Protocol), "data.protocol", self.protocol, ", ".join(get_args(Protocol)))
         for field in ("train_users", "test_users"):
             chosen = getattr(self, field)
             fits = len(set(chosen)) == len(chosen) and all(user >= 0 for user in chosen)
             require(fits, f"data.{field}", chosen, "places of users from 0 on, each once")
+            by_date = self.protocol == LATEST or not chosen
+            require(by_date, f"data.{field}", chosen, f"none, since the protocol {self.protocol} names the users")
         require(self.sessions >= 0, "data.sessions", self.sessions, "0 or more")
         require(0 <= self.minutes < 1e6, "data.minutes", self.minutes, "0 or more, below a million")
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
-from emgscribe.config import DataConfig, TrainConfig, WindowConfig
+from emgscribe.config import DataConfig, Protocol, TrainConfig, WindowConfig
 from emgscribe.encoders import (
     ConformerConfig,
     EncoderConfig,
@@ -35,8 +35,8 @@ class Experiment(Recipe):
     start: str = ""
 
 
-BASELINE = Experiment()
-"""The published baseline: Sivakumar et al. 2024 (arXiv 2410.20081)."""
+BASELINE = Experiment(data=DataConfig(protocol="course"))
+"""The published baseline: Sivakumar et al. 2024 (arXiv 2410.20081), on the seed paper's user."""
 
 BASELINE_KEYPRESS = replace(
     BASELINE, name="baseline-keypress", train=replace(BASELINE.train, keypress_weight=1.0, keypress_fraction=0.3)
@@ -271,6 +271,21 @@ def _causal() -> Iterator[Experiment]:
 
 RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
 
+_USERS: tuple[Protocol, ...] = tuple(name for name in get_args(Protocol) if name.startswith("user"))
+GENERIC = replace(BASELINE, name="benchmark/generic", data=DataConfig(protocol="generic"))
+"""The benchmark's model of many people, tested on eight others."""
+
+
+def _personalized() -> Iterator[Experiment]:
+    """For each of the eight users whom `GENERIC` has not seen: a model from scratch, and one that goes on from it."""
+    for user in _USERS:
+        alone = replace(BASELINE, name=f"benchmark/{user}/random-init", data=DataConfig(protocol=user))
+        yield alone
+        yield replace(alone, name=f"benchmark/{user}/finetuned", start=GENERIC.name)
+
+
+BENCHMARK: dict[str, Experiment] = {experiment.name: experiment for experiment in (GENERIC, *_personalized())}
+
 _NARROWER = {
     "width": 2,
     "mlp_features": 4,
@@ -343,6 +358,8 @@ _SMALL_TABLES = (
     {name: small(row) for name, row in TABLE1.items()},
     {name: small(row, _SMALL_TRAINING2) for name, row in TABLE2.items()},
 )
+# Rows of Table 2 that the seed paper has in its text alone, or that are another reading of a row.
+_NO_PANEL = ("excitation-global", "excitation-finite", "cnn-gru-24-filters", "cnn-transformer-2")
 
 
 SMALL_ATTENTION = small(RECORDS["records/attention"])
@@ -355,20 +372,26 @@ def _tables() -> Iterator[tuple[str, tuple[Experiment, ...]]]:
     for size, (table1, table2) in {"": (TABLE1, TABLE2), "small/": _SMALL_TABLES}.items():
         yield f"{size}table1", _seeded(table1, *thrice1)
         yield f"{size}table2", _seeded(table2, *thrice2)
+        yield f"{size}figure1", tuple(row for row in table2.values() if row.name.rpartition("/")[2] not in _NO_PANEL)
 
 
 SUITES: dict[str, tuple[Experiment, ...]] = {
     **dict(_tables()),
     "records": tuple(RECORDS.values()),
+    **{
+        f"benchmark/{user}": tuple(e for e in BENCHMARK.values() if e.data.protocol in (GENERIC.data.protocol, user))
+        for user in _USERS
+    },
     "ablation": tuple(ABLATIONS.values()),
 }
-"""The runs behind one table each, in order, seeds included."""
+"""The runs behind one table or figure each, in order, seeds included. Some runs are behind several."""
 
 EXPERIMENTS: dict[str, Experiment] = {
     **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO, SMALL_ATTENTION)},
     **TABLE1,
     **TABLE2,
     **RECORDS,
+    **BENCHMARK,
     **{row.name: row for table in _SMALL_TABLES for row in table.values()},
     **ABLATIONS,
 }

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from emgscribe.ancestry import Ancestry
-from emgscribe.config import DataConfig, reads_as, to_json
+from emgscribe.config import reads_as, to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate, evaluate_attention
@@ -23,7 +23,7 @@ from emgscribe.experiments import Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.model import load_ancestry
 from emgscribe.session import SAMPLE_RATE
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.train import Trained, fit
 
@@ -66,7 +66,7 @@ def run_suite(
     """
     left, failed = missing(suite, results), list[str]()
     if left:
-        split_latest(data, left[0].data)  # a folder that will not do is said once, not by every run
+        split_sessions(data, left[0].data)  # a folder that will not do is said once, not by every run
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
 
     def run(experiment: Experiment) -> None:
@@ -94,16 +94,17 @@ def run_experiment(
 ) -> tuple[Path, Result]:
     """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
 
-    `data` is a folder of sessions, split by `split_latest`. A run that was cut off is resumed from
-    `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs` yet, or
-    that was trained on a session that tests or on a user who is to be unseen: before training, not after.
+    `data` is a folder of sessions, split by the protocol that the experiment names. A run that was cut off is resumed
+    from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs`
+    yet, or that was trained on a session that tests or on a user who is to be unseen: before training, not after.
     """
-    split = split_latest(data, experiment.data)
+    split = split_sessions(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
-    unseen = _users_are_unseen(experiment.data)
+    # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
+    unseen = not {s.user for s in parts["train"]} & {s.user for s in parts["test"]}
     ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
     trained = fit(
         experiment,
@@ -117,7 +118,7 @@ def run_experiment(
     if trained.model.attention is not None:
         length = experiment.windows.length
         scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
-    write_json(result_path(experiment, results), _record(experiment, parts, trained, scores))
+    write_json(result_path(experiment, results), _record(experiment, split.protocol, parts, trained, scores))
     return folder / "best", scores["greedy"]
 
 
@@ -128,11 +129,6 @@ def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[Stored
         if left > 0:
             yield session.first(left)
         left -= len(session)
-
-
-def _users_are_unseen(data: DataConfig) -> bool:
-    """Whether an experiment is about people on whom nothing was trained: it names users to train and others to test."""
-    return bool(data.train_users and data.test_users) and not set(data.train_users) & set(data.test_users)
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:
@@ -150,7 +146,11 @@ def _start(experiment: Experiment, runs: Path) -> Path | None:
 
 
 def _record(
-    experiment: Experiment, parts: dict[str, list[StoredSession]], trained: Trained, scores: dict[str, Result]
+    experiment: Experiment,
+    protocol: str,
+    parts: dict[str, list[StoredSession]],
+    trained: Trained,
+    scores: dict[str, Result],
 ) -> dict[str, Any]:
     sessions = [session for part in parts.values() for session in part]
     return {
@@ -159,6 +159,7 @@ def _record(
         "data": {
             "kind": "simulated" if any(s.simulated for s in sessions) else "real",
             "hash": data_hash(sessions),
+            "protocol": protocol,  # that split them: by date where a published one met simulated sessions
             **{part: [s.name for s in members] for part, members in parts.items()},
         },
         "commit": current_commit(),

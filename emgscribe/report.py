@@ -6,7 +6,7 @@ Simulated and recorded results never share a table. A cell exists only where a r
 import csv
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +74,49 @@ class Table:
         }
 
 
-def tables(runs: Iterable[Run]) -> list[Table]:
-    """A table for each suite, kind of data; rows in the order of the suite, results of no suite last."""
-    suite_of = {experiment.name: suite for suite, members in SUITES.items() for experiment in members}
+def tables(runs: Iterable[Run], only: str = "") -> list[Table]:
+    """A table for each suite, or of `only` one, and kind of data; rows in the suite's order, results of no suite last.
+
+    A suite that has no result of which an earlier suite's table does not tell has none of its own.
+    """
     order = {name: place for place, name in enumerate(EXPERIMENTS)}
-    paper = published_numbers()
     places = {suite: place for place, suite in enumerate((*SUITES, OTHER))}
-    grouped: dict[tuple[str, str], dict[tuple[str, ...], list[Run]]] = {}
+    paper, told = published_numbers(), set[Path]()
+    grouped: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (order.get(run.name, len(order)), run.name, run.decoder, run.seed)):
-        same = grouped.setdefault((suite_of.get(run.name, OTHER), run.kind), {})
-        same.setdefault((run.name, run.decoder, run.unit, *run.changes), []).append(run)
+        for suite in _suites_of(run.name):
+            grouped.setdefault((suite, run.kind), []).append(run)
     found = []
     for (suite, kind), members in sorted(grouped.items(), key=lambda item: (item[0][1], places[item[0][0]])):
-        rows = tuple(Row(tuple(seeds)) for seeds in members.values())
-        beside = tuple(None if kind == SIMULATED else _comparable(row, paper) for row in rows)
-        found.append(Table(suite, kind, rows, beside))
+        if suite == only or not (only or told >= {run.path for run in members}):
+            told |= {run.path for run in members}
+            rows = _seeds_together(_as_tested_beside(members, suite))
+            beside = tuple(None if kind == SIMULATED else _comparable(row, paper) for row in rows)
+            found.append(Table(suite, kind, rows, beside))
     return found
+
+
+def _suites_of(name: str) -> list[str]:
+    return [suite for suite, members in SUITES.items() if name in {e.name for e in members}] or [OTHER]
+
+
+def _as_tested_beside(runs: list[Run], suite: str) -> list[Run]:
+    """Runs of a suite; those of another protocol than its last row's, on no sessions but those that this row tests."""
+    protocols = {experiment.name: experiment.data.protocol for experiment in SUITES.get(suite, ())}
+    ours = {name for name, protocol in protocols.items() if protocol == list(protocols.values())[-1]}
+    tested = {session.session for run in runs if run.name in ours for session in run.sessions}
+    if not tested:
+        return runs
+    kept = [tuple(s for s in run.sessions if run.name in ours or s.session in tested) for run in runs]
+    return [replace(run, sessions=sessions) for run, sessions in zip(runs, kept, strict=True) if sessions]
+
+
+def _seeds_together(runs: Iterable[Run]) -> tuple[Row, ...]:
+    """Rows of the runs that differ in nothing but the seed, in the order of their first."""
+    grouped: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.name, run.decoder, run.unit, *run.changes), []).append(run)
+    return tuple(Row(tuple(seeds)) for seeds in grouped.values())
 
 
 def published_numbers() -> dict[str, Any]:

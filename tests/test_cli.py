@@ -1,6 +1,7 @@
 """The command line, verb by verb, as a user calls it: output, exit status, and what is said about mistakes."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,20 +151,38 @@ def test_report_names_a_damaged_file(
     assert "no result files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "suite"),
+    [
+        (["table1"], "table1"),
+        (["table1", "--budget", "small"], "small/table1"),
+        (["figure1", "--budget", "small"], "small/figure1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_reproduce_ends_with_the_table_of_the_suite(
-    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    asked: list[str],
+    suite: str,
+    write_result: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from emgscribe.experiments import SUITES
 
-    for experiment in SUITES["table1"]:
+    for experiment in SUITES[suite]:
         write_result(experiment.name, experiment.train.seed)
     write_result("demo")
     places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    assert cli.main(["reproduce", "table1", *places]) == 0
+    assert cli.main(["reproduce", *asked, *places]) == 0
     shown = capsys.readouterr().out
-    assert "table1, SIMULATED sessions" in shown
-    assert "1502" in shown
+    assert re.findall(r"CER: (\S+), SIMULATED\s+sessions", shown) == [suite]
+    assert str(SUITES[suite][-1].train.seed) in shown
     assert "demo" not in shown
+
+
+def test_a_suite_without_a_small_budget_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "records", "--data", str(tmp_path), "--budget", "small"]) == 2
+    assert "unknown suite 'small/records'" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_what_the_model_was_trained_on(

@@ -14,6 +14,7 @@ from emgscribe.evaluate import reading
 from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, SUITES, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
+from emgscribe.report import published_numbers
 from emgscribe.windows import Batch
 
 
@@ -24,7 +25,11 @@ def test_round_trip_through_json(name: str) -> None:
     assert from_json(Experiment, to_json(experiment), where="test") == experiment
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+# One name for each network and augmentation: experiments that differ in data or training alone take the same step.
+DISTINCT = {repr((experiment.model, experiment.augment)): name for name, experiment in EXPERIMENTS.items()}.values()
+
+
+@pytest.mark.parametrize("name", DISTINCT)
 def test_takes_a_step(name: str) -> None:
     experiment = EXPERIMENTS[name]
     torch.manual_seed(0)
@@ -194,3 +199,9 @@ def test_suites_hold_named_experiments_and_no_run_twice() -> None:
         assert all(replace(e, train=EXPERIMENTS[e.name].train) == EXPERIMENTS[e.name] for e in suite)
         assert len({(e.name, e.train.seed) for e in suite}) == len(suite)
     assert [e.train.seed for e in SUITES["table1"] if e.name == "table1/baseline"] == [1501, 1502, 1503]
+
+
+def test_figure1_has_a_panel_for_each_row_of_table2() -> None:
+    published = published_numbers()["experiments"]
+    assert {e.name for e in SUITES["figure1"]} == {name for name in published if name.startswith("table2/")}
+    assert len(SUITES["figure1"]) == 12

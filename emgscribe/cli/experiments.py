@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -37,8 +37,8 @@ def train(arguments: list[str]) -> int:
     ) -> int:
         """Train an experiment, evaluate it on the test sessions and write its result.
 
-        For each user of the folder the latest session tests, the one before validates, all earlier ones train. A run
-        that was cut off goes on where it stopped.
+        The protocol of the experiment's data says which sessions train, validate and test; simulated ones are split by
+        date. A run that was cut off goes on where it stopped.
 
         Args:
             data: A folder of session files.
@@ -80,12 +80,14 @@ def reproduce(arguments: list[str]) -> int:
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-        screen.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
+        listed = ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items())
+        screen.print(f"suites: {listed}", soft_wrap=True)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    suite = SUITES[known(arguments[0], SUITES, "suite")]
+    named = known(arguments[0], SUITES, "suite")
 
     def reproduce(
         data: Path,
+        budget: Literal["full", "small"] = "full",
         runs: Path = Path("runs"),
         results: Path = Path("results"),
         jobs: int = 1,
@@ -98,6 +100,7 @@ def reproduce(arguments: list[str]) -> int:
 
         Args:
             data: A folder of session files, or the word simulated: then a typist is simulated first.
+            budget: Small runs every row at a size for two cores, on simulated or few sessions.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             jobs: How many runs at a time; they share the cores.
@@ -105,6 +108,8 @@ def reproduce(arguments: list[str]) -> int:
             lm: An ARPA file for the beam instead of the default language model.
         """
         names = decoder_names(decoder)
+        name = named if budget == "full" else known(f"small/{named}", SUITES, "suite")
+        suite = SUITES[name]
         if data == Path("simulated"):
             data = runs / "simulated-sessions"
             if not (data / "metadata.csv").exists():
@@ -112,7 +117,8 @@ def reproduce(arguments: list[str]) -> int:
         failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
         failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
-        print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
+        found = (run for path in paths if path.exists() for run in read_result(path))
+        print_tables(tables(found, name), screen)
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
