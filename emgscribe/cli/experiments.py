@@ -54,7 +54,7 @@ def train(arguments: list[str]) -> int:
 
 
 def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
-    from emgscribe.launch import run_experiment
+    from emgscribe.runs import run_experiment
 
     model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
     return result, model
@@ -63,9 +63,10 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
 def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
-    from emgscribe.launch import result_path, run_suite
+    from emgscribe.launch import Workers, run_suite
     from emgscribe.report import print_tables, tables
     from emgscribe.results import read_result
+    from emgscribe.runs import result_path
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -73,7 +74,12 @@ def reproduce(arguments: list[str]) -> int:
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     suite = SUITES[known(arguments[0], SUITES, "suite")]
 
-    def reproduce(data: Path, runs: Path = Path("runs"), results: Path = Path("results"), jobs: int = 1) -> int:
+    def reproduce(
+        data: Path,
+        runs: Path = Path("runs"),
+        results: Path = Path("results"),
+        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
+    ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
 
         Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
@@ -82,13 +88,13 @@ def reproduce(arguments: list[str]) -> int:
             data: A folder of session files, or the word simulated: then a typist is simulated first.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
-            jobs: How many runs at a time; they share the cores.
+            workers: Who runs.
         """
         if data == Path("simulated"):
             data = runs / "simulated-sessions"
             if not (data / "metadata.csv").exists():
                 make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
-        failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
+        failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
         print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
         return 1 if failed else 0
