@@ -14,7 +14,7 @@ FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
     *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
     *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "runs", "launch"),
-    *("figures", "results", "report", "cli"),
+    *("figures", "results", "report", "sweep", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("lightning", "matplotlib", "tyro", "torch", "h5py", "rich", "numba")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
 from emgscribe.cli.terminal import known, log, parsed, screen
@@ -100,6 +100,45 @@ def reproduce(arguments: list[str]) -> int:
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def tune(arguments: list[str]) -> int:
+    """Search an experiment's settings for the lowest validation CER."""
+    from emgscribe.experiments import EXPERIMENTS, Experiment
+    from emgscribe.launch import Workers
+    from emgscribe.sweep import tune as search_settings
+
+    if not arguments or arguments[0].startswith("-"):
+        screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
+
+    def tune(
+        data: Path,
+        search: UseAppendAction[tuple[str, ...]],
+        trials: int = 20,
+        runs: Path = Path("runs"),
+        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
+        experiment: Annotated[Experiment, arg(name="")] = chosen,
+    ) -> int:
+        """Search settings of an experiment for the lowest validation CER; the sessions that test are not read.
+
+        Interrupted, it goes on where it stopped when asked again, and asked for more trials it adds them.
+
+        Args:
+            data: A folder of session files.
+            search: What is searched, once for each setting: train.lr=1e-4..3e-3:log, model.encoder.dropout=0..0.5 or
+                train.optimizer=adam,adamw.
+            trials: How many trials the study is to have.
+            runs: Where the study goes, and the trials' models and checkpoints.
+            workers: Who runs.
+            experiment: The settings that are not searched, each of which can be overridden.
+        """
+        page = search_settings(experiment, data, search, trials=trials, runs=runs, workers=workers, console=log)
+        screen.print(f"report: {page}", soft_wrap=True)
+        return 0
+
+    return parsed(tune, arguments[1:], f"tune {arguments[0]}")
 
 
 def report(arguments: list[str]) -> int:
