@@ -13,7 +13,7 @@ LEAVES = {"errors", "files", "config"}
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
     *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
-    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "runs", "launch"),
+    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "runs", "launch", "plan"),
     *("figures", "results", "report", "sweep", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,9 +1,12 @@
 """Verbs about experiments: run one, run those behind a table, report."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from rich.progress import track
 from tyro.conf import UseAppendAction, arg
 
 from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
@@ -12,6 +15,7 @@ from emgscribe.cli.terminal import known, log, parsed, screen
 if TYPE_CHECKING:
     from emgscribe.evaluate import Result
     from emgscribe.experiments import Experiment
+    from emgscribe.plan import Planned
 
 
 def train(arguments: list[str]) -> int:
@@ -64,6 +68,7 @@ def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
     from emgscribe.launch import Workers, run_suite
+    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS, plan
     from emgscribe.report import print_tables, tables
     from emgscribe.results import read_result
     from emgscribe.runs import result_path
@@ -79,6 +84,7 @@ def reproduce(arguments: list[str]) -> int:
         runs: Path = Path("runs"),
         results: Path = Path("results"),
         workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
+        dry_run: bool = False,
     ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
 
@@ -89,11 +95,22 @@ def reproduce(arguments: list[str]) -> int:
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             workers: Who runs.
+            dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
         """
-        if data == Path("simulated"):
+        if simulated := data == Path("simulated"):
             data = runs / "simulated-sessions"
-            if not (data / "metadata.csv").exists():
-                make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
+        unmade = simulated and not (data / "metadata.csv").exists()
+        if dry_run:
+            return _print_plan(plan(suite, None if unmade else data, runs=runs, results=results), workers.jobs)
+        if unmade:
+            make_sessions(
+                data,
+                users=SIMULATED_USERS,
+                sessions=SIMULATED_SESSIONS,
+                minutes=SIMULATED_MINUTES,
+                seed=0,
+                simulation=DEFAULT_SIMULATION,
+            )
         failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
         print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
@@ -139,6 +156,24 @@ def tune(arguments: list[str]) -> int:
         return 0
 
     return parsed(tune, arguments[1:], f"tune {arguments[0]}")
+
+
+def _print_plan(planned: Iterable["Planned"], jobs: int) -> int:
+    found: list[Planned] = []
+    for run in track(planned, "measuring", console=log, transient=True):
+        found.append(run)
+        left = "" if run.state == "done" else f"  about {_duration(run.seconds)}"
+        screen.print(f"{run.state:<8}  {run.name}{left}", soft_wrap=True)
+    counted = Counter(run.state for run in found)
+    told = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    total = _duration(sum(run.seconds for run in found) / jobs)
+    screen.print(f"{told}: about {total} of training, {jobs} at a time", soft_wrap=True)
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
 
 
 def report(arguments: list[str]) -> int:
