@@ -152,6 +152,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
+    for unfinished in folder.glob(".*.*"):  # what a killed run was writing
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not (folder / "last.ckpt").exists():
         shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
     elif noted.exists():
