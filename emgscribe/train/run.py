@@ -112,7 +112,11 @@ def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sess
     training = _training(Model(recipe.model), recipe, train_sessions, val_sessions, device)
     clock = Clock()
     precision, config = resolve_precision(recipe.train.precision, device), recipe.train
-    limits = {"max_epochs": 1, "limit_train_batches": 4, "limit_val_batches": 2}
+    limits = {
+        "max_epochs": 1,
+        "limit_train_batches": min(4, training.total_steps // config.epochs),
+        "limit_val_batches": 2,
+    }
     with TemporaryDirectory() as folder:
         _trainer(Path(folder), precision, [clock], **limits).fit(training)
     validations = config.epochs // min(config.validate_every, config.epochs)
