@@ -223,6 +223,30 @@ def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Pat
     return _save(figure, out)
 
 
+def draw_trials(
+    cers: Mapping[int, float], settings: Mapping[str, Sequence[Any]], log: set[str], title: str, out: Path
+) -> list[Path]:
+    """The CER of a sweep's trials with the best so far, then CER by each setting, in the order of `cers`; two files.
+
+    Settings named in `log` have a logarithmic axis.
+    """
+    columns = min(3, 1 + len(settings))
+    rows = -(-(1 + len(settings)) // columns)
+    figure = _figure(4.2 * columns, 3.2 * rows, title)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    numbers, values = list(cers), list(cers.values())
+    panels[0].plot(numbers, values, "o", color=_BLUE, label="a trial")
+    panels[0].step(numbers, np.minimum.accumulate(values), where="post", color=_VERMILION, label="best so far")
+    panels[0].set(xlabel="trial", ylabel="validation CER, %")
+    panels[0].legend()
+    for panel, (path, chosen) in zip(panels[1:], settings.items(), strict=False):
+        panel.plot(chosen, values, "o", color=_BLUE)
+        panel.set(xlabel=path, xscale="log" if path in log else panel.get_xscale())
+    for panel in panels[1 + len(settings) :]:
+        panel.set_visible(False)
+    return _save(figure, out)
+
+
 def _shown(key: str) -> str:
     return {SPACE: "space"}.get(key, key.upper() if key.isalpha() else key)
 

@@ -45,9 +45,9 @@ class Run:
 
         All of them where no experiment has this name. What a file leaves out was added since and is taken as named.
         """
-        ours = dict(_leaves(self.settings))
+        ours = dict(leaves(self.settings))
         known = EXPERIMENTS.get(self.name)
-        named = dict(_leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
+        named = dict(leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
         return tuple(
             f"{field} {value}"
             for field, value in ours.items()
@@ -55,10 +55,11 @@ class Run:
         )
 
 
-def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of each single setting in settings as JSON, as in ("train.lr", 0.001)."""
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{before}{name}.")
+            yield from leaves(value, f"{before}{name}.")
         else:
             yield before + name, value
 

@@ -15,8 +15,8 @@ FLOW = [
     *("augment", "features", "encoders", "attention", "model"),
     *("decode", "arpa", "language_model", "prefix_search", "beam"),
     *("score", "objective", "train", "emissions", "evaluate", "tune", "decoders"),
-    *("experiments", "splits", "launch", "scores"),
-    *("figures", "results", "report", "cli"),
+    *("experiments", "splits", "runs", "launch", "plan", "rescore"),
+    *("figures", "results", "report", "sweep", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("lightning", "matplotlib", "tyro", "torch", "h5py", "rich", "numba")

@@ -320,7 +320,7 @@ def test_scores_of_another_model_or_other_sessions_are_not_added(
 
     from emgscribe.errors import EmgscribeError
     from emgscribe.experiments import EXPERIMENTS
-    from emgscribe.scores import add_scores, add_suite_scores
+    from emgscribe.rescore import add_scores, add_suite_scores
 
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
     model, demo, before = folder / "runs/demo-0/best", EXPERIMENTS["demo"], read_json(runs / "results" / "demo-0.json")

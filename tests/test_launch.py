@@ -1,193 +1,253 @@
-"""From data to result file: what trains on what, what a run starts from, and a suite of runs."""
+"""Many runs: the same everywhere, and nothing lost when any of it is killed."""
 
-import shutil
+import importlib
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Timer
 
 import pytest
-import torch
 from rich.console import Console
+from tiny_suite import SUITE, TINY
 
-from emgscribe import launch
-from emgscribe.attention import AttentionConfig
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.config import DataConfig, TrainConfig, WindowConfig, to_json
-from emgscribe.encoders import TdsConfig
+from emgscribe import cli, launch
+from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import Experiment
-from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.files import read_json, write_json
-from emgscribe.launch import data_hash, missing, run_experiment, run_suite
-from emgscribe.model import ModelConfig, load_model
-from emgscribe.results import read_result
-from emgscribe.store import StoredSession
+from emgscribe.launch import Order, Workers, execute, missing, run_suite
+from emgscribe.runs import run_experiment, run_name
 from emgscribe.synthetic import synthesize_dataset
 
 QUIET = Console(quiet=True)
-TINY = Experiment(
-    name="tiny",
-    model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
-    windows=WindowConfig(length=2000, stride=2000, left=0, right=0),
-    augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 3, 1, 4)),
-    train=TrainConfig(epochs=2, batch_size=4, warmup_epochs=1, seed=5),
-    data=DataConfig(train_users=(0,), test_users=(0,)),
-)
-RAW = StridedConvConfig(strides=(8, 8), filters=(4,), bins=6)
-
-
-def run(experiment: Experiment, data: Path, folder: Path) -> dict:
-    run_experiment(experiment, data, runs=folder / "runs", results=folder / "results", console=QUIET)
-    return read_json(folder / "results" / f"{experiment.name}-{experiment.train.seed}.json")
+COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reproduce", "tiny", "--cores", "1"]
+PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot start does not hang the tests
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two simulated users with four sessions of 12 s each, in the data set's layout."""
-    folder = tmp_path_factory.mktemp("two-users")
-    synthesize_dataset(folder, users=2, sessions=4, minutes=0.2)
+    folder = tmp_path_factory.mktemp("one-user") / "data"
+    synthesize_dataset(folder, users=1, sessions=3, minutes=0.2)
     return folder
 
 
-def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[..., StoredSession]) -> None:
-    first = make_stored(keys=[(1, 5), (2, 9)])
-    second = replace(first, name="other")
-    both = data_hash([first, second])
-    assert both == data_hash([second, first])
-    assert both != data_hash([first, first])
-    assert both != data_hash([first])
-    assert data_hash([replace(first, content="other samples")]) != data_hash([first])
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the tiny suite, from one function call a run."""
+    folder = tmp_path_factory.mktemp("whole")
+    for experiment in reversed(SUITE):
+        run_experiment(experiment, data, runs=folder / "runs", results=folder / "results", console=QUIET)
+    return folder / "results"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"decimation": 2, "n_fft": 32, "hop": 32},
-        {"electrodes": (0, 4, 8, 12)},
-        {"bands": (1,)},
-        {"edges": (1, 4, 9, 33)},
-        {"n_fft": 32, "hop": 20},
-    ],
-    ids=lambda changes: "-".join(changes),
-)
-def test_every_lever_of_the_spectra_trains_and_is_tested_on_session_files(data: Path, tmp_path: Path, changes) -> None:
-    check_lever(replace(TINY.model.features, **changes), data, tmp_path)
+def results(folder: Path) -> dict[str, dict]:
+    """Result files without what differs each time."""
+    records = {path.name: read_json(path) for path in folder.glob("*.json")}
+    return {name: {key: value for key, value in r.items() if key != "seconds"} for name, r in records.items()}
 
 
-def test_learned_features_train_and_are_tested_on_session_files(data: Path, tmp_path: Path) -> None:
-    check_lever(RAW, data, tmp_path)
+def places(folder: Path, data: Path) -> list[str]:
+    return ["--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
 
 
-def check_lever(features: FeaturesConfig, data: Path, folder: Path) -> None:
-    record = run(replace(TINY, model=replace(TINY.model, features=features)), data, folder)
-    assert record["data"]["kind"] == "simulated"
-    assert record["experiment"]["model"]["features"] == to_json(ModelConfig(features))["features"]
-    assert sum(unit[3] for session in record["test"]["greedy"]["sessions"] for unit in session["units"]) > 20
-    assert load_model(folder / "runs" / "tiny-5" / "best").config.features == features
+def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    for _ in range(PATIENCE * 20):
+        if happened():
+            return
+        assert process is None or process.poll() is None, "it ended before what was waited for"
+        time.sleep(0.05)
+    pytest.fail("it did not happen in time")
 
 
-@pytest.mark.parametrize(
-    ("encoder", "augment"),
-    [
-        (replace(TINY.model.encoder, reduction=12, reduction_kernel=3), TINY.augment),
-        (replace(TINY.model.encoder, reduction=12, reduction_kernel=3, reduction_back=True), TINY.augment),
-        (replace(TINY.model.encoder, rolling=5), TINY.augment),
-    ],
-    ids=["reduction", "there-and-back", "rolling"],
-)
-def test_every_lever_before_the_encoder_trains(data: Path, tmp_path: Path, encoder, augment) -> None:
-    record = run(replace(TINY, model=replace(TINY.model, encoder=encoder), augment=augment), data, tmp_path)
-    assert len(record["curves"]) == 2
+def workers_of(run: str) -> list[int]:
+    """The processes that carry out a run now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[1:4] == [b"-m", b"emgscribe.launch", run.encode()]:
+            found.append(int(path.parent.name))
+    return found
 
 
-def test_a_second_head_has_a_score_of_its_own(data: Path, tmp_path: Path) -> None:
-    second = AttentionConfig(1, 16, 2, 16)
-    record = run(replace(TINY, model=replace(TINY.model, attention=second)), data, tmp_path)
-    assert list(record["test"]) == ["greedy", "attention"]
-    assert record["test"]["attention"]["passes"].startswith("windows of 1 s,")  # as in training
-    read = read_result(tmp_path / "results" / "tiny-5.json")
-    assert [run.decoder for run in read] == ["greedy", "attention"]
-    assert read[0].counts.length == read[1].counts.length > 20
-    assert load_model(tmp_path / "runs" / "tiny-5" / "best").config.attention == second
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
-    record = run(replace(TINY, data=DataConfig(train_users=(1,), test_users=(0,), sessions=1)), data, tmp_path)
-    assert [len(record["data"][part]) for part in ("train", "val", "test")] == [1, 1, 1]
-    users = {part: record["data"][part][0].split("@1-")[1] for part in ("train", "val", "test")}
-    assert users["train"] == users["val"] != users["test"]
+def gone(process: int) -> bool:
+    """Whether a process has ended; one whom nobody has asked for its status yet has too."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
-def test_minutes_cut_the_training_data_and_nothing_else(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@linux
+def test_interrupted_twice_it_ends_with_the_same_table(
+    data: Path, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    seen: dict[str, list[StoredSession]] = {}
+    command = [*COMMAND, *places(tmp_path, data)]
+    run, adapted = (run_name(experiment) for experiment in reversed(SUITE))
+    for name, stopped_by in ((run, signal.SIGINT), (adapted, signal.SIGKILL)):
+        with subprocess.Popen(command, start_new_session=True) as process:
+            until((tmp_path / "runs" / name / "last.ckpt").exists, process)
+            [worker] = workers_of(name)
+            process.send_signal(stopped_by)
+            assert process.wait() == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[stopped_by]
+        until(lambda worker=worker: gone(worker))
+        assert not (tmp_path / "results" / f"{name}.json").exists()
+    assert f"{run}: done" in capfd.readouterr().err
+    assert cli.main([*command[2:], "--jobs", "2"]) == 0
+    table, told = capfd.readouterr()
+    assert told == f"{adapted}: done\n"
+    assert results(tmp_path / "results") == results(whole)
+    assert cli.main(["reproduce", "tiny", "--data", str(data), "--results", str(whole)]) == 0
+    assert capfd.readouterr() == (table, "")
+    assert "100.00" not in table  # else any two tables could be the same
+    left = {path.name for path in (tmp_path / "runs" / adapted).iterdir()}
+    assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
 
-    def fit(*_: object, train_sessions: list, val_sessions: list, **__: object) -> None:
-        seen["train"], seen["val"] = train_sessions, val_sessions
+
+RAY = """
+import os
+from ray.cluster_utils import Cluster
+from tiny_suite import main
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+os.environ["RAY_ADDRESS"] = cluster.address
+print("started", flush=True)
+try:
+    status = main()
+finally:
+    cluster.shutdown()
+raise SystemExit(status)
+"""
+
+
+@pytest.fixture
+def ray_home(tmp_path: Path) -> dict[str, str]:
+    """The environment in which Ray leaves its files and its token in a folder of the test."""
+    pytest.importorskip("ray")
+    return os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+
+
+@linux
+def test_ray_gives_what_one_machine_gives_and_a_killed_worker_loses_nothing(
+    data: Path, whole: Path, tmp_path: Path, ray_home: dict[str, str]
+) -> None:
+    command = [sys.executable, "-c", RAY, *COMMAND[2:], *places(tmp_path, data), "--on", "ray"]
+    name = run_name(TINY)
+    with subprocess.Popen(command, env=ray_home, stdout=subprocess.PIPE, text=True) as process:
+        patience = Timer(PATIENCE, process.kill)
+        patience.start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n", "Ray cannot start a head and a worker here"
+        until((tmp_path / "runs" / name / "last.ckpt").exists, process)
+        [run] = workers_of(name)
+        assert b"ray" in Path(f"/proc/{parent(run)}/cmdline").read_bytes()
+        os.kill(parent(run), signal.SIGKILL)
+        until(lambda: gone(run))
+        process.stdout.read()
+        patience.cancel()
+    assert process.returncode == 0
+    assert (tmp_path / "runs" / f"{name}.log").read_text().count("again from the last checkpoint") == 1
+    assert results(tmp_path / "results") == results(whole)
+
+
+def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With submitit's executor for this machine, which starts and watches jobs as the one for Slurm does."""
+    pytest.importorskip("submitit")
+    short = replace(TINY, train=replace(TINY.train, epochs=2))
+    places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    with pytest.raises(EmgscribeError, match=r"Slurm does not take the job .*srun"):
+        run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
+    monkeypatch.setitem(launch._BACKENDS, "slurm", partial(launch._slurm, cluster="local"))
+    assert run_suite([short], data, **places, workers=Workers("slurm", cores=1), console=QUIET) == []
+    assert len(read_json(tmp_path / "results" / "tiny-5.json")["curves"]) == 2
+
+
+def orders(*seeds: int) -> list[Order]:
+    suite = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in seeds]
+    return [Order(experiment, Path("data"), Path("runs")) for experiment in suite]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[int]]:
+    """What each order's tries are to end with, instead of running; asked once too often, it fails."""
+    left = {"tiny-1": [0], "tiny-2": [-9, -9, 0], "tiny-3": [2], "tiny-4": [-9, -9, -9]}
+
+    def execute(order: Order, *_: object) -> int:
+        (order.cwd / order.log).parent.mkdir(exist_ok=True)
+        return left[order.name].pop(0)
+
+    monkeypatch.setattr(launch, "execute", execute)
+    monkeypatch.chdir(tmp_path)
+    return left
+
+
+def test_a_killed_run_is_tried_again_and_one_that_failed_is_not(tried: dict[str, list[int]]) -> None:
+    ended: dict[str, int] = {}
+    launch.launch(orders(1, 2, 3, 4), Workers(jobs=2), lambda order, status: ended.update({order.name: status}))
+    assert ended == {"tiny-1": 0, "tiny-2": 0, "tiny-3": 2, "tiny-4": -9}
+    assert not any(tried.values())
+
+
+def test_no_more_than_so_many_at_a_time_and_a_fault_of_the_caller_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = [0], [0]
+
+    def execute(order: Order, stop: object, environment: object) -> int:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        running[0] -= 1
+        return 0
+
+    monkeypatch.setattr(launch, "execute", execute)
+    ended: list[str] = []
+    launch.launch(orders(*range(8)), Workers(jobs=3), lambda order, _: ended.append(order.name))
+    assert sorted(ended) == [f"tiny-{seed}" for seed in range(8)]
+    assert most == [3]
+
+    def done(order: Order, status: int) -> None:
         raise EmgscribeError("enough")
 
-    experiment = replace(TINY, data=replace(TINY.data, minutes=0.25))
-    monkeypatch.setattr(launch, "fit", fit)
     with pytest.raises(EmgscribeError, match="enough"):
-        run(experiment, data, tmp_path)
-    assert [len(session) for session in seen["train"]] == [24000, 6000]
-    assert [len(session) for session in seen["val"]] == [24000]
-    cut = seen["train"][1]
-    assert (cut.onsets < 6000).all()
-    assert len(cut.labels) == len(cut.onsets)
-    assert ":" in cut.content
+        launch.launch(orders(*range(8)), Workers(jobs=3), done)
 
 
-def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> None:
-    run(TINY, data, tmp_path)
-    still = replace(TINY.train, epochs=1, lr=1e-12, lr_start=1e-12, lr_end=1e-12)
-    run(replace(TINY, name="adapted", start="tiny", train=still), data, tmp_path)
-    before, after = (load_model(tmp_path / "runs" / f"{name}-5" / "best") for name in ("tiny", "adapted"))
-    assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(before.parameters(), after.parameters(), strict=True))
+def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path) -> None:
+    order = Order(TINY, tmp_path / "absent", tmp_path / "runs", tmp_path / "results")
+    assert execute(order) == 2
+    assert "no such folder" in order.log.read_text()
+    assert "Traceback" not in order.log.read_text()
 
 
-def test_a_run_cannot_start_from_what_is_missing_or_of_another_kind(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with this seed"):
-        run(replace(TINY, name="adapted", start="tiny"), data, tmp_path)
-    run(TINY, data, tmp_path)
-    other = replace(TINY.model, encoder=TdsConfig(24, 1, 4, 5, 2))
-    with pytest.raises(EmgscribeError, match="another network"):
-        run(replace(TINY, name="adapted", start="tiny", model=other), data, tmp_path)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    for on, package in (("slurm", "submitit"), ("ray", "ray")):
+        with pytest.raises(EmgscribeError, match=rf"needs {package} \(.*\n.*pip install 'emgscribe\[{on}\]'"):
+            launch.launch(orders(1), Workers(on), lambda *_: None)
 
 
-def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = sorted(synthesize_dataset(tmp_path / "five", users=1, sessions=5, minutes=0.1))
-    run(TINY, tmp_path / "five", tmp_path)
-    (tmp_path / "three").mkdir()
-    for path in paths[:3]:  # those that trained; in a folder of their own the last one tests
-        shutil.copy(path, tmp_path / "three")
-    adapted = replace(TINY, name="adapted", start="tiny")
-    monkeypatch.setattr(launch, "fit", None)
-    with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
-        run(adapted, tmp_path / "three", tmp_path)
-    assert caught.value.where == paths[2].stem
-
-
-def test_an_unseen_user_is_one_whom_no_ancestor_has_seen(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(TINY, data, tmp_path)  # on user 0
-
-    def fit(*_: object, **__: object) -> None:
-        raise EmgscribeError("trains")
-
-    monkeypatch.setattr(launch, "fit", fit)
-    adapted = replace(TINY, name="adapted", start="tiny")
-    unseen = replace(adapted, data=DataConfig(train_users=(1,), test_users=(0,)))
-    with pytest.raises(EmgscribeError, match="is to be unseen"):
-        run(unseen, data, tmp_path)
-    with pytest.raises(EmgscribeError, match="trains"):
-        run(replace(unseen, start=""), data, tmp_path)
-    for users in ({"train_users": (0, 1), "test_users": (0,)}, {"train_users": (1,)}, {"test_users": (0,)}):
-        with pytest.raises(EmgscribeError, match="trains"):
-            run(replace(adapted, data=DataConfig(**users)), data, tmp_path)
+def test_gpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(EmgscribeError, match="2 jobs of 500 GPUs need 1000"):
+        launch.launch(orders(1), Workers(jobs=2, gpus=500), lambda *_: None)
+    with pytest.raises(EmgscribeError, match="jobs is 0"):
+        Workers(jobs=0)
 
 
 def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_last(tmp_path: Path) -> None:
@@ -210,16 +270,15 @@ def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None
 
 
 def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[list[str]] = []
+    calls: list[str] = []
 
-    def process(command: list[str], **_: object) -> subprocess.CompletedProcess:
-        calls.append(command)
-        return subprocess.CompletedProcess(command, 2 if "7" in command else 0)
+    def execute(order: Order, *_: object) -> int:
+        calls.append(order.name)
+        return 2 if order.name == "tiny-7" else 0
 
-    monkeypatch.setattr(launch.subprocess, "run", process)
+    monkeypatch.setattr(launch, "execute", execute)
     seeds = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in (5, 7)]
     suite = [replace(TINY, name="adapted", start="tiny"), *seeds]
-    failed = run_suite(suite, data, runs=tmp_path / "r", results=tmp_path, jobs=1, console=QUIET)
+    failed = run_suite(suite, data, runs=tmp_path / "r", results=tmp_path, workers=Workers(), console=QUIET)
     assert failed == ["tiny-7"]
-    assert [command[4] for command in calls] == ["tiny", "tiny", "adapted"]
-    assert (tmp_path / "r" / "tiny-7.log").exists()
+    assert calls == ["tiny-5", "tiny-7", "adapted-5"]

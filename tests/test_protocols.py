@@ -20,10 +20,10 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import BASELINE, EXPERIMENTS, GENERIC, SUITES, Experiment
 from emgscribe.features import SpectrogramConfig
 from emgscribe.files import read_json
-from emgscribe.launch import run_experiment
 from emgscribe.model import ModelConfig
 from emgscribe.report import published_numbers, tables
 from emgscribe.results import read_results
+from emgscribe.runs import run_experiment
 from emgscribe.session import Session, SessionHeader, write_session
 from emgscribe.splits import Split, split_sessions
 from emgscribe.synthetic import synthesize_dataset, synthesize_session

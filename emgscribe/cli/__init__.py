@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from emgscribe.cli.experiments import demo, report, reproduce, train
+from emgscribe.cli.experiments import demo, report, reproduce, train, tune
 from emgscribe.cli.language import lm
 from emgscribe.cli.models import evaluate, transcribe
 from emgscribe.cli.sessions import inspect, synthesize
@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "inspect": inspect,
     "train": train,
     "reproduce": reproduce,
+    "tune": tune,
     "report": report,
     "evaluate": evaluate,
     "transcribe": transcribe,

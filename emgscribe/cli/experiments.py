@@ -1,10 +1,13 @@
 """Verbs about experiments: run one, run those behind a table, report."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import arg
+from rich.progress import track
+from tyro.conf import UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
@@ -13,6 +16,7 @@ from emgscribe.cli.terminal import known, log, parsed, screen
 if TYPE_CHECKING:
     from emgscribe.evaluate import Result
     from emgscribe.experiments import Experiment
+    from emgscribe.plan import Planned
 
 
 def train(arguments: list[str]) -> int:
@@ -49,7 +53,7 @@ def train(arguments: list[str]) -> int:
             experiment: The settings, each of which can be overridden.
         """
         from emgscribe.report import print_result
-        from emgscribe.scores import add_scores
+        from emgscribe.rescore import add_scores
 
         names = decoder_names(decoder)
         result, model = _run(experiment, data, runs, results)
@@ -64,7 +68,7 @@ def train(arguments: list[str]) -> int:
 
 
 def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
-    from emgscribe.launch import run_experiment
+    from emgscribe.runs import run_experiment
 
     model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
     return result, model
@@ -73,10 +77,12 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
 def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
-    from emgscribe.launch import result_path, run_suite
+    from emgscribe.launch import Workers, run_suite
+    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS, plan
     from emgscribe.report import print_tables, tables
+    from emgscribe.rescore import add_suite_scores
     from emgscribe.results import read_result
-    from emgscribe.scores import add_suite_scores
+    from emgscribe.runs import result_path
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -90,9 +96,10 @@ def reproduce(arguments: list[str]) -> int:
         budget: Literal["full", "small"] = "full",
         runs: Path = Path("runs"),
         results: Path = Path("results"),
-        jobs: int = 1,
+        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
         decoder: str = "greedy",
         lm: Path | None = None,
+        dry_run: bool = False,
     ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
 
@@ -103,18 +110,29 @@ def reproduce(arguments: list[str]) -> int:
             budget: Small runs every row at a size for two cores, on simulated or few sessions.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
-            jobs: How many runs at a time; they share the cores.
+            workers: Who runs.
             decoder: greedy, or greedy,beam: results get the beam's score too, from the models that were kept.
             lm: An ARPA file for the beam instead of the default language model.
+            dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
         """
         names = decoder_names(decoder)
         name = named if budget == "full" else known(f"small/{named}", SUITES, "suite")
         suite = SUITES[name]
-        if data == Path("simulated"):
+        if simulated := data == Path("simulated"):
             data = runs / "simulated-sessions"
-            if not (data / "metadata.csv").exists():
-                make_sessions(data, users=5, sessions=14, minutes=4.0, seed=0, simulation=DEFAULT_SIMULATION)
-        failed = run_suite(suite, data, runs=runs, results=results, jobs=jobs, console=log)
+        unmade = simulated and not (data / "metadata.csv").exists()
+        if dry_run:
+            return _print_plan(plan(suite, None if unmade else data, runs=runs, results=results), workers.jobs)
+        if unmade:
+            make_sessions(
+                data,
+                users=SIMULATED_USERS,
+                sessions=SIMULATED_SESSIONS,
+                minutes=SIMULATED_MINUTES,
+                seed=0,
+                simulation=DEFAULT_SIMULATION,
+            )
+        failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
         failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
         found = (run for path in paths if path.exists() for run in read_result(path))
@@ -122,6 +140,63 @@ def reproduce(arguments: list[str]) -> int:
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def tune(arguments: list[str]) -> int:
+    """Search an experiment's settings for the lowest validation CER."""
+    from emgscribe.experiments import EXPERIMENTS, Experiment
+    from emgscribe.launch import Workers
+    from emgscribe.sweep import tune as search_settings
+
+    if not arguments or arguments[0].startswith("-"):
+        screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
+
+    def tune(
+        data: Path,
+        search: UseAppendAction[tuple[str, ...]],
+        trials: int = 20,
+        runs: Path = Path("runs"),
+        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
+        experiment: Annotated[Experiment, arg(name="")] = chosen,
+    ) -> int:
+        """Search settings of an experiment for the lowest validation CER; the sessions that test are not read.
+
+        Interrupted, it goes on where it stopped when asked again, and asked for more trials it adds them.
+
+        Args:
+            data: A folder of session files.
+            search: What is searched, once for each setting: train.lr=1e-4..3e-3:log, model.encoder.dropout=0..0.5 or
+                train.optimizer=adam,adamw.
+            trials: How many trials the study is to have.
+            runs: Where the study goes, and the trials' models and checkpoints.
+            workers: Who runs.
+            experiment: The settings that are not searched, each of which can be overridden.
+        """
+        page = search_settings(experiment, data, search, trials=trials, runs=runs, workers=workers, console=log)
+        screen.print(f"report: {page}", soft_wrap=True)
+        return 0
+
+    return parsed(tune, arguments[1:], f"tune {arguments[0]}")
+
+
+def _print_plan(planned: Iterable["Planned"], jobs: int) -> int:
+    found: list[Planned] = []
+    for run in track(planned, "measuring", console=log, transient=True):
+        found.append(run)
+        left = "" if run.state == "done" else f"  about {_duration(run.seconds)}"
+        screen.print(f"{run.state:<8}  {run.name}{left}", soft_wrap=True)
+    counted = Counter(run.state for run in found)
+    told = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    total = _duration(sum(run.seconds for run in found) / jobs)
+    screen.print(f"{told}: about {total} of training, {jobs} at a time", soft_wrap=True)
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
 
 
 def report(arguments: list[str]) -> int:

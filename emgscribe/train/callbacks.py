@@ -2,10 +2,12 @@
 
 import csv
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from rich import progress
 from rich.console import Console
@@ -71,3 +73,32 @@ class Progress(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         self.bar.stop()
+
+
+class Clock(Callback):
+    """Seconds of each batch that trains or validates; the first of a kind, which also warms up, is left out."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {"train": [], "val": []}
+
+    def mean(self, kind: str) -> float:
+        """Mean seconds of a batch, of the first where there is no other; 0 where there is none."""
+        seconds = self.seconds[kind]
+        return sum(seconds[1:] or seconds) / max(1, len(seconds[1:] or seconds))
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        self._began = time.monotonic()
+
+    def _end(self, kind: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[kind].append(time.monotonic() - self._began)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._end("train")
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._end("val")

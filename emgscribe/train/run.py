@@ -1,6 +1,7 @@
 """A run, from a recipe and sessions to a trained model: its folder, what it begins with, its device."""
 
 import logging
+import math
 import shutil
 import signal
 import warnings
@@ -8,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning
 import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from emgscribe.augment import Augmentation
@@ -21,7 +24,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, write_json
 from emgscribe.model import Model, ModelConfig, best_device, load_model
 from emgscribe.store import Store, StoredSession
-from emgscribe.train.callbacks import Checkpoints, Progress
+from emgscribe.train.callbacks import Checkpoints, Clock, Progress
 from emgscribe.train.loop import Curve, Training
 from emgscribe.windows import Windows
 
@@ -81,14 +84,7 @@ def fit(
         torch.manual_seed(recipe.train.seed)
         model = _untrained(recipe) if start is None else _continued(start, recipe.model)
         model.ancestry = model.ancestry.after(train_sessions, val_sessions)
-        tiled = replace(recipe.windows, stride=recipe.windows.length)
-        training = Training(
-            model,
-            recipe.train,
-            recipe.augment,
-            train_windows=cut(train_sessions, recipe.windows, model, device),
-            val_windows=cut(val_sessions, tiled, model, device),
-        )
+        training = _training(model, recipe, train_sessions, val_sessions, device)
         _run(training, folder, precision, console or Console())
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
@@ -99,6 +95,40 @@ def _untrained(recipe: Recipe) -> Model:
     if recipe.train.blank_prior:
         model.expect_blank(recipe.train.blank_prior)
     return model
+
+
+def _training(
+    model: Model, recipe: Recipe, train: list[StoredSession], val: list[StoredSession], device: torch.device
+) -> Training:
+    tiled = replace(recipe.windows, stride=recipe.windows.length)
+    return Training(
+        model,
+        recipe.train,
+        recipe.augment,
+        train_windows=cut(train, recipe.windows, model, device),
+        val_windows=cut(val, tiled, model, device),
+    )
+
+
+def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sessions: list[StoredSession]) -> float:
+    """About how many seconds training on these sessions takes on this machine, from a few of its steps.
+
+    Nothing is kept of what they train, and nothing is written.
+    """
+    device = best_device()
+    training = _training(_untrained(recipe), recipe, train_sessions, val_sessions, device)
+    clock = Clock()
+    precision, config = resolve_precision(recipe.train.precision, device), recipe.train
+    limits = {
+        "max_epochs": 1,
+        "limit_train_batches": min(4, training.total_steps // config.epochs),
+        "limit_val_batches": 2,
+    }
+    with TemporaryDirectory() as folder:
+        _trainer(Path(folder), precision, [clock], **limits).fit(training)
+    validations = config.epochs // min(config.validate_every, config.epochs)
+    batches = math.ceil(len(training.val_windows.tiling()) / config.batch_size)
+    return training.total_steps * clock.mean("train") + validations * batches * clock.mean("val")
 
 
 def _continued(start: Path, config: ModelConfig) -> Model:
@@ -133,6 +163,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
+    for unfinished in folder.glob(".*.*"):  # what a killed run was writing
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not (folder / "last.ckpt").exists():
         shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
     elif noted.exists():
@@ -152,24 +184,14 @@ def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
 
 def _run(training: Training, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left."""
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Lightning's own use of a part of torch that torch calls deprecated; nothing that a user could mend.
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    trainer = lightning.Trainer(
-        max_epochs=training.config.epochs,
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        gradient_clip_val=training.config.clip_norm or None,
-        check_val_every_n_epoch=min(training.config.validate_every, training.config.epochs),
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Progress(console), Checkpoints(folder)],
-        default_root_dir=folder,
+    config = training.config
+    trainer = _trainer(
+        folder,
+        precision,
+        [Progress(console), Checkpoints(folder)],
+        max_epochs=config.epochs,
+        gradient_clip_val=config.clip_norm or None,
+        check_val_every_n_epoch=min(config.validate_every, config.epochs),
     )
     last = folder / "last.ckpt"
     interrupt = signal.getsignal(signal.SIGINT)
@@ -179,6 +201,27 @@ def _run(training: Training, folder: Path, precision: str, console: Console) -> 
         # Lightning turns Ctrl-C into sys.exit(1) and leaves the signal ignored; callers are owed the interrupt.
         signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt from None
+
+
+def _trainer(folder: Path, precision: str, callbacks: list[Callback], **settings: Any) -> lightning.Trainer:
+    """A trainer that says and writes nothing but what `callbacks` do."""
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Lightning's own use of a part of torch that torch calls deprecated; nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    return lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        **settings,
+    )
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

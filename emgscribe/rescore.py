@@ -13,11 +13,11 @@ from emgscribe.evaluate import Result, evaluate
 from emgscribe.experiments import Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.language_model import LanguageModel, default_language_model
-from emgscribe.launch import current_commit, result_path, run_name
 from emgscribe.model import Model, best_device, load_model
+from emgscribe.runs import current_commit, result_path, run_name
 from emgscribe.score import count
 from emgscribe.session import prompts_of
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.tune import load_tuned, tune_model
 
@@ -46,7 +46,7 @@ def add_scores(
     if not wanted:
         return {}
     model = load_model(folder, best_device())
-    split = split_latest(data, experiment.data)
+    split = split_sessions(data, experiment.data)
     validated, tested = open_sessions(split.val), open_sessions(split.test)
     _refuse_another(record["test"]["greedy"]["sessions"], model, tested, path)
     if "beam" in wanted:

@@ -1,0 +1,94 @@
+"""What a suite has left to run, and about how long that takes: a few steps are measured, and nothing is kept."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from emgscribe.config import DataConfig
+from emgscribe.experiments import Experiment
+from emgscribe.launch import missing
+from emgscribe.runs import run_name
+from emgscribe.session import SAMPLE_RATE, Session
+from emgscribe.splits import split_sessions
+from emgscribe.store import open_sessions
+from emgscribe.synthetic import synthesize_session
+from emgscribe.train import seconds_for
+
+# What `--data simulated` makes.
+SIMULATED_USERS, SIMULATED_SESSIONS, SIMULATED_MINUTES = 5, 14, 4.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a suite: whether it has a result, was cut off or is to begin, and about how many seconds are left."""
+
+    name: str
+    state: Literal["done", "cut off", "missing"]
+    seconds: float
+
+
+def plan(suite: Sequence[Experiment], data: Path | None, *, runs: Path, results: Path) -> Iterator[Planned]:
+    """The runs of a suite in order, each estimated from steps on the first sessions of the folder `data`.
+
+    Without `data` the steps are on a simulated session, and as much is to train as `--data simulated` makes.
+    Experiments that differ in nothing but the seed are measured once. Raises `EmgscribeError` as `run_suite` does.
+    """
+    left = missing(suite, results)
+    measured: dict[Experiment, float] = {}
+    with TemporaryDirectory() as folder:
+        for experiment in suite:
+            name = run_name(experiment)
+            if experiment not in left:
+                yield Planned(name, "done", 0.0)
+                continue
+            kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
+            if kind not in measured:
+                measured[kind] = _seconds(kind, data, Path(folder))
+            seconds = measured[kind] * (1 - _epochs(runs / name) / experiment.train.epochs)
+            yield Planned(name, "cut off" if (runs / name / "last.ckpt").exists() else "missing", seconds)
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs the run in a folder has behind it."""
+    try:
+        with (folder / "curves.csv").open(newline="") as file:
+            return len(list(csv.DictReader(file)))
+    except FileNotFoundError:
+        return 0
+
+
+def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
+    """About how long an experiment trains, in seconds: that of one session, times what there is to train.
+
+    What has to be written for that goes to `folder`.
+    """
+    if data is None:
+        train = val = folder / "simulated.hdf5"
+        if not train.exists():
+            synthesize_session(train, user=0, session=0, minutes=SIMULATED_MINUTES, seed=0)
+        whole = _simulated(experiment.data)
+    else:
+        split = split_sessions(data, experiment.data)
+        train, val = split.train[0], split.val[0]
+        whole = _minutes(split.train)
+    whole = min(whole, experiment.data.minutes or whole)
+    one, other = open_sessions([train, val], folder / "cache")
+    share = whole * 60 * SAMPLE_RATE / len(one)
+    return share * seconds_for(experiment, train_sessions=[one], val_sessions=[other])
+
+
+def _simulated(data: DataConfig) -> float:
+    """Minutes that train, of what `--data simulated` makes."""
+    sessions = min(SIMULATED_SESSIONS - 2, data.sessions or SIMULATED_SESSIONS)
+    return (len(data.train_users) or SIMULATED_USERS) * sessions * SIMULATED_MINUTES
+
+
+def _minutes(paths: Sequence[Path]) -> float:
+    total = 0
+    for path in paths:
+        with Session(path) as session:
+            total += len(session)
+    return total / SAMPLE_RATE / 60

@@ -1,0 +1,145 @@
+"""One experiment, from data to its result file."""
+
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from emgscribe.ancestry import Ancestry
+from emgscribe.config import to_json
+from emgscribe.decode import GreedyDecoder
+from emgscribe.errors import EmgscribeError
+from emgscribe.evaluate import Result, evaluate, evaluate_attention
+from emgscribe.experiments import Experiment
+from emgscribe.files import write_json
+from emgscribe.model import load_ancestry
+from emgscribe.session import SAMPLE_RATE
+from emgscribe.splits import split_sessions
+from emgscribe.store import StoredSession, open_sessions
+from emgscribe.train import Trained, fit
+
+Parts = dict[str, list[StoredSession]]
+_NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
+
+
+def run_name(experiment: Experiment) -> str:
+    """`<name>-<seed>`: the name of a run's folder and of its result."""
+    return f"{experiment.name}-{experiment.train.seed}"
+
+
+def result_path(experiment: Experiment, results: Path) -> Path:
+    """Where an experiment's result lies in the folder `results`."""
+    return results / f"{run_name(experiment)}.json"
+
+
+def run_experiment(
+    experiment: Experiment, data: Path, *, runs: Path, results: Path, console: Console
+) -> tuple[Path, Result]:
+    """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
+
+    What `train_experiment` says holds here too.
+    """
+    trained, protocol, parts = train_experiment(experiment, data, runs=runs, console=console)
+    scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
+    if trained.model.attention is not None:
+        length = experiment.windows.length
+        scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
+    write_json(result_path(experiment, results), _record(experiment, protocol, parts, trained, scores))
+    return runs / run_name(experiment) / "best", scores["greedy"]
+
+
+def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console: Console) -> tuple[Trained, str, Parts]:
+    """Train without a look at what tests; returns the outcome, the rule that split the data, and its parts.
+
+    `data` is a folder of sessions, split by the protocol that the experiment names. A run that was cut off is resumed
+    from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs`
+    yet, or that was trained on a session that tests or on a user who is to be unseen: before training, not after.
+    """
+    split = split_sessions(data, experiment.data)
+    parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
+    parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
+    folder, start = runs / run_name(experiment), _start(experiment, runs)
+    ancestry = load_ancestry(start) if start else Ancestry()
+    # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
+    unseen = not {s.user for s in parts["train"]} & {s.user for s in parts["test"]}
+    ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
+    trained = fit(
+        experiment,
+        train_sessions=parts["train"],
+        val_sessions=parts["val"],
+        folder=folder,
+        start=start,
+        console=console,
+    )
+    return trained, split.protocol, parts
+
+
+def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[StoredSession]:
+    """The first so many minutes of `sessions`, in their order; 0: all."""
+    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
+    for session in sessions:
+        if left > 0:
+            yield session.first(left)
+        left -= len(session)
+
+
+def _start(experiment: Experiment, runs: Path) -> Path | None:
+    """The folder of the model whose weights training begins with, None for random ones."""
+    if not experiment.start:
+        return None
+    folder = runs / run_name(replace(experiment, name=experiment.start)) / "best"
+    if not folder.exists():
+        raise EmgscribeError(
+            f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed",
+            where=str(folder),
+            mend=f"emgscribe train {experiment.start} first, with the same --runs and --train.seed",
+        )
+    return folder
+
+
+def _record(
+    experiment: Experiment, protocol: str, parts: Parts, trained: Trained, scores: dict[str, Result]
+) -> dict[str, Any]:
+    sessions = [session for part in parts.values() for session in part]
+    return {
+        "experiment": to_json(experiment),
+        "seed": experiment.train.seed,
+        "data": {
+            "kind": "simulated" if any(s.simulated for s in sessions) else "real",
+            "hash": data_hash(sessions),
+            "protocol": protocol,  # that split them: by date where a published one met simulated sessions
+            **{part: [s.name for s in members] for part, members in parts.items()},
+        },
+        "commit": current_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
+        "device": trained.device,
+        "machine": platform.machine(),
+        "precision": trained.precision,
+        "seconds": round(trained.seconds, 1),
+        "curves": trained.curves,
+        "test": {decoder: result.to_json() for decoder, result in scores.items()},
+    }
+
+
+def data_hash(sessions: Sequence[StoredSession]) -> str:
+    """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
+    parts = sorted(f"{session.name} {session.content}" for session in sessions)
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def current_commit() -> str | None:
+    """The commit of the checkout that the package runs from, with "-dirty" where it was changed; None outside one."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

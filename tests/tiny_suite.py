@@ -1,0 +1,29 @@
+"""The emgscribe command with one more suite: two runs of seconds, the second of which starts from the first's model."""
+
+import sys
+from dataclasses import replace
+
+from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.cli import main
+from emgscribe.config import DataConfig, TrainConfig, WindowConfig
+from emgscribe.encoders import TdsConfig
+from emgscribe.experiments import EXPERIMENTS, SUITES, Experiment
+from emgscribe.features import SpectrogramConfig
+from emgscribe.model import ModelConfig
+
+TINY = Experiment(
+    name="tiny",
+    model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2, dropout=0.1)),
+    windows=WindowConfig(length=2000, stride=2000, left=0, right=0),
+    augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 3, 1, 4)),
+    train=TrainConfig(
+        epochs=40, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, keypress_fraction=1.0, seed=5
+    ),
+    data=DataConfig(train_users=(0,), test_users=(0,)),
+)
+SUITE = (replace(TINY, name="tiny-adapted", start="tiny"), TINY)
+SUITES["tiny"] = SUITE
+EXPERIMENTS.update({experiment.name: experiment for experiment in SUITE})
+
+if __name__ == "__main__":
+    sys.exit(main())
