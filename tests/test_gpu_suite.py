@@ -102,8 +102,14 @@ def test_the_time_is_kept_by_steps_that_will_not_end_too(suite: ModuleType, tmp_
     assert [path.stem for path in tmp_path.glob("*.json")] == ["written"]
 
     again = suite.Suite(time.monotonic() + 3, tmp_path / "logs", dict(os.environ), grace=5)
-    again.run(steps(suite, tmp_path, {"written": "raise SystemExit(9)", "late": WRITE, "parent": PARENT}), 2)
+    again.run(
+        steps(
+            suite, tmp_path, {"written": f"{WRITE}; open(sys.argv[1] + '.again', 'w')", "late": WRITE, "parent": PARENT}
+        ),
+        2,
+    )
     assert (again.failed, again.left) == ([], ["parent"])  # what is done is not done again; what was left, is
+    assert not list(tmp_path.glob("*.again"))
     assert not is_running(int((tmp_path / "parent.json.child").read_text()))
 
 
