@@ -78,7 +78,7 @@ def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
     from emgscribe.launch import Workers, run_suite
-    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS, plan
+    from emgscribe.plan import plan
     from emgscribe.report import print_tables, tables
     from emgscribe.rescore import add_suite_scores
     from emgscribe.results import read_result
@@ -124,14 +124,7 @@ def reproduce(arguments: list[str]) -> int:
         if dry_run:
             return _print_plan(plan(suite, None if unmade else data, runs=runs, results=results), workers.jobs)
         if unmade:
-            make_sessions(
-                data,
-                users=SIMULATED_USERS,
-                sessions=SIMULATED_SESSIONS,
-                minutes=SIMULATED_MINUTES,
-                seed=0,
-                simulation=DEFAULT_SIMULATION,
-            )
+            _simulate(data)
         failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
         failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
@@ -140,6 +133,19 @@ def reproduce(arguments: list[str]) -> int:
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def _simulate(data: Path) -> None:
+    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS
+
+    make_sessions(
+        data,
+        users=SIMULATED_USERS,
+        sessions=SIMULATED_SESSIONS,
+        minutes=SIMULATED_MINUTES,
+        seed=0,
+        simulation=DEFAULT_SIMULATION,
+    )
 
 
 def tune(arguments: list[str]) -> int:
