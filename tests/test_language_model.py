@@ -67,9 +67,9 @@ def test_no_prompt_is_left_in_a_text(words: list[str], prompts: list[list[str]],
 
 
 def test_taking_prompts_out_takes_no_more_than_them() -> None:
-    text = "He said: the cat's hat, and left. The cats had it; the CAT\ns\nhat? scathe cat"
-    left = "He said: \n, and left. The cats had it; \n? scathe cat"
-    assert without_prompts(text, ["The cat's hat.", "cat", "the hat"]) == left
+    text = "He said: the cat's hat, and left. The cats had it; the CAT\ns\nhat? scathe cat; she had items"
+    left = "He said: \n, and left. The cats had it; \n? scathe cat; she had items"
+    assert without_prompts(text, ["The cat's hat.", "cat", "she had it"]) == left
     assert without_prompts(text, []) == text
 
 
