@@ -92,6 +92,7 @@ def reproduce(arguments: list[str]) -> int:
     named = known(arguments[0], SUITES, "suite")
 
     def reproduce(
+        *,
         data: Path,
         budget: Literal["full", "small"] = "full",
         runs: Path = Path("runs"),
