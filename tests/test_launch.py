@@ -64,16 +64,16 @@ def until(happened: Callable[[], object], process: subprocess.Popen | None = Non
     pytest.fail("it did not happen in time")
 
 
-def workers_of(run: str) -> list[int]:
-    """The processes that carry out a run now."""
+def workers_of(run: str, folder: Path) -> list[int]:
+    """The processes that carry out a run now, and print to its log in `folder`: other tests have runs of this name."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes().split(b"\0")
+            words, prints_to = (path / "cmdline").read_bytes().split(b"\0"), (path / "fd" / "1").readlink()
         except OSError:
             continue
-        if words[1:4] == [b"-m", b"emgscribe.launch", run.encode()]:
-            found.append(int(path.parent.name))
+        if words[1:4] == [b"-m", b"emgscribe.launch", run.encode()] and prints_to.is_relative_to(folder):
+            found.append(int(path.name))
     return found
 
 
@@ -101,7 +101,7 @@ def test_interrupted_twice_it_ends_with_the_same_table(
     for name, stopped_by in ((run, signal.SIGINT), (adapted, signal.SIGKILL)):
         with subprocess.Popen(command, start_new_session=True) as process:
             until((tmp_path / "runs" / name / "last.ckpt").exists, process)
-            [worker] = workers_of(name)
+            [worker] = workers_of(name, tmp_path)
             process.send_signal(stopped_by)
             assert process.wait() == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[stopped_by]
         until(lambda worker=worker: gone(worker))
@@ -155,7 +155,7 @@ def test_ray_gives_what_one_machine_gives_and_a_killed_worker_loses_nothing(
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n", "Ray cannot start a head and a worker here"
         until((tmp_path / "runs" / name / "last.ckpt").exists, process)
-        [run] = workers_of(name)
+        [run] = workers_of(name, tmp_path)
         assert b"ray" in Path(f"/proc/{parent(run)}/cmdline").read_bytes()
         os.kill(parent(run), signal.SIGKILL)
         until(lambda: gone(run))
