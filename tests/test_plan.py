@@ -100,7 +100,7 @@ def test_seconds_are_those_of_all_steps_and_validations(
     monkeypatch.setattr(Clock, "mean", lambda clock, kind: {"train": 2.0, "val": 3.0}[kind] * bool(clock.seconds[kind]))
     sessions = open_sessions(sorted(data.glob("*.hdf5"))[:2], tmp_path / "cache")
     recipe = replace(TINY, train=replace(TINY.train, epochs=6, validate_every=2, batch_size=2))
-    # 6 s: 5 places of windows of 1 s train, 6 windows validate.
+    # 6 s: 6 windows of 1 s train, in 3 steps, and as many validate.
     assert seconds_for(recipe, train_sessions=sessions[:1], val_sessions=sessions[1:]) == 6 * 3 * 2.0 + 3 * 3 * 3.0
 
 

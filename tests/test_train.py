@@ -276,8 +276,10 @@ def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Session
 def test_a_best_model_of_a_run_without_checkpoint_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
     (tmp_path / "run" / "best").mkdir(parents=True)
     (tmp_path / "run" / "best" / "left.over").touch()
+    (tmp_path / "run" / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
     run(sessions, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
+    assert not (tmp_path / "run" / ".last.ckpt.abc").exists()
 
 
 def test_jitter_must_fit_into_a_window() -> None:

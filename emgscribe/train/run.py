@@ -134,7 +134,12 @@ def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sess
     training = _training(Model(recipe.model), recipe, train_sessions, val_sessions, device)
     clock = Clock()
     precision, config = resolve_precision(recipe.train.precision, device), recipe.train
-    limits = {"max_epochs": 1, "limit_train_batches": 4, "limit_val_batches": 2, "devices": 1}
+    limits = {
+        "max_epochs": 1,
+        "limit_train_batches": min(4, training.total_steps // config.epochs),
+        "limit_val_batches": 2,
+        "devices": 1,
+    }
     with TemporaryDirectory() as folder:
         _trainer(Path(folder), precision, [clock], **limits).fit(training)
     validations = config.epochs // min(config.validate_every, config.epochs)
@@ -174,6 +179,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
+    for unfinished in folder.glob(".*.*"):  # what a killed run was writing
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not (folder / "last.ckpt").exists():
         shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
     elif noted.exists():
