@@ -1,5 +1,7 @@
 """One run on two devices: the run that one device makes, as far as arithmetic allows."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from emgscribe.files import read_json
 from emgscribe.store import Store, StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import Recipe, Trained, fit
+from emgscribe.train.devices import spread
 from emgscribe.windows import Windows
 
 # Nothing that each device draws or normalises by itself, so that the two must agree.
@@ -68,7 +71,13 @@ def test_two_devices_train_as_one_does_and_say_that_they_were_two(
         run(EXACT, sessions, tmp_path / "two")
 
 
-def test_what_stops_one_device_stops_all_and_is_told_once(sessions: list[StoredSession], tmp_path: Path) -> None:
-    diverging = replace(EXACT.train, devices=2, lr=9.0, lr_start=9.0, lr_end=9.0, epochs=30)
-    with pytest.raises(EmgscribeError, match=r"loss is (nan|inf) at epoch"):
-        run(replace(EXACT, train=diverging), sessions, tmp_path / "run")
+def fails(device: torch.device, console: Console) -> None:
+    """The work of two processes, of which the second finds a fault and the first would wait for it."""
+    if os.environ["LOCAL_RANK"] == "1":
+        raise EmgscribeError("no luck", where="there")
+    time.sleep(600)
+
+
+def test_what_stops_one_device_stops_all_and_is_told_once() -> None:
+    with pytest.raises(EmgscribeError, match="there: no luck"):
+        spread(fails, torch.device("cpu"), 2, None)
