@@ -41,11 +41,12 @@ def spread(work: Work, device: torch.device, devices: int, console: Console | No
         )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    environment |= {"NODE_RANK": "0", "WORLD_SIZE": str(devices)}
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     quiet = console is not None and console.quiet
     context = start_processes(  # type: ignore[no-untyped-call]
-        _part, (work, device.type, devices, port, errors, quiet), devices, join=False, start_method="spawn"
+        _part, (work, device.type, environment, errors, quiet), devices, join=False, start_method="spawn"
     )
     try:
         while not context.join():
@@ -62,10 +63,9 @@ def spread(work: Work, device: torch.device, devices: int, console: Console | No
             process.kill()
 
 
-def _part(rank: int, work: Work, kind: str, devices: int, port: int, errors: Any, quiet: bool) -> None:
+def _part(rank: int, work: Work, kind: str, environment: dict[str, str], errors: Any, quiet: bool) -> None:
     Thread(target=_leave_with_parent, daemon=True).start()
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices)}
+    os.environ |= environment | {"LOCAL_RANK": str(rank)}
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     try:
         work(device, Console(stderr=True, quiet=quiet or rank > 0))

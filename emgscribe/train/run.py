@@ -83,7 +83,15 @@ def fit(
     described["start"] = str(start)
     with _alone(folder):
         _claim(folder, described, recipe)
-        work = partial(_work, recipe, train_sessions, val_sessions, folder, start, precision)
+        work = partial(
+            _work,
+            recipe=recipe,
+            train=train_sessions,
+            val=val_sessions,
+            folder=folder,
+            start=start,
+            precision=precision,
+        )
         if recipe.train.devices == 1:
             work(device, console or Console())
         else:
@@ -95,20 +103,21 @@ def fit(
 
 
 def _work(
+    device: torch.device,
+    console: Console,
+    *,
     recipe: Recipe,
-    train_sessions: list[StoredSession],
-    val_sessions: list[StoredSession],
+    train: list[StoredSession],
+    val: list[StoredSession],
     folder: Path,
     start: Path | None,
     precision: str,
-    device: torch.device,
-    console: Console,
 ) -> None:
     """Train in the run's folder, as the only process or one of several."""
     torch.manual_seed(recipe.train.seed)
     model = Model(recipe.model) if start is None else _continued(start, recipe.model)
-    model.ancestry = model.ancestry.after(train_sessions, val_sessions)
-    _run(_training(model, recipe, train_sessions, val_sessions, device), folder, precision, console)
+    model.ancestry = model.ancestry.after(train, val)
+    _run(_training(model, recipe, train, val, device), folder, precision, console)
 
 
 def _training(
