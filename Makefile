@@ -19,6 +19,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/encoders.py
 	$(BIN)/python benchmarks/decoding.py
 
 # The constraints are the tested set. Where pip finds a CPU build of that torch it is small; the build for Linux on the

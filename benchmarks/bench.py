@@ -6,8 +6,6 @@ EMG is random noise: nothing measured here depends on its values.
 """
 
 import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +16,9 @@ import numpy as np
 import textbook
 import torch
 import tyro
-from figures import Bar, Measurement, alternate, machine, show, write
+from figures import Bar, Measurement, alternate, machine, peak_memory, show, write
 from rich.console import Console
+from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -138,13 +137,7 @@ def evaluate_once(path: Path, sizes: Sizes) -> tuple[float, float]:
     begun = time.perf_counter()
     sessions = open_sessions([path], path.parent / "cache")
     evaluate(Model(sizes.model).eval(), sessions, GreedyDecoder())
-    seconds = time.perf_counter() - begun
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux counts the process that forked this one into ru_maxrss, but not into VmHWM
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e9, seconds
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, seconds
+    return peak_memory(), time.perf_counter() - begun
 
 
 def places_of(sessions: list[StoredSession], sizes: Sizes, count: int) -> list[tuple[int, int]]:
@@ -208,7 +201,7 @@ def steps(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> 
     """Seconds of a training step from features to updated weights, in fp32 and in bf16 autocast."""
     torch.manual_seed(0)
     model = Model(sizes.model).to(device)
-    network = textbook.network_like(model)
+    network = network_like(model)
     batch = cut(sessions, sizes.windows, model, device).batch(places_of(sessions, sizes, sizes.batch))
     features = model.featurize(batch)
     frames = model.frames(batch.lengths)
@@ -217,7 +210,7 @@ def steps(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> 
         return ctc_loss(model.emit(features, batch.lengths), batch, model)
 
     def theirs() -> Tensor:
-        emissions = network(features).transpose(0, 1)
+        emissions = network.emit(features).transpose(0, 1)
         return F.ctc_loss(emissions, batch.labels, frames, batch.label_lengths, blank=BLANK, zero_infinity=True)
 
     auto = resolve_precision("auto", device)
@@ -251,14 +244,13 @@ def stepper(
 def forward(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
     """Seconds of computing for a second of signal, EMG to emissions, for a window and for a block of evaluation."""
     model = Model(sizes.model).to(device).eval()
-    network = textbook.network_like(model)
+    network = network_like(model)
     block = WindowConfig(length=sizes.block_seconds * SAMPLE_RATE, stride=sizes.block_seconds * SAMPLE_RATE)
     for name, cutting in (("one window", sizes.windows), ("one block", block)):
         batch = cut(sessions, cutting, model, device).batch([(0, 0)])
-        emg = batch.emg[0].cpu()  # the textbook transforms a window in its loader
 
-        def theirs(emg: Tensor = emg) -> Tensor:
-            return network(textbook.log_spectrogram(emg)[None].to(device))
+        def theirs(batch: Batch = batch) -> Tensor:
+            return network(batch.emg)
 
         def ours(batch: Batch = batch) -> Tensor:
             return model(batch)

@@ -55,7 +55,7 @@ def main(out: Path = Path(__file__).parent / "results", quick: bool = False) -> 
     console, sizes, begun = Console(), TINY if quick else Sizes(), time.monotonic()
     described, config = machine(), BeamConfig()
     console.print("\n".join(f"{name}: {value}" for name, value in described.items()), markup=False, highlight=False)
-    model = default_language_model().automaton()
+    model = default_language_model(across=False).automaton()
     emissions, labels = typed(sizes.session_seconds, seed=0)
     first = time.perf_counter()
     decode(BeamDecoder(config, model), emissions[:FRAMES_PER_SECOND])

@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,8 +111,18 @@ def alternate(
     return seconds
 
 
+def peak_memory() -> float:
+    """The most memory, in GB, that this process has held so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux counts the process that forked this one into ru_maxrss, but not into VmHWM
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 def show(console: Console, rows: list[Measurement], bars: list[Bar], *, quick: bool) -> None:
-    """Both tables."""
+    """The table and that of the bars."""
     title = "Speed and memory: median (best)" + (" -- QUICK RUN, MEANS NOTHING" if quick else "")
     table = Table("what", "unit", "ours", "textbook", "ratio", title=title)
     for row in rows:
@@ -120,6 +132,11 @@ def show(console: Console, rows: list[Measurement], bars: list[Bar], *, quick: b
     console.print(table)
     for row in rows:
         console.print(f"{row.name}: {row.note}", markup=False, highlight=False)
+    show_bars(console, bars)
+
+
+def show_bars(console: Console, bars: list[Bar]) -> None:
+    """The bars and their verdicts."""
     verdicts = Table("bar", "verdict", "figure")
     for bar in bars:
         verdicts.add_row(bar.name, bar.verdict, bar.figure)

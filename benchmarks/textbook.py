@@ -1,11 +1,10 @@
-"""The published baseline as a textbook would write it: what `bench.py` measures ours against.
+"""A loader as a textbook would write it: what `bench.py` measures ours against; the networks are beside it.
 
-A loader that reads, augments and transforms one window at a time, and the network of Sivakumar et al. 2024
-(arXiv 2410.20081) in the layouts of its description. Written from the papers, to be plain and not to be slow: one
-obvious torch call for each step, none of them repeated needlessly. Given the same weights (`load_weights`) it computes
-the same function as `emgscribe.model.Model` with a `TdsConfig`; a test says so.
+It reads, augments and transforms one window at a time, as Sivakumar et al. 2024 (arXiv 2410.20081) describe it. Written
+from the paper, to be plain and not to be slow: one obvious call for each step, none of them repeated needlessly.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -13,13 +12,10 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from emgscribe.augment import Augmentation
 from emgscribe.charset import BLANK, labels_of_text
-from emgscribe.encoders.tds import TdsConfig
-from emgscribe.model import Model
-from emgscribe.session import BANDS, CHANNELS, GROUP, TIMESERIES, Session
+from emgscribe.session import BANDS, GROUP, TIMESERIES, Session
 
 
 class WindowDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -110,14 +106,21 @@ def warp_windows(windows: np.ndarray, knots: int, sigma: float, random: np.rando
     )
 
 
-def log_spectrogram(emg: Tensor, n_fft: int = 64, hop: int = 16, offset: float = 1e-6) -> Tensor:
-    """EMG (T, B, C) -> log10 power (F, B, C, K), by `torch.stft` with a Hann window of unit L2 norm."""
-    samples, bands, channels = emg.shape
-    window = torch.hann_window(n_fft)
-    signals = emg.permute(1, 2, 0).reshape(bands * channels, samples)  # (B*C, T)
-    spectrum = torch.stft(signals, n_fft, hop, window=window, center=False, return_complex=True)  # (B*C, K, F)
-    logs = torch.log10((spectrum / window.norm()).abs() ** 2 + offset)
-    return logs.view(bands, channels, *logs.shape[1:]).permute(3, 0, 1, 2).contiguous()  # (F, B, C, K)
+def log_spectrogram(
+    emg: Tensor, n_fft: int = 64, hop: int = 16, offset: float = 1e-6, edges: tuple[int, ...] = ()
+) -> Tensor:
+    """EMG (..., T, B, C) -> log10 power (..., F, B, C, K), by `torch.stft` with a Hann window of unit L2 norm.
+
+    With `edges` K is one fewer: the sums of power from one edge up to the next.
+    """
+    window = torch.hann_window(n_fft, device=emg.device)
+    signals = emg.movedim(-3, -1)  # (..., B, C, T)
+    spectrum = torch.stft(signals.flatten(0, -2), n_fft, hop, window=window, center=False, return_complex=True)
+    power = (spectrum / window.norm()).abs() ** 2  # (...*B*C, K, F)
+    if edges:
+        power = torch.stack([power[:, low:high].sum(dim=1) for low, high in pairwise(edges)], dim=1)
+    logs = torch.log10(power + offset)
+    return logs.view(*signals.shape[:-1], *logs.shape[1:]).movedim(-1, -4).contiguous()  # (..., F, B, C, K)
 
 
 def spec_augment(features: Tensor, augmentation: Augmentation, random: np.random.Generator) -> Tensor:
@@ -137,118 +140,3 @@ def spec_augment(features: Tensor, augmentation: Augmentation, random: np.random
                 start = random.integers(bins - size + 1)
                 array[:, band, channel, start : start + size] = 0
     return features
-
-
-class SpectrogramNorm(nn.Module):
-    """Batch norm with one mean and variance for each electrode channel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(BANDS * CHANNELS)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (N, F, B, C, K) -> the same shape."""
-        items, frames, bands, channels, bins = features.shape
-        planes = features.movedim(1, -1).reshape(items, bands * channels, bins, frames)  # (N, B*C, K, F)
-        return self.norm(planes).view(items, bands, channels, bins, frames).movedim(-1, 1)
-
-
-class RotationInvariantMLP(nn.Module):
-    """Linear and ReLU over one band's features, averaged over rolls of the electrodes."""
-
-    def __init__(self, bins: int, width: int, offsets: tuple[int, ...] = (-1, 0, 1)) -> None:
-        super().__init__()
-        self.offsets = offsets
-        self.linear = nn.Linear(CHANNELS * bins, width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (N, F, C, K) -> (N, F, width)."""
-        rolls = torch.stack([features.roll(offset, dims=2) for offset in self.offsets], dim=2)  # (N, F, rolls, C, K)
-        return F.relu(self.linear(rolls.flatten(3))).mean(dim=2)
-
-
-class TdsConv(nn.Module):
-    """Convolution over time of (N, channels, width, time), ReLU, the last frames of the input added, layer norm."""
-
-    def __init__(self, channels: int, width: int, kernel: int) -> None:
-        super().__init__()
-        self.channels, self.width = channels, width
-        self.conv = nn.Conv2d(channels, channels, (1, kernel))
-        self.norm = nn.LayerNorm(channels * width)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, channels * width) -> (N, F - kernel + 1, channels * width)."""
-        items, count, _ = frames.shape
-        planes = frames.movedim(1, -1).reshape(items, self.channels, self.width, count)
-        convolved = F.relu(self.conv(planes))  # (N, channels, width, F - kernel + 1)
-        convolved = convolved.reshape(items, self.channels * self.width, -1).movedim(-1, 1)
-        return self.norm(convolved + frames[:, -convolved.shape[1] :])
-
-
-class TdsFeedForward(nn.Module):
-    """Linear, ReLU, linear, the input added, layer norm."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, width) -> the same shape."""
-        return self.norm(frames + self.layers(frames))
-
-
-class Network(nn.Module):
-    """Features (N, left_context + F + right_context, B, C, K) -> log-probabilities (N, F, classes)."""
-
-    def __init__(self, config: TdsConfig, *, bins: int, classes: int) -> None:
-        super().__init__()
-        width = BANDS * config.mlp_features
-        self.norm = SpectrogramNorm()
-        self.mlps = nn.ModuleList(RotationInvariantMLP(bins, config.mlp_features) for _ in range(BANDS))
-        self.blocks = nn.Sequential()
-        for _ in range(config.blocks):
-            self.blocks.append(TdsConv(config.channels, width // config.channels, config.kernel))
-            self.blocks.append(TdsFeedForward(width))
-        self.head = nn.Linear(width, classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.norm(features)
-        frames = torch.cat([mlp(features[:, :, band]) for band, mlp in enumerate(self.mlps)], dim=-1)
-        return F.log_softmax(self.head(self.blocks(frames)).float(), dim=-1)
-
-
-def network_like(model: Model) -> Network:
-    """The textbook network of the same sizes as our `model`, with the same weights, in the same mode and place."""
-    config = model.config.encoder
-    assert isinstance(config, TdsConfig), "the textbook only has the baseline"
-    network = Network(config, bins=model.features.bins, classes=model.head.out_features)
-    load_weights(network, model)
-    return network.to(model.head.weight.device).train(model.training)
-
-
-def load_weights(network: Network, model: Model) -> None:
-    """Copy our weights, from our order of features (channels innermost) to the textbook's (channels outermost)."""
-    config = model.config.encoder
-    assert isinstance(config, TdsConfig)
-    ours = model.encoder.state_dict()
-    in_band = torch.arange(config.mlp_features).view(-1, config.channels // BANDS).T.flatten()
-    order = torch.arange(BANDS * config.mlp_features).view(-1, config.channels).T.flatten()
-    state = {name: value for name, value in ours.items() if name.startswith("norm.")}
-    for band in range(BANDS):
-        for part in ("weight", "bias"):
-            state[f"mlps.{band}.linear.{part}"] = ours[f"mlp.layers.{band}.{part}"][in_band]
-    for index in range(2 * config.blocks):
-        block = f"blocks.{index}"
-        for part in ("weight", "bias"):
-            state[f"{block}.norm.{part}"] = ours[f"{block}.norm.{part}"][order]
-        if index % 2 == 0:
-            state[f"{block}.conv.weight"] = ours[f"{block}.conv.weight"].transpose(2, 3)
-            state[f"{block}.conv.bias"] = ours[f"{block}.conv.bias"]
-            continue
-        for name, layer in (("inner", 0), ("outer", 2)):
-            state[f"{block}.layers.{layer}.weight"] = ours[f"{block}.{name}.weight"][order][:, order]
-            state[f"{block}.layers.{layer}.bias"] = ours[f"{block}.{name}.bias"][order]
-    state["head.weight"], state["head.bias"] = model.head.weight[:, order], model.head.bias
-    network.load_state_dict(state)

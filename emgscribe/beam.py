@@ -25,6 +25,7 @@ from emgscribe.language_model import END, SPACE, UNKNOWN, Automaton
 from emgscribe.prefix_search import Ints, Rules, advance, begin, collect, rank, trace
 
 _CAPACITY = 4096  # nodes of the tree at the beginning; it doubles where the beam needs more
+_MOST = 1 << 18  # nodes from which on old doubts are decided rather than kept: 15 MB
 _REMEMBERED = 1 << 16  # characters that backspaces can reach, however long the session
 _IMPOSSIBLE = -100.0  # log10, as KenLM has it: minus infinity times a weight of 0 would be no number
 
@@ -74,7 +75,8 @@ class BeamDecoder:
 
     Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded but
     for the keystrokes that are returned: what all hypotheses agree upon leaves the tree, and of the text on the
-    screen the last 65,536 characters stay, which is as far as backspaces reach.
+    screen the last 65,536 characters stay, which is as far as backspaces reach. Where hypotheses still differ in what
+    they read so long ago that the tree would grow beyond its limit, the best one decides.
     """
 
     def __init__(self, config: BeamConfig | None = None, language_model: Automaton | None = None) -> None:
@@ -133,10 +135,33 @@ class BeamDecoder:
         return np.concatenate([self._labels, labels]), np.concatenate([settled, frames])
 
     def _make_room(self) -> None:
-        self._labels, self._frames = self._joined(*collect(self._search, _REMEMBERED))
-        if 2 * int(self._search.place[0]["used"]) > len(self._search.nodes):
+        self._collect()
+        while self._crowded and len(self._search.nodes) >= _MOST and self._decide():
+            self._collect()
+        if self._crowded:
             nodes = self._search.nodes
             self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+
+    def _collect(self) -> None:
+        self._labels, self._frames = self._joined(*collect(self._search, _REMEMBERED))
+
+    @property
+    def _crowded(self) -> bool:
+        return 2 * int(self._search.place[0]["used"]) > len(self._search.nodes)
+
+    def _decide(self) -> bool:
+        """Drop the hypotheses that differ from the best one in the older half of what is unsettled, if there is any."""
+        search, beam = self._search, self._search.beam
+        scores = rank(search, self._rules, False)
+        paths = [trace(search, int(beam[place]["node"]))[0] for place in range(len(scores))]
+        best = paths[int(np.argmax(scores))]
+        old = best[: -(-len(best) // 2)]
+        alike = [place for place, path in enumerate(paths) if np.array_equal(path[: len(old)], old)]
+        search.nodes["slot"][beam["node"][: len(paths)]] = -1
+        beam[: len(alike)] = beam[alike]
+        search.nodes["slot"][beam["node"][: len(alike)]] = np.arange(len(alike))
+        search.place[0]["slots"] = len(alike)
+        return len(old) > 0
 
 
 def decode_all(

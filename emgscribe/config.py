@@ -5,13 +5,17 @@ A stage with parameters of its own keeps them beside its code (`augment.BandRota
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import cattrs
 
 from emgscribe.errors import EmgscribeError
 
 T = TypeVar("T")
+Protocol = Literal[
+    "latest", "course", "generic", "user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"
+]
+LATEST: Protocol = "latest"
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
@@ -48,6 +52,9 @@ class TrainConfig:
     weight falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
     all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
 
+    Where the model has an attention decoder, `attention_weight` is the share of its loss, CTC having the rest, and
+    `label_smoothing` the share of its targets that is spread over all symbols.
+
     `ema` above 0 validates and keeps a moving average of the weights, of which each step leaves so large a share.
     `devices` above 1 divides each batch among so many GPUs, or processes on a CPU.
     `dropout_ramp` is the share of the steps over which every dropout rises linearly from 0 to its setting. In the last
@@ -65,6 +72,9 @@ class TrainConfig:
     clip_norm: float = 0.0  # 0: gradients are not clipped
     keypress_weight: float = 0.0
     keypress_fraction: float = 0.5
+    attention_weight: float = 0.3
+    label_smoothing: float = 0.1
+    blank_prior: float = 0.0  # 0: the head begins as PyTorch draws it
     ema: float = 0.0  # 0: the weights themselves
     dropout_ramp: float = 0.0  # 0: dropout is what it is set to from the first step on
     long_windows: float = 0.0  # 0: windows keep their length
@@ -88,8 +98,9 @@ class TrainConfig:
             )
         require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
         require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
-        require(0 <= self.ema < 1, "train.ema", self.ema, "0 or more, below 1")
-        for field in ("dropout_ramp", "long_windows"):
+        for field in ("label_smoothing", "ema", "blank_prior"):
+            require(0 <= getattr(self, field) < 1, f"train.{field}", getattr(self, field), "0 or more, below 1")
+        for field in ("attention_weight", "dropout_ramp", "long_windows"):
             require(0 <= getattr(self, field) <= 1, f"train.{field}", getattr(self, field), "0 up to 1")
         require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
         require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
@@ -99,21 +110,27 @@ class TrainConfig:
 class DataConfig:
     """Which part of a folder of sessions an experiment uses; the defaults use all of it.
 
+    `protocol` "latest" tests on each user's latest session and validates on the one before. The others are published
+    lists of sessions by name: "course" (the seed paper's user), "generic" and "user0" to "user7" (the benchmark's).
     `train_users` and `test_users` are places in the sorted list of the folder's users (none: every user): those whose
     sessions train and validate, and those whose sessions test. `sessions` above 0 keeps the latest so many training
     sessions of each user, `minutes` above 0 the first so many minutes of all that train.
     """
 
+    protocol: Protocol = LATEST
     train_users: tuple[int, ...] = ()
     test_users: tuple[int, ...] = ()
     sessions: int = 0
     minutes: float = 0.0
 
     def __post_init__(self) -> None:
+        require(self.protocol in get_args(Protocol), "data.protocol", self.protocol, ", ".join(get_args(Protocol)))
         for field in ("train_users", "test_users"):
             chosen = getattr(self, field)
             fits = len(set(chosen)) == len(chosen) and all(user >= 0 for user in chosen)
             require(fits, f"data.{field}", chosen, "places of users from 0 on, each once")
+            by_date = self.protocol == LATEST or not chosen
+            require(by_date, f"data.{field}", chosen, f"none, since the protocol {self.protocol} names the users")
         require(self.sessions >= 0, "data.sessions", self.sessions, "0 or more")
         require(0 <= self.minutes < 1e6, "data.minutes", self.minutes, "0 or more, below a million")
 

@@ -8,9 +8,11 @@ decided by `reading`, from what the encoder declares, and recorded in the result
   within which a recurrent state has forgotten what it did not see.
 - Attention: stretches with margins that are together as long as a window of training. It knows no other lengths: on
   whole sessions others saw it fail (CER near 100 %) or run out of memory.
+
+An attention decoder has no emissions: `evaluate_attention` reads windows as long as those of training, one by one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emgscribe.attention import search
 from emgscribe.charset import text_of_labels
 from emgscribe.decode import Decoder, Emissions, Hypothesis, decode_batch
+from emgscribe.emissions import kept_emissions, model_hash
+from emgscribe.errors import EmgscribeError
 from emgscribe.model import Model
 from emgscribe.score import Counts, cer_interval, count, count_units, total
 from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE
@@ -112,15 +117,16 @@ def evaluate(
     passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
-        decoder.reset()
         way = reading(model, len(session), block_seconds)
         passes[way.name] = None
-        for emissions in _emissions(model, session, way, block_seconds):
-            decoder.feed(emissions)
-            done += len(emissions) * model.samples_per_frame
+
+        def told(fraction: float, done: int = done, length: int = len(session)) -> None:
             if progress:
-                progress(min(1.0, done / samples))
-        scores.append(_score(session, decoder.flush()))
+                progress((done + fraction * length) / samples)
+
+        hypothesis = read(model, session, decoder, way, block_seconds=block_seconds, progress=told)
+        scores.append(_score(session, hypothesis.labels))
+        done += len(session)
     simulated = any(session.simulated for session in sessions)
     return Result("whole session", ", ".join(passes), "stretches of 10 s", simulated, tuple(scores))
 
@@ -177,6 +183,50 @@ def one_pass_bytes(model: Model, samples: int) -> int:
     return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]
 
 
+def read(
+    model: Model,
+    session: StoredSession,
+    decoder: Decoder,
+    way: Reading | None = None,
+    *,
+    block_seconds: float = BLOCK_SECONDS,
+    progress: Callable[[float], None] | None = None,
+) -> Hypothesis:
+    """What a decoder reads in a whole session, fed block by block; `progress` is called with the fraction done."""
+    emissions = stored_emissions(model, session, way, block_seconds=block_seconds, progress=progress)
+    decoder.reset()
+    block = _whole_frames(model, block_seconds) // model.samples_per_frame
+    for start in range(0, len(emissions), block):
+        decoder.feed(emissions[start : start + block])
+    return decoder.flush()
+
+
+def stored_emissions(
+    model: Model,
+    session: StoredSession,
+    way: Reading | None = None,
+    *,
+    block_seconds: float = BLOCK_SECONDS,
+    progress: Callable[[float], None] | None = None,
+) -> Emissions:
+    """What `session_emissions` gives, as one memory map (F, V), computed once and then taken from the cache folder.
+
+    Raises `EmgscribeError` where the cache cannot be written.
+    """
+    way = way or reading(model, len(session), block_seconds)
+    frames = model.frames(len(session))
+
+    def computed() -> Iterator[Emissions]:
+        done = 0
+        for emissions in _emissions(model, session, way, block_seconds):
+            done += len(emissions)
+            if progress:
+                progress(done / frames)
+            yield emissions
+
+    return kept_emissions((model_hash(model), model.device.type, session.content, way), frames, computed())
+
+
 def session_emissions(
     model: Model, session: StoredSession, block_seconds: float = BLOCK_SECONDS
 ) -> Iterator[Emissions]:
@@ -228,8 +278,55 @@ def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decod
     )
 
 
-def _score(session: StoredSession, hypothesis: Hypothesis) -> SessionScore:
+def evaluate_attention(
+    model: Model,
+    sessions: list[StoredSession],
+    *,
+    length: int = 8000,
+    ctc_weight: float = 0.5,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
+    assert not model.training, "a model in training mode would be scored by its batches' statistics"
+    model.ancestry.refuse(sessions)
+    scores = []
+    samples, done = sum(map(len, sessions)), 0
+    for session in sessions:
+        labels: list[int] = []
+        for texts in attention_texts(model, session, length, ctc_weight):
+            labels += [label for text in texts for label in text]
+            done += len(texts) * length
+            if progress:
+                progress(min(1.0, done / samples))
+        scores.append(_score(session, labels))
+    passes = f"windows of {length / SAMPLE_RATE:g} s, the share of CTC {ctc_weight:g}"
+    simulated = any(session.simulated for session in sessions)
+    return Result("whole session", passes, "stretches of 10 s", simulated, tuple(scores))
+
+
+def attention_texts(
+    model: Model, session: StoredSession, length: int = 8000, ctc_weight: float = 0.5
+) -> Iterator[list[list[int]]]:
+    """What the attention decoder reads in a session: the labels of some windows at a time, in order.
+
+    Windows of `length` samples, which should be those of training, tile the session and bring the model's context
+    along; together their texts are the session's. They are ranked by both heads, CTC having the share `ctc_weight`,
+    below 1 (`attention.search`). Raises `EmgscribeError` where the model has no attention decoder.
+    """
+    if model.attention is None:
+        mend = "read it by its emissions, or train one that has: --model.attention.layers 2"
+        raise EmgscribeError("the model has no attention decoder", mend=mend)
+    windows = Windows(Store([session]), length, length, *model.context)
+    together = max(1, BLOCK_SECONDS * SAMPLE_RATE // length)
+    for batch in windows.batches(windows.tiling(), together):
+        with torch.inference_mode():
+            frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
+            emissions = model.classify(frames)
+        yield search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+
+
+def _score(session: StoredSession, labels: Sequence[int]) -> SessionScore:
     reference = session.labels.tolist()
     units = -(-len(session) // _UNIT_SAMPLES)
-    counts = count_units(reference, hypothesis.labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
-    return SessionScore(session.name, session.user, text_of_labels(reference), hypothesis.text, tuple(counts))
+    counts = count_units(reference, labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
+    return SessionScore(session.name, session.user, text_of_labels(reference), text_of_labels(labels), tuple(counts))

@@ -29,9 +29,10 @@ from emgscribe.synthetic.text import PromptWriter
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
 _TABLE_BYTES = 1 << 30
+_WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
 # The default model's text. The seed is its own: no simulation draws its prompts from it.
-_PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 1
+_PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 2
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ class LanguageModel:
             raise EmgscribeError(f"{odd[0]!r} is no single character", where=str(path), mend=mend)
         return cls(ngrams)
 
+    @property
+    def digest(self) -> str:
+        """A hash of the model, whatever file it came from."""
+        found = hashlib.sha256(repr(self.ngrams.tokens).encode())
+        for level in self.ngrams.levels:
+            for array in (level.context, level.symbol, level.log_prob, level.backoff):
+                found.update(array.tobytes())
+        return found.hexdigest()[:16]
+
     def write(self, path: Path) -> None:
         """Write an ARPA file, gzipped where the name ends in .gz."""
         write_arpa(path, self.ngrams)
@@ -120,6 +130,26 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
         raise EmgscribeError("the text has nothing to learn from", mend="give a text with letters")
     counted = _count(_encoded(text, tokens, across=across), len(tokens), order, min_count)
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
+
+
+def without_prompts(text: str, prompts: Collection[str]) -> str:
+    """A text without the prompts of sessions, wherever they stand in it, case and punctuation and line breaks aside.
+
+    A prompt of one word stays: what every text has in common is no prompt that was seen.
+    """
+    wanted: dict[str, list[re.Pattern[str]]] = {}
+    for prompt in prompts:
+        if len(words := _WORD.findall(prompt.lower())) > 1:
+            pattern = "[^a-z0-9]+".join(words) + "(?![a-z0-9])"
+            wanted.setdefault(words[0], []).append(re.compile(pattern, re.ASCII | re.IGNORECASE))
+    kept, done = list[str](), 0
+    for word in _WORD.finditer(text):
+        if word.start() >= done:
+            found = [pattern.match(text, word.start()) for pattern in wanted.get(word.group().lower(), ())]
+            if ends := [match.end() for match in found if match]:
+                kept.append(text[done : word.start()])
+                done = max(ends)
+    return "\n".join([*kept, text[done:]])
 
 
 def _normal(text: str, *, across: bool) -> str:
@@ -279,12 +309,13 @@ def _suffix_states(ngrams: NGrams, resolved: list[Rows], length: int) -> Rows:
 
 
 def default_language_model(
-    *, exclude: Collection[str] = (), across: bool = False, cache: Path | None = None
+    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
 ) -> LanguageModel:
     """A 6-gram of the text that simulated typists are given, built at the first call and then read from the cache.
 
-    The text is drawn with a seed of its own, without prompts that are in `exclude` (their texts, as a session holds
-    them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
+    Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
+    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their
+    texts, as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
@@ -295,6 +326,8 @@ def default_language_model(
             return LanguageModel.read(path)
     writer, left_out = PromptWriter(np.random.default_rng(_SEED)), set(prompts)
     drawn = (writer.next_prompt().removesuffix(ENTER) for _ in range(_PROMPTS))
-    model = train("\n".join(prompt for prompt in drawn if prompt not in left_out), across=across)
+    text = "\n".join(prompt for prompt in drawn if prompt not in left_out)
+    # Across words most n-grams occur once: with them the tables would take 192 MB.
+    model = train(text, across=across, min_count=2 if across else 1)
     model.write(path)
     return model

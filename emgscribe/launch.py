@@ -26,7 +26,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import Experiment
 from emgscribe.files import read_json
 from emgscribe.runs import result_path, run_experiment, run_name, train_experiment
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 
 _RETRIES = 2
 _LOST = -1  # the status of a run whose worker is gone; that of a killed process is minus the signal, as in subprocess
@@ -109,7 +109,7 @@ def run_suite(
     """
     left, failed = missing(suite, results), list[str]()
     if left:
-        split_latest(data, left[0].data)  # a folder that will not do is said once, not by every run
+        split_sessions(data, left[0].data)  # a folder that will not do is said once, not by every run
 
     def done(order: Order, status: int) -> None:
         if status:

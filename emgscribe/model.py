@@ -4,6 +4,7 @@ Shapes, batch first: N items, T samples, F frames, B bands (2), C electrode chan
 V symbols with the blank (99).
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.ancestry import Ancestry
-from emgscribe.charset import NUM_CLASSES
+from emgscribe.attention import AttentionConfig, AttentionDecoder
+from emgscribe.charset import BLANK, NUM_CLASSES
 from emgscribe.config import from_json, to_json
 from emgscribe.encoders import EncoderConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
@@ -29,10 +31,11 @@ _MEND = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that a network is built from."""
+    """Everything that a network is built from. `attention` with layers is a second head beside that of CTC."""
 
     features: FeaturesConfig = field(default_factory=SpectrogramConfig)
     encoder: EncoderConfig = field(default_factory=TdsConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
 
 
 class Model(nn.Module):
@@ -40,7 +43,7 @@ class Model(nn.Module):
 
     `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
     F = ceil(T / samples_per_frame). Context that the encoder does not need is cut off, context that is missing is
-    taken as zero. `ancestry` is what it was trained on.
+    taken as zero. `attention` is the second head, if it has one, and `ancestry` what the model was trained on.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -51,6 +54,18 @@ class Model(nn.Module):
         self.features = config.features.build()
         self.encoder = config.encoder.build(*chosen, self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
+        layers, width = config.attention.layers, self.encoder.width
+        self.attention = AttentionDecoder(config.attention, width) if layers else None
+
+    def expect_blank(self, share: float) -> None:
+        """Let an untrained head give the blank about this share of each frame, and all symbols the same of the rest.
+
+        Else the first steps teach it that most frames are blank through all layers, which drives recurrent ones into
+        saturation, and they stay on CTC's all-blank plateau (LOG.md, 2026-11-22).
+        """
+        with torch.no_grad():
+            self.head.bias.zero_()
+            self.head.bias[BLANK] = math.log(share / (1 - share) * (NUM_CLASSES - 1))
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +99,18 @@ class Model(nn.Module):
         features: Tensor = self.features(emg)
         return features
 
+    def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features as `featurize` makes them, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
+        hidden: Tensor = self.encoder(features, self.frames(lengths) * self.encoder.stride)
+        return hidden
+
+    def classify(self, frames: Tensor) -> Tensor:
+        """Frames (N, F, D) -> emissions (N, F, V) in float32."""
+        return F.log_softmax(self.head(frames).float(), dim=-1)
+
     def emit(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features as `featurize` makes them, labelled samples of each item (N,) -> emissions (N, F, V) in float32."""
-        hidden = self.encoder(features, self.frames(lengths) * self.encoder.stride)  # (N, F, D)
-        return F.log_softmax(self.head(hidden).float(), dim=-1)  # (N, F, V)
+        return self.classify(self.encode(features, lengths))
 
     def forward(self, batch: Batch) -> Tensor:
         """A batch -> emissions (N, F, V) over its labelled samples."""

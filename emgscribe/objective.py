@@ -1,4 +1,4 @@
-"""What training minimises, and every schedule: functions of emissions, labels and the step."""
+"""What training minimises, and every schedule: functions of frames, emissions, labels and the step."""
 
 import math
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from emgscribe.attention import END
 from emgscribe.charset import BLANK
 from emgscribe.config import TrainConfig
 from emgscribe.model import Model
@@ -42,6 +43,21 @@ def keypress_loss(emissions: Tensor, batch: Batch, model: Model) -> Tensor:
     blank = -(emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
     loss: Tensor = pressed + blank
     return loss
+
+
+def attention_loss(frames: Tensor, batch: Batch, model: Model, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of every next key, and of the end, given frames (N, F, D) and the true keys before it.
+
+    `smoothing` is the share of each target that all symbols have alike (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+    assert model.attention is not None
+    likely = model.attention(frames, model.frames(batch.lengths), batch.labels)  # (N, L + 1, V)
+    lengths = batch.label_lengths.to(frames.device, non_blocking=True)[:, None]
+    place = torch.arange(likely.shape[1], device=frames.device)
+    targets = F.pad(batch.labels, (0, 1)).masked_fill(place == lengths, END)
+    none = -100
+    targets = targets.masked_fill(place > lengths, none)  # (N, L + 1)
+    return F.cross_entropy(likely.transpose(1, 2), targets, ignore_index=none, label_smoothing=smoothing)
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:

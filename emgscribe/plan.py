@@ -12,7 +12,7 @@ from emgscribe.experiments import Experiment
 from emgscribe.launch import missing
 from emgscribe.runs import run_name
 from emgscribe.session import SAMPLE_RATE, Session
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 from emgscribe.store import open_sessions
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import seconds_for
@@ -71,7 +71,7 @@ def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
             synthesize_session(train, user=0, session=0, minutes=SIMULATED_MINUTES, seed=0)
         whole = _simulated(experiment.data)
     else:
-        split = split_latest(data, experiment.data)
+        split = split_sessions(data, experiment.data)
         train, val = split.train[0], split.val[0]
         whole = _minutes(split.train)
     whole = min(whole, experiment.data.minutes or whole)

@@ -5,20 +5,21 @@ Simulated and recorded results never share a table. A cell exists only where a r
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
+from emgscribe.charset import labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result
 from emgscribe.experiments import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, replacing
 from emgscribe.results import REAL, SIMULATED, Row, Run, read_results
-from emgscribe.score import cer_difference, side_by_side
+from emgscribe.score import cer_difference, count, count_words, side_by_side, total
 
 OTHER = "other"  # the table of results that belong to no suite
 # In the installed package, else in the checkout that it runs from.
@@ -73,22 +74,49 @@ class Table:
         }
 
 
-def tables(runs: Iterable[Run]) -> list[Table]:
-    """A table for each suite, kind of data; rows in the order of the suite, results of no suite last."""
-    suite_of = {experiment.name: suite for suite, members in SUITES.items() for experiment in members}
+def tables(runs: Iterable[Run], only: str = "") -> list[Table]:
+    """A table for each suite, or of `only` one, and kind of data; rows in the suite's order, results of no suite last.
+
+    A suite that has no result of which an earlier suite's table does not tell has none of its own.
+    """
     order = {name: place for place, name in enumerate(EXPERIMENTS)}
-    paper = published_numbers()
     places = {suite: place for place, suite in enumerate((*SUITES, OTHER))}
-    grouped: dict[tuple[str, str], dict[tuple[str, ...], list[Run]]] = {}
+    paper, told = published_numbers(), set[Path]()
+    grouped: dict[tuple[str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (order.get(run.name, len(order)), run.name, run.decoder, run.seed)):
-        same = grouped.setdefault((suite_of.get(run.name, OTHER), run.kind), {})
-        same.setdefault((run.name, run.decoder, run.unit, *run.changes), []).append(run)
+        for suite in _suites_of(run.name):
+            grouped.setdefault((suite, run.kind), []).append(run)
     found = []
     for (suite, kind), members in sorted(grouped.items(), key=lambda item: (item[0][1], places[item[0][0]])):
-        rows = tuple(Row(tuple(seeds)) for seeds in members.values())
-        beside = tuple(None if kind == SIMULATED else _comparable(row, paper) for row in rows)
-        found.append(Table(suite, kind, rows, beside))
+        if suite == only or not (only or told >= {run.path for run in members}):
+            told |= {run.path for run in members}
+            rows = _seeds_together(_as_tested_beside(members, suite))
+            beside = tuple(None if kind == SIMULATED else _comparable(row, paper) for row in rows)
+            found.append(Table(suite, kind, rows, beside))
     return found
+
+
+def _suites_of(name: str) -> list[str]:
+    return [suite for suite, members in SUITES.items() if name in {e.name for e in members}] or [OTHER]
+
+
+def _as_tested_beside(runs: list[Run], suite: str) -> list[Run]:
+    """Runs of a suite; those of another protocol than its last row's, on no sessions but those that this row tests."""
+    protocols = {experiment.name: experiment.data.protocol for experiment in SUITES.get(suite, ())}
+    ours = {name for name, protocol in protocols.items() if protocol == list(protocols.values())[-1]}
+    tested = {session.session for run in runs if run.name in ours for session in run.sessions}
+    if not tested:
+        return runs
+    kept = [tuple(s for s in run.sessions if run.name in ours or s.session in tested) for run in runs]
+    return [replace(run, sessions=sessions) for run, sessions in zip(runs, kept, strict=True) if sessions]
+
+
+def _seeds_together(runs: Iterable[Run]) -> tuple[Row, ...]:
+    """Rows of the runs that differ in nothing but the seed, in the order of their first."""
+    grouped: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.name, run.decoder, run.unit, *run.changes), []).append(run)
+    return tuple(Row(tuple(seeds)) for seeds in grouped.values())
 
 
 def published_numbers() -> dict[str, Any]:
@@ -124,29 +152,28 @@ class Comparison:
         distinct = self.low > 0 or self.high < 0
         seen = "these sessions show a difference" if distinct else "these sessions show no difference"
         kind = "SIMULATED" if one.first.kind == SIMULATED else "recorded"
+        decoders = dict.fromkeys((one.first.decoder, other.first.decoder))
         return (
-            f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({kind} sessions, {one.first.decoder}):"
+            f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({kind} sessions, {' and '.join(decoders)}):"
             f" difference {self.difference:+.2f} points, 95 % interval {self.low:+.2f} to {self.high:+.2f},"
             f" paired bootstrap over {len(one.units)} {one.first.unit}: {seen}"
         )
 
 
 def compare(found: Sequence[Table], first: str, second: str) -> list[Comparison]:
-    """Compare two experiments wherever both were tested on the same data by the same decoder.
+    """Compare two experiments wherever both were tested on the same data, by the same decoder unless both name one.
 
-    Raises `EmgscribeError` where one of them has no result or they share no test session.
+    "demo:beam" is the experiment demo as the decoder beam reads it. Raises `EmgscribeError` where one of them has no
+    result or they share no test session.
     """
     rows = [row for table in found for row in table.rows]
-    for name in (first, second):
-        if name not in {row.first.name for row in rows}:
-            known = ", ".join(sorted({row.first.name for row in rows}))
-            raise EmgscribeError(f"no result of {name!r} to compare", mend=f"name two of: {known}")
-    pairs = [
-        (one, other)
-        for one in rows
-        for other in rows
-        if (one.first.name, other.first.name) == (first, second) and _alike(one, other)
-    ]
+    named = [[row for row in rows if _is(row, wanted)] for wanted in (first, second)]
+    for wanted, chosen in zip((first, second), named, strict=True):
+        if not chosen:
+            known = ", ".join(sorted({row.first.name for row in rows} | {_full_name(row) for row in rows}))
+            raise EmgscribeError(f"no result of {wanted!r} to compare", mend=f"name two of: {known}")
+    free = ":" not in first or ":" not in second
+    pairs = [(one, other) for one in named[0] for other in named[1] if _alike(one, other, same_decoder=free)]
     if not pairs:
         mend = "run both with the same --data, and compare results of the same kind of data"
         raise EmgscribeError(
@@ -160,17 +187,32 @@ def compare(found: Sequence[Table], first: str, second: str) -> list[Comparison]
     ]
 
 
-def _alike(one: Row, other: Row) -> bool:
-    kinds = {(row.first.kind, row.first.decoder, row.first.unit) for row in (one, other)}
+def _full_name(row: Row) -> str:
+    return f"{row.first.name}:{row.first.decoder}"
+
+
+def _is(row: Row, wanted: str) -> bool:
+    return wanted in (row.first.name, _full_name(row))
+
+
+def _alike(one: Row, other: Row, *, same_decoder: bool) -> bool:
+    kinds = {(row.first.kind, row.first.unit, same_decoder and row.first.decoder) for row in (one, other)}
     return len(kinds) == 1 and one.units.keys() == other.units.keys() and one is not other
 
 
-def make_report(folder: Path, out: Path, compared: tuple[str, str] | None = None) -> list[Path]:
+def make_report(
+    folder: Path, out: Path, compared: tuple[str, str] | None = None, decoders: Collection[str] | None = None
+) -> list[Path]:
     """Render the results in `folder` to report.md, a CSV for each kind of data and figures in `out`; returns the files.
 
-    Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names.
+    Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names (see
+    `compare`). With `decoders`, only rows of those are there; an `EmgscribeError` where there are none.
     """
-    found = tables(read_results(folder))
+    runs = [run for run in read_results(folder) if decoders is None or run.decoder in decoders]
+    if not runs:
+        mend = "emgscribe reproduce SUITE --decoder adds a decoder's scores"
+        raise EmgscribeError(f"no result by {', '.join(decoders or ())}", where=str(folder), mend=mend)
+    found = tables(runs)
     comparisons = compare(found, *compared) if compared else []
     text = ["# Results", _INTERVAL]
     if comparisons:
@@ -226,7 +268,7 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     curves = {label.removeprefix(f"{table.suite}/"): seeds for label, seeds in curves.items() if seeds}
     written = draw_losses(curves, f"Loss by epoch: {table.title}", folder / f"{slug}-losses") if curves else []
     best = min(table.rows, key=lambda row: row.cer)
-    for row in [row for row in table.rows if row is best or row.first.name in compared]:
+    for row in [row for row in table.rows if row is best or any(_is(row, wanted) for wanted in compared)]:
         seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
         title = f"{row.label}: {table.title}, {row.first.decoder} decoder, CER {row.cer:.2f} %{seeds}"
         name = f"{table.kind}-{row.first.decoder}-{re.sub('[^a-z0-9]+', '-', row.label.lower())[:100].strip('-')}"
@@ -252,9 +294,9 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
         console.print(shown)
 
 
-def print_result(result: Result, console: Console) -> None:
-    """Rates of each session and of all, and the interval of the whole."""
-    title = f"{result.protocol}, {'SIMULATED sessions' if result.simulated else 'recorded sessions'}"
+def print_result(result: Result, console: Console, decoder: str = "greedy") -> None:
+    """Rates of each session and of all, the interval of the whole, and the errors that the screen shows."""
+    title = f"{result.protocol}, {decoder}, {'SIMULATED sessions' if result.simulated else 'recorded sessions'}"
     table = TerminalTable(title=title)
     for column in ("session", "characters", "CER", "IER", "DER", "SER"):
         table.add_column(column, justify="left" if column == "session" else "right")
@@ -267,6 +309,23 @@ def print_result(result: Result, console: Console) -> None:
         low, high = result.interval()
         interval = f"95 % interval {low:.2f} to {high:.2f} %, bootstrap over {result.unit}"
         console.print(f"CER {result.counts.cer:.2f} % ({interval})")
+    shown = [
+        (screen_text(labels_of_text(score.reference)), screen_text(labels_of_text(score.hypothesis)))
+        for score in result.sessions
+    ]
+    characters, words = (total([counted(*pair) for pair in shown]) for counted in (count, count_words))
+    if words.length:
+        console.print(f"on the screen, backspaces applied: CER {characters.cer:.2f} %, WER {words.wer:.2f} %")
+
+
+def print_difference(results: Mapping[str, Result], console: Console) -> None:
+    """What each decoder's CER is under the first one's on the same stretches, with its interval."""
+    (first, base), *others = results.items()
+    for name, result in others:
+        one, other = ([unit for session in each.sessions for unit in session.units] for each in (base, result))
+        difference, low, high = cer_difference(one, other)
+        interval = f"95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(one)} {base.unit}"
+        console.print(f"{first} minus {name}: {difference:+.2f} points ({interval})", soft_wrap=True)
 
 
 def print_comparison(result: Result, console: Console, characters: int = 600) -> None:

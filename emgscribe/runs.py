@@ -12,15 +12,15 @@ from typing import Any
 from rich.console import Console
 
 from emgscribe.ancestry import Ancestry
-from emgscribe.config import DataConfig, to_json
+from emgscribe.config import to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import Result, evaluate
+from emgscribe.evaluate import Result, evaluate, evaluate_attention
 from emgscribe.experiments import Experiment
 from emgscribe.files import write_json
 from emgscribe.model import load_ancestry
 from emgscribe.session import SAMPLE_RATE
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.train import Trained, fit
 
@@ -45,25 +45,29 @@ def run_experiment(
 
     What `train_experiment` says holds here too.
     """
-    trained, parts = train_experiment(experiment, data, runs=runs, console=console)
-    result = evaluate(trained.model, parts["test"], GreedyDecoder())
-    write_json(result_path(experiment, results), _record(experiment, parts, trained, result))
-    return runs / run_name(experiment) / "best", result
+    trained, protocol, parts = train_experiment(experiment, data, runs=runs, console=console)
+    scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
+    if trained.model.attention is not None:
+        length = experiment.windows.length
+        scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
+    write_json(result_path(experiment, results), _record(experiment, protocol, parts, trained, scores))
+    return runs / run_name(experiment) / "best", scores["greedy"]
 
 
-def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
-    """Train without a look at what tests; returns the outcome and the sessions of `train`, `val` and `test`.
+def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console: Console) -> tuple[Trained, str, Parts]:
+    """Train without a look at what tests; returns the outcome, the rule that split the data, and its parts.
 
-    `data` is a folder of sessions, split by `split_latest`. A run that was cut off is resumed from
-    `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs` yet, or
-    that was trained on a session that tests or on a user who is to be unseen: before training, not after.
+    `data` is a folder of sessions, split by the protocol that the experiment names. A run that was cut off is resumed
+    from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs`
+    yet, or that was trained on a session that tests or on a user who is to be unseen: before training, not after.
     """
-    split = split_latest(data, experiment.data)
+    split = split_sessions(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
-    unseen = _users_are_unseen(experiment.data)
+    # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
+    unseen = not {s.user for s in parts["train"]} & {s.user for s in parts["test"]}
     ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
     trained = fit(
         experiment,
@@ -73,7 +77,7 @@ def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console:
         start=start,
         console=console,
     )
-    return trained, parts
+    return trained, split.protocol, parts
 
 
 def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[StoredSession]:
@@ -83,11 +87,6 @@ def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[Stored
         if left > 0:
             yield session.first(left)
         left -= len(session)
-
-
-def _users_are_unseen(data: DataConfig) -> bool:
-    """Whether an experiment is about people on whom nothing was trained: it names users to train and others to test."""
-    return bool(data.train_users and data.test_users) and not set(data.train_users) & set(data.test_users)
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:
@@ -104,7 +103,9 @@ def _start(experiment: Experiment, runs: Path) -> Path | None:
     return folder
 
 
-def _record(experiment: Experiment, parts: Parts, trained: Trained, result: Result) -> dict[str, Any]:
+def _record(
+    experiment: Experiment, protocol: str, parts: Parts, trained: Trained, scores: dict[str, Result]
+) -> dict[str, Any]:
     sessions = [session for part in parts.values() for session in part]
     return {
         "experiment": to_json(experiment),
@@ -112,16 +113,17 @@ def _record(experiment: Experiment, parts: Parts, trained: Trained, result: Resu
         "data": {
             "kind": "simulated" if any(s.simulated for s in sessions) else "real",
             "hash": data_hash(sessions),
+            "protocol": protocol,  # that split them: by date where a published one met simulated sessions
             **{part: [s.name for s in members] for part, members in parts.items()},
         },
-        "commit": _commit(),
+        "commit": current_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
         "device": trained.device,
         "machine": platform.machine(),
         "precision": trained.precision,
         "seconds": round(trained.seconds, 1),
         "curves": trained.curves,
-        "test": {"greedy": result.to_json()},
+        "test": {decoder: result.to_json() for decoder, result in scores.items()},
     }
 
 
@@ -131,7 +133,7 @@ def data_hash(sessions: Sequence[StoredSession]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """The commit of the checkout that the package runs from, with "-dirty" where it was changed; None outside one."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository

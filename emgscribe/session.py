@@ -320,3 +320,12 @@ def find_sessions(folder: Path) -> Sequence[Path]:
     if not found:
         raise EmgscribeError("holds no session (*.hdf5)", where=str(folder), mend="emgscribe synthesize makes some")
     return found
+
+
+def prompts_of(paths: Sequence[Path]) -> frozenset[str]:
+    """What the wearers of sessions were asked to type: a language model that reads them must not have seen it."""
+    texts = set[str]()
+    for path in paths:
+        with Session(path) as session:
+            texts |= {prompt.text for prompt in session.header.prompts if prompt.text}
+    return frozenset(texts)

@@ -1,23 +1,50 @@
-"""Which sessions train, which validate, which test."""
+"""Which sessions train, which validate, which test: by date, or by a published list of names.
 
+The lists are in `protocols/`: every session of emg2qwerty by user (`sessions.csv`, with size and sha256 where they were
+published), and which of them each protocol holds out (`held_out.csv`). Source: Sivakumar et al. 2024 (arXiv 2410.20081)
+for `generic` and `user0` to `user7`; `course` is the single user of the seed paper.
+"""
+
+import csv
+import hashlib
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emgscribe.config import DataConfig
+from emgscribe.config import LATEST, DataConfig
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import replacing
 from emgscribe.session import Session, find_sessions
+from emgscribe.store import default_cache
 
+PROTOCOLS = Path(__file__).parent / "protocols"
 _ALL = DataConfig()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Session files by their part; no file is in two."""
+    """Session files by their part, and the protocol that told them apart; no file is in two."""
 
+    protocol: str
     train: tuple[Path, ...]
     val: tuple[Path, ...]
     test: tuple[Path, ...]
+
+
+def split_sessions(folder: Path, data: DataConfig = _ALL) -> Split:
+    """Split a folder by the protocol that `data` names; simulated sessions, which no list can name, by date.
+
+    Raises `EmgscribeError` where the folder will not do; for a published protocol it names every session that is
+    missing and every file that is not the published one, by size or by sha256.
+    """
+    if data.protocol == LATEST:
+        return split_latest(folder, data)
+    listed = {row["session"]: row for row in _rows("sessions")}
+    paths = find_sessions(folder)
+    if not any(path.stem in listed for path in paths) and all(_is_simulated(path) for path in paths):
+        return split_latest(folder, data)
+    return _split_as_published(folder, {path.stem: path for path in paths}, listed, data)
 
 
 def split_latest(folder: Path, data: DataConfig = _ALL) -> Split:
@@ -43,6 +70,7 @@ def split_latest(folder: Path, data: DataConfig = _ALL) -> Split:
     users = list(by_user.values())
     trained = _chosen(users, data.train_users, "data.train_users", folder)
     return Split(
+        protocol=LATEST,
         train=tuple(path for paths in trained for path in paths[:-2][-data.sessions :]),
         val=tuple(paths[-2] for paths in trained),
         test=tuple(paths[-1] for paths in _chosen(users, data.test_users, "data.test_users", folder)),
@@ -58,3 +86,61 @@ def _chosen(users: list[list[Path]], places: tuple[int, ...], field: str, folder
             mend="add sessions of more people, or name others",
         )
     return [users[place] for place in places] or users
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (PROTOCOLS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _is_simulated(path: Path) -> bool:
+    with Session(path) as session:
+        return bool(session.header.simulation)
+
+
+def _split_as_published(
+    folder: Path, found: Mapping[str, Path], listed: Mapping[str, Mapping[str, str]], data: DataConfig
+) -> Split:
+    held_out = [row for row in _rows("held_out") if row["protocol"] == data.protocol]
+    val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
+    # Whoever validates also trains, with all that is not held out; names begin with the date.
+    by_user: dict[str, list[str]] = {row["user"]: [] for row in held_out if row["partition"] == "val"}
+    for name in sorted(listed.keys() - {*val, *test}):
+        by_user.get(listed[name]["user"], []).append(name)
+    train = [name for _, names in sorted(by_user.items()) for name in names[-data.sessions :]]
+    faults = list(_faults([*train, *val, *test], found, listed))
+    if faults:
+        raise EmgscribeError(
+            f"{len(faults)} of the {len(train + val + test)} sessions of the protocol {data.protocol} are missing or "
+            "are not the published files:\n  " + "\n  ".join(faults),
+            where=str(folder),
+            mend=f"copy or download them again, or split what is there by date: --data.protocol {LATEST}",
+        )
+    return Split(data.protocol, *(tuple(found[name] for name in names) for names in (train, val, test)))
+
+
+def _faults(names: Sequence[str], found: Mapping[str, Path], listed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """What is wrong with each session that is not as listed; a file of another size is not read."""
+    for name in names:
+        expected = listed[name]
+        if name not in found:
+            yield f"{name}: missing"
+        elif expected["bytes"] and (size := found[name].stat().st_size) != int(expected["bytes"]):
+            yield f"{name}: {size:,} bytes instead of {int(expected['bytes']):,}"
+        elif expected["sha256"] and not _has_sha256(found[name], expected["sha256"]):
+            yield f"{name}: another sha256 than {expected['sha256']}"
+
+
+def _has_sha256(path: Path, expected: str) -> bool:
+    """Whether a file has this sha256; where it has, the cache remembers it until the file changes."""
+    status = path.stat()
+    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected}"
+    verified = default_cache() / "verified" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    if verified.exists():
+        return True
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+            return False
+    with replacing(verified) as temporary:
+        temporary.touch()
+    return True

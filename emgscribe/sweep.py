@@ -24,7 +24,7 @@ from emgscribe.files import replacing
 from emgscribe.launch import Order, Workers, launch, optional
 from emgscribe.results import leaves
 from emgscribe.runs import data_hash
-from emgscribe.splits import split_latest
+from emgscribe.splits import split_sessions
 from emgscribe.store import open_sessions
 
 _SEARCHED = ("model", "windows", "augment", "train")
@@ -158,7 +158,7 @@ def tune(
     require(trials >= 1, "trials", trials, "1 or more")
     optuna = optional("optuna", "sweep")
     space, folder = spans(search, experiment), runs / "tune" / experiment.name
-    sessions = open_sessions([*(split := split_latest(data, experiment.data)).train, *split.val])
+    sessions = open_sessions([*(split := split_sessions(data, experiment.data)).train, *split.val])
     told = {"search": [*map(str, space)], "experiment": to_json(experiment), "data": data_hash(sessions)}
     with _alone(folder):
         study = _study(optuna, folder, told)

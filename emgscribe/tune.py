@@ -1,7 +1,8 @@
 """Search of the beam's two weights on validation emissions: `lm_weight` and `insertion_bonus` by the least CER.
 
-The emissions are computed once and kept; only decoding is repeated. What is found here is fixed before any test
-session is decoded.
+The emissions are computed once and kept; only decoding is repeated. What is found is fixed before any test session is
+decoded: it is stored in the model's folder with the language model that it was found with, as `beam.json` and
+`language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
 """
 
 import os
@@ -9,15 +10,23 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from pathlib import Path
 
+from emgscribe.ancestry import Ancestry, Seen
 from emgscribe.beam import BeamConfig, BeamDecoder
-from emgscribe.config import require
+from emgscribe.config import from_json, require, to_json
 from emgscribe.decode import Emissions, decode
 from emgscribe.errors import EmgscribeError
-from emgscribe.language_model import Automaton
+from emgscribe.evaluate import stored_emissions
+from emgscribe.files import read_json, write_json
+from emgscribe.language_model import Automaton, LanguageModel
+from emgscribe.model import Model
 from emgscribe.score import Counts, count, total
+from emgscribe.store import StoredSession
 
 Pair = tuple[float, float]
+_FORMAT, _VERSION = "emgscribe-beam", 1
+_MEND = "tune again: emgscribe lm tune MODEL SESSIONS"
 
 
 @dataclass(frozen=True)
@@ -119,3 +128,86 @@ def _around(trial: Trial, weight_step: float, bonus_step: float) -> list[Pair]:
     """The eight neighbours, without negative weights of the language model."""
     weights = [weight for step in (-1, 0, 1) if (weight := trial.lm_weight + step * weight_step) >= 0]
     return list(product(weights, [trial.insertion_bonus + step * bonus_step for step in (-1, 0, 1)]))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Settings tuned for one model, the hash of the language model they hold for, and the sessions they come from."""
+
+    config: BeamConfig
+    language_model: str
+    sessions: tuple[Seen, ...]
+
+    def refuse(self, sessions: Iterable[StoredSession]) -> None:
+        """Raise `EmgscribeError` where one of `sessions` is among those that the weights were tuned on."""
+        own = {seen.content for seen in self.sessions}
+        for session in sessions:
+            if session.content in own:
+                mend = "score it greedily, or on sessions that the weights were not tuned on"
+                raise EmgscribeError("the beam's weights were tuned on this session", where=session.name, mend=mend)
+
+
+def tune_model(
+    folder: Path,
+    model: Model,
+    sessions: Sequence[StoredSession],
+    language_model: LanguageModel,
+    config: BeamConfig | None = None,
+    *,
+    progress: Callable[[Trial], None] | None = None,
+) -> Tuning:
+    """Tune the beam on sessions that validated the model in `folder`, and store the result there.
+
+    Raises `EmgscribeError` for a session that the model was trained on or, where its ancestry says what validated it,
+    any other: that one may be a test.
+    """
+    _refuse_all_but_validation(model.ancestry, sessions)
+    emissions = [stored_emissions(model, session) for session in sessions]
+    references = [session.labels.tolist() for session in sessions]
+    tuning = tune(emissions, references, language_model.automaton(), config, progress=progress)
+    seen = tuple(Seen(session.content, session.name, session.user) for session in sessions)
+    tuned = Tuned(tuning.config, language_model.digest, seen)
+    before = set(folder.glob(_language_model_file(folder, "*").name))
+    # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
+    language_model.write(_language_model_file(folder, tuned.language_model))
+    write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
+    for stale in before - {_language_model_file(folder, tuned.language_model)}:
+        stale.unlink(missing_ok=True)
+    return tuning
+
+
+def _refuse_all_but_validation(ancestry: Ancestry, sessions: Iterable[StoredSession]) -> None:
+    sessions = list(sessions)
+    ancestry.refuse(sessions)
+    known = {seen.content: seen.name for seen in ancestry.validated_on}
+    for session in sessions:
+        if known and session.content not in known:
+            raise EmgscribeError(
+                "weights are tuned on what validated the model, and this session did not: it may be a test",
+                where=session.name,
+                mend=f"tune on {', '.join(known.values())}",
+            )
+
+
+def load_tuned(folder: Path) -> Tuned | None:
+    """What was tuned for the model in `folder`, None where nothing was; a damaged file is an `EmgscribeError`."""
+    path = folder / "beam.json"
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
+        raise EmgscribeError(f"is not of format {_FORMAT} version {_VERSION}", where=str(path), mend=_MEND)
+    return from_json(Tuned, content.get("tuned"), where=str(path))
+
+
+def load_tuned_language_model(folder: Path, tuned: Tuned) -> LanguageModel:
+    """The language model that was stored with `tuned`; `EmgscribeError` where it is missing, damaged or another."""
+    path = _language_model_file(folder, tuned.language_model)
+    found = LanguageModel.read(path)
+    if found.digest != tuned.language_model:
+        raise EmgscribeError("is not the language model that the weights were tuned with", where=str(path), mend=_MEND)
+    return found
+
+
+def _language_model_file(folder: Path, digest: str) -> Path:
+    return folder / f"language-model-{digest}.arpa.gz"

@@ -12,8 +12,10 @@ LEAVES = {"errors", "files", "config"}
 # The pipeline in order; a module may import the leaves and what stands before it.
 FLOW = [
     *("charset", "session", "inspection", "synthetic", "store", "ancestry", "windows"),
-    *("augment", "features", "encoders", "model", "decode", "arpa", "language_model", "prefix_search", "beam"),
-    *("score", "tune", "objective", "train", "evaluate", "experiments", "splits", "runs", "launch", "plan"),
+    *("augment", "features", "encoders", "attention", "model"),
+    *("decode", "arpa", "language_model", "prefix_search", "beam"),
+    *("score", "objective", "train", "emissions", "evaluate", "tune", "decoders"),
+    *("experiments", "splits", "runs", "launch", "plan", "rescore"),
     *("figures", "results", "report", "sweep", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -255,6 +255,29 @@ def test_memory_is_bounded_and_settling_changes_nothing(monkeypatch: pytest.Monk
     assert sizes[-1] == sizes[29] <= 4096
 
 
+@pytest.mark.parametrize("name", ["none", "within"])
+def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "ab " * 1500
+    emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
+    emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
+    emissions[1::2, BLANK] = 0
+    for doubt in (0, 60, 4000, 8880):  # both readings live on: nothing that comes after speaks for either
+        emissions[doubt, labels_of_text("c3")] = np.log([0.3, 0.2])
+    monkeypatch.setattr(module, "_CAPACITY", 64)
+    monkeypatch.setattr(module, "_REMEMBERED", 100)
+    config = BeamConfig(beam_size=8)
+    free = BeamDecoder(config, models(name))
+    whole = decode(free, emissions)
+    assert free.nodes >= 8192  # the tree of what is in doubt grew
+    monkeypatch.setattr(module, "_MOST", 1024)
+    bounded = BeamDecoder(config, models(name))
+    for start in range(0, len(emissions), 700):
+        bounded.feed(emissions[start : start + 700])
+        assert bounded.nodes <= 1024
+    assert bounded.flush() == whole
+    assert len(bounded.n_best(8)) > 1  # young doubts are kept
+
+
 def test_beyond_what_is_remembered_backspace_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CAPACITY", 64)
     monkeypatch.setattr(module, "_REMEMBERED", 100)

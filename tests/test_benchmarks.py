@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation
-from emgscribe.encoders import TdsConfig
+from emgscribe.encoders import ENCODERS, TdsConfig
+from emgscribe.experiments import EXPERIMENTS
+from emgscribe.features import FEATURES
 from emgscribe.model import Model, ModelConfig
 from emgscribe.session import Keystroke, SessionHeader, write_session
 from emgscribe.store import Store, open_sessions
@@ -23,10 +25,24 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kernel=5, lookahead=3))
 
 
-@pytest.fixture
-def textbook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def textbook() -> ModuleType:
     return import_module("textbook")
+
+
+@pytest.fixture
+def networks() -> ModuleType:
+    return import_module("textbook_networks")
+
+
+@pytest.fixture
+def encoders() -> ModuleType:
+    return import_module("encoders")
 
 
 @pytest.fixture
@@ -56,17 +72,58 @@ def test_textbook_reads_the_same_features_and_labels(textbook: ModuleType, sessi
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_textbook_network_computes_the_same(textbook: ModuleType, session: Path, training: bool) -> None:
+def test_textbook_network_computes_the_same(networks: ModuleType, session: Path, training: bool) -> None:
     torch.manual_seed(0)
     model = Model(TINY).train(training)
     for parameter in model.parameters():  # no weight may be hidden by its initial value
         parameter.data += 0.1 * torch.randn_like(parameter)
     features, _ = ours(session, [0, 1234, 4000], model)
-    network = textbook.network_like(model)
-    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters())
-    emissions, expected = network(features), model.emit(features, torch.full((3,), 2000))
+    network = networks.network_like(model)
+    emissions, expected = network.emit(features), model.emit(features, torch.full((3,), 2000))
     assert emissions.shape == expected.shape == (3, 125, 99)
     assert torch.allclose(emissions, expected, atol=1e-4)
+
+
+def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleType, networks: ModuleType) -> None:
+    torch.manual_seed(0)
+    for name in encoders.CHOSEN:
+        model = Model(EXPERIMENTS[name].model).eval()
+        for value in model.state_dict().values():  # norms, biases and statistics begin as if they were not there
+            if value.ndim == 1:
+                value += 0.2 * torch.rand_like(value)
+        batch = encoders.random_batch(model, 2, 0.25, torch.device("cpu"))
+        network = networks.network_like(model)
+        assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
+        with torch.inference_mode():
+            expected, emissions = model(batch), network(batch.emg)
+            assert torch.allclose(network.features(batch.emg), model.featurize(batch), atol=1e-4), name
+        assert emissions.shape == expected.shape, name
+        assert expected.std() > 0.1, name
+        assert torch.allclose(emissions, expected, atol=1e-4), name
+
+
+def test_every_kind_of_encoder_and_of_features_is_measured(encoders: ModuleType) -> None:
+    measured = [EXPERIMENTS[name].model for name in encoders.CHOSEN]
+    assert set().union(*(encoders.kinds(model.encoder) for model in measured)) == set(ENCODERS.values())
+    assert {type(model.features) for model in measured} == set(FEATURES.values())
+
+
+def test_a_ratio_below_one_is_met_within_twice_the_noise_only(encoders: ModuleType) -> None:
+    measurement = import_module("figures").Measurement
+
+    def row(ours: float, again: float, textbook: float, peak: float = 1.0) -> object:
+        seconds = {"ours": [ours], "ours again": [again], "textbook": [textbook]}
+        timed = measurement("step", "s", seconds)
+        return encoders.Row("name", 1, timed, timed, measurement("memory", "GB", {"ours": [peak]}))
+
+    def verdicts(*rows: object) -> list[str]:
+        return [bar.verdict for bar in encoders.judge(list(rows), quick=False)]
+
+    assert encoders.noise([row(1.1, 1.0, 1.0), row(1.0, 1.1, 1.0)]) == pytest.approx(1.1)
+    assert verdicts(row(1.0, 1.0, 1.5), row(1.0, 1.0, 1.0)) == ["met", "met"]
+    assert verdicts(row(1.0, 1.0, 1.5), row(1.0, 1.0, 0.9, peak=4.5)) == ["not met", "not met"]
+    assert verdicts(row(1.1, 1.0, 1.5), row(1.0, 1.1, 0.9)) == ["met", "met"]
+    assert verdicts(row(1.1, 1.0, 1.5), row(1.0, 1.1, 0.8)) == ["not met", "met"]
 
 
 def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType, session: Path) -> None:
@@ -80,11 +137,18 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType,
     assert len(plain) - 8 <= len(jittered) <= len(plain)
 
 
-@pytest.mark.parametrize(("name", "measured"), [("bench.py", "training step"), ("decoding.py", "beam search")])
-def test_benchmark_runs(tmp_path: Path, name: str, measured: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / name), "--quick", "--out", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("name", "options", "measured"),
+    [
+        ("bench.py", [], "training step"),
+        ("decoding.py", [], "beam search"),
+        ("encoders.py", ["--experiments", "records/mingru-48"], "records/mingru-48"),
+    ],
+)
+def test_benchmark_runs(tmp_path: Path, name: str, options: list[str], measured: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / name), "--quick", "--out", str(tmp_path), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads wait for each other on a busy machine
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert finished.returncode == 0, finished.stderr
     (path,) = tmp_path.glob("*.json")
     content = json.loads(path.read_text())

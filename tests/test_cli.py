@@ -1,6 +1,7 @@
 """The command line, verb by verb, as a user calls it: output, exit status, and what is said about mistakes."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import START
 
 from emgscribe import cli
+from emgscribe.cli.terminal import log
 from emgscribe.files import read_json, write_json
+from emgscribe.session import Prompt
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -147,20 +151,38 @@ def test_report_names_a_damaged_file(
     assert "no result files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "suite"),
+    [
+        (["table1"], "table1"),
+        (["table1", "--budget", "small"], "small/table1"),
+        (["figure1", "--budget", "small"], "small/figure1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_reproduce_ends_with_the_table_of_the_suite(
-    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    asked: list[str],
+    suite: str,
+    write_result: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from emgscribe.experiments import SUITES
 
-    for experiment in SUITES["table1"]:
+    for experiment in SUITES[suite]:
         write_result(experiment.name, experiment.train.seed)
     write_result("demo")
     places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    assert cli.main(["reproduce", "table1", *places]) == 0
+    assert cli.main(["reproduce", *asked, *places]) == 0
     shown = capsys.readouterr().out
-    assert "table1, SIMULATED sessions" in shown
-    assert "1502" in shown
+    assert re.findall(r"CER: (\S+), SIMULATED\s+sessions", shown) == [suite]
+    assert str(SUITES[suite][-1].train.seed) in shown
     assert "demo" not in shown
+
+
+def test_a_suite_without_a_small_budget_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reproduce", "records", "--data", str(tmp_path), "--budget", "small"]) == 2
+    assert "unknown suite 'small/records'" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_what_the_model_was_trained_on(
@@ -192,6 +214,143 @@ def test_transcribe_prints_symbols(runs: Path, data: Path, capsys: pytest.Captur
     assert capsys.readouterr().out.endswith("\n")
 
 
+@pytest.fixture(scope="module")
+def words(data: Path) -> Path:
+    """A small language model, made as a user makes one."""
+    text, out = data.parent / "text.txt", data.parent / "words.arpa.gz"
+    text.write_text("It is the end of the day, and I am at home.\n" * 30)
+    assert cli.main(["lm", "train", str(text), "--out", str(out), "--order", "3"]) == 0
+    return out
+
+
+def test_a_beam_from_training_to_the_report(
+    runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
+    places = ["--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
+    path, model, last = folder / "results/demo-0.json", folder / "runs/demo-0/best", sorted(data.glob("*.hdf5"))[-1]
+    before = read_json(path)["test"]["greedy"]
+    assert cli.main(["train", "demo", *places, *TINY, "--decoder", "greedy,beam", "--lm", str(words)]) == 0
+    test = read_json(path)["test"]
+    assert test["greedy"] == before
+    assert test["beam"]["settings"]["tuned_on"] == [sorted(data.glob("*.hdf5"))[1].stem]
+    assert [session["reference"] for session in test["beam"]["sessions"]] == [before["sessions"][0]["reference"]]
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(model), str(last), "--decoder", "greedy,beam"]) == 0
+    shown = capsys.readouterr().out
+    assert f"CER {test['beam']['cer']:.2f} %" in shown
+    assert "greedy minus beam: " in shown
+    assert "on the screen, backspaces applied: CER" in shown
+    assert cli.main(["transcribe", str(last), "--model", str(model), "--decoder", "beam"]) == 0
+    keys = capsys.readouterr().out
+    assert keys.replace("⏎\n", "⏎") == test["beam"]["sessions"][0]["hypothesis"] + "\n"
+    out = ["--results", str(folder / "results"), "--out", str(tmp_path / "out")]
+    assert cli.main(["report", *out, "--compare", "demo:greedy", "demo:beam"]) == 0
+    assert "(SIMULATED sessions, greedy and beam)" in (tmp_path / "out" / "report.md").read_text()
+    assert cli.main(["report", *out, "--decoder", "beam"]) == 0
+    assert "| demo | greedy |" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_weights_are_tuned_on_validation_only(
+    runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "model")
+    trained, validated, test = (str(path) for path in sorted(data.glob("*.hdf5")))
+    options = ["--lm", str(words), "--beam-size", "2"]
+    for session, told in ((trained, "was trained on this session"), (test, "it may be a test")):
+        assert cli.main(["lm", "tune", str(model), session, *options]) == 2
+        assert told in capsys.readouterr().err
+    assert not (model / "beam.json").exists()
+    assert cli.main(["lm", "tune", str(model), validated, *options]) == 0
+    assert f"stored in {model / 'beam.json'}" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(model), validated, "--decoder", "beam"]) == 2
+    assert "the beam's weights were tuned on this session" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(model), test, "--decoder", "beam", "--windowed"]) == 0
+
+
+def test_a_language_model_without_the_prompts_of_sessions(
+    make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from emgscribe.language_model import LanguageModel
+    from emgscribe.language_model import train as learn
+
+    session = make_session(prompts=[Prompt("text_prompt", START, START + 1, "The zebra, quietly!")])
+    (tmp_path / "a.txt").write_text("A cat and a dog. The zebra\nquietly sat and a cat ran.")
+    (tmp_path / "b.txt").write_text("a dog and the zebra")
+    texts, out = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")], tmp_path / "out.arpa"
+    assert cli.main(["lm", "train", *texts, "--out", str(out), "--order", "2", "--exclude", str(session)]) == 0
+    assert f"{out}: " in capsys.readouterr().out
+    expected = learn("a cat and a dog sat and a cat ran a dog and the zebra", order=2)
+    assert LanguageModel.read(out).digest == expected.digest
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe")
+    assert cli.main(["lm", "train", str(tmp_path / "odd.txt"), "--out", str(out)]) == 2
+    assert "odd.txt: is no text in UTF-8" in capsys.readouterr().err
+    assert cli.main(["lm", "train", *texts, "--out", "/proc/nothing/x.arpa"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_no_decoder_can_read_is_told(
+    runs: Path, words: Path, make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    good, short = str(runs / "runs" / "demo-0" / "best"), str(make_session(samples=1, keys=[]))
+    empty = str(make_session("empty", samples=0, keys=[]))
+    broken = shutil.copytree(good, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file(weights | {"head.bias": np.full(99, np.nan, np.float32)}, broken / "model.safetensors")
+    cut = tmp_path / "cut.arpa.gz"
+    cut.write_bytes(words.read_bytes()[:-20])
+    for decoder in (["--decoder", "greedy"], ["--decoder", "beam", "--lm", str(words)]):
+        assert cli.main(["transcribe", short, "--model", good, *decoder]) == 0  # a single frame
+        capsys.readouterr()
+        assert cli.main(["transcribe", short, "--model", str(broken), *decoder]) == 2
+        assert "emissions are NaN from frame 0 on" in capsys.readouterr().err
+        assert cli.main(["transcribe", empty, "--model", good, *decoder]) == 2
+        assert "no samples" in capsys.readouterr().err
+    for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "cannot be read")):
+        assert cli.main(["transcribe", short, "--model", good, "--decoder", "beam", "--lm", str(file)]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_scores_of_another_model_or_other_sessions_are_not_added(
+    runs: Path, data: Path, words: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from emgscribe.errors import EmgscribeError
+    from emgscribe.experiments import EXPERIMENTS
+    from emgscribe.rescore import add_scores, add_suite_scores
+
+    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
+    model, demo, before = folder / "runs/demo-0/best", EXPERIMENTS["demo"], read_json(runs / "results" / "demo-0.json")
+    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
+
+    def add(where: Path, **changed: Path) -> None:
+        add_scores(demo, ["greedy", "beam"], where, console=log, **places | changed)
+
+    other = tmp_path / "other"
+    assert (
+        cli.main(
+            ["synthesize", "--out", str(other), "--users", "1", "--sessions", "3", "--minutes", "0.2", "--seed", "9"]
+        )
+        == 0
+    )
+    with pytest.raises(EmgscribeError, match="was measured on other test sessions"):
+        add(other)
+    with pytest.raises(EmgscribeError, match="no model here"):
+        add(data, runs=tmp_path)
+    assert add_suite_scores([demo], ["beam"], data, console=log, **places | {"runs": tmp_path}) == ["demo-0"]
+    weights = load_file(model / "model.safetensors")
+    bias = np.zeros(99, np.float32)
+    bias[4] = 50
+    save_file(weights | {"head.bias": bias}, model / "model.safetensors")
+    with pytest.raises(EmgscribeError, match="is not of the model in --runs, which reads 1 characters otherwise"):
+        add(data)
+    assert read_json(folder / "results" / "demo-0.json") == before
+    assert not (model / "beam.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -201,6 +360,16 @@ def test_transcribe_prints_symbols(runs: Path, data: Path, capsys: pytest.Captur
         (["train", "demo", "--data", "absent-folder"], "no such folder"),
         (["evaluate", "absent-model", "x.hdf5"], "config.json is missing"),
         (["evaluate", "absent-model"], "no session given"),
+        (["evaluate", "m", "x.hdf5", "--decoder", "greedy,baem"], "unknown decoder 'baem'"),
+        (["transcribe", "x.hdf5", "--model", "m", "--decoder", "viterbi"], "one of: greedy, beam"),
+        (["transcribe", "x.hdf5", "--model", "m", "--decoder", "greedy,beam"], "a transcript has one"),
+        (["reproduce", "table1", "--data", "x", "--decoder", "beem"], "did you mean beam?"),
+        (["report", "--decoder", "beem"], "did you mean beam?"),
+        (["lm", "tain"], "did you mean train?"),
+        (["lm", "train", "--out", "x.arpa"], "no text given"),
+        (["lm", "train", "absent.txt", "--out", "x.arpa"], "absent.txt: cannot be read"),
+        (["lm", "tune", "absent-model"], "no session given"),
+        (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["transcribe", "x.hdf5", "--model", "absent-model"], "config.json is missing"),
         (["synthesize", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
         (["synthesize", "--out", "x", "--users", "0"], "no data set"),

@@ -215,8 +215,9 @@ def test_scan_is_the_recurrence_step_by_step() -> None:
     for frame in range(37):
         state = keep[:, frame] * state + add[:, frame]
         states.append(state)
-    torch.testing.assert_close(scan(keep, add), torch.stack(states, dim=1))
-    torch.testing.assert_close(scan(keep[:, :1], add[:, :1]), add[:, :1])
+    for count in (1, 2, 36, 37):
+        found = scan(keep[:, :count], add[:, :count])
+        torch.testing.assert_close(found, torch.stack(states[:count], dim=1))
 
 
 @pytest.mark.parametrize("span", [(2, 1), (3, 0), None])

@@ -14,11 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgscribe import evaluate as evaluation
+from emgscribe.attention import AttentionConfig, search
 from emgscribe.charset import text_of_labels
 from emgscribe.decode import Emissions, GreedyDecoder, Hypothesis, decode
 from emgscribe.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import Result, evaluate, evaluate_windows, one_pass_bytes, reading, session_emissions
+from emgscribe.evaluate import (
+    Result,
+    attention_texts,
+    evaluate,
+    evaluate_attention,
+    evaluate_windows,
+    one_pass_bytes,
+    reading,
+    session_emissions,
+)
 from emgscribe.features import SpectrogramConfig
 from emgscribe.model import Model, ModelConfig
 from emgscribe.score import Counts, count, total
@@ -268,13 +278,69 @@ def test_stitched_emissions_cover_sessions_of_any_length(
     assert all(len(part) > 0 and np.isfinite(part).all() for part in parts)
 
 
+@pytest.fixture(scope="module")
+def two_headed() -> Model:
+    """A tiny network with an attention decoder that types a few keys in every window."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = Model(ModelConfig(SLOW, TDS, AttentionConfig(1, 16, 2, 16))).eval()
+        assert network.attention is not None
+        torch.nn.init.normal_(network.attention.head.weight, std=0.5)
+        network.attention.head.bias.data[98] = -2
+    return network
+
+
+def test_attention_reads_windows_one_after_the_other(two_headed: Model, make_stored: MakeStored) -> None:
+    session = make_stored(27_000, typing(27_000, 300))
+    (score,) = evaluate_attention(two_headed, [session], length=4000).sessions
+    windows = Windows(Store([session]), 4000, 4000, *two_headed.context)
+    labels: list[int] = []
+    for place in windows.tiling():
+        batch = windows.batch([place])
+        with torch.inference_mode():
+            frames = two_headed.encode(two_headed.featurize(batch), batch.lengths)
+            emissions = two_headed.classify(frames)
+        (text,) = search(two_headed.attention, frames, two_headed.frames(batch.lengths), emissions)
+        labels += text
+    assert len(labels) > 14  # two keys a window, or there is nothing to compare
+    assert score.hypothesis == text_of_labels(labels)
+    assert score.reference == text_of_labels(session.labels.tolist())
+    assert [unit.length for unit in score.units] == [67, 23]
+    assert score.counts == total(score.units) == count(session.labels.tolist(), labels)
+
+
+def test_an_attention_result_is_like_any_other(two_headed: Model, make_stored: MakeStored) -> None:
+    sessions = [make_stored(9_000, typing(9_000, 300)), make_stored(150_000, typing(150_000, 300), name="long")]
+    seen: list[float] = []
+    result = evaluate_attention(two_headed, sessions, progress=seen.append)
+    greedy = evaluate(two_headed, sessions, GreedyDecoder())
+    assert (result.protocol, result.unit, result.simulated) == (greedy.protocol, greedy.unit, greedy.simulated)
+    assert result.passes == "windows of 4 s, the share of CTC 0.5"
+    alone = evaluate_attention(two_headed, sessions, ctc_weight=0)
+    assert alone.passes == "windows of 4 s, the share of CTC 0"
+    assert [score.hypothesis for score in alone.sessions] != [score.hypothesis for score in result.sessions]
+    assert [score.reference for score in result.sessions] == [score.reference for score in greedy.sessions]
+    assert seen == sorted(seen)
+    assert (len(seen), seen[-1]) == (3, 1.0)  # a session, and another of more than a minute
+    assert json.loads(json.dumps(result.to_json()))["cer"] == pytest.approx(result.counts.cer)
+    assert evaluate_attention(two_headed, [replace(sessions[0], simulated=True)]).simulated
+
+
+def test_a_model_without_an_attention_decoder_is_not_read_by_one(model: Model, make_stored: MakeStored) -> None:
+    with pytest.raises(EmgscribeError, match="no attention decoder"):
+        evaluate_attention(model, [make_stored(3000)])
+    with pytest.raises(EmgscribeError, match="no attention decoder"):
+        next(attention_texts(model, make_stored(3000)))
+
+
 def test_twenty_minutes_stay_below_four_gigabytes() -> None:
     code = """
 import resource
 import numpy as np
 import torch
+from emgscribe.attention import AttentionConfig
 from emgscribe.encoders import MlpConfig, RecurrentConfig, TransformerConfig
-from emgscribe.evaluate import reading, session_emissions
+from emgscribe.evaluate import attention_texts, reading, session_emissions
 from emgscribe.features import SpectrogramConfig
 from emgscribe.model import Model, ModelConfig
 from emgscribe.store import StoredSession
@@ -286,6 +352,9 @@ for encoder in (RecurrentConfig(on=small, hidden=8, layers=1), TransformerConfig
     model = Model(ModelConfig(SpectrogramConfig(hop=64), encoder)).eval()
     assert sum(map(len, session_emissions(model, session))) == model.frames(samples)
     print(reading(model, samples).name.split(",")[0])
+model = Model(ModelConfig(SpectrogramConfig(n_fft=200, hop=200), small, AttentionConfig(1, 16, 2, 16))).eval()
+model.attention.head.bias.data[98] = -1e4  # every window is read to the last frame
+assert sum(len(text) for texts in attention_texts(model, session) for text in texts) == samples // 200
 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -302,3 +371,5 @@ def test_no_session_is_scored_that_the_model_was_trained_on(model: Model, make_s
         with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
             score(learned, [other, trained], GreedyDecoder())
         assert caught.value.where == "session"
+    with pytest.raises(EmgscribeError, match="was trained on this session"):
+        evaluate_attention(learned, [other, trained])

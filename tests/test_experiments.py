@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from emgscribe.charset import NUM_CLASSES
+from emgscribe.attention import AttentionConfig
 from emgscribe.config import from_json, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import reading
 from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, SUITES, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
-from emgscribe.objective import ctc_loss, keypress_loss
+from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
+from emgscribe.report import published_numbers
 from emgscribe.windows import Batch
 
 
@@ -24,7 +25,11 @@ def test_round_trip_through_json(name: str) -> None:
     assert from_json(Experiment, to_json(experiment), where="test") == experiment
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+# One name for each network and augmentation: experiments that differ in data or training alone take the same step.
+DISTINCT = {repr((experiment.model, experiment.augment)): name for name, experiment in EXPERIMENTS.items()}.values()
+
+
+@pytest.mark.parametrize("name", DISTINCT)
 def test_takes_a_step(name: str) -> None:
     experiment = EXPERIMENTS[name]
     torch.manual_seed(0)
@@ -38,14 +43,18 @@ def test_takes_a_step(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     augmented = experiment.augment.on_batch(batch, generator)
     features = experiment.augment.on_features(model.featurize(augmented), generator)
-    emissions = model.emit(features, batch.lengths)
+    frames = model.encode(features, batch.lengths)
+    emissions = model.classify(frames)
     assert emissions.shape == (2, model.frames(960), 99)
-    (ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)).backward()
+    loss = ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)
+    if model.attention is not None:
+        loss = loss + attention_loss(frames, batch, model)
+    loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_the_baseline_is_the_published_one() -> None:
-    assert sum(p.numel() for p in Model(BASELINE.model).parameters()) == 5_293_315
+    assert counted(Model(BASELINE.model)) == 5_293_315
     train, windows = BASELINE.train, BASELINE.windows
     assert (train.epochs, train.batch_size, train.lr, train.warmup_epochs, train.seed) == (150, 32, 1e-3, 10, 1501)
     assert (windows.length, windows.stride, windows.left, windows.right) == (8000, 8000, 1800, 200)
@@ -132,19 +141,24 @@ def test_causal_experiments_look_ahead_as_far_as_their_names_say() -> None:
     assert len(causal) == 5
 
 
-def counted(experiment: Experiment) -> int:
-    """Parameters of an experiment's network, from its shapes alone."""
-    features = experiment.model.features
-    bins = features.build().bins
-    with torch.device("meta"):
-        encoder = experiment.model.encoder.build(len(features.bands), len(features.electrodes), bins)
-        return sum(p.numel() for p in encoder.parameters()) + (encoder.width + 1) * NUM_CLASSES
+def test_the_attention_experiment_is_the_baseline_with_a_second_head() -> None:
+    experiment = RECORDS["records/attention"]
+    assert (
+        replace(experiment, name="baseline", model=replace(experiment.model, attention=AttentionConfig())) == BASELINE
+    )
+    small, base = EXPERIMENTS["small/records/attention"], EXPERIMENTS["small/table1/baseline"]
+    second = small.model.attention
+    assert (second.layers, second.width, second.heads, second.feed_forward) == (2, 128, 4, 512)
+    assert replace(small, name=base.name, model=replace(small.model, attention=AttentionConfig())) == base
 
 
-def test_parameters_can_be_counted_from_shapes() -> None:
-    for experiment in (BASELINE, RECORDS["records/bigru-48"]):
-        assert counted(experiment) == sum(p.numel() for p in Model(experiment.model).parameters())
-    assert counted(RECORDS["records/bigru-48"]) == pytest.approx(6.4e6, rel=0.005)  # as its source says
+def counted(model: Model) -> int:
+    """Parameters of a network, learned features included."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_best_bigru_has_the_size_that_its_source_names() -> None:
+    assert counted(Model(RECORDS["records/bigru-48"].model)) == pytest.approx(6.4e6, rel=0.005)
 
 
 def test_the_docs_list_every_network_as_it_is() -> None:
@@ -157,7 +171,7 @@ def test_the_docs_list_every_network_as_it_is() -> None:
         model = Model(experiment.model).eval()
         left, right = (round(samples / 2) for samples in model.context)
         way = reading(model, 20 * 60 * 2000).name
-        expected.append((name, f"{counted(experiment):,}", str(left), str(right), way.split(",")[0]))
+        expected.append((name, f"{counted(model):,}", str(left), str(right), way.split(",")[0]))
     assert found == expected
 
 
@@ -185,3 +199,9 @@ def test_suites_hold_named_experiments_and_no_run_twice() -> None:
         assert all(replace(e, train=EXPERIMENTS[e.name].train) == EXPERIMENTS[e.name] for e in suite)
         assert len({(e.name, e.train.seed) for e in suite}) == len(suite)
     assert [e.train.seed for e in SUITES["table1"] if e.name == "table1/baseline"] == [1501, 1502, 1503]
+
+
+def test_figure1_has_a_panel_for_each_row_of_table2() -> None:
+    published = published_numbers()["experiments"]
+    assert {e.name for e in SUITES["figure1"]} == {name for name in published if name.startswith("table2/")}
+    assert len(SUITES["figure1"]) == 12

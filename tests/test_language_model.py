@@ -1,5 +1,6 @@
 import gzip
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from emgscribe.language_model import (
     default_language_model,
     discounts,
     train,
+    without_prompts,
 )
 
 TEXTS = st.text(st.sampled_from("aabc d\n"), max_size=60).filter(lambda text: any(c.isalpha() for c in text))
@@ -46,6 +48,38 @@ def same(a: NGrams, b: NGrams) -> bool:
     fields = ("context", "symbol", "log_prob", "backoff")
     levels = zip(a.levels, b.levels, strict=True)
     return a.tokens == b.tokens and all(np.array_equal(getattr(x, f), getattr(y, f)) for x, y in levels for f in fields)
+
+
+WORD = st.sampled_from(["ab", "Ab", "c", "c3", "the"])
+
+
+@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, min_size=1, max_size=3), max_size=3), st.data())
+def test_no_prompt_is_left_in_a_text(words: list[str], prompts: list[list[str]], data: st.DataObject) -> None:
+    text = "".join(word + data.draw(st.sampled_from([" ", ", ", "\n", "-"])) for word in words)
+    left = without_prompts(text, {" ".join(prompt) + "." for prompt in prompts})
+    told = [re.findall("[a-z0-9]+", part.lower()) for part in left.split("\n")] if prompts else []
+    for prompt in (prompt for prompt in prompts if len(prompt) > 1):
+        wanted = [word.lower() for word in prompt]
+        for part in told:
+            assert all(part[at : at + len(wanted)] != wanted for at in range(len(part)))
+    if all(len(prompt) == 1 for prompt in prompts):
+        assert left == text
+
+
+def test_taking_prompts_out_takes_no_more_than_them() -> None:
+    text = "He said: the cat's hat, and left. The cats had it; the CAT\ns\nhat? scathe cat; she had items"
+    left = "He said: \n, and left. The cats had it; \n? scathe cat; she had items"
+    assert without_prompts(text, ["The cat's hat.", "cat", "she had it"]) == left
+    assert without_prompts(text, []) == text
+
+
+def test_the_digest_is_of_the_model_not_of_its_file(tmp_path: Path) -> None:
+    model = train(WORDS, order=3)
+    for name in ("a.arpa", "a.arpa.gz"):
+        model.write(tmp_path / name)
+        assert LanguageModel.read(tmp_path / name).digest == model.digest
+    others = [train(WORDS, order=2), train(WORDS + " and", order=3), train(WORDS.replace("w", "v"), order=3)]
+    assert len({model.digest, *(other.digest for other in others)}) == 4
 
 
 def test_worked_by_hand() -> None:
@@ -263,8 +297,10 @@ def test_the_default_is_built_once_and_leaves_prompts_out(
     assert same(default_language_model().ngrams, model.ngrams)
     writer = language_model.PromptWriter(np.random.default_rng(language_model._SEED))
     prompts = [writer.next_prompt() for _ in range(40)]
-    few = default_language_model(exclude=prompts[:39], across=True)
-    assert same(few.ngrams, train(prompts[39], across=True).ngrams)
+    few = default_language_model(exclude=prompts[:39])
+    assert same(few.ngrams, train(prompts[39], across=True, min_count=2).ngrams)
+    within = default_language_model(exclude=prompts[:39], across=False)
+    assert same(within.ngrams, train(prompts[39]).ngrams)
 
 
 def test_order_one_has_one_state() -> None:

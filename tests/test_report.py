@@ -1,6 +1,7 @@
 """Tables beside published numbers, comparisons, and the report's files."""
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from io import StringIO
@@ -53,7 +54,7 @@ def test_every_published_number_says_what_it_is(number: dict) -> None:
     assert number["split"] in paper["splits"]
     assert number["source"] in paper["sources"]
     assert number["part"] in ("val", "test")
-    assert number["decoder"] in ("greedy", "lm")
+    assert number["decoder"] in ("greedy", "beam")
     assert number["protocol"] in ("whole session", "windows")
     assert number["place"]
     if "users" in number:  # the mean is of the eight; published means are of unrounded rates
@@ -210,3 +211,55 @@ def test_all_committed_results_render(tmp_path: Path) -> None:
     page = written[0].read_text()
     names = {run.name for run in read_results(RESULTS)}
     assert all(f"| {name}" in page for name in names)
+
+
+def with_beam(path: Path) -> None:
+    """Give a result the score of a beam that reads without a fault."""
+    record = read_json(path)
+    beam = json.loads(json.dumps(record["test"]["greedy"]))
+    for session in beam["sessions"]:
+        session["hypothesis"] = session["reference"]
+        session["units"] = [[0, 0, 0, unit[3]] for unit in session["units"]]
+    beam["cer"] = 0.0
+    record["test"]["beam"] = beam
+    write_json(path, record)
+
+
+def test_two_decoders_of_an_experiment_are_compared_on_the_same_stretches(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        with_beam(write_result("ablation/full", seed))
+    write_result("ablation/rate-500", texts=[("one", "abcdefgh", "abcdefXh")])
+    found = all_tables(tmp_path / "results")
+    (comparison,) = compare(found, "ablation/full:greedy", "ablation/full:beam")
+    assert (comparison.difference, comparison.second.first.decoder) == (25.0, "beam")
+    assert "(SIMULATED sessions, greedy and beam)" in str(comparison)
+    (same,) = compare(found, "ablation/full", "ablation/rate-500")  # rate-500 has no beam
+    assert {same.first.first.decoder, same.second.first.decoder} == {"greedy"}
+    (across,) = compare(found, "ablation/full:beam", "ablation/rate-500:greedy")
+    assert across.difference == -12.5
+    with pytest.raises(EmgscribeError, match="no result of 'ablation/rate-500:beam'"):
+        compare(found, "ablation/full:beam", "ablation/rate-500:beam")
+
+
+def test_a_report_of_one_decoder(write_result: WriteResult, tmp_path: Path) -> None:
+    with_beam(write_result("ablation/full"))
+    make_report(tmp_path / "results", tmp_path / "out", decoders=["beam"])
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "| ablation/full | beam |" in page
+    assert "greedy" not in page
+    with pytest.raises(EmgscribeError, match="no result by attention"):
+        make_report(tmp_path / "results", tmp_path / "out", decoders=["attention"])
+
+
+def test_numbers_published_with_a_language_model_stand_beside_the_beam(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    with_beam(write_result("records/bigru-48", 1, kind="real", texts=[(TEST, TEXT, TEXT[:-1] + "X")]))
+    (table,) = all_tables(tmp_path / "results")
+    published = {row.first.decoder: number for row, number in zip(table.rows, table.published, strict=True)}
+    greedy = [n["cer"] for n in published_numbers()["experiments"]["records/bigru-48"] if n["decoder"] == "greedy"]
+    assert published["beam"] == 6.81
+    assert published["greedy"] != 6.81
+    assert published["greedy"] in (None, *greedy)

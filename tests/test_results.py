@@ -27,9 +27,9 @@ def test_a_result_is_read_as_it_was_written(write_result: WriteResult) -> None:
 def test_each_decoder_is_a_run_of_its_own(write_result: WriteResult) -> None:
     path = write_result()
     record = read_json(path)
-    record["test"]["lm"] = record["test"]["greedy"]
+    record["test"]["beam"] = record["test"]["greedy"]
     write_json(path, record)
-    assert [run.decoder for run in read_result(path)] == ["greedy", "lm"]
+    assert [run.decoder for run in read_result(path)] == ["greedy", "beam"]
 
 
 def test_settings_that_differ_from_the_named_experiment_are_named(write_result: WriteResult) -> None:

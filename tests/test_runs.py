@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from emgscribe import runs
+from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import DataConfig, TrainConfig, WindowConfig, to_json
 from emgscribe.encoders import TdsConfig
@@ -18,6 +19,7 @@ from emgscribe.experiments import Experiment
 from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.files import read_json
 from emgscribe.model import ModelConfig, load_model
+from emgscribe.results import read_result
 from emgscribe.runs import data_hash, run_experiment
 from emgscribe.store import StoredSession
 from emgscribe.synthetic import synthesize_dataset
@@ -96,6 +98,17 @@ def check_lever(features: FeaturesConfig, data: Path, folder: Path) -> None:
 def test_every_lever_before_the_encoder_trains(data: Path, tmp_path: Path, encoder, augment) -> None:
     record = run(replace(TINY, model=replace(TINY.model, encoder=encoder), augment=augment), data, tmp_path)
     assert len(record["curves"]) == 2
+
+
+def test_a_second_head_has_a_score_of_its_own(data: Path, tmp_path: Path) -> None:
+    second = AttentionConfig(1, 16, 2, 16)
+    record = run(replace(TINY, model=replace(TINY.model, attention=second)), data, tmp_path)
+    assert list(record["test"]) == ["greedy", "attention"]
+    assert record["test"]["attention"]["passes"].startswith("windows of 1 s,")  # as in training
+    read = read_result(tmp_path / "results" / "tiny-5.json")
+    assert [run.decoder for run in read] == ["greedy", "attention"]
+    assert read[0].counts.length == read[1].counts.length > 20
+    assert load_model(tmp_path / "runs" / "tiny-5" / "best").config.attention == second
 
 
 def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:

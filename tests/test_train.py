@@ -1,5 +1,6 @@
 """Training: schedule, losses, exact resuming, and clear stops."""
 
+import copy
 import math
 import os
 import pickle
@@ -17,7 +18,9 @@ from rich.console import Console
 from torch import nn
 
 from emgscribe.ancestry import Seen
+from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.charset import BLANK
 from emgscribe.config import TrainConfig, WindowConfig
 from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
 from emgscribe.errors import EmgscribeError
@@ -36,6 +39,7 @@ TINY = Recipe(
     train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
 )
 DROPPING = RecurrentConfig(on=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
 AVERAGED = replace(
     TINY,
     model=ModelConfig(TINY.model.features, DROPPING),
@@ -55,10 +59,11 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     return [train], [val]
 
 
-def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY) -> Trained:
+def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
     console = Console(file=(folder.parent / "log.txt").open("w"))
+    train, val = sessions
     with console.file:
-        return fit(recipe, train_sessions=sessions[0], val_sessions=sessions[1], folder=folder, console=console)
+        return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=console)
 
 
 def weights(model: Model) -> torch.Tensor:
@@ -96,6 +101,39 @@ def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Pa
     torch.testing.assert_close(weights(load_model(tmp_path / "run" / "best")), weights(trained.model))
 
 
+def test_both_heads_learn_by_their_shares_of_the_loss(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    parts: list[torch.Tensor] = []
+    smoothed: list[float] = []
+    losses: list[torch.Tensor] = []
+    ctc, attention, step = loop.ctc_loss, loop.attention_loss, loop.Training.training_step
+
+    def noted_ctc(emissions: torch.Tensor, batch: Batch, model: Model) -> torch.Tensor:
+        parts.append(ctc(emissions, batch, model))
+        return parts[-1]
+
+    def noted_attention(frames: torch.Tensor, batch: Batch, model: Model, smoothing: float = 0.0) -> torch.Tensor:
+        smoothed.append(smoothing)
+        parts.append(attention(frames, batch, model, smoothing))
+        return parts[-1]
+
+    def noted_step(self, batch, batch_idx):
+        parts.clear()
+        losses.append(step(self, batch, batch_idx) - (0.8 * parts[0] + 0.2 * parts[1]))
+        return losses[-1] + (0.8 * parts[0] + 0.2 * parts[1])
+
+    monkeypatch.setattr(loop, "ctc_loss", noted_ctc)
+    monkeypatch.setattr(loop, "attention_loss", noted_attention)
+    monkeypatch.setattr(loop.Training, "training_step", noted_step)
+    shares = replace(TINY.train, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
+    trained = run(sessions, tmp_path / "run", replace(TWO_HEADED, train=shares))
+    assert max(loss.abs().item() for loss in losses) < 1e-5
+    assert set(smoothed) == {0.05, 0.0}  # validation measures the plain loss
+    for name in ("train_loss", "train_attention_loss", "val_attention_loss"):
+        assert trained.curves[-1][name] < 0.9 * trained.curves[0][name]
+    header = (tmp_path / "run" / "curves.csv").read_text().splitlines()[0]
+    assert header == "epoch,step,lr,train_loss,val_loss,val_cer,train_attention_loss,val_attention_loss"
+
+
 def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
     first, again = run(sessions, tmp_path / "a"), run(sessions, tmp_path / "b")
     other = run(sessions, tmp_path / "c", replace(TINY, train=replace(TINY.train, seed=4)))
@@ -106,8 +144,8 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
-    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12)],
-    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch"],
+    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
+    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
 )
 def test_interrupted_run_resumes_to_the_same_end(
     sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
@@ -248,8 +286,14 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         ("seed", -1),
         ("seed", 1 << 40),
         ("clip_norm", math.inf),
+        ("attention_weight", -0.1),
+        ("attention_weight", 1.1),
+        ("label_smoothing", -0.1),
+        ("label_smoothing", 1.0),
         ("ema", 1.0),
         ("ema", -0.1),
+        ("blank_prior", 1.0),
+        ("blank_prior", -0.1),
         ("ema", math.nan),
         ("dropout_ramp", 1.5),
         ("dropout_ramp", -0.1),
@@ -291,6 +335,33 @@ def silent(sessions: Sessions) -> Sessions:
     """No keystroke to validate by, so that the latest model is kept."""
     mute = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
     return sessions[0], [mute]
+
+
+def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    begun: dict[float, nn.Linear] = {}
+    step = loop.Training.training_step
+
+    def noting(self: loop.Training, batch: Batch, batch_idx: int) -> torch.Tensor:
+        begun.setdefault(self.config.blank_prior, copy.deepcopy(self.model.head))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(loop.Training, "training_step", noting)
+    for prior in (0.0, 0.8):
+        config = replace(TINY.train, blank_prior=prior, epochs=1)
+        run(sessions, tmp_path / str(prior), replace(TINY, train=config))
+    assert torch.equal(begun[0.0].weight, begun[0.8].weight), "nothing else changes"
+    shares = begun[0.8].bias.softmax(dim=0)
+    assert shares[BLANK].item() == pytest.approx(0.8)
+    assert torch.allclose(shares[:BLANK], shares[0])
+    assert begun[0.0].bias.abs().max() < 1
+
+
+def test_a_trained_head_keeps_its_bias(sessions: Sessions, tmp_path: Path) -> None:
+    run(sessions, tmp_path / "first", replace(TINY, train=replace(TINY.train, epochs=1)))
+    config = replace(TINY.train, epochs=1, lr=1e-9, lr_start=1e-9, lr_end=1e-9, blank_prior=0.8)
+    start = tmp_path / "first" / "best"
+    trained = run(sessions, tmp_path / "second", replace(TINY, train=config), start=start)
+    assert torch.allclose(trained.model.head.bias, load_model(start).head.bias, atol=1e-5)
 
 
 def test_the_average_is_of_all_steps_and_is_what_is_kept(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
@@ -380,6 +451,16 @@ def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
     for module, name, _ in loop.dropouts(model):
         setattr(module, name, 0.0)
     assert not drawn()
+
+
+def test_no_dropout_of_the_second_head_is_forgotten() -> None:
+    model = Model(TWO_HEADED.model).train()
+    assert model.attention is not None
+    heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    assert not torch.equal(model.attention(*heard), model.attention(*heard))
+    for module, name, _ in loop.dropouts(model):
+        setattr(module, name, 0.0)
+    assert torch.equal(model.attention(*heard), model.attention(*heard))
 
 
 def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:

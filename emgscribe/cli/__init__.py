@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from emgscribe.cli.experiments import demo, report, reproduce, train, tune
+from emgscribe.cli.language import lm
 from emgscribe.cli.models import evaluate, transcribe
 from emgscribe.cli.sessions import inspect, synthesize
 from emgscribe.cli.terminal import known, log, screen
@@ -24,6 +25,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "evaluate": evaluate,
     "transcribe": transcribe,
+    "lm": lm,
 }
 
 

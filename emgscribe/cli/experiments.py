@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.progress import track
 from tyro.conf import UseAppendAction, arg
 
+from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
 from emgscribe.cli.terminal import known, log, parsed, screen
 
@@ -34,23 +35,32 @@ def train(arguments: list[str]) -> int:
         data: Path,
         runs: Path = Path("runs"),
         results: Path = Path("results"),
+        decoder: str = "greedy",
+        lm: Path | None = None,
         experiment: Annotated[Experiment, arg(name="")] = chosen,
     ) -> int:
         """Train an experiment, evaluate it on the test sessions and write its result.
 
-        For each user of the folder the latest session tests, the one before validates, all earlier ones train. A run
-        that was cut off goes on where it stopped.
+        The protocol of the experiment's data says which sessions train, validate and test; simulated ones are split by
+        date. A run that was cut off goes on where it stopped.
 
         Args:
             data: A folder of session files.
             runs: Where the model, the checkpoint and the curves go.
             results: Where the result file goes.
+            decoder: greedy, or greedy,beam: the beam is tuned on the sessions that validate, and scored too.
+            lm: An ARPA file for the beam instead of the default language model.
             experiment: The settings, each of which can be overridden.
         """
         from emgscribe.report import print_result
+        from emgscribe.rescore import add_scores
 
+        names = decoder_names(decoder)
         result, model = _run(experiment, data, runs, results)
         print_result(result, screen)
+        added = add_scores(experiment, names, data, runs=runs, results=results, language_model=lm, console=log)
+        for name, score in added.items():
+            print_result(score, screen, name)
         screen.print(f"model: {model}")
         return 0
 
@@ -68,22 +78,27 @@ def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
     from emgscribe.experiments import SUITES
     from emgscribe.launch import Workers, run_suite
-    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS, plan
+    from emgscribe.plan import plan
     from emgscribe.report import print_tables, tables
+    from emgscribe.rescore import add_suite_scores
     from emgscribe.results import read_result
     from emgscribe.runs import result_path
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-        screen.print("suites: " + ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items()))
+        listed = ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items())
+        screen.print(f"suites: {listed}", soft_wrap=True)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    suite = SUITES[known(arguments[0], SUITES, "suite")]
+    named = known(arguments[0], SUITES, "suite")
 
     def reproduce(
         data: Path,
+        budget: Literal["full", "small"] = "full",
         runs: Path = Path("runs"),
         results: Path = Path("results"),
         workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
+        decoder: str = "greedy",
+        lm: Path | None = None,
         dry_run: bool = False,
     ) -> int:
         """Run every experiment of a suite that has no result yet, and print the suite's table.
@@ -92,31 +107,45 @@ def reproduce(arguments: list[str]) -> int:
 
         Args:
             data: A folder of session files, or the word simulated: then a typist is simulated first.
+            budget: Small runs every row at a size for two cores, on simulated or few sessions.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             workers: Who runs.
+            decoder: greedy, or greedy,beam: results get the beam's score too, from the models that were kept.
+            lm: An ARPA file for the beam instead of the default language model.
             dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
         """
+        names = decoder_names(decoder)
+        name = named if budget == "full" else known(f"small/{named}", SUITES, "suite")
+        suite = SUITES[name]
         if simulated := data == Path("simulated"):
             data = runs / "simulated-sessions"
         unmade = simulated and not (data / "metadata.csv").exists()
         if dry_run:
             return _print_plan(plan(suite, None if unmade else data, runs=runs, results=results), workers.jobs)
         if unmade:
-            make_sessions(
-                data,
-                users=SIMULATED_USERS,
-                sessions=SIMULATED_SESSIONS,
-                minutes=SIMULATED_MINUTES,
-                seed=0,
-                simulation=DEFAULT_SIMULATION,
-            )
+            _simulate(data)
         failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
+        failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
-        print_tables(tables(run for path in paths if path.exists() for run in read_result(path)), screen)
+        found = (run for path in paths if path.exists() for run in read_result(path))
+        print_tables(tables(found, name), screen)
         return 1 if failed else 0
 
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+
+
+def _simulate(data: Path) -> None:
+    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS
+
+    make_sessions(
+        data,
+        users=SIMULATED_USERS,
+        sessions=SIMULATED_SESSIONS,
+        minutes=SIMULATED_MINUTES,
+        seed=0,
+        simulation=DEFAULT_SIMULATION,
+    )
 
 
 def tune(arguments: list[str]) -> int:
@@ -180,7 +209,11 @@ def report(arguments: list[str]) -> int:
     """Render result files to tables beside published numbers and to figures."""
 
     def report(
-        *, results: Path = Path("results"), out: Path = Path("report"), compare: tuple[str, str] | None = None
+        *,
+        results: Path = Path("results"),
+        out: Path = Path("report"),
+        compare: tuple[str, str] | None = None,
+        decoder: str = "",
     ) -> int:
         """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
 
@@ -189,11 +222,13 @@ def report(arguments: list[str]) -> int:
         Args:
             results: A folder of result files.
             out: Where the report goes.
-            compare: Two experiments to compare on the stretches that both were tested on, with an interval.
+            compare: Two experiments to compare on the stretches that both were tested on, with an interval; a decoder
+                may be named after a colon, as in demo:greedy demo:beam.
+            decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
         """
         from emgscribe.report import make_report
 
-        page, *others = make_report(results, out, compare)
+        page, *others = make_report(results, out, compare, decoder_names(decoder) if decoder else None)
         screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
         return 0
 

@@ -37,7 +37,9 @@ class Checkpoints(Callback):
             pl_module.best_cer = cer
             save_model(pl_module.judged, self.folder / "best")
         with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", "step", "lr", "train_loss", "val_loss", "val_cer"])
+            columns = "epoch", "step", "lr", "train_loss", "val_loss", "val_cer"
+            found = (name for entry in pl_module.curves for name in entry)
+            writer = csv.DictWriter(file, list(dict.fromkeys([*columns, *found])))
             writer.writeheader()
             writer.writerows(pl_module.curves)
         with replacing(self.folder / "last.ckpt") as temporary:

@@ -18,6 +18,7 @@ from emgscribe.decode import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.model import Model
 from emgscribe.objective import (
+    attention_loss,
     averaging_decay,
     ctc_loss,
     dropout_share,
@@ -160,12 +161,18 @@ class Training(lightning.LightningModule):
             setattr(module, name, share * rate)
         batch = self.augmentation.on_batch(batch, self._augment)
         features = self.augmentation.on_features(self.model.featurize(batch), self._augment)
-        emissions = self.model.emit(features, batch.lengths)
+        frames = self.model.encode(features, batch.lengths)
+        emissions = self.model.classify(frames)
         loss = ctc = ctc_loss(emissions, batch, self.model)
+        items = len(batch) if batch.share else 0
+        self._add("train_loss", ctc, items)
+        if self.model.attention is not None:
+            attention = attention_loss(frames, batch, self.model, self.config.label_smoothing)
+            self._add("train_attention_loss", attention, items)
+            loss = torch.lerp(ctc, attention, self.config.attention_weight)
         weight = keypress_weight(self.config, self.global_step, self.total_steps)
         if weight > 0:
-            loss = ctc + weight * keypress_loss(emissions, batch, self.model)
-        self._add("train_loss", ctc, len(batch) if batch.share else 0)
+            loss = loss + weight * keypress_loss(emissions, batch, self.model)
         if batch_idx % LOOK_EVERY == 0:
             self.seen_loss = self.mean("train_loss")
         return loss * batch.share
@@ -183,10 +190,12 @@ class Training(lightning.LightningModule):
         self.mean("train_loss")  # a network that has gone to NaN is found here, not by the decoder
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        emissions = self.judged(batch)
+        frames = self.judged.encode(self.judged.featurize(batch), batch.lengths)
+        emissions = self.judged.classify(frames)
         self._add("val_loss", ctc_loss(emissions, batch, self.judged), len(batch))
-        frames = self.judged.frames(batch.lengths)
-        hypotheses = decode_batch(GreedyDecoder(), emissions, frames)
+        if self.judged.attention is not None:
+            self._add("val_attention_loss", attention_loss(frames, batch, self.judged), len(batch))
+        hypotheses = decode_batch(GreedyDecoder(), emissions, self.judged.frames(batch.lengths))
         pairs = zip(batch.references(), hypotheses, strict=True)
         self._counts += [count(reference, hypothesis.labels) for reference, hypothesis in pairs]
 

@@ -115,9 +115,16 @@ def _work(
 ) -> None:
     """Train in the run's folder, as the only process or one of several."""
     torch.manual_seed(recipe.train.seed)
-    model = Model(recipe.model) if start is None else _continued(start, recipe.model)
+    model = _untrained(recipe) if start is None else _continued(start, recipe.model)
     model.ancestry = model.ancestry.after(train, val)
     _run(_training(model, recipe, train, val, device), folder, precision, console)
+
+
+def _untrained(recipe: Recipe) -> Model:
+    model = Model(recipe.model)
+    if recipe.train.blank_prior:
+        model.expect_blank(recipe.train.blank_prior)
+    return model
 
 
 def _training(
@@ -140,7 +147,7 @@ def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sess
     """
     device = best_device()
     recipe = replace(recipe, train=replace(recipe.train, devices=1))
-    training = _training(Model(recipe.model), recipe, train_sessions, val_sessions, device)
+    training = _training(_untrained(recipe), recipe, train_sessions, val_sessions, device)
     clock = Clock()
     precision, config = resolve_precision(recipe.train.precision, device), recipe.train
     limits = {

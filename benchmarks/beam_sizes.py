@@ -1,0 +1,59 @@
+"""Beam size against CER and time, on the test sessions of a suite's kept models whose beam was tuned: a Markdown table.
+
+    python benchmarks/beam_sizes.py small/table1 --data DIR --runs runs
+
+The weights are those tuned for each model, at every size. Time is that of one core, beside the length of the signal.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from emgscribe.beam import BeamDecoder
+from emgscribe.decode import GreedyDecoder, decode
+from emgscribe.evaluate import stored_emissions
+from emgscribe.experiments import SUITES
+from emgscribe.launch import run_name
+from emgscribe.model import load_model
+from emgscribe.score import count, total
+from emgscribe.session import SAMPLE_RATE
+from emgscribe.splits import split_latest
+from emgscribe.store import open_sessions
+from emgscribe.tune import load_tuned, load_tuned_language_model
+
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
+
+
+def main() -> None:
+    """Decode and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    found = []
+    for experiment in SUITES[options.suite]:
+        folder = options.runs / run_name(experiment) / "best"
+        if tuned := load_tuned(folder) if folder.exists() else None:
+            model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
+            sessions = open_sessions(split_latest(options.data, experiment.data).test)
+            found += [(stored_emissions(model, session), session, tuned.config, words) for session in sessions]
+    signal = sum(len(session) for _, session, _, _ in found) / SAMPLE_RATE
+    print(f"{len(found)} test sessions read, {signal / 60:.0f} minutes of signal\n")
+    decode(BeamDecoder(), found[0][0][:2])  # loads what is compiled
+    print("| beam size | CER, % | seconds a minute of signal | real-time factor |\n|---|---|---|---|")
+    for size in (0, *SIZES):
+        counts, taken = [], 0.0
+        for emissions, session, config, words in found:
+            decoder = BeamDecoder(replace(config, beam_size=size), words) if size else GreedyDecoder()
+            before = time.process_time()
+            hypothesis = decode(decoder, emissions)
+            taken += time.process_time() - before
+            counts.append(count(session.labels.tolist(), hypothesis.labels))
+        name = size or "greedy"
+        print(f"| {name} | {total(counts).cer:.2f} | {60 * taken / signal:.3f} | {taken / signal:.5f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Every network as a textbook would write it: what ours are measured against.
+
+Written from the papers that `emgscribe.encoders` names, to be plain and not to be slow: one obvious torch call for each
+step, none of them repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a
+copy of the input, and all windows taken to be whole. Parameters have the names that ours have, so `network_like` loads
+ours as they are; it then computes the same function, and a test says so.
+"""
+
+import torch
+from textbook import log_spectrogram
+from textbook_layers import (
+    ConformerBlock,
+    LinearRecurrenceBlock,
+    ResidualConv,
+    RollingNorm,
+    RotationInvariantMLP,
+    SpectrogramNorm,
+    SqueezeExcitation,
+    TdsConv,
+    TdsFeedForward,
+    TransformerBlock,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emgscribe.charset import NUM_CLASSES
+from emgscribe.encoders import (
+    ConformerConfig,
+    EncoderConfig,
+    LinearRecurrenceConfig,
+    MlpConfig,
+    RecurrentConfig,
+    ResidualCnnConfig,
+    SplitShareConfig,
+    TdsConfig,
+    TransformerConfig,
+)
+from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.model import Model, ModelConfig
+from emgscribe.session import BANDS
+
+
+class Network(nn.Module):
+    """EMG (N, left context + T + right context, 2, 16) -> log-probabilities (N, F, classes) of the T samples."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.features, bins = make_features(config.features)
+        self.encoder = make_encoder(config.encoder, BANDS, bins)
+        self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
+
+    def emit(self, features: Tensor) -> Tensor:
+        """Features (N, left_context + F * stride + right_context, B, C, K) -> log-probabilities (N, F, classes)."""
+        return F.log_softmax(self.head(self.encoder(features)).float(), dim=-1)
+
+    def forward(self, emg: Tensor) -> Tensor:
+        """See the class."""
+        return self.emit(self.features(emg))
+
+
+def network_like(model: Model) -> Network:
+    """The textbook network of the same sizes as our `model`, with the same weights, in the same mode and place."""
+    network = Network(model.config)
+    # A TDS convolution is ours along the first axis of an image, and the textbook's along the last one.
+    state = {name: value.transpose(2, 3) if value.ndim == 4 else value for name, value in model.state_dict().items()}
+    network.load_state_dict(state)
+    return network.to(model.device).train(model.training)
+
+
+def make_features(config: FeaturesConfig) -> tuple[nn.Module, int]:
+    """The features and how many an electrode has."""
+    if isinstance(config, SpectrogramConfig):
+        assert config.decimation == 1, "the textbook has the full sampling rate only"
+        return Spectrogram(config), len(config.edges) - 1 if config.edges else config.n_fft // 2 + 1
+    assert isinstance(config, StridedConvConfig)
+    return StridedConv(config), config.bins
+
+
+class Spectrogram(nn.Module):
+    """EMG (N, T, B, C) -> log-spectrogram (N, F, B, C, K)."""
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        super().__init__()
+        self.settings = {name: getattr(config, name) for name in ("n_fft", "hop", "offset", "edges")}
+
+    def forward(self, emg: Tensor) -> Tensor:
+        """See the class."""
+        return log_spectrogram(emg, **self.settings)
+
+
+class StridedConv(nn.Module):
+    """EMG (N, T, B, C) -> learned features (N, F, B, C, K) of every electrode's own signal."""
+
+    def __init__(self, config: StridedConvConfig) -> None:
+        super().__init__()
+        self.layers, before = nn.Sequential(), 1
+        for after, stride in zip((*config.filters, config.bins), config.strides, strict=True):
+            conv = nn.Conv1d(before, after, config.overlap * stride, stride, bias=False)
+            self.layers.append(nn.Sequential(conv, nn.BatchNorm1d(after), nn.ReLU()))
+            before = after
+
+    def forward(self, emg: Tensor) -> Tensor:
+        """See the class."""
+        items, samples, bands, channels = emg.shape
+        signals = emg.permute(0, 2, 3, 1).reshape(-1, 1, samples)  # (N*B*C, 1, T)
+        features = torch.log1p(self.layers(signals))  # (N*B*C, K, F)
+        return features.view(items, bands, channels, *features.shape[1:]).permute(0, 4, 1, 2, 3)
+
+
+class Mlp(nn.Module):
+    """Features (N, F, B, C, K) -> frames (N, F, width)."""
+
+    def __init__(self, config: MlpConfig | TdsConfig | ResidualCnnConfig, bands: int, bins: int) -> None:
+        super().__init__()
+        rolling = getattr(config, "rolling", 0)
+        self.norm = RollingNorm(rolling) if rolling else SpectrogramNorm(bands)
+        self.mlp = RotationInvariantMLP(bands, bins, config.mlp_features)
+        self.width = bands * config.mlp_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.mlp(self.norm(features))
+
+
+class Tds(Mlp):
+    """Convolutions of `channels` x width over time, each followed by a feed-forward."""
+
+    def __init__(self, config: TdsConfig, bands: int, bins: int) -> None:
+        super().__init__(config, bands, bins)
+        assert config.excitation in ("none", "sliding")
+        assert not config.reduction
+        self.bands, self.channels = bands, config.channels
+        self.blocks = nn.Sequential()
+        for _ in range(config.blocks):
+            self.blocks.append(TdsConv(config.channels, self.width, config))
+            if config.excitation == "sliding":
+                self.blocks.append(SqueezeExcitation(config.channels, config.squeeze))
+            self.blocks.append(TdsFeedForward(self.width, config.dropout))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        frames = super().forward(features)  # (N, F, width)
+        # The order in which ours takes the features, the channels innermost and half of them of either band.
+        columns = frames.unflatten(2, (self.bands, -1, self.channels // self.bands))  # (N, F, B, W, channels / B)
+        return self.blocks(columns.transpose(2, 3).flatten(2))
+
+
+class ResidualCnn(Mlp):
+    """Residual convolutions over time."""
+
+    def __init__(self, config: ResidualCnnConfig, bands: int, bins: int) -> None:
+        super().__init__(config, bands, bins)
+        assert not config.strides
+        self.projection = nn.Linear(self.width, config.projection) if config.projection else nn.Identity()
+        self.width = config.projection or self.width
+        self.blocks = nn.Sequential()
+        for width in config.widths:
+            self.blocks.append(ResidualConv(self.width, width, config))
+            self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.blocks(self.projection(super().forward(features)))
+
+
+class Upon(nn.Module):
+    """What comes upon the frames of the encoder `on`, of which it needs `left` and `right` more than it returns."""
+
+    def __init__(self, on: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
+        super().__init__()
+        self.on, self.first, self.surplus = on, left + right if delay else left, left + right
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F, B, C, K) -> frames (N, F, width)."""
+        frames = self.on(features)
+        return self.upon(frames)[:, self.first : self.first + frames.shape[1] - self.surplus]
+
+
+class Recurrence(Upon):
+    """LSTM or GRU, and a linear layer if asked for."""
+
+    def __init__(self, config: RecurrentConfig, on: nn.Module) -> None:
+        both, dropout = config.bidirectional, config.dropout
+        super().__init__(on, config.left, config.right, delay=not both)
+        sizes = on.width, config.hidden, config.layers
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
+        cells = kind(*sizes, batch_first=True, bidirectional=both, dropout=dropout)
+        self.recurrent = nn.ModuleDict({"cells": cells})
+        self.width = config.hidden * (2 if both else 1)
+        self.output = nn.Sequential()
+        if config.output:
+            self.output.extend([nn.Linear(self.width, config.output), nn.Dropout(dropout)])
+            self.width = config.output
+
+    def upon(self, frames: Tensor) -> Tensor:
+        """Frames (N, F, on.width) -> (N, F, width)."""
+        return self.output(self.recurrent["cells"](frames)[0])
+
+
+class Blocks(Upon):
+    """Blocks of one kind between a linear layer to their width, if it is another one, and a layer norm."""
+
+    def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, on: nn.Module) -> None:
+        left, right = config.left, config.right
+        if isinstance(config, TransformerConfig) and config.past >= 0:
+            left, right = config.layers * config.past, config.layers * config.future  # a band needs what it sees
+        super().__init__(on, left, right, delay=not getattr(config, "bidirectional", True))
+        self.width = config.width or on.width
+        self.projection = nn.Linear(on.width, config.width) if config.width else nn.Identity()
+        block = BLOCKS[type(config)]
+        self.blocks = nn.Sequential(*(block(config, self.width) for _ in range(config.layers)))
+        self.norm = nn.LayerNorm(self.width)
+
+    def upon(self, frames: Tensor) -> Tensor:
+        """Frames (N, F, on.width) -> (N, F, width)."""
+        return self.norm(self.blocks(self.projection(frames)))
+
+
+BLOCKS = {
+    TransformerConfig: TransformerBlock,
+    ConformerConfig: ConformerBlock,
+    LinearRecurrenceConfig: LinearRecurrenceBlock,
+}
+
+
+class SplitShare(nn.Module):
+    """One hand's features through `on`, then the other's, side by side."""
+
+    def __init__(self, config: SplitShareConfig, on: nn.Module) -> None:
+        super().__init__()
+        assert config.mirror
+        assert not config.joint
+        self.on, self.width = on, BANDS * on.width
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F, B, C, K) -> frames (N, F, width)."""
+        left, right = features[:, :, :1], features[:, :, 1:].flip(3)
+        return torch.cat([self.on(left), self.on(right)], dim=2)
+
+
+def make_encoder(config: EncoderConfig, bands: int, bins: int) -> nn.Module:
+    """The encoder that `config` describes."""
+    alone = {MlpConfig: Mlp, TdsConfig: Tds, ResidualCnnConfig: ResidualCnn}
+    if type(config) in alone:
+        return alone[type(config)](config, bands, bins)
+    if isinstance(config, SplitShareConfig):
+        return SplitShare(config, make_encoder(config.on, 1, bins))
+    kind = Recurrence if isinstance(config, RecurrentConfig) else Blocks
+    return kind(config, make_encoder(config.on, bands, bins))

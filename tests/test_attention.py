@@ -1,0 +1,324 @@
+"""The attention decoder: what a prefix may see, the search, and that it can be learnt beside CTC."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emgscribe.attention import END, AttentionConfig, AttentionDecoder, CtcPrefixes, search
+from emgscribe.config import to_json
+from emgscribe.encoders import TdsConfig
+from emgscribe.errors import EmgscribeError
+from emgscribe.features import SpectrogramConfig
+from emgscribe.model import Model, ModelConfig, load_model, save_model
+from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
+from emgscribe.windows import Batch
+
+CONFIG = AttentionConfig(layers=2, width=16, heads=2, feed_forward=32, dropout=0.1)
+NETWORK = ModelConfig(SpectrogramConfig(n_fft=16, hop=16), TdsConfig(24, 2, 4, 4, 2), CONFIG)
+WIDTH = 12  # of the frames
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def decoder(seed: int = 0) -> AttentionDecoder:
+    """An untrained decoder in evaluation mode whose predictions differ much from place to place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = AttentionDecoder(CONFIG, WIDTH).eval()
+        torch.nn.init.normal_(made.head.weight, std=0.5)
+    return made
+
+
+def keys(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, END, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def likely(made: AttentionDecoder, frames: Tensor, counts: list[int], labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return made(frames, torch.tensor(counts), labels)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_one_distribution_for_every_prefix(length: int) -> None:
+    found = likely(decoder(), noise(3, 9, WIDTH), [9, 9, 9], keys(3, length))
+    assert found.shape == (3, length + 1, 99)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.exp().sum(-1), torch.ones(3, length + 1))
+
+
+def test_a_later_key_does_not_change_an_earlier_prediction() -> None:
+    made, frames, labels = decoder(), noise(2, 9, WIDTH), keys(2, 8)
+    before = likely(made, frames, [9, 9], labels)
+    labels[:, 5] = (labels[:, 5] + 1) % END
+    moved = (likely(made, frames, [9, 9], labels) - before).abs().amax(dim=(0, 2))
+    assert moved[:6].max() < 1e-5
+    assert moved[6:].min() > 1e-3  # while those that follow the key all depend on it
+
+
+def test_order_matters_in_the_text_and_in_the_frames() -> None:
+    made, frames, labels = decoder(), noise(1, 9, WIDTH), keys(1, 6)
+    last = likely(made, frames, [9], labels)[0, -1]
+    swapped = labels[:, [1, 0, 2, 3, 4, 5]]
+    assert (likely(made, frames, [9], swapped)[0, -1] - last).abs().max() > 1e-3
+    assert (likely(made, frames.flip(1), [9], labels)[0, -1] - last).abs().max() > 1e-3
+
+
+def test_neither_padding_nor_other_items_change_an_item() -> None:
+    made, counts, lengths = decoder(), [9, 4, 1], [6, 0, 3]
+    frames, labels = noise(3, 9, WIDTH), keys(3, 6)
+    together = likely(made, frames, counts, labels)
+    for item, (count, length) in enumerate(zip(counts, lengths, strict=True)):
+        alone = likely(made, frames[item : item + 1, :count], [count], labels[item : item + 1, :length])
+        torch.testing.assert_close(together[item, : length + 1], alone[0], rtol=1e-4, atol=1e-4)
+        frames[item, count:], labels[item, length:] = torch.nan, END
+    again = likely(made, frames, counts, labels)
+    for item, length in enumerate(lengths):
+        torch.testing.assert_close(again[item, : length + 1], together[item, : length + 1], rtol=1e-4, atol=1e-4)
+    made.head.bias.data[END] -= 2  # else there is next to no text to compare
+    emissions = noise(3, 9, 99).log_softmax(-1)
+    texts = search(made, frames, torch.tensor(counts), emissions)
+    assert len(texts[0]) > 1
+    for item, count in enumerate(counts):
+        assert search(
+            made, frames[item : item + 1, :count], torch.tensor([count]), emissions[item : item + 1, :count]
+        ) == [texts[item]]
+
+
+def test_step_by_step_as_all_at_once() -> None:
+    made, frames, counts, labels = decoder(), noise(2, 9, WIDTH), [9, 5], keys(2, 7)
+    whole = likely(made, frames, counts, labels)
+    memory, before, rows = made.remember(frames, torch.tensor(counts)), None, []
+    for symbol in torch.cat([torch.full((2, 1), END), labels], dim=1).unbind(1):
+        row, before = made.following(symbol[:, None], memory, before)
+        rows.append(row)
+    torch.testing.assert_close(torch.cat(rows, dim=1), whole, rtol=1e-4, atol=1e-4)
+
+
+def plain_search(made: AttentionDecoder, frames: Tensor, beam_size: int) -> list[int]:
+    """The same search over frames (1, F, WIDTH), every text read anew from its beginning."""
+    limit = frames.shape[1]
+    beams: list[tuple[float, list[int], bool]] = [(0.0, [], False)]
+    while not beams[0][2]:
+        found = [beam for beam in beams if beam[2]]
+        for score, text, ended in beams:
+            if not ended:
+                row = likely(made, frames, [limit], torch.tensor([text], dtype=torch.int64))[0, -1].tolist()
+                found.append((score + row[END], text, True))
+                if len(text) < limit:
+                    found += [(score + row[symbol], [*text, symbol], False) for symbol in range(END)]
+        beams = sorted(found, key=lambda beam: -beam[0])[:beam_size]
+    return beams[0][1]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_the_search_is_the_plain_one(beam_size: int) -> None:
+    made, frames, counts = decoder(), noise(6, 7, WIDTH), [7, 7, 7, 7, 7, 3]
+    made.head.bias.data[END] -= 1.5  # so that some end early, and others where they must
+    found = search(made, frames, torch.tensor(counts), beam_size=beam_size)
+    assert found == [plain_search(made, frames[n : n + 1, :count], beam_size) for n, count in enumerate(counts)]
+    assert len({len(text) for text in found}) > 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_a_wide_beam_finds_the_likeliest_of_all_texts(weight: float) -> None:
+    made, frames, counts = decoder(seed=11), noise(1, 2, WIDTH), torch.tensor([2])  # texts of two keys at most
+    emissions = noise(1, 2, 99, seed=1).log_softmax(-1)
+    pairs = torch.tensor(list(itertools.product(range(END), repeat=2)))
+    rows = likely(made, frames.expand(len(pairs), -1, -1), [2] * len(pairs), pairs)
+    first, second = (rows[:, place].gather(1, pairs[:, place, None])[:, 0] for place in (0, 1))
+    scores = {(): rows[0, 0, END].item()}
+    for pair, one, two, end in zip(pairs.tolist(), first, second, rows[..., END], strict=True):
+        scores |= {(pair[0],): (one + end[1]).item(), tuple(pair): (one + two + end[2]).item()}
+    if weight:
+        scores = {text: (1 - weight) * score + weight * by_ctc(emissions[0], text) for text, score in scores.items()}
+    best = max(scores, key=lambda text: scores[text])
+    assert best  # of an untrained decoder the empty text may well be the likeliest
+    by_both = emissions if weight else None
+    assert search(made, frames, counts, by_both, beam_size=(END + 1) ** 2, ctc_weight=weight) == [list(best)]
+    assert search(made, frames, counts, beam_size=1) != [list(best)]  # else there would be nothing to find
+
+
+def by_ctc(emissions: Tensor, text: Sequence[int]) -> float:
+    """Log-probability of exactly this text, from emissions (F, V)."""
+    lengths = torch.tensor([len(emissions)]), torch.tensor([len(text)])
+    return -F.ctc_loss(emissions[:, None], torch.tensor([text], dtype=torch.int64), *lengths, 98, "sum").item()
+
+
+def test_prefixes_add_up_to_what_ctc_says() -> None:
+    emissions, counts = noise(2, 6, 99).log_softmax(-1), torch.tensor([6, 4])
+    emissions[1, 4:] = torch.nan
+    ctc = CtcPrefixes(emissions, counts, 2)
+    ends, texts = torch.full((2, 2), END), [[[], []], [[], []]]
+    for symbols in ([[5, 5], [7, 8]], [[5, 6], [8, 7]], [[6, 5], [7, 7]]):
+        found = ctc.extended(ends)
+        for item, beam in itertools.product(range(2), range(2)):
+            whole = by_ctc(emissions[item, : counts[item]], texts[item][beam])
+            assert found[item, beam, END].item() == pytest.approx(whole, abs=1e-4)
+        swapped, symbol = torch.tensor([[1, 0], [1, 0]]), torch.tensor(symbols)
+        with_it = found.gather(1, swapped[..., None].expand_as(found)).gather(2, symbol[..., None])[..., 0]
+        ctc.extend(ends, swapped, symbol)
+        ends = symbol
+        texts = [[[*texts[n][1 - b], symbols[n][b]] for b in range(2)] for n in range(2)]
+        # What begins with a text is the text itself, or it and a further key.
+        torch.testing.assert_close(ctc.extended(ends).logsumexp(-1), with_it)
+
+
+def test_ctc_can_overrule_the_decoder() -> None:
+    made, frames, counts = decoder(), noise(2, 6, WIDTH), torch.tensor([6, 3])
+    emissions = torch.full((2, 6, 99), -20.0)
+    for frame, symbol in enumerate([5, 98, 5, 7, 7, 98]):
+        emissions[:, frame, symbol] = 0
+    assert search(made, frames, counts, emissions, ctc_weight=0.99) == [[5, 5, 7], [5, 5]]
+    assert search(made, frames, counts, emissions, ctc_weight=0) == search(made, frames, counts)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_text_ends_at_the_latest_with_as_many_keys_as_frames(beam_size: int) -> None:
+    made, frames, counts = decoder(), noise(3, 9, WIDTH), torch.tensor([9, 4, 1])
+    made.head.bias.data[END] = -1e4  # never by itself
+    assert [len(text) for text in search(made, frames, counts, beam_size=beam_size)] == [9, 4, 1]
+    made.head.bias.data[END] = 1e4  # at once
+    assert search(made, frames, counts, beam_size=beam_size) == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"layers": -1}, "attention.layers"),
+        ({"width": 0}, "attention.width"),
+        ({"width": 7, "heads": 1}, "attention.width"),
+        ({"heads": 0}, "attention.heads"),
+        ({"heads": 3}, "attention.heads"),
+        ({"feed_forward": 0}, "attention.feed_forward"),
+        ({"dropout": 1.0}, "attention.dropout"),
+        ({"dropout": -0.1}, "attention.dropout"),
+    ],
+)
+def test_values_out_of_range_are_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(EmgscribeError, match=f"{field} is .*, allowed: "):
+        AttentionConfig(**changes)
+
+
+def batch_for(model: Model, frames: list[int], texts: list[list[int]]) -> Batch:
+    """Windows of noise that last so many frames, a key going down in the middle of every fourth."""
+    left, right = model.context
+    hop, longest = model.samples_per_frame, max(map(len, texts))
+    padded = torch.tensor([text + [END] * (longest - len(text)) for text in texts], dtype=torch.int64)
+    onsets = ((torch.arange(longest) * 4 + 2) * hop + hop // 2).where(padded != END, -1)
+    lengths, counts = torch.tensor(frames) * hop, torch.tensor([len(text) for text in texts])
+    return Batch(
+        noise(len(frames), left + int(lengths.max()) + right, 2, 16), left, right, lengths, padded, counts, onsets
+    )
+
+
+def network(seed: int = 0, **changes: Any) -> Model:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Model(replace(NETWORK, attention=replace(CONFIG, **changes)))
+
+
+def encoded(model: Model, batch: Batch) -> Tensor:
+    return model.encode(model.featurize(batch), batch.lengths)
+
+
+def read(model: Model, batch: Batch, beam_size: int) -> list[list[int]]:
+    assert model.attention is not None
+    with torch.inference_mode():
+        return search(model.attention, encoded(model, batch), model.frames(batch.lengths), beam_size=beam_size)
+
+
+def test_loss_by_hand() -> None:
+    model = network().eval()
+    batch = batch_for(model, [12, 9], [[5, 7, 7], []])
+    frames = encoded(model, batch)
+    rows = model.attention(frames, torch.tensor([12, 9]), batch.labels)
+    targets = [rows[0, 0, 5], rows[0, 1, 7], rows[0, 2, 7], rows[0, 3, END], rows[1, 0, END]]  # an empty text ends
+    torch.testing.assert_close(attention_loss(frames, batch, model), -torch.stack(targets).mean())
+    used = torch.cat([rows[0], rows[1, :1]])
+    smooth = -0.8 * torch.stack(targets).mean() - 0.2 * used.mean()
+    torch.testing.assert_close(attention_loss(frames, batch, model, 0.2), smooth)
+    silent = batch_for(model, [9], [[]])
+    assert attention_loss(encoded(model, silent), silent, model).isfinite()
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = network().train()
+    batch = batch_for(model, [24, 20], [[1, 2, 3], [4, 5]])
+    frames = encoded(model, batch)
+    (ctc_loss(model.classify(frames), batch, model) + attention_loss(frames, batch, model)).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.zero_grad()
+    attention_loss(encoded(model, batch), batch, model).backward()
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
+    assert idle == {"head.weight", "head.bias"}  # the encoder learns from both
+
+
+def test_the_second_head_leaves_the_first_as_it_was() -> None:
+    with_head, without = network().eval(), network(layers=0).eval()
+    assert without.attention is None
+    batch = batch_for(with_head, [12], [[5]])
+    with torch.inference_mode():
+        assert torch.equal(with_head(batch), without(batch))
+        assert torch.equal(with_head.classify(encoded(with_head, batch)), with_head(batch))
+
+
+def test_low_precision_stays_close() -> None:
+    made, frames, labels = decoder(), noise(2, 9, WIDTH), keys(2, 7)
+    exact = likely(made, frames, [9, 5], labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close = likely(made, frames, [9, 5], labels)
+    assert close.dtype == torch.float32
+    assert (close - exact).abs().max() < 0.1 * exact.std() + 0.02
+
+
+def test_a_model_reads_back_as_it_was(tmp_path: Path) -> None:
+    model = network(seed=3).eval()
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert again.config == model.config
+    batch = batch_for(model, [24, 20], [[1], [2]])
+    assert read(again, batch, 2) == read(model, batch, 2)
+    with torch.inference_mode():
+        loss = attention_loss(encoded(model, batch), batch, model)
+        assert torch.equal(attention_loss(encoded(again, batch), batch, again), loss)
+
+
+def test_a_folder_from_before_there_was_a_second_head_loads_as_it_did(tmp_path: Path) -> None:
+    model = Model(replace(NETWORK, attention=AttentionConfig()))
+    save_model(model, tmp_path / "model")
+    content = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert content["model"].pop("attention") == to_json(AttentionConfig())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(content))
+    assert load_model(tmp_path / "model").config == model.config
+
+
+def test_two_windows_are_learnt_by_heart() -> None:
+    torch.manual_seed(0)
+    model = network(dropout=0.0)
+    batch = batch_for(model, [24, 20], [[97, 67, 96, 24, 24, 45], [65]])
+    features = model.featurize(batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(15):
+        for _ in range(10):
+            frames = model.train().encode(features, batch.lengths)
+            emissions = model.classify(frames)
+            loss = ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)
+            loss = loss + attention_loss(frames, batch, model)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        if read(model, batch, 1) == read(model, batch, 4) == batch.references():
+            return
+    pytest.fail(f"not learnt in 150 steps, the loss is {loss.item():.3f}")
