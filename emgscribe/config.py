@@ -56,6 +56,7 @@ class TrainConfig:
     `label_smoothing` the share of its targets that is spread over all symbols.
 
     `ema` above 0 validates and keeps a moving average of the weights, of which each step leaves so large a share.
+    `devices` above 1 divides each batch among so many GPUs, or processes on a CPU.
     `dropout_ramp` is the share of the steps over which every dropout rises linearly from 0 to its setting. In the last
     `long_windows` share of the epochs, windows are `long_factor` times as long and batches as many times smaller.
     """
@@ -80,10 +81,11 @@ class TrainConfig:
     long_factor: int = 4
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validate_every: int = 1  # epochs
+    devices: int = 1
     seed: int = 1501
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch_size", "validate_every", "long_factor"):
+        for field in ("epochs", "batch_size", "validate_every", "long_factor", "devices"):
             require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "1 or more")
         every = min(self.validate_every, self.epochs)
         allowed = f"a divisor of train.epochs = {self.epochs}, so that the last one is validated"

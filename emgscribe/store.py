@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,12 @@ class StoredSession:
 
     def __len__(self) -> int:
         return len(self.emg)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # Another process maps the same file; gigabytes of samples need not travel.
+        if isinstance(self.emg, np.memmap) and self.emg.filename:
+            return _reopened, (Path(self.emg.filename).parent, len(self))
+        return super().__reduce__()
 
     def first(self, samples: int) -> "StoredSession":
         """The session as if it had ended after `samples` samples."""
@@ -127,6 +134,10 @@ def _open(path: Path, cache: Path) -> StoredSession:
     _build(path, entry)
     _sweep(cache, place, entry)
     return _load(entry)
+
+
+def _reopened(entry: Path, samples: int) -> StoredSession:
+    return _load(entry).first(samples)
 
 
 def _load(entry: Path) -> StoredSession:

@@ -30,6 +30,7 @@ class Batch:
     labels: Tensor
     label_lengths: Tensor
     onsets: Tensor
+    share: float = 1.0  # the weight of its loss, where it is one of the parts of a batch
 
     @property
     def labelled(self) -> int:
@@ -81,10 +82,16 @@ class Windows:
         order = torch.randperm(len(places), generator=generator)
         return [places[i] for i in order.tolist()]
 
-    def batches(self, places: Places, batch_size: int) -> Iterator[Batch]:
-        """Batches of `batch_size` windows at `places`; the last one may be smaller."""
+    def batches(self, places: Places, batch_size: int, *, part: int = 0, parts: int = 1) -> Iterator[Batch]:
+        """Batches of `batch_size` windows at `places`; the last one may be smaller.
+
+        Of `parts` that make each batch together, part number `part`; the shares say what each counts in their mean. A
+        part that gets nothing of a small last batch is given a window that counts nothing.
+        """
         for first in range(0, len(places), batch_size):
-            yield self.batch(places[first : first + batch_size])
+            whole = places[first : first + batch_size]
+            own = whole[part::parts]
+            yield replace(self.batch(own or whole[:1]), share=len(own) * parts / len(whole))
 
     def batch(self, places: Places) -> Batch:
         """One batch of the windows at `places`, each (session, first labelled sample)."""

@@ -29,6 +29,9 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, Training)
         cer = pl_module.close_epoch().get("val_cer", float("inf"))
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder / "last.ckpt")  # writes nothing: the first process does, and all wait
+            return
         # Until there is a validation CER, the latest model stands in for the best.
         if cer < pl_module.best_cer or math.isinf(pl_module.best_cer):
             pl_module.best_cer = cer

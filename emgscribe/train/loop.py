@@ -132,14 +132,16 @@ class Training(lightning.LightningModule):
             epoch = step // self.normal.steps
         else:
             epoch = self.normal.epochs + (step - self.long_from) // self.long.steps
-        return torch.Generator().manual_seed((self.config.seed * 100_003 + epoch) * 4 + stream)
+        part = self.global_rank << 48 if stream else 0  # devices share their windows, and change them each its own way
+        return torch.Generator().manual_seed((self.config.seed * 100_003 + epoch) * 4 + stream + part)
 
     def train_dataloader(self) -> _Batches:
         return _Batches(self._epoch)
 
     def _epoch(self) -> Iterator[Batch]:
         phase = self.normal if self.global_step < self.long_from else self.long
-        return phase.windows.batches(phase.windows.shuffled(self._generator(0)), phase.batch_size)
+        places = phase.windows.shuffled(self._generator(0))
+        return phase.windows.batches(places, phase.batch_size, part=self.global_rank, parts=self.config.devices)
 
     def val_dataloader(self) -> _Batches:
         return _Batches(lambda: self.val_windows.batches(self.val_windows.tiling(), self.config.batch_size))
@@ -162,17 +164,18 @@ class Training(lightning.LightningModule):
         frames = self.model.encode(features, batch.lengths)
         emissions = self.model.classify(frames)
         loss = ctc = ctc_loss(emissions, batch, self.model)
-        self._add("train_loss", ctc, len(batch))
+        items = len(batch) if batch.share else 0
+        self._add("train_loss", ctc, items)
         if self.model.attention is not None:
             attention = attention_loss(frames, batch, self.model, self.config.label_smoothing)
-            self._add("train_attention_loss", attention, len(batch))
+            self._add("train_attention_loss", attention, items)
             loss = torch.lerp(ctc, attention, self.config.attention_weight)
         weight = keypress_weight(self.config, self.global_step, self.total_steps)
         if weight > 0:
             loss = loss + weight * keypress_loss(emissions, batch, self.model)
         if batch_idx % LOOK_EVERY == 0:
             self.seen_loss = self.mean("train_loss")
-        return loss
+        return loss * batch.share
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.average is not None:
@@ -209,7 +212,10 @@ class Training(lightning.LightningModule):
 
     def mean(self, name: str) -> float:
         """The epoch's mean loss so far; raises `EmgscribeError` where it is no longer finite."""
-        pair = self._sums[name].tolist()
+        sums = self._sums[name]
+        if self.config.devices > 1:  # each has the sums of its own part
+            sums = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
+        pair = sums.tolist()
         if not math.isfinite(pair[0]):
             raise EmgscribeError(
                 f"{name} is {pair[0]} at epoch {self.current_epoch}, step {self.global_step}",

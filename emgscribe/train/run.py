@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ from emgscribe.files import read_json, write_json
 from emgscribe.model import Model, ModelConfig, best_device, load_model
 from emgscribe.store import Store, StoredSession
 from emgscribe.train.callbacks import Checkpoints, Clock, Progress
+from emgscribe.train.devices import spread, together
 from emgscribe.train.loop import Curve, Training
 from emgscribe.windows import Windows
 
@@ -81,13 +83,41 @@ def fit(
     described["start"] = str(start)
     with _alone(folder):
         _claim(folder, described, recipe)
-        torch.manual_seed(recipe.train.seed)
-        model = _untrained(recipe) if start is None else _continued(start, recipe.model)
-        model.ancestry = model.ancestry.after(train_sessions, val_sessions)
-        training = _training(model, recipe, train_sessions, val_sessions, device)
-        _run(training, folder, precision, console or Console())
+        work = partial(
+            _work,
+            recipe=recipe,
+            train=train_sessions,
+            val=val_sessions,
+            folder=folder,
+            start=start,
+            precision=precision,
+        )
+        if recipe.train.devices == 1:
+            work(device, console or Console())
+        else:
+            spread(work, device, recipe.train.devices, console)
+        kept = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=False)["emgscribe"]
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-        return Trained(load_model(folder / "best", device), training.curves, training.seconds, name, precision)
+        name = name if recipe.train.devices == 1 else f"{recipe.train.devices} x {name}"
+        return Trained(load_model(folder / "best", device), kept["curves"], kept["seconds"], name, precision)
+
+
+def _work(
+    device: torch.device,
+    console: Console,
+    *,
+    recipe: Recipe,
+    train: list[StoredSession],
+    val: list[StoredSession],
+    folder: Path,
+    start: Path | None,
+    precision: str,
+) -> None:
+    """Train in the run's folder, as the only process or one of several."""
+    torch.manual_seed(recipe.train.seed)
+    model = _untrained(recipe) if start is None else _continued(start, recipe.model)
+    model.ancestry = model.ancestry.after(train, val)
+    _run(_training(model, recipe, train, val, device), folder, precision, console)
 
 
 def _untrained(recipe: Recipe) -> Model:
@@ -116,6 +146,7 @@ def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sess
     Nothing is kept of what they train, and nothing is written.
     """
     device = best_device()
+    recipe = replace(recipe, train=replace(recipe.train, devices=1))
     training = _training(_untrained(recipe), recipe, train_sessions, val_sessions, device)
     clock = Clock()
     precision, config = resolve_precision(recipe.train.precision, device), recipe.train
@@ -123,6 +154,7 @@ def seconds_for(recipe: Recipe, *, train_sessions: list[StoredSession], val_sess
         "max_epochs": 1,
         "limit_train_batches": min(4, training.total_steps // config.epochs),
         "limit_val_batches": 2,
+        "devices": 1,
     }
     with TemporaryDirectory() as folder:
         _trainer(Path(folder), precision, [clock], **limits).fit(training)
@@ -190,6 +222,8 @@ def _run(training: Training, folder: Path, precision: str, console: Console) -> 
         precision,
         [Progress(console), Checkpoints(folder)],
         max_epochs=config.epochs,
+        devices=config.devices,
+        **(together(config.devices) if config.devices > 1 else {}),
         gradient_clip_val=config.clip_norm or None,
         check_val_every_n_epoch=min(config.validate_every, config.epochs),
     )
@@ -211,7 +245,6 @@ def _trainer(folder: Path, precision: str, callbacks: list[Callback], **settings
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     return lightning.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         num_sanity_val_steps=0,
         logger=False,
