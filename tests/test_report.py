@@ -206,11 +206,15 @@ def test_the_terminal_shows_the_same_tables(write_result: WriteResult, tmp_path:
     assert "…" not in recorded + simulated
 
 
-def test_all_committed_results_render(tmp_path: Path) -> None:
-    written = make_report(RESULTS, tmp_path)
-    page = written[0].read_text()
-    names = {run.name for run in read_results(RESULTS)}
-    assert all(f"| {name}" in page for name in names)
+def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:
+    page, *others = make_report(RESULTS, tmp_path)
+    text = page.read_text()
+    assert all(f"| {run.name}" in text for run in read_results(RESULTS))
+    kept = RESULTS.parent / "docs" / "report"
+    assert text == (kept / "report.md").read_text(), "emgscribe report --out docs/report"
+    pictures = [other.relative_to(tmp_path) for other in others if other.suffix == ".png"]
+    assert len(pictures) > 8
+    assert all((kept / picture).exists() for picture in pictures)
 
 
 def with_beam(path: Path) -> None:
