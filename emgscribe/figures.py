@@ -70,12 +70,14 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
 
     `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     faint = " (faint: further seeds)" if any(len(seeds) > 1 for seeds in curves.values()) else ""
     figure = _figure(max(6.0, 3.6 * columns), 2.7 * rows + 0.8, title + faint)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for axes, (name, seeds) in zip(panels, curves.items(), strict=False):
+    for (name, seeds), axes in zip(curves.items(), panels, strict=False):  # in this order no panel is lost
         for place, curve in enumerate(seeds):
             for field, color in (("train_loss", _BLUE), ("val_loss", _VERMILION)):
                 points = [(entry["epoch"] + 1, entry[field]) for entry in curve if field in entry]
@@ -85,6 +87,9 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
                 axes.plot(*zip(*points, strict=True), marker="o" if len(points) == 1 else "", **style) if points else ()
         axes.set_title(fill(name, 45), fontsize=9)
         axes.set(yscale="log", xlabel="epoch")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.locator_params(axis="x", integer=True)
         axes.grid(True, which="major", alpha=0.3)
         axes.tick_params(labelleft=True)

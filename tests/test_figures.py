@@ -71,3 +71,10 @@ def test_losses_are_drawn_with_few_validations_and_several_seeds(tmp_path: Path)
     check(first, tmp_path / "losses")
     again = draw_losses(curves, "title", tmp_path / "again")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_a_picture_of_losses_has_a_panel_for_each_row_and_no_empty_one(rows: int, tmp_path: Path) -> None:
+    curve = [{"epoch": epoch, "train_loss": 2.0 - epoch, "val_loss": 3.0 - epoch} for epoch in (0.0, 1.0)]
+    _, svg = draw_losses({f"row {row}": [curve] for row in range(rows)}, "title", tmp_path / "losses")
+    assert svg.read_text().count('id="matplotlib.axis_') == 2 * rows
