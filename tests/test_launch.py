@@ -99,7 +99,9 @@ def test_interrupted_twice_it_ends_with_the_same_table(
     command = [*COMMAND, *places(tmp_path, data)]
     run, adapted = (run_name(experiment) for experiment in reversed(SUITE))
     for name, stopped_by in ((run, signal.SIGINT), (adapted, signal.SIGKILL)):
-        with subprocess.Popen(command, start_new_session=True) as process:
+        # Whoever starts the tests in the background ignores Ctrl-C, and so would the command, which inherits that.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, start_new_session=True, preexec_fn=heard) as process:
             until((tmp_path / "runs" / name / "last.ckpt").exists, process)
             [worker] = workers_of(name, tmp_path)
             process.send_signal(stopped_by)
