@@ -1,4 +1,4 @@
-"""Writing so that a final name only ever holds a whole file or folder."""
+"""Writing so that a final name only ever holds a whole file or folder, and folders that one process has to itself."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
 
@@ -79,3 +81,24 @@ def read_json(path: Path) -> Any:
         raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), mend="check the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise EmgscribeError(f"not valid JSON ({error})", where=str(path), mend="make the file anew") from error
+
+
+@contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder, made if it is missing, against other processes.
+
+    Raises `EmgscribeError` where one holds it, which then says what it is `doing`, and where it cannot be written to.
+    """
+    mend = "choose another folder with --runs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise EmgscribeError(f"another process {doing}", where=str(folder), mend=f"wait for it, or {mend}") from error
+    except OSError as error:
+        raise EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=mend) from error
+    try:
+        yield
+    finally:
+        lock.release()

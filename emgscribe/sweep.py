@@ -8,19 +8,17 @@ with a checkpoint: a study that was cut off goes on where it was, and ends, one 
 import csv
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from emgscribe.config import from_json, require, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import EXPERIMENTS, Experiment
 from emgscribe.figures import draw_trials
-from emgscribe.files import replacing
+from emgscribe.files import alone, replacing
 from emgscribe.launch import Order, Workers, launch, optional
 from emgscribe.results import leaves
 from emgscribe.runs import data_hash
@@ -160,7 +158,7 @@ def tune(
     space, folder = spans(search, experiment), runs / "tune" / experiment.name
     sessions = open_sessions([*(split := split_sessions(data, experiment.data)).train, *split.val])
     told = {"search": [*map(str, space)], "experiment": to_json(experiment), "data": data_hash(sessions)}
-    with _alone(folder):
+    with alone(folder, "works on this study"):
         study = _study(optuna, folder, told)
 
         def done(order: Order, status: int) -> None:
@@ -207,18 +205,6 @@ def _trials(optuna: Any, study: Any, trials: int, seed: int) -> Iterator[tuple[i
     while (number := len(study.get_trials(deepcopy=False))) < trials:
         study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + number)
         yield number, study.ask()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the study against other processes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        mend = "wait for it, or choose another folder with --runs"
-        raise EmgscribeError("another process works on this study", where=str(folder), mend=mend) from error
 
 
 def best_cer(folder: Path) -> float | None:

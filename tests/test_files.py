@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json, replacing, write_json
+from emgscribe.files import alone, read_json, replacing, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -178,3 +178,19 @@ def test_broken_json_names_the_line(room: Path) -> None:
 def test_missing_json(room: Path) -> None:
     with pytest.raises(EmgscribeError, match="no such file"):
         read_json(room / "none.json")
+
+
+def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    busy = pytest.raises(EmgscribeError, match="another process works here")
+    with alone(folder, "works here"), busy as caught, alone(folder, "works here"):
+        pytest.fail("held twice")
+    assert caught.value.where == str(folder)
+    with alone(folder, "works here"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EmgscribeError, match="cannot be used"), alone(tmp_path / "file", "works here"):
+        pytest.fail("held what is no folder")

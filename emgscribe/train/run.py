@@ -5,8 +5,6 @@ import math
 import shutil
 import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +13,13 @@ from typing import Any
 
 import lightning
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from emgscribe.augment import Augmentation
 from emgscribe.config import TrainConfig, WindowConfig, reads_as, require, to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json, write_json
+from emgscribe.files import alone, read_json, write_json
 from emgscribe.model import Model, ModelConfig, best_device, load_model
 from emgscribe.store import Store, StoredSession
 from emgscribe.train.callbacks import Checkpoints, Clock, Progress
@@ -81,7 +78,7 @@ def fit(
     described["train_sessions"] = [session.content for session in train_sessions]
     described["val_sessions"] = [session.content for session in val_sessions]
     described["start"] = str(start)
-    with _alone(folder):
+    with alone(folder, "is training here"):
         _claim(folder, described, recipe)
         work = partial(
             _work,
@@ -171,25 +168,6 @@ def _continued(start: Path, config: ModelConfig) -> Model:
             "is another network than the one to be trained", where=str(start), mend="train it from one of the same kind"
         )
     return model.train()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the run's folder against other processes."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        mend = "wait for it, or train into another folder with --runs"
-        raise EmgscribeError("another process is training here", where=str(folder), mend=mend) from error
-    except OSError as error:
-        mend = "choose another folder with --runs"
-        raise EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=mend) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
