@@ -1,8 +1,9 @@
 """Random changes of a whole batch, on its device; training only.
 
-Each change is a frozen dataclass that holds its parameters and acts on a batch; `probability` is that of an item being
-changed at all. Random numbers are drawn on the CPU from the generator that is passed in, so the same seed gives the
-same batch on every device (but for the noise itself, which is drawn where it is added).
+Each change is a frozen dataclass that holds its parameters and acts on a batch, in place where it can: a training batch
+is a copy of the recording already. `probability` is that of an item being changed at all. Random numbers are drawn on
+the CPU from the generator that is passed in, so the same seed gives the same batch on every device (but for the noise
+itself, which is drawn where it is added).
 """
 
 from dataclasses import dataclass, field, replace
@@ -59,22 +60,18 @@ class AlignmentJitter:
         _require_probability("jitter", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, 2, C) -> the same shape; the left band is untouched. T must exceed `samples`."""
+        """EMG (N, T, 2, C), changed in place and returned; the left band is untouched. T must exceed `samples`."""
         items, length = emg.shape[:2]
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
         if self.samples == 0:
             return emg
         shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator)
         shifts *= _chosen(items, self.probability, generator)
-        shifted = emg.clone()
-        for item, original, shift in zip(shifted, emg, shifts.tolist(), strict=True):
-            if shift > 0:
-                item[:-shift, 1] = original[shift:, 1]
-                item[-shift:, 1] = original[-shift:, 1].flip(0)
-            elif shift < 0:
-                item[-shift:, 1] = original[:shift, 1]
-                item[:-shift, 1] = original[:-shift, 1].flip(0)
-        return shifted
+        source = torch.arange(length) + shifts[:, None]  # (N, T)
+        source = source.where(source >= 0, -1 - source)
+        source = _on(emg.device, source.where(source < length, 2 * length - 1 - source))
+        emg[:, :, 1] = emg[torch.arange(items, device=emg.device)[:, None], source, 1]
+        return emg
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class RandomCrop:
         _require_probability("crop", self.probability)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A batch -> a batch of the same shapes. At least one labelled sample is left."""
+        """A batch of the same shapes, its EMG changed in place. At least one labelled sample is left."""
         if self.samples == 0:
             return batch
         items, device = len(batch), batch.emg.device
@@ -105,7 +102,7 @@ class RandomCrop:
         typed = (batch.onsets >= 0) & (batch.onsets < _on(device, lengths)[:, None])
         return replace(
             batch,
-            emg=batch.emg * kept[..., None, None],
+            emg=batch.emg.mul_(kept[..., None, None]),
             lengths=lengths,
             labels=batch.labels.where(typed, BLANK),
             label_lengths=typed.sum(dim=1).cpu(),
@@ -132,17 +129,17 @@ class MagnitudeWarp:
         _require_probability("warp", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape."""
+        """EMG (N, T, B, C), changed in place and returned."""
         if self.sigma == 0:
             return emg
         curves = self.curves(len(emg), emg.shape[1], generator)
-        return emg * _on(emg.device, curves)[..., None, None]  # (N, T, B, C)
+        return emg.mul_(_on(emg.device, curves)[..., None, None])
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples), 1 for an item that is left alone."""
         factors = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
         factors *= _chosen(items, self.probability, generator)[:, None]
-        return 1 + factors @ spline_basis(self.knots + 2, samples)
+        return torch.addmm(torch.ones(()), factors, spline_basis(self.knots + 2, samples))
 
 
 @lru_cache(maxsize=4)
@@ -164,13 +161,13 @@ class AmplitudeScale:
         _require_probability("scale", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape."""
+        """EMG (N, T, B, C), changed in place and returned."""
         if self.spread == 0:
             return emg
         items, _, bands, _ = emg.shape
         drawn = self.spread * torch.randn(items, bands, generator=generator)
         factors = (drawn * _chosen(items, self.probability, generator)[:, None]).exp()
-        return emg * _on(emg.device, factors)[:, None, :, None]  # (N, T, B, C)
+        return emg.mul_(_on(emg.device, factors)[:, None, :, None])
 
 
 @dataclass(frozen=True)
@@ -185,13 +182,13 @@ class ElectrodeDropout:
         _require_probability("dropout", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape."""
+        """EMG (N, T, B, C), changed in place and returned."""
         if self.rate == 0:
             return emg
         items, _, bands, channels = emg.shape
         lost = torch.rand(items, bands, channels, generator=generator) < self.rate
         lost &= _chosen(items, self.probability, generator)[:, None, None]
-        return emg * _on(emg.device, ~lost)[:, None]  # (N, T, B, C)
+        return emg.mul_(_on(emg.device, ~lost)[:, None])
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,7 @@ class GaussianNoise:
         _require_probability("noise", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape."""
+        """EMG (N, T, B, C), changed in place and returned."""
         if self.ratio == 0:
             return emg
         chosen = _on(emg.device, _chosen(len(emg), self.probability, generator))
@@ -214,7 +211,7 @@ class GaussianNoise:
         seed = int(torch.randint(1 << 62, (), generator=generator))
         drawn = torch.Generator(emg.device).manual_seed(seed)
         noise = torch.randn(emg.shape, generator=drawn, device=emg.device)
-        return torch.addcmul(emg, noise, scale[:, None, None, None])
+        return emg.addcmul_(noise, scale[:, None, None, None])
 
 
 @dataclass(frozen=True)
@@ -303,7 +300,7 @@ class Augmentation:
     spec: SpecAugment = field(default_factory=SpecAugment)
 
     def on_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with its EMG, and where it is cropped its labels, changed."""
+        """The batch with its EMG, and where it is cropped its labels, changed; the argument may be changed in place."""
         moved = self.jitter(self.rotation(batch.emg, generator), generator)
         batch = self.crop(replace(batch, emg=moved), generator)
         emg = batch.emg

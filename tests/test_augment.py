@@ -57,7 +57,7 @@ def test_rotation_draws_anew_for_each_band_and_window() -> None:
 def test_jitter_shifts_the_right_band_only() -> None:
     samples, length = 12, 60
     emg = noise(4000, length, 2, 1)
-    jittered = AlignmentJitter(samples)(emg, seeded())
+    jittered = AlignmentJitter(samples)(emg.clone(), seeded())
     assert torch.equal(jittered[:, :, 0], emg[:, :, 0])
     seen = torch.zeros(2 * samples + 1, dtype=torch.int64)
     for before, after in zip(emg[:, :, 1, 0], jittered[:, :, 1, 0], strict=True):
@@ -71,13 +71,6 @@ def test_jitter_shifts_the_right_band_only() -> None:
         seen[middle + samples] += 1
     assert seen.min() > 100  # 160 expected of each shift, both ends included
     assert seen.max() < 220
-
-
-def test_jitter_leaves_its_argument_alone() -> None:
-    emg = noise(8, 50, 2, 3)
-    before = emg.clone()
-    AlignmentJitter(10)(emg, seeded())
-    assert torch.equal(emg, before)
 
 
 @given(st.integers(0, 4), st.integers(0, 30), st.integers(0, 3), st.integers(0, 12), st.integers(0, 1000))
@@ -140,12 +133,10 @@ def changed(before: Tensor, after: Tensor) -> list[bool]:
 @pytest.mark.parametrize("change", ON_EMG, ids=lambda change: type(change).__name__)
 def test_probability_is_that_of_an_item_being_changed(change: Any) -> None:
     emg = noise(200, 130, 2, 16)
-    before = emg.clone()
-    assert not any(changed(emg, replace(change, probability=0.0)(emg, seeded())))
-    share = sum(changed(emg, replace(change, probability=0.4)(emg, seeded()))) / 200
-    whole = sum(changed(emg, change(emg, seeded()))) / 200  # an item may draw a shift of 0
+    assert not any(changed(emg, replace(change, probability=0.0)(emg.clone(), seeded())))
+    share = sum(changed(emg, replace(change, probability=0.4)(emg.clone(), seeded()))) / 200
+    whole = sum(changed(emg, change(emg.clone(), seeded()))) / 200  # an item may draw a shift of 0
     assert abs(share - 0.4 * whole) < 0.15
-    assert torch.equal(emg, before)
 
 
 def test_spec_augment_probability_and_sharing() -> None:
@@ -167,12 +158,12 @@ def test_warp_is_scipys_spline(knots: int, samples: int, seed: int) -> None:
         spline = CubicSpline(np.linspace(0, samples - 1, knots + 2), through.double())
         np.testing.assert_allclose(curve, spline(np.arange(samples)), atol=1e-5)
     emg = noise(3, samples, 2, 16)
-    torch.testing.assert_close(warp(emg, seeded(seed)), emg * curves[..., None, None])
+    torch.testing.assert_close(warp(emg.clone(), seeded(seed)), emg * curves[..., None, None])
 
 
 def test_scale_is_one_factor_a_band_and_log_normal() -> None:
     emg = noise(2000, 5, 2, 3)
-    factors = AmplitudeScale(0.3)(emg, seeded()) / emg
+    factors = AmplitudeScale(0.3)(emg.clone(), seeded()) / emg
     assert torch.allclose(factors, factors[:, :1, :, :1].expand_as(factors), rtol=1e-5)
     logs = factors[:, 0, :, 0].log()
     assert abs(float(logs.mean())) < 0.03
@@ -181,7 +172,7 @@ def test_scale_is_one_factor_a_band_and_log_normal() -> None:
 
 def test_dropout_silences_whole_channels_at_its_rate() -> None:
     emg = noise(500, 5, 2, 16)
-    left = ElectrodeDropout(0.2)(emg, seeded())
+    left = ElectrodeDropout(0.2)(emg.clone(), seeded())
     silent = (left == 0).all(dim=1)
     assert torch.equal(silent, (left == 0).any(dim=1))
     assert abs(float(silent.float().mean()) - 0.2) < 0.02
@@ -190,7 +181,7 @@ def test_dropout_silences_whole_channels_at_its_rate() -> None:
 
 def test_noise_has_the_ratio_of_each_windows_level() -> None:
     emg = noise(4, 4000, 2, 16) * torch.tensor([0.1, 1.0, 10.0, 100.0])[:, None, None, None]
-    added = GaussianNoise(0.5)(emg, seeded()) - emg
+    added = GaussianNoise(0.5)(emg.clone(), seeded()) - emg
     level = emg.square().mean(dim=(1, 2, 3)).sqrt()
     torch.testing.assert_close(added.std(dim=(1, 2, 3)) / level, torch.full((4,), 0.5), rtol=0.02, atol=0)
     assert abs(float(torch.corrcoef(added[0].flatten(1).T)[0, 1])) < 0.06
@@ -211,7 +202,7 @@ def typed(emg: Tensor, left: int = 10, right: int = 10) -> Batch:
 @given(st.integers(1, 200), st.integers(0, 1000))
 def test_crop_withholds_signal_labels_and_length_together(samples: int, seed: int) -> None:
     batch = typed(noise(4, 140, 2, 16))
-    cropped = RandomCrop(samples)(batch, seeded(seed))
+    cropped = RandomCrop(samples)(replace(batch, emg=batch.emg.clone()), seeded(seed))
     assert cropped.emg.shape == batch.emg.shape
     for n in range(4):
         length = int(cropped.lengths[n])
@@ -238,7 +229,7 @@ def test_a_batch_goes_through_all_changes_in_the_order_of_the_fields() -> None:
         noise=GaussianNoise(0.1),
     )
     batch, generator = typed(noise(4, 400, 2, 16)), seeded(3)
-    expected = replace(batch, emg=changes.jitter(changes.rotation(batch.emg, generator), generator))
+    expected = replace(batch, emg=changes.jitter(changes.rotation(batch.emg.clone(), generator), generator))
     expected = changes.crop(expected, generator)
     emg = expected.emg
     for change in (changes.warp, changes.scale, changes.dropout, changes.noise):
@@ -263,7 +254,8 @@ def test_the_same_seed_gives_the_same_batch(change: type) -> None:
 def test_neutral_values_change_nothing(spec: SpecAugment) -> None:
     neutral = Augmentation(BandRotation((0,)), AlignmentJitter(0), spec=spec)
     batch, features = typed(noise(3, 100, 2, 16)), noise(3, 20, 2, 16, 33)
-    assert neutral.on_batch(batch, seeded()).emg is batch.emg
+    before = batch.emg.clone()
+    assert torch.equal(neutral.on_batch(batch, seeded()).emg, before)
     assert torch.equal(neutral.on_features(features.clone(), seeded()), features)
 
 
