@@ -255,14 +255,19 @@ def test_memory_is_bounded_and_settling_changes_nothing(monkeypatch: pytest.Monk
     assert sizes[-1] == sizes[29] <= 4096
 
 
-@pytest.mark.parametrize("name", ["none", "within"])
-def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "ab " * 1500
+def doubtful(text: str, *doubts: int) -> Emissions:
+    """A text typed without doubt, but for frames in which it is c or 3, and nothing after speaks for either."""
     emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
     emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
     emissions[1::2, BLANK] = 0
-    for doubt in (0, 60, 4000, 8880):  # both readings live on: nothing that comes after speaks for either
+    for doubt in doubts:
         emissions[doubt, labels_of_text("c3")] = np.log([0.3, 0.2])
+    return emissions
+
+
+@pytest.mark.parametrize("name", ["none", "within"])
+def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    emissions = doubtful("ab " * 1500, 0, 60, 4000, 8880)
     monkeypatch.setattr(module, "_CAPACITY", 64)
     monkeypatch.setattr(module, "_REMEMBERED", 100)
     config = BeamConfig(beam_size=8)
@@ -278,15 +283,23 @@ def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch
     assert len(bounded.n_best(8)) > 1  # young doubts are kept
 
 
+def test_what_is_left_after_a_decision_is_found_in_its_place() -> None:
+    decoder = BeamDecoder(BeamConfig(beam_size=20), models("within"))
+    decoder.feed(doubtful("ab " * 50, 0, 12, 282, 294))
+    before = int(decoder._search.place[0]["slots"])
+    assert decoder._decide()
+    left, nodes = int(decoder._search.place[0]["slots"]), decoder._search.nodes
+    assert 0 < left < before
+    assert nodes["slot"][decoder._search.beam["node"][:left]].tolist() == list(range(left))
+    assert (nodes["slot"][: int(decoder._search.place[0]["used"])] >= 0).sum() == left
+
+
 def test_beyond_what_is_remembered_backspace_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CAPACITY", 64)
     monkeypatch.setattr(module, "_REMEMBERED", 100)
     text = "ab " * 400 + BACKSPACE * 2000 + "cab " * 100
-    emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
-    emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
-    emissions[1::2, BLANK] = 0
     decoder = BeamDecoder(BeamConfig(3), models("within"))
-    assert decode(decoder, emissions).text == text
+    assert decode(decoder, doubtful(text)).text == text
     assert decoder.nodes <= 512
 
 
