@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
@@ -21,11 +22,10 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from emgscribe.config import from_json, reads_as, require, to_json
+from emgscribe.config import from_json, require, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import Experiment
-from emgscribe.files import read_json
-from emgscribe.runs import result_path, run_experiment, run_name, train_experiment
+from emgscribe.runs import recorded, run_experiment, run_name, train_experiment
 from emgscribe.splits import split_sessions
 
 _RETRIES = 2
@@ -83,19 +83,14 @@ Run = Callable[[Order], int]
 """Runs an order and waits: the exit status, below 0 where the process was killed or its worker was lost."""
 
 
-def missing(suite: Sequence[Experiment], results: Path) -> list[Experiment]:
+def missing(suite: Sequence[Experiment], results: Path, data: Path | None = None) -> list[Experiment]:
     """The experiments of a suite that have no result yet, those that start from another one's model last.
 
-    Raises `EmgscribeError` where a result was made with other settings than the experiment now has.
+    Raises `EmgscribeError` where a result was made with other settings than the experiment now has, or, with the folder
+    `data`, on other sessions than that would test.
     """
-    left = []
-    for experiment in suite:
-        path = result_path(experiment, results)
-        if not path.exists():
-            left.append(experiment)
-        elif not reads_as(experiment, read_json(path).get("experiment")):
-            mend = "move it away to run the experiment again, or name another folder with --results"
-            raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), mend=mend)
+    split = cache(partial(split_sessions, data)) if data is not None else lambda _: None
+    left = [experiment for experiment in suite if recorded(experiment, results, split(experiment.data)) is None]
     return sorted(left, key=lambda experiment: bool(experiment.start))
 
 
@@ -105,11 +100,10 @@ def run_suite(
     """Run what is missing of a suite; returns the names that failed.
 
     A failed run does not stop the others; what it printed is in `runs/<name>-<seed>.log`. Ctrl-C stops all, and the
-    same call goes on from each run's last checkpoint. Raises `EmgscribeError` where `data` does not do for the first.
+    same call goes on from each run's last checkpoint. Raises `EmgscribeError` where `data` or a result does not do.
     """
-    left, failed = missing(suite, results), list[str]()
-    if left:
-        split_sessions(data, left[0].data)  # a folder that will not do is said once, not by every run
+    failed: list[str] = []
+    left = missing(suite, results, data)  # a folder that will not do is said once, not by every run
 
     def done(order: Order, status: int) -> None:
         if status:
@@ -139,6 +133,7 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
             if order is None:
                 return
             order = replace(order, cores=workers.threads, cwd=Path.cwd())
+            _make_room(order.log.parent)
             status = run(order)
             for _ in range(_RETRIES):
                 if status < 0 and not stop.is_set():
@@ -157,14 +152,21 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
             stop.set()
 
 
+def _make_room(folder: Path) -> None:
+    """The folder of a log, made before a worker that may be lost at once."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"no folder can be made here ({error.strerror})"
+        raise EmgscribeError(what, where=str(folder), mend="choose another folder with --runs") from error
+
+
 def execute(order: Order, stop: Event | None = None, environment: dict[str, str] | None = None) -> int:
     """Carry out an order in a process of its own, killed when `stop` is set; returns its exit status."""
-    log = order.cwd / order.log
-    log.parent.mkdir(parents=True, exist_ok=True)
     text = {"experiment": to_json(order.experiment), "data": str(order.data), "runs": str(order.runs)}
     text["results"] = order.results and str(order.results)
     with (
-        log.open("a") as output,
+        (order.cwd / order.log).open("a") as output,
         subprocess.Popen(
             [sys.executable, "-m", "emgscribe.launch", order.name],  # the name is for those who list processes
             stdin=subprocess.PIPE,
@@ -195,9 +197,11 @@ def _local(workers: Workers, stop: Event) -> Iterator[Run]:
     if wanted > found:
         mend = "ask for fewer with --gpus or --jobs"
         raise EmgscribeError(f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, there are {found}", mend=mend)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]  # of those that the caller may use
     free: SimpleQueue[dict[str, str]] = SimpleQueue()
     for job in range(workers.jobs):
-        own = ",".join(str(job * workers.gpus + gpu) for gpu in range(workers.gpus))
+        own = ",".join(names[job * workers.gpus : (job + 1) * workers.gpus])
         free.put({"CUDA_VISIBLE_DEVICES": own} if own else {})
 
     def run(order: Order) -> int:
@@ -225,7 +229,7 @@ def _slurm(workers: Workers, stop: Event, cluster: str = "slurm") -> Iterator[Ru
                 **({"gpus_per_node": workers.gpus} if workers.gpus else {}),
             )
             job = executor.submit(execute, order)
-        except (RuntimeError, submitit.core.utils.FailedSubmissionError) as error:
+        except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             mend = "call from a machine of the cluster"
             raise EmgscribeError(f"Slurm does not take the job ({error})", mend=mend) from error
         while not job.done():

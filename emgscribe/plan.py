@@ -36,7 +36,7 @@ def plan(suite: Sequence[Experiment], data: Path | None, *, runs: Path, results:
     Without `data` the steps are on a simulated session, and as much is to train as `--data simulated` makes.
     Experiments that differ in nothing but the seed are measured once. Raises `EmgscribeError` as `run_suite` does.
     """
-    left = missing(suite, results)
+    left = missing(suite, results, data)
     measured: dict[Experiment, float] = {}
     with TemporaryDirectory() as folder:
         for experiment in suite:
@@ -56,7 +56,7 @@ def _epochs(folder: Path) -> int:
     try:
         with (folder / "curves.csv").open(newline="") as file:
             return len(list(csv.DictReader(file)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

@@ -12,15 +12,15 @@ from typing import Any
 from rich.console import Console
 
 from emgscribe.ancestry import Ancestry
-from emgscribe.config import to_json
+from emgscribe.config import reads_as, to_json
 from emgscribe.decode import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result, evaluate, evaluate_attention
 from emgscribe.experiments import Experiment
-from emgscribe.files import write_json
+from emgscribe.files import read_json, write_json
 from emgscribe.model import load_ancestry
 from emgscribe.session import SAMPLE_RATE
-from emgscribe.splits import split_sessions
+from emgscribe.splits import Split, split_sessions
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.train import Trained, fit
 
@@ -38,19 +38,46 @@ def result_path(experiment: Experiment, results: Path) -> Path:
     return results / f"{run_name(experiment)}.json"
 
 
+def recorded(experiment: Experiment, results: Path, split: Split | None = None) -> dict[str, Any] | None:
+    """The result that an experiment has in the folder `results`, None where it has none.
+
+    Raises `EmgscribeError` where a result of this name was made with other settings than the experiment has, or tested
+    on other sessions than those of `split`.
+    """
+    path = result_path(experiment, results)
+    if not path.exists():
+        return None
+    record: dict[str, Any] = read_json(path)
+    mend = "move it away to run the experiment again, or name another folder with --results"
+    try:
+        if not reads_as(experiment, record["experiment"]):
+            what = "is of an experiment of this name with other settings"
+            raise EmgscribeError(what, where=str(path), mend=mend)
+        if split is not None and sorted(record["data"]["test"]) != sorted(tested.stem for tested in split.test):
+            raise EmgscribeError("is of this experiment on other sessions", where=str(path), mend=mend)
+    except (KeyError, TypeError) as error:
+        raise EmgscribeError("is no result", where=str(path), mend=mend) from error
+    return record
+
+
 def run_experiment(
     experiment: Experiment, data: Path, *, runs: Path, results: Path, console: Console
 ) -> tuple[Path, Result]:
     """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
 
-    What `train_experiment` says holds here too.
+    What `train_experiment` and `recorded` say holds here too. Scores of other decoders stay in a result that comes out
+    as it was.
     """
+    earlier = recorded(experiment, results, split_sessions(data, experiment.data))
     trained, protocol, parts = train_experiment(experiment, data, runs=runs, console=console)
     scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
     if trained.model.attention is not None:
         length = experiment.windows.length
         scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
-    write_json(result_path(experiment, results), _record(experiment, protocol, parts, trained, scores))
+    record = _record(experiment, protocol, parts, trained, scores)
+    if earlier is not None and earlier["test"]["greedy"] == record["test"]["greedy"]:
+        record["test"] = earlier["test"] | record["test"]
+    write_json(result_path(experiment, results), record)
     return runs / run_name(experiment) / "best", scores["greedy"]
 
 

@@ -22,6 +22,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json, write_json
 from emgscribe.launch import Order, Workers, execute, missing, run_suite
 from emgscribe.runs import run_experiment, run_name
+from emgscribe.splits import split_sessions
 from emgscribe.synthetic import synthesize_dataset
 
 QUIET = Console(quiet=True)
@@ -191,7 +192,6 @@ def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[int
     left = {"tiny-1": [0], "tiny-2": [-9, -9, 0], "tiny-3": [2], "tiny-4": [-9, -9, -9]}
 
     def execute(order: Order, *_: object) -> int:
-        (order.cwd / order.log).parent.mkdir(exist_ok=True)
         return left[order.name].pop(0)
 
     monkeypatch.setattr(launch, "execute", execute)
@@ -230,10 +230,35 @@ def test_no_more_than_so_many_at_a_time_and_a_fault_of_the_caller_ends_all(monke
 
 
 def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path) -> None:
-    order = Order(TINY, tmp_path / "absent", tmp_path / "runs", tmp_path / "results")
+    order = Order(TINY, tmp_path / "absent", tmp_path, tmp_path / "results")
     assert execute(order) == 2
     assert "no such folder" in order.log.read_text()
     assert "Traceback" not in order.log.read_text()
+
+
+def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(EmgscribeError, match=r"runs: no folder can be made here .*\n.*--runs"):
+        launch.launch(orders(1), Workers(), lambda *_: None)
+
+
+def test_gpus_are_among_those_that_the_caller_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
+    given: list[str] = []
+
+    def execute(order: Order, stop: object, environment: dict[str, str]) -> int:
+        given.append(environment["CUDA_VISIBLE_DEVICES"])
+        return 0
+
+    monkeypatch.setattr(launch, "execute", execute)
+    for seen, expected in (("2,3,5,GPU-7", {"2,3", "5,GPU-7"}), ("", {"0,1", "2,3"})):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        given.clear()
+        launch.launch(orders(*range(8)), Workers(jobs=2, gpus=2), lambda *_: None)
+        assert len(given) == 8
+        assert set(given) <= expected
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +295,22 @@ def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None
     assert missing([TINY], tmp_path) == []
     with pytest.raises(EmgscribeError, match="with other settings"):
         missing([replace(TINY, train=replace(TINY.train, ema=0.5))], tmp_path)
+
+
+def test_results_on_other_sessions_are_not_shown_for_these(data: Path, tmp_path: Path) -> None:
+    record = {"experiment": to_json(TINY), "data": {"test": [split_sessions(data).test[0].stem]}}
+    write_json(tmp_path / "tiny-5.json", record)
+    assert missing([TINY], tmp_path, data) == []
+    record["data"]["test"] = ["another"]
+    write_json(tmp_path / "tiny-5.json", record)
+    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
+        missing([TINY], tmp_path, data)
+    with pytest.raises(EmgscribeError, match="nowhere"):
+        run_suite([TINY], tmp_path / "nowhere", runs=tmp_path, results=tmp_path, workers=Workers(), console=QUIET)
+    for bad in ([], {}):
+        write_json(tmp_path / "tiny-5.json", bad)
+        with pytest.raises(EmgscribeError, match=r"tiny-5.json: is no result"):
+            missing([TINY], tmp_path)
 
 
 def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

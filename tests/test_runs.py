@@ -17,7 +17,7 @@ from emgscribe.encoders import TdsConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import Experiment
 from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
-from emgscribe.files import read_json
+from emgscribe.files import read_json, write_json
 from emgscribe.model import ModelConfig, load_model
 from emgscribe.results import read_result
 from emgscribe.runs import data_hash, run_experiment
@@ -109,6 +109,23 @@ def test_a_second_head_has_a_score_of_its_own(data: Path, tmp_path: Path) -> Non
     assert [run.decoder for run in read] == ["greedy", "attention"]
     assert read[0].counts.length == read[1].counts.length > 20
     assert load_model(tmp_path / "runs" / "tiny-5" / "best").config.attention == second
+
+
+def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Path, tmp_path: Path) -> None:
+    first = run(TINY, data, tmp_path)
+    path = tmp_path / "results" / "tiny-5.json"
+    write_json(path, first | {"test": first["test"] | {"beam": first["test"]["greedy"]}})
+    assert list(run(TINY, data, tmp_path)["test"]) == ["greedy", "beam"]  # the same model: what a beam read holds
+    kept = path.read_bytes()
+    longer = replace(TINY, train=replace(TINY.train, epochs=3))
+    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of .* this name with other settings\n.*--results"):
+        run_experiment(longer, data, runs=tmp_path / "b", results=path.parent, console=QUIET)
+    elsewhere = tmp_path / "elsewhere"
+    synthesize_dataset(elsewhere, users=1, sessions=3, minutes=0.2, seed=9)
+    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions"):
+        run_experiment(TINY, elsewhere, runs=tmp_path / "b", results=path.parent, console=QUIET)
+    assert path.read_bytes() == kept
+    assert not (tmp_path / "b").exists()  # said before training
 
 
 def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
