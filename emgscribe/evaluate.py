@@ -109,10 +109,9 @@ def evaluate(
     """Read whole sessions and score them with a model in evaluation mode (as `load_model` returns it).
 
     `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where the model, or one that it
-    was trained from, was trained on one of the sessions.
+    was trained from, was trained on one of the sessions, and where one is given twice.
     """
-    assert not model.training, "a model in training mode would be scored by its batches' statistics"
-    model.ancestry.refuse(sessions)
+    _check(model, sessions)
     scores = []
     passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
@@ -259,7 +258,7 @@ def _emissions(model: Model, session: StoredSession, way: Reading, block_seconds
 
 def evaluate_windows(model: Model, sessions: list[StoredSession], decoder: Decoder, length: int = 8000) -> Result:
     """Score windows of `length` samples one by one, as validation does in training; refuses what `evaluate` refuses."""
-    model.ancestry.refuse(sessions)
+    _check(model, sessions)
     scores = []
     for session in sessions:
         windows = Windows(Store([session]), length, length, *model.context)
@@ -287,8 +286,7 @@ def evaluate_attention(
     progress: Callable[[float], None] | None = None,
 ) -> Result:
     """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
-    assert not model.training, "a model in training mode would be scored by its batches' statistics"
-    model.ancestry.refuse(sessions)
+    _check(model, sessions)
     scores = []
     samples, done = sum(map(len, sessions)), 0
     for session in sessions:
@@ -323,6 +321,18 @@ def attention_texts(
             frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
             emissions = model.classify(frames)
         yield search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+
+
+def _check(model: Model, sessions: Sequence[StoredSession]) -> None:
+    """Refuse sessions that the model has learned from, and one that is given twice: its stretches are not new ones."""
+    assert not model.training, "a model in training mode would be scored by its batches' statistics"
+    model.ancestry.refuse(sessions)
+    seen: dict[str, str] = {}
+    for session in sessions:
+        if session.content in seen:
+            other = f", there called {seen[session.content]}" if seen[session.content] != session.name else ""
+            raise EmgscribeError(f"is given twice{other}", where=session.name, mend="name each session once")
+        seen[session.content] = session.name
 
 
 def _score(session: StoredSession, labels: Sequence[int]) -> SessionScore:

@@ -6,6 +6,7 @@ V symbols with the blank (99).
 
 import math
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,16 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
 def load_ancestry(folder: Path) -> Ancestry:
     """What the model in `folder` was trained on, without its weights; the same errors."""
     return _ancestry(_described(folder), folder)
+
+
+def stored_hash(folder: Path) -> str:
+    """A hash of what `save_model` wrote into `folder`, ancestry and weights, wherever that is; the same errors."""
+    _described(folder)
+    try:
+        files = [(folder / name).read_bytes() for name in ("config.json", "model.safetensors")]
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(error.filename), mend=_MEND) from error
+    return sha256(b"".join(files)).hexdigest()[:16]
 
 
 def _described(folder: Path) -> dict[str, Any]:

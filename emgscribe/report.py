@@ -50,6 +50,10 @@ class Table:
         suite = "results of no suite" if self.suite == OTHER else self.suite
         return f"{suite}, {'SIMULATED sessions' if self.kind == SIMULATED else 'recorded sessions'}"
 
+    def short(self, row: Row) -> str:
+        """A row's label without the suite, which the title names."""
+        return row.label.removeprefix(f"{self.suite}/")
+
     def records(self) -> list[dict[str, str]]:
         """One dictionary a row, column -> text; the same columns in every row."""
         return [self._record(row, paper) for row, paper in zip(self.rows, self.published, strict=True)]
@@ -112,11 +116,16 @@ def _as_tested_beside(runs: list[Run], suite: str) -> list[Run]:
 
 
 def _seeds_together(runs: Iterable[Run]) -> tuple[Row, ...]:
-    """Rows of the runs that differ in nothing but the seed, in the order of their first."""
+    """Rows of the runs that differ in nothing but the seed, in the order of their first, told apart by their labels."""
     grouped: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         grouped.setdefault((run.name, run.decoder, run.unit, *run.changes), []).append(run)
-    return tuple(Row(tuple(seeds)) for seeds in grouped.values())
+    rows = [Row(tuple(seeds)) for seeds in grouped.values()]
+    alike: dict[str, list[frozenset[str]]] = {}
+    for row in rows:
+        alike.setdefault(row.label, []).append(frozenset(row.first.changes))
+    apart = {label: frozenset.union(*changes) - frozenset.intersection(*changes) for label, changes in alike.items()}
+    return tuple(replace(row, apart=apart[row.label]) for row in rows)
 
 
 def published_numbers() -> dict[str, Any]:
@@ -208,10 +217,11 @@ def make_report(
     Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names (see
     `compare`). With `decoders`, only rows of those are there; an `EmgscribeError` where there are none.
     """
-    runs = [run for run in read_results(folder) if decoders is None or run.decoder in decoders]
+    whole = read_results(folder)
+    runs = [run for run in whole if decoders is None or run.decoder in decoders]
     if not runs:
-        mend = "emgscribe reproduce SUITE --decoder adds a decoder's scores"
-        raise EmgscribeError(f"no result by {', '.join(decoders or ())}", where=str(folder), mend=mend)
+        mend = f"name one that has some: {', '.join(sorted({run.decoder for run in whole}))}"
+        raise EmgscribeError(f"no result by {' or '.join(decoders or ())}", where=str(folder), mend=mend)
     found = tables(runs)
     comparisons = compare(found, *compared) if compared else []
     text = ["# Results", _INTERVAL]
@@ -220,7 +230,7 @@ def make_report(
     written = []
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
-        text += [f"## {table.title}", *_introduction(table), _markdown(table.records())]
+        text += [f"## {table.title}", *_introduction(table, decoders), _markdown(table.records())]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
     if any(table.kind == REAL for table in found):
@@ -237,10 +247,11 @@ def make_report(
     return [out / "report.md", *written]
 
 
-def _introduction(table: Table) -> list[str]:
+def _introduction(table: Table, decoders: Collection[str] | None) -> list[str]:
     wanted = {(e.name, e.train.seed) for e in SUITES.get(table.suite, ())}
     done = {(run.name, run.seed) for row in table.rows for run in row.runs if not run.changes}
-    lines = [f"{len(wanted & done)} of the suite's {len(wanted)} runs have a result."] if wanted else []
+    by = f" by {' or '.join(decoders)}" if decoders else ""
+    lines = [f"{len(wanted & done)} of the suite's {len(wanted)} runs have a result{by}."] if wanted else []
     if table.kind == SIMULATED:
         lines.append(_WHY_NOT_BESIDE)
     elif None in table.published:
@@ -264,14 +275,17 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     from emgscribe.figures import draw_confusions, draw_keyboard, draw_losses, draw_sessions
 
     slug = f"{table.kind}-{table.suite.replace('/', '-')}"
-    curves = {row.label: [run.curves for run in row.runs if run.curves] for row in table.rows}
-    curves = {label.removeprefix(f"{table.suite}/"): seeds for label, seeds in curves.items() if seeds}
+    curves = {table.short(row): [run.curves for run in row.runs if run.curves] for row in table.rows}
+    curves = {label: seeds for label, seeds in curves.items() if seeds}
     written = draw_losses(curves, f"Loss by epoch: {table.title}", folder / f"{slug}-losses") if curves else []
-    best = min(table.rows, key=lambda row: row.cer)
+    best, taken = min(table.rows, key=lambda row: row.cer), set[str]()
     for row in [row for row in table.rows if row is best or any(_is(row, wanted) for wanted in compared)]:
         seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
         title = f"{row.label}: {table.title}, {row.first.decoder} decoder, CER {row.cer:.2f} %{seeds}"
-        name = f"{table.kind}-{row.first.decoder}-{re.sub('[^a-z0-9]+', '-', row.label.lower())[:100].strip('-')}"
+        name = f"{slug}-{row.first.decoder}-{re.sub('[^a-z0-9]+', '-', table.short(row).lower())[:100].strip('-')}"
+        if name in taken:  # labels may differ in what a file's name leaves out
+            name += f"-row-{table.rows.index(row) + 1}"
+        taken.add(name)
         written += draw_confusions(row.texts, f"What was read for what. {title}", folder / f"{name}-confusions")
         written += draw_keyboard(row.texts, f"Errors by key. {title}", folder / f"{name}-keyboard")
         written += draw_sessions(row.test_sessions, f"Errors over a session. {title}", folder / f"{name}-sessions")
@@ -289,7 +303,7 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
             shown.add_column(column, overflow="fold", no_wrap=not words, justify="left" if words else "right")
         for row, record in zip(table.rows, records, strict=True):
             decoder = f", {row.first.decoder}" if len({each.first.decoder for each in table.rows}) > 1 else ""
-            name = record["experiment"].removeprefix(f"{table.suite}/") + decoder
+            name = table.short(row) + decoder
             shown.add_row(name, *(record[column] for column in columns[1:]))
         console.print(shown)
 

@@ -38,7 +38,8 @@ def add_scores(
 
     The beam's weights are tuned on the session that validated the model, where they are not yet, with the language
     model of an ARPA file or the default one without the prompts of the sessions that validate and test. Raises
-    `EmgscribeError` where the model is gone, is not the one of the result, or `data` has other test sessions.
+    `EmgscribeError` where the model is gone, is not the one of the result, or `data` has other test sessions, and where
+    the result is made anew meanwhile.
     """
     path, folder = result_path(experiment, results), runs / run_name(experiment) / "best"
     record = read_json(path)
@@ -56,13 +57,26 @@ def add_scores(
         if tuned is None or tuned.language_model != words.digest:
             console.print(f"{run_name(experiment)}: tuning the beam on {', '.join(s.name for s in validated)}")
             tune_model(folder, model, validated, words)
-    found = {}
-    for name in wanted:
-        made = DECODERS[name](Inputs(model, folder, scored=tested))
-        found[name] = evaluate(model, tested, made.decoder)
-        record["test"][name] = found[name].to_json() | {"commit": current_commit(), "settings": made.settings}
+    made = {name: DECODERS[name](Inputs(model, folder, scored=tested)) for name in wanted}
+    found = {name: evaluate(model, tested, one.decoder) for name, one in made.items()}
+    commit = current_commit()
+    scores = {name: found[name].to_json() | {"commit": commit, "settings": made[name].settings} for name in wanted}
+    return {name: found[name] for name in _add(scores, path, record["test"]["greedy"])}
+
+
+def _add(scores: dict[str, Any], path: Path, greedy: dict[str, Any]) -> list[str]:
+    """Write the scores that a result has not, into the result as it is by now; returns the names of their decoders.
+
+    Scoring took minutes, in which another process may have added to the result, or made it anew with another model.
+    """
+    record = read_json(path)
+    if record["test"]["greedy"] != greedy:
+        what = "was made anew while its earlier model was scored, and nothing was added to it"
+        raise EmgscribeError(what, where=str(path), mend="give the same command again")
+    new = [name for name in scores if name not in record["test"]]
+    record["test"] |= {name: scores[name] for name in new}
     write_json(path, record)
-    return found
+    return new
 
 
 def add_suite_scores(

@@ -1,6 +1,7 @@
 """Result files, read and checked: the runs of an experiment, whose seeds make one row of a table."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,9 +67,13 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one experiment that differ in nothing but the seed."""
+    """The runs of one experiment that differ in nothing but the seed.
+
+    `apart` are changes that the label has to name, since another row would have the same label without them.
+    """
 
     runs: tuple[Run, ...]
+    apart: frozenset[str] = frozenset()
 
     @property
     def first(self) -> Run:
@@ -79,8 +84,9 @@ class Row:
     def label(self) -> str:
         """The experiment's name, and what was set otherwise on the command line."""
         changes = self.first.changes
-        more = [f"and {len(changes) - _LISTED} more"] if len(changes) > _LISTED else []
-        return self.first.name + (f" ({', '.join([*changes[:_LISTED], *more])})" if changes else "")
+        named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
+        more = [f"and {len(changes) - len(named)} more"] if len(changes) > len(named) else []
+        return self.first.name + (f" ({', '.join([*named, *more])})" if changes else "")
 
     @cached_property
     def units(self) -> dict[tuple[str, str, int], Counts]:
@@ -127,10 +133,17 @@ def read_results(folder: Path) -> list[Run]:
 
     Raises `EmgscribeError` where the folder holds none, and for the first file that is no whole result.
     """
-    paths = [path for path in sorted(folder.rglob("*.json")) if path != folder / "paper.json"]
+    paths = [path for path in sorted(_json_files(folder)) if path != folder / "paper.json"]
     if not paths:
         raise EmgscribeError("no result files", where=str(folder), mend="emgscribe reproduce SUITE makes them")
     return [run for path in paths for run in read_result(path)]
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    """The JSON files in a folder and those below it, but for hidden ones: another run is writing them, or died so."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if name.endswith(".json") and not name.startswith("."))
 
 
 def read_result(path: Path) -> list[Run]:

@@ -18,7 +18,7 @@ from emgscribe.config import from_json, require, to_json
 from emgscribe.decode import Emissions, decode
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import stored_emissions
-from emgscribe.files import read_json, write_json
+from emgscribe.files import alone, read_json, write_json
 from emgscribe.language_model import Automaton, LanguageModel
 from emgscribe.model import Model
 from emgscribe.score import Counts, count, total
@@ -159,21 +159,28 @@ def tune_model(
     """Tune the beam on sessions that validated the model in `folder`, and store the result there.
 
     Raises `EmgscribeError` for a session that the model was trained on or, where its ancestry says what validated it,
-    any other: that one may be a test.
+    any other: that one may be a test. Another one where a process trains or tunes the model.
     """
     _refuse_all_but_validation(model.ancestry, sessions)
-    emissions = [stored_emissions(model, session) for session in sessions]
-    references = [session.labels.tolist() for session in sessions]
-    tuning = tune(emissions, references, language_model.automaton(), config, progress=progress)
-    seen = tuple(Seen(session.content, session.name, session.user) for session in sessions)
-    tuned = Tuned(tuning.config, language_model.digest, seen)
+    # The run's folder, as in training: the model's own is replaced with every better epoch.
+    with alone(folder.resolve().parent, "is training or tuning a model here"):
+        emissions = [stored_emissions(model, session) for session in sessions]
+        references = [session.labels.tolist() for session in sessions]
+        tuning = tune(emissions, references, language_model.automaton(), config, progress=progress)
+        seen = tuple(Seen(session.content, session.name, session.user) for session in sessions)
+        _store(folder, Tuned(tuning.config, language_model.digest, seen), language_model)
+    return tuning
+
+
+def _store(folder: Path, tuned: Tuned, language_model: LanguageModel) -> None:
+    """Write what was tuned into the model's folder, which nobody else writes to meanwhile."""
+    path = _language_model_file(folder, tuned.language_model)
     before = set(folder.glob(_language_model_file(folder, "*").name))
     # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
-    language_model.write(_language_model_file(folder, tuned.language_model))
+    language_model.write(path)
     write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
-    for stale in before - {_language_model_file(folder, tuned.language_model)}:
+    for stale in before - {path}:
         stale.unlink(missing_ok=True)
-    return tuning
 
 
 def _refuse_all_but_validation(ancestry: Ancestry, sessions: Iterable[StoredSession]) -> None:

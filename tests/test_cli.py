@@ -13,6 +13,8 @@ from conftest import START
 
 from emgscribe import cli
 from emgscribe.cli.terminal import log
+from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
 from emgscribe.session import Prompt
 
@@ -167,8 +169,6 @@ def test_reproduce_ends_with_the_table_of_the_suite(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from emgscribe.experiments import SUITES
-
     for experiment in SUITES[suite]:
         write_result(experiment.name, experiment.train.seed)
     write_result("demo")
@@ -318,8 +318,6 @@ def test_scores_of_another_model_or_other_sessions_are_not_added(
 ) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from emgscribe.errors import EmgscribeError
-    from emgscribe.experiments import EXPERIMENTS
     from emgscribe.rescore import add_scores, add_suite_scores
 
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
@@ -349,6 +347,96 @@ def test_scores_of_another_model_or_other_sessions_are_not_added(
         add(data)
     assert read_json(folder / "results" / "demo-0.json") == before
     assert not (model / "beam.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda record: record["test"].update(attention=record["test"]["greedy"]),
+        lambda record: record["test"].update(beam=record["test"]["greedy"]),
+        lambda record: record.update(commit="another"),
+    ],
+    ids=["another-decoder", "the-same-decoder", "beside-the-test"],
+)
+def test_what_another_process_adds_to_a_result_meanwhile_stays(
+    runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed
+) -> None:
+    from emgscribe import rescore
+
+    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
+    path, demo = folder / "results" / "demo-0.json", EXPERIMENTS["demo"]
+    theirs = read_json(path)
+    changed(theirs)
+    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
+    meanwhile(monkeypatch, path, theirs)
+    added = rescore.add_scores(demo, ["beam"], data, console=log, **places)
+    record = read_json(path)
+    assert ("beam" in added) == ("beam" not in theirs["test"])
+    assert [*record["test"]] == [*theirs["test"], *added]
+    assert record | {"test": theirs["test"]} == theirs
+    assert {name: record["test"][name] for name in theirs["test"]} == theirs["test"]
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, path: Path, theirs: dict) -> None:
+    """Another process writes a result while we score its model."""
+    from emgscribe import rescore
+
+    evaluate = rescore.evaluate
+
+    def slowly(*arguments):
+        write_json(path, theirs)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(rescore, "evaluate", slowly)
+
+
+def test_a_result_that_is_made_anew_meanwhile_gets_no_score_of_the_earlier_model(
+    runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emgscribe import rescore
+
+    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
+    path = folder / "results" / "demo-0.json"
+    theirs = read_json(path)
+    theirs["test"]["greedy"]["cer"] += 1
+    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
+    meanwhile(monkeypatch, path, theirs)
+    with pytest.raises(EmgscribeError, match="was made anew while") as caught:
+        rescore.add_scores(EXPERIMENTS["demo"], ["beam"], data, console=log, **places)
+    assert caught.value.where == str(path)
+    assert read_json(path) == theirs
+
+
+def test_a_session_given_twice_is_refused(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, last = str(runs / "runs" / "demo-0" / "best"), str(sorted(data.glob("*.hdf5"))[-1])
+    for options in ([], ["--windowed"]):
+        assert cli.main(["evaluate", model, last, last, *options]) == 2
+        told = capsys.readouterr().err
+        assert f"error: {Path(last).stem}: is given twice" in told
+        assert "mend: name each session once" in told
+
+
+def test_report_of_the_second_head(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, places = write_result(), ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    assert cli.main(["report", *places, "--decoder", "attention"]) == 2
+    assert "no result by attention" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    record = read_json(path)
+    record["test"]["attention"] = record["test"]["greedy"]
+    write_json(path, record)
+    assert cli.main(["report", *places, "--decoder", "attention"]) == 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "| demo | attention |" in page
+    assert "greedy" not in page
+
+
+def test_the_second_head_is_not_read_with(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(runs / "runs" / "demo-0" / "best")
+    for verb in (["evaluate", model, first(data)], ["transcribe", first(data), "--model", model]):
+        assert cli.main([*verb, "--decoder", "attention"]) == 2
+        assert f"error: {model}: the model has no attention decoder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ def test_whole_and_windowed_agree_where_no_window_cuts(model: Model, make_stored
 def test_one_simulated_session_marks_the_result(
     model: Model, make_stored: MakeStored, score: Callable[..., Result]
 ) -> None:
-    real = make_stored(3_000)
-    assert not score(model, [real, real], GreedyDecoder()).simulated
-    assert score(model, [real, replace(real, simulated=True)], GreedyDecoder()).simulated
+    real, other = make_stored(3_000), make_stored(3_000, seed=1)
+    assert not score(model, [real, other], GreedyDecoder()).simulated
+    assert score(model, [real, replace(other, simulated=True)], GreedyDecoder()).simulated
 
 
 def test_as_json(model: Model, make_stored: MakeStored) -> None:
@@ -373,3 +373,16 @@ def test_no_session_is_scored_that_the_model_was_trained_on(model: Model, make_s
         assert caught.value.where == "session"
     with pytest.raises(EmgscribeError, match="was trained on this session"):
         evaluate_attention(learned, [other, trained])
+
+
+def test_no_session_is_scored_twice(model: Model, make_stored: MakeStored) -> None:
+    session, other = make_stored(3000, [(5, 100)]), make_stored(3000, [(5, 100)], seed=1, name="other")
+    copied = replace(session, name="copied")
+    for score in (evaluate, evaluate_windows):
+        with pytest.raises(EmgscribeError, match=r"session: is given twice\n") as caught:
+            score(model, [session, other, session], GreedyDecoder())
+        assert caught.value.mend == "name each session once"
+        with pytest.raises(EmgscribeError, match="copied: is given twice, there called session"):
+            score(model, [session, other, copied], GreedyDecoder())
+    with pytest.raises(EmgscribeError, match="is given twice"):
+        evaluate_attention(model, [session, session])

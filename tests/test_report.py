@@ -161,8 +161,8 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     written = make_report(tmp_path / "results", out, ("ablation/full", "ablation/rate-500"))
     assert written[0] == out / "report.md"
     assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
-    kinds = ("ablation-losses", *(f"greedy-ablation-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
-    expected = {f"simulated-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
+    kinds = ("losses", *(f"greedy-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
+    expected = {f"simulated-ablation-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()
     assert f"2 of the suite's {len(SUITES['ablation'])} runs have a result." in page
@@ -253,7 +253,7 @@ def test_a_report_of_one_decoder(write_result: WriteResult, tmp_path: Path) -> N
     page = (tmp_path / "out" / "report.md").read_text()
     assert "| ablation/full | beam |" in page
     assert "greedy" not in page
-    with pytest.raises(EmgscribeError, match="no result by attention"):
+    with pytest.raises(EmgscribeError, match=r"no result by attention(?s:.*)name one that has some: beam, greedy"):
         make_report(tmp_path / "results", tmp_path / "out", decoders=["attention"])
 
 
@@ -267,3 +267,61 @@ def test_numbers_published_with_a_language_model_stand_beside_the_beam(
     assert published["beam"] == 6.81
     assert published["greedy"] != 6.81
     assert published["greedy"] in (None, *greedy)
+
+
+def test_runs_without_a_score_of_the_decoder_still_have_a_result(write_result: WriteResult, tmp_path: Path) -> None:
+    with_beam(write_result("ablation/full"))
+    write_result("ablation/rate-500")
+    of = f"of the suite's {len(SUITES['ablation'])} runs have a result"
+    said = {"beam": f"1 {of} by beam.", "greedy": f"2 {of} by greedy.", "greedy,beam": f"2 {of} by greedy or beam."}
+    for decoders, sentence in said.items():
+        make_report(tmp_path / "results", tmp_path / "out", decoders=decoders.split(","))
+        assert sentence in (tmp_path / "out" / "report.md").read_text()
+    make_report(tmp_path / "results", tmp_path / "out")
+    assert f"2 {of}." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_row_of_two_suites_has_pictures_of_its_own_in_each(write_result: WriteResult, tmp_path: Path) -> None:
+    write_result("benchmark/generic", 1501, kind="real", texts=[("one", TEXT, TEXT), ("other", TEXT, TEXT[:-1] + "X")])
+    for user, session in (("user0", "one"), ("user1", "other")):
+        write_result(f"benchmark/{user}/random-init", 1501, kind="real", texts=[(session, TEXT, "X" * len(TEXT))])
+    make_report(tmp_path / "results", tmp_path / "out")
+    page = (tmp_path / "out" / "report.md").read_text()
+    pictures = re.findall(r"\]\((.*?)\)", page)
+    assert len(pictures) == len(set(pictures))
+    sessions = [(tmp_path / "out" / link).read_bytes() for link in pictures if "sessions" in link]
+    assert len(sessions) == len(set(sessions)) == 2
+
+
+def test_rows_that_differ_late_in_their_settings_have_labels_and_pictures_of_their_own(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for seed, changes in enumerate(({"lr": 1.0}, {"lr": 2.0}, {"lr": 2.0, "lr_end": 1.0})):
+        path = write_result("ablation/full", seed)
+        record = read_json(path)
+        record["experiment"]["augment"]["jitter"]["samples"] = 1
+        record["experiment"]["train"] |= {"epochs": 7, "batch_size": 3, **changes}
+        write_json(path, record)
+    (table,) = all_tables(tmp_path / "results")
+    first = "augment.jitter.samples 1, train.epochs 7, train.batch_size 3"
+    assert [row.label for row in table.rows] == [
+        f"ablation/full ({first}, train.lr 1.0)",
+        f"ablation/full ({first}, train.lr 2.0)",
+        f"ablation/full ({first}, and 2 more)",
+    ]
+    written = make_report(tmp_path / "results", tmp_path / "out", ("ablation/full", "ablation/full"))
+    assert len(set(written)) == len(written) == 2 + 2 * (1 + 3 * len(ERRORS))
+    losses = (tmp_path / "out" / "figures" / "simulated-ablation-losses.svg").read_text()
+    assert losses.count('id="matplotlib.axis_') == 2 * 3
+
+
+def test_labels_that_file_names_cannot_tell_apart_have_pictures_of_their_own(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for seed, weight in enumerate((1.5, -1.5)):
+        path = write_result("ablation/full", seed)
+        record = read_json(path)
+        record["experiment"]["train"]["weight_decay"] = weight
+        write_json(path, record)
+    written = make_report(tmp_path / "results", tmp_path / "out", ("ablation/full", "ablation/full"))
+    assert len(set(written)) == len(written) == 2 + 2 * (1 + 2 * len(ERRORS))

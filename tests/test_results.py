@@ -135,3 +135,21 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(EmgscribeError, match="no result files"):
             read_results(folder)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.5], ids=["whole", "half"])
+def test_what_another_run_was_writing_is_no_result(write_result: WriteResult, kept: float) -> None:
+    path = write_result("ablation/full", 3)
+    left = path.parent / f".{path.name}.k1ll3d" / path.name
+    left.parent.mkdir()
+    whole = path.read_bytes()
+    left.write_bytes(whole[: round(kept * len(whole))])
+    assert [run.path for run in read_results(path.parents[1])] == [path]
+    path.unlink()
+    with pytest.raises(EmgscribeError, match="no result files"):
+        read_results(path.parents[1])
+
+
+def test_a_hidden_folder_above_the_results_does_not_hide_them(write_result: WriteResult, tmp_path: Path) -> None:
+    path = write_result(folder=tmp_path / ".kept" / "results")
+    assert [run.path for run in read_results(path.parent)] == [path]

@@ -267,6 +267,34 @@ def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions, tmp_pat
     assert curves(run(sessions, tmp_path / "run")) == curves(run(sessions, tmp_path / "whole"))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"",
+        lambda whole: whole[:3],
+        lambda whole: b"no checkpoint at all",
+        lambda whole: pickle.dumps({"another": "program's"}),
+    ],
+    ids=["half", "empty", "first-bytes", "text", "foreign"],
+)
+def test_a_damaged_checkpoint_is_told_and_kept(sessions: Sessions, tmp_path: Path, damage) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
+    run(sessions, tmp_path / "run", recipe)
+    path = tmp_path / "run" / "last.ckpt"
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    with pytest.raises(EmgscribeError, match="is damaged") as caught:
+        run(sessions, tmp_path / "run", recipe)
+    assert caught.value.where == str(path)
+    assert caught.value.mend == "delete it: training begins anew"
+    assert path.read_bytes() == damaged
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+    path.unlink()
+    assert len(run(sessions, tmp_path / "run", recipe).curves) == 1
+
+
 def test_precision_follows_the_hardware(monkeypatch) -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("bf16", cpu) == "bf16"
@@ -496,6 +524,41 @@ def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tm
     assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
     assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
     assert kept.complete
+
+
+def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
+    run(sessions, tmp_path / "parent", recipe)
+    monkeypatch.chdir(tmp_path)
+    run(sessions, tmp_path / "child", recipe, start=Path("parent/best"))
+    run(sessions, tmp_path / "child", recipe, start=tmp_path / "parent/best")
+    (tmp_path / "parent" / "best" / "beam.json").write_text("tuned meanwhile")
+    run(sessions, tmp_path / "child", recipe, start=tmp_path / "parent/best")
+    moved = (tmp_path / "parent").rename(tmp_path / "moved") / "best"
+    run(sessions, tmp_path / "child", recipe, start=moved)
+    run((sessions[1], sessions[0]), tmp_path / "parent", recipe)  # on other sessions, in the same place
+    for start in (tmp_path / "parent/best", None):
+        with pytest.raises(EmgscribeError, match=r"other settings \(start\)"):
+            run(sessions, tmp_path / "child", recipe, start=start)
+    with pytest.raises(EmgscribeError, match="no model here"):
+        run(sessions, tmp_path / "new", recipe, start=tmp_path / "absent")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_noted_its_start_by_its_place_goes_on(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
+    run(sessions, tmp_path / "parent", recipe)
+    run(sessions, tmp_path / "other", replace(recipe, train=replace(recipe.train, seed=8)))
+    start, noted = tmp_path / "parent" / "best", tmp_path / "child" / "settings.json"
+    run(sessions, tmp_path / "child", recipe, start=start)
+    written = read_json(noted)
+    monkeypatch.chdir(tmp_path)
+    for place in (str(start), "parent/best"):
+        write_json(noted, written | {"start": place})
+        with pytest.raises(EmgscribeError, match=r"other settings \(start\)"):
+            run(sessions, tmp_path / "child", recipe, start=tmp_path / "other" / "best")
+        run(sessions, tmp_path / "child", recipe, start=start)
+        assert read_json(noted) == written
 
 
 def test_the_last_epoch_is_validated() -> None:

@@ -4,16 +4,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.progress import Progress
 from tyro.conf import Positional
 
 from emgscribe.cli.terminal import known, log, parsed, screen
 from emgscribe.errors import EmgscribeError
-
-if TYPE_CHECKING:
-    pass
 
 
 def decoder_names(chosen: str) -> list[str]:
@@ -44,7 +40,7 @@ def evaluate(arguments: list[str]) -> int:
             sessions: Session files.
             decoder: greedy, beam, or both as greedy,beam: then their difference is shown, with its interval.
             lm: An ARPA file for the beam; without it the model's tuned one, or the default one.
-            windowed: Score windows of 4 s instead, as in validation.
+            windowed: Score windows of 4 s one by one instead: the way the published baseline is validated.
         """
         from emgscribe.decoders import DECODERS, Inputs
         from emgscribe.evaluate import evaluate as score

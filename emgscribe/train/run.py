@@ -20,7 +20,7 @@ from emgscribe.augment import Augmentation
 from emgscribe.config import TrainConfig, WindowConfig, reads_as, require, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, write_json
-from emgscribe.model import Model, ModelConfig, best_device, load_model
+from emgscribe.model import Model, ModelConfig, best_device, load_model, stored_hash
 from emgscribe.store import Store, StoredSession
 from emgscribe.train.callbacks import Checkpoints, Clock, Progress
 from emgscribe.train.devices import spread, together
@@ -69,17 +69,20 @@ def fit(
     """Train until the last epoch, from where the folder's earlier run stopped if there was one.
 
     `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
-    trains in `folder`, when the folder holds another experiment, when the loss is no longer finite and when the disk
-    is full; the last whole checkpoint stays in each case. Ctrl-C raises `KeyboardInterrupt` and leaves the same.
+    trains in `folder`, when the folder holds another experiment or a damaged checkpoint, when the loss is no longer
+    finite and when the disk is full; the last checkpoint stays in each case. Ctrl-C raises `KeyboardInterrupt` and
+    leaves the same.
     """
     device = best_device()
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {"device": device.type, "precision": precision}
     described["train_sessions"] = [session.content for session in train_sessions]
     described["val_sessions"] = [session.content for session in val_sessions]
-    described["start"] = str(start)
-    with alone(folder, "is training here"):
-        _claim(folder, described, recipe)
+    described["start"] = stored_hash(start) if start else "None"
+    with alone(folder, "is training or tuning a model here"):
+        _claim(folder, described, recipe, start)
+        if (folder / "last.ckpt").exists():
+            _checkpoint(folder)  # a damaged one is told before anything begins
         work = partial(
             _work,
             recipe=recipe,
@@ -93,7 +96,7 @@ def fit(
             work(device, console or Console())
         else:
             spread(work, device, recipe.train.devices, console)
-        kept = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=False)["emgscribe"]
+        kept = _checkpoint(folder)
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         name = name if recipe.train.devices == 1 else f"{recipe.train.devices} x {name}"
         return Trained(load_model(folder / "best", device), kept["curves"], kept["seconds"], name, precision)
@@ -170,7 +173,21 @@ def _continued(start: Path, config: ModelConfig) -> Model:
     return model.train()
 
 
-def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
+def _checkpoint(folder: Path) -> dict[str, Any]:
+    """What `Training` adds to the folder's checkpoint; a damaged one is an `EmgscribeError`."""
+    path = folder / "last.ckpt"
+    try:
+        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["emgscribe"]
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror or error})", where=str(path), mend="check it") from error
+    except Exception as error:  # damaged bytes may be any error to those who unpickle them
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        mend = "delete it: training begins anew"
+        raise EmgscribeError(f"is damaged ({why})", where=str(path), mend=mend) from error
+    return kept
+
+
+def _claim(folder: Path, described: dict[str, Any], recipe: Recipe, start: Path | None) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
     for unfinished in folder.glob(".*.*"):  # what a killed run was writing
@@ -179,10 +196,12 @@ def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
         shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
     elif noted.exists():
         earlier = read_json(noted)
-        changed = [part for part in described if earlier.get(part) != described[part]]
         # Settings may have come into the world since, with the defaults that the earlier run had without them.
-        same = [part.name for part in fields(recipe) if reads_as(getattr(recipe, part.name), earlier.get(part.name))]
-        changed = [part for part in changed if part == "start" or part not in same]
+        same = {part.name for part in fields(recipe) if reads_as(getattr(recipe, part.name), earlier.get(part.name))}
+        same -= {"start"}  # the recipe's own is a name
+        if start and Path(str(earlier.get("start"))).resolve() == start.resolve():  # earlier versions noted the path
+            same.add("start")
+        changed = [part for part in described if earlier.get(part) != described[part] and part not in same]
         if changed:
             raise EmgscribeError(
                 f"holds a run with other settings ({', '.join(changed)})",
