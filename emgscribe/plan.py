@@ -13,7 +13,7 @@ from emgscribe.launch import missing
 from emgscribe.runs import run_name
 from emgscribe.session import SAMPLE_RATE, Session
 from emgscribe.splits import split_sessions
-from emgscribe.store import open_sessions
+from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import seconds_for
 
@@ -33,7 +33,7 @@ class Planned:
 def plan(suite: Sequence[Experiment], data: Path | None, *, runs: Path, results: Path) -> Iterator[Planned]:
     """The runs of a suite in order, each estimated from steps on the first sessions of the folder `data`.
 
-    Without `data` the steps are on a simulated session, and as much is to train as `--data simulated` makes.
+    Without `data` the steps are on a simulated session, and as much is to read as `--data simulated` makes.
     Experiments that differ in nothing but the seed are measured once. Raises `EmgscribeError` as `run_suite` does.
     """
     left = missing(suite, results, data)
@@ -61,7 +61,7 @@ def _epochs(folder: Path) -> int:
 
 
 def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
-    """About how long an experiment trains, in seconds: that of one session, times what there is to train.
+    """About how long an experiment trains, in seconds: on one session over and over, as long as what there is to read.
 
     What has to be written for that goes to `folder`.
     """
@@ -69,21 +69,21 @@ def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
         train = val = folder / "simulated.hdf5"
         if not train.exists():
             synthesize_session(train, user=0, session=0, minutes=SIMULATED_MINUTES, seed=0)
-        whole = _simulated(experiment.data)
+        trains, validates = _simulated(experiment.data)
     else:
         split = split_sessions(data, experiment.data)
         train, val = split.train[0], split.val[0]
-        whole = _minutes(split.train)
-    whole = min(whole, experiment.data.minutes or whole)
+        trains, validates = _minutes(split.train), _minutes(split.val)
+    trains = min(trains, experiment.data.minutes or trains)
     one, other = open_sessions([train, val], folder / "cache")
-    share = whole * 60 * SAMPLE_RATE / len(one)
-    return share * seconds_for(experiment, train_sessions=[one], val_sessions=[other])
+    return seconds_for(experiment, train_sessions=_repeated(one, trains), val_sessions=_repeated(other, validates))
 
 
-def _simulated(data: DataConfig) -> float:
-    """Minutes that train, of what `--data simulated` makes."""
+def _simulated(data: DataConfig) -> tuple[float, float]:
+    """Minutes that train and minutes that validate, of what `--data simulated` makes."""
+    users = len(data.train_users) or SIMULATED_USERS
     sessions = min(SIMULATED_SESSIONS - 2, data.sessions or SIMULATED_SESSIONS)
-    return (len(data.train_users) or SIMULATED_USERS) * sessions * SIMULATED_MINUTES
+    return users * sessions * SIMULATED_MINUTES, users * SIMULATED_MINUTES
 
 
 def _minutes(paths: Sequence[Path]) -> float:
@@ -92,3 +92,9 @@ def _minutes(paths: Sequence[Path]) -> float:
         with Session(path) as session:
             total += len(session)
     return total / SAMPLE_RATE / 60
+
+
+def _repeated(session: StoredSession, minutes: float) -> list[StoredSession]:
+    """So many minutes of a session that begins again when it ends."""
+    times, rest = divmod(round(minutes * 60 * SAMPLE_RATE), len(session))
+    return [session] * times + ([session.first(rest)] if rest else [])

@@ -1,4 +1,4 @@
-"""Sweeps: which settings of an experiment read validation best. What tests is not looked at.
+"""Sweeps: which settings of an experiment read validation best. What tests is not scored.
 
 A study lies in `runs/tune/<experiment>/`: `study.db` holds every trial (Optuna, SQLite), `report.md` and `trials.png`
 what came of them. A trial's number and the trials that ended before it decide its settings, and each trial is a run
@@ -7,16 +7,18 @@ with a checkpoint: a study that was cut off goes on where it was, and ends, one 
 
 import csv
 import difflib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from rich.console import Console
 
-from emgscribe.config import from_json, require, to_json
+from emgscribe.config import from_json, reads_as, require, to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import EXPERIMENTS, Experiment
+from emgscribe.experiments import Experiment
 from emgscribe.figures import draw_trials
 from emgscribe.files import alone, replacing
 from emgscribe.launch import Order, Workers, launch, optional
@@ -55,11 +57,18 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trial that has ended: its settings by path, and its best validation CER (None where the run failed)."""
+    """A trial that has ended: its settings by path, and its best validation CER (None where there is none).
+
+    `refused` says why there was no run: these settings are not allowed beside each other.
+    """
 
     number: int
     settings: Mapping[str, Any]
     cer: float | None
+    refused: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cer:.2f} %" if self.cer is not None else "not allowed" if self.refused else "failed"
 
 
 def spans(texts: Sequence[str], experiment: Experiment) -> tuple[Span, ...]:
@@ -143,6 +152,7 @@ def tune(
     data: Path,
     search: Sequence[str],
     *,
+    base: Experiment,
     trials: int,
     runs: Path,
     workers: Workers,
@@ -150,34 +160,57 @@ def tune(
 ) -> Path:
     """Bring the experiment's study to so many trials, write its report and return that.
 
-    Raises `EmgscribeError` where the study has other settings, another search or other data, another process has it,
-    or no trial has ended well.
+    `base` is the named experiment that this one was made from, by which the report tells the best trial as a command. A
+    trial whose settings are not allowed beside each other counts as one that failed. Raises `EmgscribeError` where the
+    study has other settings, another search or other data, where another process has it, where its file cannot be used,
+    and where no trial has ended well.
     """
     require(trials >= 1, "trials", trials, "1 or more")
     optuna = optional("optuna", "sweep")
     space, folder = spans(search, experiment), runs / "tune" / experiment.name
     sessions = open_sessions([*(split := split_sessions(data, experiment.data)).train, *split.val])
-    told = {"search": [*map(str, space)], "experiment": to_json(experiment), "data": data_hash(sessions)}
-    with alone(folder, "works on this study"):
+    told = {"search": [*map(str, space)], "experiment": experiment, "data": data_hash(sessions)}
+    with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
         study = _study(optuna, folder, told)
+        failed = optuna.trial.TrialState.FAIL
 
         def done(order: Order, status: int) -> None:
             number = int(order.experiment.name.rpartition("/")[2])
             cer = None if status else best_cer(order.runs / order.name)
-            state = optuna.trial.TrialState.FAIL if cer is None else None
-            study.tell(number, cer, state)
-            console.print(f"trial {number}: {_shown(cer)}", soft_wrap=True)
+            study.tell(number, cer, failed if cer is None else None)
+            console.print(f"trial {number}: {Outcome(number, {}, cer)}", soft_wrap=True)
 
         def orders() -> Iterator[Order]:
             for number, trial in _trials(optuna, study, trials, experiment.train.seed):
                 settings = {span.path: span.suggest(trial) for span in space}
                 trial.set_user_attr("settings", settings)
-                named = replace(changed(experiment, settings), name=f"tune/{experiment.name}/{number}")
-                yield Order(named, data, runs)
+                try:
+                    named = replace(changed(experiment, settings), name=f"tune/{experiment.name}/{number}")
+                except EmgscribeError as error:
+                    trial.set_user_attr("refused", error.what)
+                    study.tell(number, state=failed)
+                    console.print(f"trial {number}: not allowed ({error.what})", soft_wrap=True)
+                else:
+                    yield Order(named, data, runs)
 
         launch(orders(), workers, done)
-        ended = [Outcome(t.number, t.user_attrs["settings"], t.value) for t in study.trials if t.state.is_finished()]
-    return report(experiment, space, ended, folder, simulated=any(session.simulated for session in sessions))
+        ended = [Outcome(t.number, cer=t.value, **t.user_attrs) for t in study.trials if t.state.is_finished()]
+    simulated = any(session.simulated for session in sessions)
+    return report(experiment, space, ended, folder, base=base, data=data, simulated=simulated)
+
+
+@contextmanager
+def _usable(optuna: Any, path: Path) -> Iterator[None]:
+    """Tell whatever goes wrong with the study's file as one error that names it."""
+    storage = optional("sqlalchemy.exc", "sweep")
+    try:
+        yield
+    except (storage.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        fault: BaseException = error
+        while fault.__cause__:
+            fault = fault.__cause__
+        mend = "free some disk space; a damaged study begins anew with another --runs, or with its folder deleted"
+        raise EmgscribeError(f"cannot be read or written ({fault})", where=str(path), mend=mend) from error
 
 
 def _study(optuna: Any, folder: Path, told: Mapping[str, Any]) -> Any:
@@ -187,10 +220,10 @@ def _study(optuna: Any, folder: Path, told: Mapping[str, Any]) -> Any:
         storage=f"sqlite:///{folder / 'study.db'}", study_name="study", direction="minimize", load_if_exists=True
     )
     for name, value in told.items():
-        if study.user_attrs.get(name, value) != value:
+        if name in study.user_attrs and not reads_as(value, study.user_attrs[name]):
             mend = "give the study's own (report.md names its search), choose another folder with --runs, or delete it"
             raise EmgscribeError(f"holds a study with another {name}", where=str(folder), mend=mend)
-        study.set_user_attr(name, value)
+        study.set_user_attr(name, to_json(value))
     return study
 
 
@@ -214,19 +247,26 @@ def best_cer(folder: Path) -> float | None:
 
 
 def report(
-    experiment: Experiment, space: Sequence[Span], ended: Sequence[Outcome], folder: Path, *, simulated: bool
+    experiment: Experiment,
+    space: Sequence[Span],
+    ended: Sequence[Outcome],
+    folder: Path,
+    *,
+    base: Experiment,
+    data: Path,
+    simulated: bool,
 ) -> Path:
     """Write `report.md`, `trials.png` and `trials.svg` to `folder`: the trials, and the best one as a command."""
-    good = [trial for trial in ended if trial.cer is not None]
+    good = {trial.number: trial.cer for trial in ended if trial.cer is not None}
     if not good:
-        mend = f"the runs' logs say why: {folder}/*.log"
-        raise EmgscribeError("no trial has ended well", where=str(folder), mend=mend)
-    best = min(good, key=lambda trial: trial.cer or 0.0)
+        raise _nothing(ended, folder)
+    by_cer = sorted(ended, key=lambda trial: (trial.cer is None, trial.cer, trial.number))
+    best = by_cer[0]
     kind = "SIMULATED" if simulated else "real"
     title = f"{experiment.name}: validation CER of {len(ended)} trials, {kind} sessions"
     draw_trials(
-        {trial.number: trial.cer for trial in good if trial.cer is not None},
-        {span.path: [trial.settings[span.path] for trial in good] for span in space},
+        good,
+        {span.path: [trial.settings[span.path] for trial in ended if trial.number in good] for span in space},
         {span.path for span in space if span.log},
         title,
         folder / "trials",
@@ -235,39 +275,44 @@ def report(
         f"# {title}",
         "",
         f"Searched: {', '.join(f'`{span}`' for span in space)}. Best: trial {best.number}, made by",
-    ]
-    lines += [
         "",
         "```",
-        f"emgscribe train {experiment.name} {_overrides(changed(experiment, best.settings))}",
+        _command(base, changed(experiment, best.settings), data),
         "```",
         "",
-    ]
-    lines += ["The best of many trials looks better than it is on what it was chosen by; what it reads, its test says."]
-    lines += [
+        "The best of many trials looks better than it is on what it was chosen by; what it reads, its test says.",
         "",
         "![trials](trials.png)",
         "",
         " | ".join(["| trial | validation CER", *(s.path for s in space)]) + " |",
+        "|---" * (2 + len(space)) + "|",
     ]
-    lines += ["|---" * (2 + len(space)) + "|"]
-    for trial in sorted(ended, key=lambda trial: (trial.cer is None, trial.cer, trial.number)):
+    for trial in by_cer:
         chosen = [str(trial.settings[span.path]) for span in space]
-        lines.append(" | ".join([f"| {trial.number}", _shown(trial.cer), *chosen]) + " |")
+        lines.append(" | ".join([f"| {trial.number}", str(trial), *chosen]) + " |")
     with replacing(folder / "report.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "report.md"
 
 
-def _shown(cer: float | None) -> str:
-    return "failed" if cer is None else f"{cer:.2f} %"
+def _nothing(ended: Sequence[Outcome], folder: Path) -> EmgscribeError:
+    """Why there is nothing to report: no settings were allowed, or the runs failed."""
+    if all(trial.refused for trial in ended):
+        what = f"none of the settings of {len(ended)} trials is allowed, of the last: {ended[-1].refused}"
+        return EmgscribeError(what, where="--search", mend="search where all is allowed, with another --runs")
+    return EmgscribeError("no trial has ended well", where=str(folder), mend=f"the runs' logs say why: {folder}/*.log")
 
 
-def _overrides(experiment: Experiment) -> str:
-    """The options of the command line that make the experiment from the one of its name."""
-    named = dict(leaves(to_json(EXPERIMENTS.get(experiment.name, Experiment()))))
-    words = {path: value for path, value in leaves(to_json(experiment)) if named.get(path) != value and path != "name"}
-    return " ".join(
-        f"--{path.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
-        for path, value in words.items()
-    )
+def _command(base: Experiment, experiment: Experiment, data: Path) -> str:
+    """The command line that trains the experiment, made from a named one."""
+    words = ["emgscribe", "train", base.name, "--data", str(data)]
+    named = dict(leaves(to_json(base)))
+    for path, value in leaves(to_json(experiment)):
+        owner, dot, name = path.replace("_", "-").rpartition(".")
+        if named.get(path) == value:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{owner}{dot}{name if value else f'no-{name}'}")
+        else:
+            words += [f"--{owner}{dot}{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)

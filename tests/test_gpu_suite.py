@@ -113,6 +113,17 @@ def test_the_time_is_kept_by_steps_that_will_not_end_too(suite: ModuleType, tmp_
     assert not is_running(int((tmp_path / "parent.json.child").read_text()))
 
 
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+def test_a_number_of_jobs_that_cannot_be_is_refused(
+    suite: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], jobs: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", "x", "--jobs", jobs])
+    with pytest.raises(SystemExit) as left:
+        suite.main()
+    assert left.value.code == 2
+    assert f"argument --jobs: {jobs}, allowed: 1 or more" in capsys.readouterr().err
+
+
 def started(out: Path, work: Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(SCRIPT), "--quick", "--out", str(out), "--work", str(work)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -120,11 +131,11 @@ def started(out: Path, work: Path) -> subprocess.Popen[str]:
 
 
 def test_a_quick_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
-    out, work = tmp_path / "out", tmp_path / "work"
+    out, work = tmp_path / "out" / "quick", tmp_path / "work" / "quick"
     for name in ("bench", "decoding", "encoders"):  # test_benchmarks.py runs the same commands
         (out / "benchmarks" / name).mkdir(parents=True)
         (out / "benchmarks" / name / "earlier.json").touch()
-    with started(out, work) as process:
+    with started(tmp_path / "out", tmp_path / "work") as process:
         while process.poll() is None and not (out / "logs" / "train" / "demo.log").exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
@@ -132,7 +143,8 @@ def test_a_quick_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130, told
     assert "train/demo: cut off" in told
     assert not (out / "results").exists()
-    with started(out, work) as process:
+    assert [path.name for path in (*out.parent.iterdir(), *work.parent.iterdir())] == ["quick", "quick"]
+    with started(tmp_path / "out", tmp_path / "work") as process:
         told = process.communicate()[0]
     assert process.returncode == 0, told
     for done in ("simulate/00", "simulate/01", "simulate/02", "benchmarks/bench"):

@@ -1,6 +1,7 @@
 """What is left of a suite, and how long it takes: measured, not done."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from emgscribe.config import DataConfig, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import Experiment
 from emgscribe.files import write_json
+from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import split_sessions
-from emgscribe.store import open_sessions
+from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_dataset
 from emgscribe.train import seconds_for
 from emgscribe.train.callbacks import Clock
@@ -28,13 +30,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
-    """The experiments that were measured; a stand-in takes ten seconds for a session."""
+    """The experiments that were measured; a stand-in takes 100 s for a minute that trains, 1 s for one to validate."""
     seen: list[Experiment] = []
 
     def seconds_for(experiment: Experiment, *, train_sessions: list, val_sessions: list) -> float:
-        assert len(train_sessions) == len(val_sessions) == 1
         seen.append(experiment)
-        return 10.0
+        trains, validates = (sum(map(len, part)) / SAMPLE_RATE / 60 for part in (train_sessions, val_sessions))
+        return 100 * trains + validates
 
     monkeypatch.setattr(plan, "seconds_for", seconds_for)
     return seen
@@ -64,8 +66,9 @@ def test_each_run_is_done_cut_off_or_missing_with_its_share_of_time(
         ("wide-5", "missing"),
         ("tiny-adapted-5", "missing"),
     ]
-    # Two sessions of user 0 train, of which 30 of 40 epochs are left; one and a half sessions; two.
-    assert [run.seconds for run in planned] == pytest.approx([0, 15, 15, 20])
+    # Two sessions of 0.1 minutes of user 0 train and one validates, of which 30 of 40 epochs are left; one and a half
+    # train and one of each user validates; two and one.
+    assert [run.seconds for run in planned] == pytest.approx([0, 0.75 * 20.1, 15.2, 20.1])
     assert len(measured) == 3
     with pytest.raises(EmgscribeError, match="other settings"):
         list(plan.plan([replace(TINY, start="x")], data, runs=tmp_path / "runs", results=tmp_path / "results"))
@@ -78,22 +81,29 @@ def test_what_differs_in_the_seed_is_measured_once(data: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("used", "minutes"),
+    ("used", "trains", "validates"),
     [
-        (DataConfig(), 5 * 12 * 4),
-        (DataConfig(train_users=(0,)), 12 * 4),
-        (DataConfig(train_users=(0, 3), sessions=2), 2 * 2 * 4),
-        (DataConfig(train_users=(0,), sessions=30), 12 * 4),
-        (DataConfig(train_users=(0,), minutes=5.0), 5),
+        (DataConfig(), 5 * 12 * 4, 5 * 4),
+        (DataConfig(train_users=(0,)), 12 * 4, 4),
+        (DataConfig(train_users=(0, 3), sessions=2), 2 * 2 * 4, 2 * 4),
+        (DataConfig(train_users=(0,), sessions=30), 12 * 4, 4),
+        (DataConfig(train_users=(0,), minutes=5.0), 5, 4),
     ],
 )
 def test_simulated_sessions_are_counted_before_they_are_made(
-    tmp_path: Path, measured: list[Experiment], monkeypatch: pytest.MonkeyPatch, used: DataConfig, minutes: float
+    tmp_path: Path,
+    measured: list[Experiment],
+    monkeypatch: pytest.MonkeyPatch,
+    make_stored: Callable[..., StoredSession],
+    used: DataConfig,
+    trains: float,
+    validates: float,
 ) -> None:
+    session = make_stored()
     monkeypatch.setattr(plan, "synthesize_session", lambda path, **_: path.touch())
-    monkeypatch.setattr(plan, "open_sessions", lambda paths, _: [bytes(4 * 60 * 2000) for _ in paths])
+    monkeypatch.setattr(plan, "open_sessions", lambda paths, _: [session for _ in paths])
     [run] = plan.plan([replace(TINY, data=used)], None, runs=tmp_path / "runs", results=tmp_path / "results")
-    assert run.seconds == pytest.approx(minutes / 4 * 10)
+    assert run.seconds == pytest.approx(100 * trains + validates)
 
 
 def test_seconds_are_those_of_all_steps_and_validations(

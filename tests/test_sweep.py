@@ -2,7 +2,10 @@
 
 import csv
 import math
-from collections.abc import Callable
+import resource
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,13 @@ from tiny_suite import TINY
 from emgscribe import cli, launch
 from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import EXPERIMENTS, Experiment
 from emgscribe.launch import Order, Workers
 from emgscribe.results import leaves
 from emgscribe.sweep import changed, spans, tune
 from emgscribe.synthetic import synthesize_dataset
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 QUIET = Console(quiet=True)
 SEARCH = [
     "train.lr=1e-4..3e-2:log",
@@ -55,8 +59,18 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def search(data: Path, runs: Path, trials: int, texts: list[str] = SEARCH, jobs: int = 1) -> str:
-    page = tune(TINY, data, texts, trials=trials, runs=runs, workers=Workers(jobs=jobs), console=QUIET)
+def search(
+    data: Path,
+    runs: Path,
+    trials: int,
+    texts: list[str] = SEARCH,
+    jobs: int = 1,
+    experiment: Experiment = TINY,
+    base: Experiment = TINY,
+    console: Console = QUIET,
+) -> str:
+    workers = Workers(jobs=jobs)
+    page = tune(experiment, data, texts, base=base, trials=trials, runs=runs, workers=workers, console=console)
     return page.read_text()
 
 
@@ -124,27 +138,71 @@ def test_a_study_searches_and_reports(data: Path, tmp_path: Path, ran: list[str]
     assert (tmp_path / "tune" / "tiny" / "trials.png").read_bytes().startswith(b"\x89PNG")
 
 
+BACK = replace(TINY.model, encoder=replace(TINY.model.encoder, reduction=24, reduction_back=True))
+BILSTM = EXPERIMENTS["small/table2/bilstm"]
+FORWARD = replace(BILSTM.model, encoder=replace(BILSTM.model.encoder, bidirectional=False))
+EDGES = replace(TINY.model, features=replace(TINY.model.features, edges=(0, 3, 33)))
+
+
+@pytest.mark.parametrize(
+    ("base", "given"),
+    [
+        (TINY, replace(TINY, train=replace(TINY.train, clip_norm=1.0))),
+        (TINY, replace(TINY, name="mine", model=BACK)),
+        (BILSTM, replace(BILSTM, name="one way's", model=FORWARD)),
+        (replace(TINY, start="x", model=EDGES), TINY),
+    ],
+)
 def test_the_best_is_told_as_a_command_that_makes_it(
-    data: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, base: Experiment, given: Experiment
 ) -> None:
     from emgscribe.cli import experiments
 
-    given = replace(TINY, train=replace(TINY.train, clip_norm=1.0))
-    page = tune(given, data, SEARCH, trials=1, runs=tmp_path, workers=Workers(), console=QUIET)
-    [command] = [line for line in page.read_text().splitlines() if line.startswith("emgscribe train tiny")]
-    made = []
+    places = tmp_path / "a folder"
+    places.symlink_to(data)
+    report = search(places, tmp_path, 1, experiment=given, base=base)
+    [command] = [line for line in report.splitlines() if line.startswith(f"emgscribe train {base.name} ")]
+    made: list[Experiment] = []
 
-    def run(experiment, *_: object) -> None:
+    def run(experiment: Experiment, folder: Path, *_: object) -> None:
+        assert folder == places
         made.append(experiment)
         raise EmgscribeError("enough")
 
     monkeypatch.setattr(experiments, "_run", run)
-    assert cli.main([*command.split()[1:], "--data", str(data)]) == 2
-    values = rows(page.read_text())[0][1:]
+    monkeypatch.setitem(EXPERIMENTS, base.name, base)
+    assert cli.main(shlex.split(command)[1:]) == 2
     told = dict(leaves(to_json(made[0])))
     names = ["model.encoder.dropout", "train.batch_size", "train.lr", "train.optimizer"]
-    assert [str(told[name]) for name in names] == values
+    assert [str(told[name]) for name in names] == rows(report)[0][1:]
     assert made[0] == changed(given, {name: told[name] for name in names})
+
+
+def test_settings_that_are_not_allowed_beside_each_other_are_passed_over(
+    data: Path, tmp_path: Path, ran: list[str]
+) -> None:
+    """Epochs that the epochs between two validations do not divide; both ends of what is searched are allowed."""
+    given = replace(TINY, train=replace(TINY.train, validate_every=2))
+    with (tmp_path / "told").open("w") as file:
+        report = search(data, tmp_path, 12, ["train.epochs=2..8"], experiment=given, console=Console(file=file))
+    told = [line for line in (tmp_path / "told").read_text().splitlines() if "not allowed" in line]
+    found = rows(report)
+    assert found.keys() == set(range(12))
+    odd = {number for number, (_, epochs) in found.items() if int(epochs) % 2}
+    assert 0 < len(odd) < 12
+    assert {number for number, (cer, _) in found.items() if cer == "not allowed"} == odd
+    assert ran == [f"tune/tiny/{number}-5" for number in range(12) if number not in odd]
+    assert [int(line.split()[1].rstrip(":")) for line in told] == sorted(odd)
+    assert all("train.validate_every is 2" in line for line in told)
+    assert search(data, tmp_path, 12, ["train.epochs=2..8"], experiment=given) == report
+    assert len(ran) == 12 - len(odd)
+
+
+def test_a_search_in_which_nothing_is_allowed_says_so(data: Path, tmp_path: Path, ran: list[str]) -> None:
+    for _ in range(2):
+        with pytest.raises(EmgscribeError, match=r"settings of 5 trials is allowed.*train.validate_every is"):
+            search(data, tmp_path, 5, ["train.epochs=11,13", "train.validate_every=5,8"])
+    assert ran == []
 
 
 def test_a_study_that_was_cut_off_ends_as_one_that_was_not(
@@ -190,12 +248,56 @@ def test_a_study_of_something_else_is_not_gone_on_with(
         search(make_other(), tmp_path, 2)
     other = replace(TINY, train=replace(TINY.train, epochs=3))
     with pytest.raises(EmgscribeError, match="another experiment"):
-        tune(other, data, SEARCH, trials=2, runs=tmp_path, workers=Workers(), console=QUIET)
+        search(data, tmp_path, 2, experiment=other)
     with FileLock(tmp_path / "tune" / "tiny" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
         search(data, tmp_path, 2)
     with pytest.raises(EmgscribeError, match="trials is 0"):
         search(data, tmp_path, 0)
     assert len(ran) == 1
+
+
+def test_a_study_from_before_a_setting_was_there_is_gone_on_with(data: Path, tmp_path: Path, ran: list[str]) -> None:
+    search(data, tmp_path, 1)
+    storage = f"sqlite:///{tmp_path / 'tune' / 'tiny' / 'study.db'}"
+    study = optuna.load_study(storage=storage, study_name="study")
+    earlier = study.user_attrs["experiment"]
+    del earlier["train"]["ema"]
+    study.set_user_attr("experiment", earlier)
+    search(data, tmp_path, 2)
+    assert len(ran) == 2
+
+
+def test_a_study_whose_file_is_broken_is_named(data: Path, tmp_path: Path, ran: list[str]) -> None:
+    search(data, tmp_path, 1)
+    path = tmp_path / "tune" / "tiny" / "study.db"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written \(database disk image is malformed"):
+        search(data, tmp_path, 2)
+    assert len(ran) == 1
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file gets larger than this; a write beyond it fails as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: list[str], begun: bool) -> None:
+    path = tmp_path / "tune" / "tiny" / "study.db"
+    search(data, tmp_path if begun else tmp_path / "other", 1)  # elsewhere, it leaves the sessions in the cache
+    with (
+        full_disk(path.stat().st_size if begun else 50_000),
+        pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written") as caught,
+    ):
+        search(data, tmp_path, 20)
+    assert "free some disk space" in caught.value.mend
+    assert rows(search(data, tmp_path, 20)).keys() == set(range(20))
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def tune(arguments: list[str]) -> int:
         workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
         experiment: Annotated[Experiment, arg(name="")] = chosen,
     ) -> int:
-        """Search settings of an experiment for the lowest validation CER; the sessions that test are not read.
+        """Search settings of an experiment for the lowest validation CER; the sessions that test are not scored.
 
         Interrupted, it goes on where it stopped when asked again, and asked for more trials it adds them.
 
@@ -181,7 +181,9 @@ def tune(arguments: list[str]) -> int:
             workers: Who runs.
             experiment: The settings that are not searched, each of which can be overridden.
         """
-        page = search_settings(experiment, data, search, trials=trials, runs=runs, workers=workers, console=log)
+        page = search_settings(
+            experiment, data, search, base=chosen, trials=trials, runs=runs, workers=workers, console=log
+        )
         screen.print(f"report: {page}", soft_wrap=True)
         return 0
 
