@@ -240,13 +240,17 @@ def draw_trials(
     figure = _figure(4.2 * columns, 3.2 * rows, title)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     numbers, values = list(cers), list(cers.values())
-    panels[0].plot(numbers, values, "o", color=_BLUE, label="a trial")
+    panels[0].plot([], [], "o", color=_BLUE, label="a trial")
     panels[0].step(numbers, np.minimum.accumulate(values), where="post", color=_VERMILION, label="best so far")
-    panels[0].set(xlabel="trial", ylabel="validation CER, %")
-    panels[0].legend()
-    for panel, (path, chosen) in zip(panels[1:], settings.items(), strict=False):
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)  # hides no trial
+    for panel, (path, chosen) in zip(panels, {"trial": numbers, **settings}.items(), strict=False):
         panel.plot(chosen, values, "o", color=_BLUE)
-        panel.set(xlabel=path, xscale="log" if path in log else panel.get_xscale())
+        panel.set(xlabel=path, ylabel="validation CER, %")
+        panel.tick_params(axis="x", which="both", rotation=30, labelsize=8)
+        if path in log:
+            panel.set_xscale("log")
+        elif not isinstance(chosen[0], str):  # words are places of their own, which a scale would make numbers again
+            panel.locator_params(axis="x", nbins=5, integer=all(isinstance(value, int) for value in chosen))
     for panel in panels[1 + len(settings) :]:
         panel.set_visible(False)
     return _save(figure, out)

@@ -136,6 +136,9 @@ def test_a_study_searches_and_reports(data: Path, tmp_path: Path, ran: list[str]
     best = next(iter(found))
     assert cers[0] == pytest.approx(10 + 20 * abs(math.log10(lrs[best]) + 2), abs=0.006)
     assert (tmp_path / "tune" / "tiny" / "trials.png").read_bytes().startswith(b"\x89PNG")
+    drawn = (tmp_path / "tune" / "tiny" / "trials.svg").read_text()
+    assert "<!-- adam -->" in drawn  # words are told on their axis, not the numbers of their places
+    assert "<!-- adamw -->" in drawn
 
 
 BACK = replace(TINY.model, encoder=replace(TINY.model.encoder, reduction=24, reduction_back=True))
