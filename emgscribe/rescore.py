@@ -14,11 +14,12 @@ from emgscribe.experiments import Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.language_model import LanguageModel, default_language_model
 from emgscribe.model import Model, best_device, load_model
-from emgscribe.runs import current_commit, result_path, run_name
+from emgscribe.runs import result_path, run_name
 from emgscribe.score import count
 from emgscribe.session import prompts_of
 from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
+from emgscribe.train import current_commit
 from emgscribe.tune import load_tuned, tune_model
 
 _SAME = 0.005  # of the characters may be read otherwise on another device: classes that are almost equal
@@ -47,7 +48,7 @@ def add_scores(
     if not wanted:
         return {}
     model = load_model(folder, best_device())
-    split = split_sessions(data, experiment.data)
+    commit, split = current_commit(), split_sessions(data, experiment.data)
     validated, tested = open_sessions(split.val), open_sessions(split.test)
     _refuse_another(record["test"]["greedy"]["sessions"], model, tested, path)
     if "beam" in wanted:
@@ -59,7 +60,6 @@ def add_scores(
             tune_model(folder, model, validated, words)
     made = {name: DECODERS[name](Inputs(model, folder, scored=tested)) for name in wanted}
     found = {name: evaluate(model, tested, one.decoder) for name, one in made.items()}
-    commit = current_commit()
     scores = {name: found[name].to_json() | {"commit": commit, "settings": made[name].settings} for name in wanted}
     return {name: found[name] for name in _add(scores, path, record["test"]["greedy"])}
 

@@ -1,7 +1,6 @@
 """One experiment, from data to its result file."""
 
 import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -22,7 +21,7 @@ from emgscribe.model import load_ancestry
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import Split, split_sessions
 from emgscribe.store import StoredSession, open_sessions
-from emgscribe.train import Trained, fit
+from emgscribe.train import Trained, current_commit, fit
 
 Parts = dict[str, list[StoredSession]]
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
@@ -68,6 +67,7 @@ def run_experiment(
     What `train_experiment` and `recorded` say holds here too. Scores of other decoders stay in a result that comes out
     as it was.
     """
+    commit = current_commit()
     earlier = recorded(experiment, results, split_sessions(data, experiment.data))
     trained, protocol, parts = train_experiment(experiment, data, runs=runs, console=console)
     scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
@@ -75,6 +75,7 @@ def run_experiment(
         length = experiment.windows.length
         scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
     record = _record(experiment, protocol, parts, trained, scores)
+    record["commit"] = ", ".join(dict.fromkeys([*trained.commits, commit]))  # of what trained, and of what tested
     if earlier is not None and earlier["test"]["greedy"] == record["test"]["greedy"]:
         record["test"] = earlier["test"] | record["test"]
     write_json(result_path(experiment, results), record)
@@ -143,7 +144,6 @@ def _record(
             "protocol": protocol,  # that split them: by date where a published one met simulated sessions
             **{part: [s.name for s in members] for part, members in parts.items()},
         },
-        "commit": current_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
         "device": trained.device,
         "machine": platform.machine(),
@@ -158,15 +158,3 @@ def data_hash(sessions: Sequence[StoredSession]) -> str:
     """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
     parts = sorted(f"{session.name} {session.content}" for session in sessions)
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def current_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "-dirty" where it was changed; None outside one."""
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,17 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
         run_experiment(TINY, elsewhere, runs=tmp_path / "b", results=path.parent, console=QUIET)
     assert path.read_bytes() == kept
     assert not (tmp_path / "b").exists()  # said before training
+
+
+def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (runs, import_module("emgscribe.train.run")):
+        monkeypatch.setattr(module, "current_commit", lambda: commit)
+    commit = "first"
+    assert run(TINY, data, tmp_path)["commit"] == "first"
+    commit = "second"
+    assert run(TINY, data, tmp_path)["commit"] == "first, second"  # nothing was trained anew
 
 
 def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:

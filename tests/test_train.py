@@ -30,6 +30,7 @@ from emgscribe.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.store import StoredSession, open_sessions
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import Recipe, Trained, cut, fit, loop, resolve_precision
+from emgscribe.train import run as run_module
 from emgscribe.windows import Batch
 
 TINY = Recipe(
@@ -161,13 +162,16 @@ def test_interrupted_run_resumes_to_the_same_end(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Training, "training_step", interrupted)
+        patch.setattr(run_module, "current_commit", lambda: "earlier")
         with pytest.raises(KeyboardInterrupt):
             run(sessions, tmp_path / "cut", recipe)
     assert signal.getsignal(signal.SIGINT) is handler
+    earlier = ["earlier"] if (tmp_path / "cut" / "last.ckpt").exists() else []  # else nothing of it was kept
     resumed = run(sessions, tmp_path / "cut", recipe)
     assert same(resumed.model.state_dict(), whole.model.state_dict())
     assert same(checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "whole"))
     assert curves(resumed) == curves(whole)
+    assert resumed.commits == [*earlier, *whole.commits]
     assert (tmp_path / "cut" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
 
 

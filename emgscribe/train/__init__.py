@@ -8,6 +8,6 @@ weights as one that was not: bit for bit on a CPU, on a GPU up to the order in w
 `run` holds what a run is and begins one, `loop` is what Lightning runs in it, `callbacks` what happens beside.
 """
 
-from emgscribe.train.run import Recipe, Trained, cut, fit, resolve_precision, seconds_for
+from emgscribe.train.run import Recipe, Trained, current_commit, cut, fit, resolve_precision, seconds_for
 
-__all__ = ["Recipe", "Trained", "cut", "fit", "resolve_precision", "seconds_for"]
+__all__ = ["Recipe", "Trained", "current_commit", "cut", "fit", "resolve_precision", "seconds_for"]

@@ -120,6 +120,7 @@ class Training(lightning.LightningModule):
         self.curves: list[Curve] = []
         self.best_cer = float("inf")
         self.seconds = 0.0
+        self.commits: list[str] = []  # of the code that trained, in order
         self.seen_loss = math.nan  # the epoch's mean at the latest look; the progress bar must not look again
         self._sums: dict[str, Tensor] = {}
         self._counts: list[Counts] = []
@@ -240,8 +241,11 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["emgscribe"] = {"curves": self.curves, "best_cer": self.best_cer, "seconds": self.seconds}
+        kept = {"curves": self.curves, "best_cer": self.best_cer, "seconds": self.seconds, "commits": self.commits}
+        checkpoint["emgscribe"] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint["emgscribe"]
         self.curves, self.best_cer, self.seconds = kept["curves"], kept["best_cer"], kept["seconds"]
+        # Runs from before there was this list have none.
+        self.commits = list(dict.fromkeys([*kept.get("commits", []), *self.commits]))

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import signal
+import subprocess
 import warnings
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -30,13 +31,17 @@ from emgscribe.windows import Windows
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished run leaves: the best model (by validation CER), one curve entry an epoch, seconds, device."""
+    """What a finished run leaves: the best model (by validation CER), one curve entry an epoch, seconds, device.
+
+    `commits` are those of the code that trained, in order, more than one where a run was cut off and went on later.
+    """
 
     model: Model
     curves: list[Curve]
     seconds: float
     device: str
     precision: str
+    commits: list[str]
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,14 @@ def fit(
         kept = _checkpoint(folder)
         name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         name = name if recipe.train.devices == 1 else f"{recipe.train.devices} x {name}"
-        return Trained(load_model(folder / "best", device), kept["curves"], kept["seconds"], name, precision)
+        return Trained(
+            model=load_model(folder / "best", device),
+            curves=kept["curves"],
+            seconds=kept["seconds"],
+            device=name,
+            precision=precision,
+            commits=kept.get("commits", []),
+        )
 
 
 def _work(
@@ -117,7 +129,9 @@ def _work(
     torch.manual_seed(recipe.train.seed)
     model = _untrained(recipe) if start is None else _continued(start, recipe.model)
     model.ancestry = model.ancestry.after(train, val)
-    _run(_training(model, recipe, train, val, device), folder, precision, console)
+    training = _training(model, recipe, train, val, device)
+    training.commits = [current_commit()]  # now: a checkout may move on while its code trains
+    _run(training, folder, precision, console)
 
 
 def _untrained(recipe: Recipe) -> Model:
@@ -274,3 +288,15 @@ def cut(sessions: list[StoredSession], windows: WindowConfig, model: Model, devi
     return Windows(
         Store(sessions, device), windows.length, windows.stride, max(windows.left, left), max(windows.right, right)
     )
+
+
+def current_commit() -> str:
+    """The commit of the checkout that the package runs from, "-dirty" where it was changed; "unknown" outside one."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
+        return "unknown"
+    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
