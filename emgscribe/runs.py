@@ -52,8 +52,10 @@ def recorded(experiment: Experiment, results: Path, split: Split | None = None) 
         if not reads_as(experiment, record["experiment"]):
             what = "is of an experiment of this name with other settings"
             raise EmgscribeError(what, where=str(path), mend=mend)
-        if split is not None and sorted(record["data"]["test"]) != sorted(tested.stem for tested in split.test):
-            raise EmgscribeError("is of this experiment on other sessions", where=str(path), mend=mend)
+        if split is not None:
+            tested = {session["session"] for session in record["test"]["greedy"]["sessions"]}
+            if tested != {session.stem for session in split.test}:
+                raise EmgscribeError("is of this experiment on other sessions", where=str(path), mend=mend)
     except (KeyError, TypeError) as error:
         raise EmgscribeError("is no result", where=str(path), mend=mend) from error
     return record
@@ -83,7 +85,7 @@ def run_experiment(
 
 
 def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console: Console) -> tuple[Trained, str, Parts]:
-    """Train without a look at what tests; returns the outcome, the rule that split the data, and its parts.
+    """Train without scoring what tests; returns the outcome, the rule that split the data, and its parts.
 
     `data` is a folder of sessions, split by the protocol that the experiment names. A run that was cut off is resumed
     from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs`

@@ -298,19 +298,20 @@ def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None
 
 
 def test_results_on_other_sessions_are_not_shown_for_these(data: Path, tmp_path: Path) -> None:
-    record = {"experiment": to_json(TINY), "data": {"test": [split_sessions(data).test[0].stem]}}
+    tested = [{"session": split_sessions(data, TINY.data).test[0].stem}]
+    record = {"experiment": to_json(TINY), "test": {"greedy": {"sessions": tested}}}
     write_json(tmp_path / "tiny-5.json", record)
     assert missing([TINY], tmp_path, data) == []
-    record["data"]["test"] = ["another"]
+    tested[0]["session"] = "another"
     write_json(tmp_path / "tiny-5.json", record)
     with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
         missing([TINY], tmp_path, data)
     with pytest.raises(EmgscribeError, match="nowhere"):
         run_suite([TINY], tmp_path / "nowhere", runs=tmp_path, results=tmp_path, workers=Workers(), console=QUIET)
-    for bad in ([], {}):
+    for bad in ([], {}, {"experiment": to_json(TINY)}):
         write_json(tmp_path / "tiny-5.json", bad)
         with pytest.raises(EmgscribeError, match=r"tiny-5.json: is no result"):
-            missing([TINY], tmp_path)
+            missing([TINY], tmp_path, data)
 
 
 def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,8 +54,10 @@ def test_each_run_is_done_cut_off_or_missing_with_its_share_of_time(
 ) -> None:
     again = replace(TINY, train=replace(TINY.train, seed=6))
     wide = replace(TINY, name="wide", data=replace(TINY.data, train_users=(), minutes=0.15))
-    tested = [path.stem for path in split_sessions(data, TINY.data).test]
-    write_json(tmp_path / "results" / "tiny-5.json", {"experiment": to_json(TINY), "data": {"test": tested}})
+    tested = [{"session": path.stem} for path in split_sessions(data, TINY.data).test]
+    write_json(
+        tmp_path / "results" / "tiny-5.json", {"experiment": to_json(TINY), "test": {"greedy": {"sessions": tested}}}
+    )
     begin(tmp_path / "runs" / "tiny-6", epochs=10)
     planned = list(
         plan.plan([TINY, again, wide, *SUITE[:1]], data, runs=tmp_path / "runs", results=tmp_path / "results")
