@@ -73,13 +73,4 @@ def _beam(inputs: Inputs) -> Made:
     return Made(BeamDecoder(config, language_model.automaton()), settings)
 
 
-def _attention(inputs: Inputs) -> Made:
-    """Refused: a second head reads windows and no emissions, and is scored where its model is trained."""
-    if inputs.model.attention is None:
-        what, mend = "the model has no attention decoder", "name another one, or train a model that has it"
-    else:
-        what, mend = "the attention decoder is scored when its model is trained, and only then", "name another one"
-    raise EmgscribeError(what, where=str(inputs.folder), mend=mend)
-
-
-DECODERS: Mapping[str, Callable[[Inputs], Made]] = {"greedy": _greedy, "beam": _beam, "attention": _attention}
+DECODERS: Mapping[str, Callable[[Inputs], Made]] = {"greedy": _greedy, "beam": _beam}

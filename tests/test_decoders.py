@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from emgscribe import decoders
 from emgscribe import evaluate as evaluation
 from emgscribe.ancestry import Ancestry
-from emgscribe.attention import AttentionConfig
 from emgscribe.beam import BeamConfig, BeamDecoder
 from emgscribe.charset import BLANK, NUM_CLASSES
 from emgscribe.decode import Emissions, GreedyDecoder, decode
@@ -64,14 +63,6 @@ def made(model: Model, folder: Path, **changes: object) -> tuple[BeamDecoder, di
 
 def test_greedy_needs_nothing(model: Model, tmp_path: Path) -> None:
     assert isinstance(DECODERS["greedy"](Inputs(model, tmp_path)).decoder, GreedyDecoder)
-
-
-def test_the_second_head_is_scored_where_it_is_trained_only(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(EmgscribeError, match="the model has no attention decoder"):
-        DECODERS["attention"](Inputs(model, tmp_path))
-    second = Model(replace(model.config, attention=AttentionConfig(1, 16, 2, 16)))
-    with pytest.raises(EmgscribeError, match="is scored when its model is trained"):
-        DECODERS["attention"](Inputs(second, tmp_path))
 
 
 def test_without_tuned_weights_the_beam_takes_the_stated_defaults(

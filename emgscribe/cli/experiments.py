@@ -231,7 +231,8 @@ def report(arguments: list[str]) -> int:
         """
         from emgscribe.report import make_report
 
-        page, *others = make_report(results, out, compare, decoder_names(decoder) if decoder else None)
+        wanted = [name.strip() for name in decoder.split(",")] if decoder else None
+        page, *others = make_report(results, out, compare, wanted)
         screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
         return 0
 
