@@ -226,7 +226,7 @@ def show(console: Console, rows: list[Row], measured: str, quick: bool) -> None:
     title = f"Encoders, median (× faster than the textbook's); step: {measured}"
     table = Table(title=title + (" -- QUICK RUN, MEANS NOTHING" if quick else ""))
     for column in ("experiment", "parameters", "step, s", "forward, s/s", "peak, GB"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for row in rows:
         timed = (f"{m.middle():.3g} ({m.ratio():.2f} ×)" for m in (row.step, row.forward))
         table.add_row(row.name, f"{row.parameters:,}", *timed, f"{row.memory.middle():.2f}")
