@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
 
+_ANOTHER = "choose another folder with --runs"
+
 
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
@@ -89,16 +91,28 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
 
     Raises `EmgscribeError` where one holds it, which then says what it is `doing`, and where it cannot be written to.
     """
-    mend = "choose another folder with --runs"
+    make_folder(folder)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise EmgscribeError(f"another process {doing}", where=str(folder), mend=f"wait for it, or {mend}") from error
+        mend = f"wait for it, or {_ANOTHER}"
+        raise EmgscribeError(f"another process {doing}", where=str(folder), mend=mend) from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=mend) from error
+        raise _unusable(folder, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what runs leave, where it is missing; `EmgscribeError` where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> EmgscribeError:
+    return EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=_ANOTHER)

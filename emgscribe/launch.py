@@ -25,6 +25,7 @@ from rich.console import Console
 from emgscribe.config import from_json, require, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import Experiment
+from emgscribe.files import make_folder
 from emgscribe.runs import recorded, run_experiment, run_name, train_experiment
 from emgscribe.splits import split_sessions
 
@@ -133,7 +134,7 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
             if order is None:
                 return
             order = replace(order, cores=workers.threads, cwd=Path.cwd())
-            _make_room(order.log.parent)
+            make_folder(order.log.parent)  # before a worker that may be lost at once
             status = run(order)
             for _ in range(_RETRIES):
                 if status < 0 and not stop.is_set():
@@ -150,15 +151,6 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                 ended.result()
         finally:
             stop.set()
-
-
-def _make_room(folder: Path) -> None:
-    """The folder of a log, made before a worker that may be lost at once."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"no folder can be made here ({error.strerror})"
-        raise EmgscribeError(what, where=str(folder), mend="choose another folder with --runs") from error
 
 
 def execute(order: Order, stop: Event | None = None, environment: dict[str, str] | None = None) -> int:
@@ -298,7 +290,7 @@ def _carry_out() -> int:
         experiment = from_json(Experiment, text["experiment"], where="order")
         data, runs = Path(text["data"]), Path(text["runs"])
         if text["results"] is None:
-            train_experiment(experiment, data, runs=runs, console=console)
+            train_experiment(experiment, split_sessions(data, experiment.data), runs=runs, console=console)
         else:
             run_experiment(experiment, data, runs=runs, results=Path(text["results"]), console=console)
     except EmgscribeError as error:

@@ -66,17 +66,17 @@ def run_experiment(
 ) -> tuple[Path, Result]:
     """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
 
-    What `train_experiment` and `recorded` say holds here too. Scores of other decoders stay in a result that comes out
-    as it was.
+    `data` is a folder of sessions, split by the protocol that the experiment names. What `train_experiment` and
+    `recorded` say holds here too. Scores of other decoders stay in a result that comes out as it was.
     """
-    commit = current_commit()
-    earlier = recorded(experiment, results, split_sessions(data, experiment.data))
-    trained, protocol, parts = train_experiment(experiment, data, runs=runs, console=console)
+    commit, split = current_commit(), split_sessions(data, experiment.data)
+    earlier = recorded(experiment, results, split)
+    trained, parts = train_experiment(experiment, split, runs=runs, console=console)
     scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
     if trained.model.attention is not None:
         length = experiment.windows.length
         scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
-    record = _record(experiment, protocol, parts, trained, scores)
+    record = _record(experiment, split.protocol, parts, trained, scores)
     record["commit"] = ", ".join(dict.fromkeys([*trained.commits, commit]))  # of what trained, and of what tested
     if earlier is not None and earlier["test"]["greedy"] == record["test"]["greedy"]:
         record["test"] = earlier["test"] | record["test"]
@@ -84,14 +84,13 @@ def run_experiment(
     return runs / run_name(experiment) / "best", scores["greedy"]
 
 
-def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console: Console) -> tuple[Trained, str, Parts]:
-    """Train without scoring what tests; returns the outcome, the rule that split the data, and its parts.
+def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
+    """Train without scoring what tests; returns the outcome, and the sessions of each part.
 
-    `data` is a folder of sessions, split by the protocol that the experiment names. A run that was cut off is resumed
-    from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts from a model that is not in `runs`
-    yet, or that was trained on a session that tests or on a user who is to be unseen: before training, not after.
+    A run that was cut off is resumed from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts
+    from a model that is not in `runs` yet, or that was trained on a session that tests or on a user who is to be
+    unseen: before training, not after.
     """
-    split = split_sessions(data, experiment.data)
     parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
     parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
@@ -107,7 +106,7 @@ def train_experiment(experiment: Experiment, data: Path, *, runs: Path, console:
         start=start,
         console=console,
     )
-    return trained, split.protocol, parts
+    return trained, parts
 
 
 def _beginning(sessions: list[StoredSession], minutes: float) -> Iterator[StoredSession]:

@@ -239,7 +239,7 @@ def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path) -> None:
 def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("")
-    with pytest.raises(EmgscribeError, match=r"runs: no folder can be made here .*\n.*--runs"):
+    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*--runs"):
         launch.launch(orders(1), Workers(), lambda *_: None)
 
 
