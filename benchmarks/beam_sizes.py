@@ -13,13 +13,13 @@ from pathlib import Path
 from emgscribe.beam import BeamDecoder
 from emgscribe.decode import GreedyDecoder, decode
 from emgscribe.evaluate import stored_emissions
-from emgscribe.experiments import SUITES
-from emgscribe.launch import run_name
 from emgscribe.model import load_model
+from emgscribe.runs import run_name
 from emgscribe.score import count, total
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import split_latest
 from emgscribe.store import open_sessions
+from emgscribe.suites import SUITES
 from emgscribe.tune import load_tuned, load_tuned_language_model
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)

@@ -29,11 +29,11 @@ from emgscribe.charset import BLANK, NUM_CLASSES
 from emgscribe.config import to_json
 from emgscribe.encoders import EncoderConfig
 from emgscribe.evaluate import reading, session_emissions
-from emgscribe.experiments import EXPERIMENTS
 from emgscribe.model import Model, ModelConfig
 from emgscribe.objective import ctc_loss
 from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.store import open_sessions
+from emgscribe.suites import EXPERIMENTS
 from emgscribe.train import resolve_precision
 from emgscribe.windows import Batch
 

@@ -96,12 +96,16 @@ def write(out: Path, described: dict[str, Any], content: dict[str, Any], kind: s
 
 
 def alternate(
-    versions: dict[str, Callable[[], object]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+    versions: dict[str, Callable[[], object]],
+    repetitions: int,
+    clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each version, in turns: one turn that is not counted, then `repetitions`."""
+    """Seconds of each version, in turns: one turn that is not counted, then `repetitions`; none is of `before`."""
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for repetition in range(repetitions + 1):
         for name, work in versions.items():
+            before()
             begun = clock()
             work()
             if torch.cuda.is_available():

@@ -137,16 +137,21 @@ class MagnitudeWarp:
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples), 1 for an item that is left alone."""
-        factors = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
-        factors *= _chosen(items, self.probability, generator)[:, None]
-        return torch.addmm(torch.ones(()), factors, spline_basis(self.knots + 2, samples))
+        factors = torch.ones(items, self.knots + 3)
+        changes = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
+        factors[:, :-1] = changes * _chosen(items, self.probability, generator)[:, None]
+        return factors @ warp_basis(self.knots + 2, samples)
 
 
 @lru_cache(maxsize=4)
-def spline_basis(knots: int, samples: int) -> Tensor:
-    """The cubic splines through the unit vectors at `knots` equally spaced times: (knots, samples), float32."""
+def warp_basis(knots: int, samples: int) -> Tensor:
+    """The cubic splines through the unit vectors at `knots` equally spaced times, then 1: float32 (knots + 1, samples).
+
+    The 1 adds the curve that leaves a window alone to a batch's changes of it in the same product, and exactly.
+    """
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
-    return torch.from_numpy(splines(np.arange(samples)).T.astype(np.float32))
+    basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
+    return torch.from_numpy(basis.astype(np.float32))
 
 
 @dataclass(frozen=True)

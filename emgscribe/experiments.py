@@ -1,8 +1,8 @@
-"""The named experiments. An experiment is a value; a variant is `replace(base, ...)`."""
+"""The named experiments at their own size. An experiment is a value; a variant is `replace(base, ...)`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 from emgscribe.attention import AttentionConfig
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, MagnitudeWarp, SpecAugment
@@ -271,127 +271,17 @@ def _causal() -> Iterator[Experiment]:
 
 RECORDS: dict[str, Experiment] = {experiment.name: experiment for experiment in _records()}
 
-_USERS: tuple[Protocol, ...] = tuple(name for name in get_args(Protocol) if name.startswith("user"))
+BENCHMARK_USERS: tuple[Protocol, ...] = tuple(name for name in get_args(Protocol) if name.startswith("user"))
 GENERIC = replace(BASELINE, name="benchmark/generic", data=DataConfig(protocol="generic"))
 """The benchmark's model of many people, tested on eight others."""
 
 
 def _personalized() -> Iterator[Experiment]:
     """For each of the eight users whom `GENERIC` has not seen: a model from scratch, and one that goes on from it."""
-    for user in _USERS:
+    for user in BENCHMARK_USERS:
         alone = replace(BASELINE, name=f"benchmark/{user}/random-init", data=DataConfig(protocol=user))
         yield alone
         yield replace(alone, name=f"benchmark/{user}/finetuned", start=GENERIC.name)
 
 
 BENCHMARK: dict[str, Experiment] = {experiment.name: experiment for experiment in (GENERIC, *_personalized())}
-
-_NARROWER = {
-    "width": 2,
-    "mlp_features": 4,
-    "reduction": 4,
-    "hidden": 2,
-    "projection": 2,
-    "widths": 2,
-    "output": 2,
-    "feed_forward": 2,
-}
-_SHORTER = {"kernel", "reduction_kernel", "lookahead", "squeeze", "left", "right"}  # counted in frames
-
-
-_Sized = TypeVar("_Sized", EncoderConfig, AttentionConfig)
-
-
-def _smaller(network: _Sized) -> _Sized:
-    """A quarter of the baseline's width and half of what others add to it; a third of the frames, which last thrice."""
-    changes: dict[str, Any] = {}
-    for part in fields(network):
-        value = getattr(network, part.name)
-        if isinstance(value, EncoderConfig):
-            changes[part.name] = _smaller(value)
-        elif part.name == "widths":
-            changes[part.name] = tuple(width // _NARROWER["widths"] for width in value)
-        elif part.name in _NARROWER:
-            changes[part.name] = value // _NARROWER[part.name]
-        elif part.name in _SHORTER:
-            changes[part.name] = round(value / 3)
-    return replace(network, **changes)
-
-
-def small(base: Experiment, train: TrainConfig = SMALL.train) -> Experiment:
-    """An experiment of the baseline's frame rate at the ablations' budget: 48 minutes of one user, 1,300 steps of 8.
-
-    All experiments made small share data, steps and key-press loss, and those of a table all of `train`, so that they
-    differ in nothing but what their originals differ in; the spectra's step is 48 samples instead of 16, and every
-    length in frames a third.
-    """
-    masks = replace(base.augment.spec, time_frames=round(base.augment.spec.time_frames / 3))
-    attention = base.model.attention
-    return replace(
-        base,
-        name=f"small/{base.name}",
-        model=ModelConfig(
-            SMALL.model.features,
-            _smaller(base.model.encoder),
-            _smaller(attention) if attention.layers else attention,
-        ),
-        windows=SMALL.windows,
-        augment=replace(base.augment, spec=masks),
-        train=replace(train, seed=base.train.seed),
-        data=SMALL.data,
-    )
-
-
-def _seeded(experiments: dict[str, Experiment], *thrice: str) -> tuple[Experiment, ...]:
-    """The experiments in order, those named `thrice` with three seeds."""
-    seeds = dict.fromkeys(thrice, (1501, 1502, 1503))
-    return tuple(
-        replace(experiment, train=replace(experiment.train, seed=seed))
-        for name, experiment in experiments.items()
-        for seed in seeds.get(name, (experiment.train.seed,))
-    )
-
-
-# With these settings recurrent networks leave CTC's all-blank plateau within the budget; without, not at all (LOG.md).
-_SMALL_TRAINING2 = replace(SMALL.train, lr=1e-3, blank_prior=0.9)
-_SMALL_TABLES = (
-    {name: small(row) for name, row in TABLE1.items()},
-    {name: small(row, _SMALL_TRAINING2) for name, row in TABLE2.items()},
-)
-# Rows of Table 2 that the seed paper has in its text alone, or that are another reading of a row.
-_NO_PANEL = ("excitation-global", "excitation-finite", "cnn-gru-24-filters", "cnn-transformer-2")
-
-
-SMALL_ATTENTION = small(RECORDS["records/attention"])
-"""`small/table1/baseline` with the second head."""
-
-
-def _tables() -> Iterator[tuple[str, tuple[Experiment, ...]]]:
-    thrice1 = ("table1/baseline", "table1/specaugment-4-3")
-    thrice2 = ("table2/baseline", "table2/excitation", "table2/bilstm", "table2/cnn-gru")
-    for size, (table1, table2) in {"": (TABLE1, TABLE2), "small/": _SMALL_TABLES}.items():
-        yield f"{size}table1", _seeded(table1, *thrice1)
-        yield f"{size}table2", _seeded(table2, *thrice2)
-        yield f"{size}figure1", tuple(row for row in table2.values() if row.name.rpartition("/")[2] not in _NO_PANEL)
-
-
-SUITES: dict[str, tuple[Experiment, ...]] = {
-    **dict(_tables()),
-    "records": tuple(RECORDS.values()),
-    **{
-        f"benchmark/{user}": tuple(e for e in BENCHMARK.values() if e.data.protocol in (GENERIC.data.protocol, user))
-        for user in _USERS
-    },
-    "ablation": tuple(ABLATIONS.values()),
-}
-"""The runs behind one table or figure each, in order, seeds included. Some runs are behind several."""
-
-EXPERIMENTS: dict[str, Experiment] = {
-    **{experiment.name: experiment for experiment in (BASELINE, BASELINE_KEYPRESS, DEMO, SMALL_ATTENTION)},
-    **TABLE1,
-    **TABLE2,
-    **RECORDS,
-    **BENCHMARK,
-    **{row.name: row for table in _SMALL_TABLES for row in table.values()},
-    **ABLATIONS,
-}

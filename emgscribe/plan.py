@@ -14,11 +14,11 @@ from emgscribe.runs import run_name
 from emgscribe.session import SAMPLE_RATE, Session
 from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
+from emgscribe.suites import Simulated
 from emgscribe.synthetic import synthesize_session
 from emgscribe.train import seconds_for
 
-# What `--data simulated` makes.
-SIMULATED_USERS, SIMULATED_SESSIONS, SIMULATED_MINUTES = 5, 14, 4.0
+_MEASURED_MINUTES = 4.0  # of a simulated session, to take steps on
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Planned:
     seconds: float
 
 
-def plan(suite: Sequence[Experiment], data: Path | None, *, runs: Path, results: Path) -> Iterator[Planned]:
+def plan(suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path) -> Iterator[Planned]:
     """The runs of a suite in order, each estimated from steps on the first sessions of the folder `data`.
 
-    Without `data` the steps are on a simulated session, and as much is to read as `--data simulated` makes.
+    Where those are not made yet, `data` says which will be, and the steps are on a session that is simulated for them.
     Experiments that differ in nothing but the seed are measured once. Raises `EmgscribeError` as `run_suite` does.
     """
-    left = missing(suite, results, data)
+    left = missing(suite, results, data if isinstance(data, Path) else None)
     measured: dict[Experiment, float] = {}
     with TemporaryDirectory() as folder:
         for experiment in suite:
@@ -60,16 +60,16 @@ def _epochs(folder: Path) -> int:
         return 0
 
 
-def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
+def _seconds(experiment: Experiment, data: Path | Simulated, folder: Path) -> float:
     """About how long an experiment trains, in seconds: on one session over and over, as long as what there is to read.
 
     What has to be written for that goes to `folder`.
     """
-    if data is None:
+    if isinstance(data, Simulated):
         train = val = folder / "simulated.hdf5"
         if not train.exists():
-            synthesize_session(train, user=0, session=0, minutes=SIMULATED_MINUTES, seed=0)
-        trains, validates = _simulated(experiment.data)
+            synthesize_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
+        trains, validates = _minutes_used(data, experiment.data)
     else:
         split = split_sessions(data, experiment.data)
         train, val = split.train[0], split.val[0]
@@ -79,11 +79,11 @@ def _seconds(experiment: Experiment, data: Path | None, folder: Path) -> float:
     return seconds_for(experiment, train_sessions=_repeated(one, trains), val_sessions=_repeated(other, validates))
 
 
-def _simulated(data: DataConfig) -> tuple[float, float]:
-    """Minutes that train and minutes that validate, of what `--data simulated` makes."""
-    users = len(data.train_users) or SIMULATED_USERS
-    sessions = min(SIMULATED_SESSIONS - 2, data.sessions or SIMULATED_SESSIONS)
-    return users * sessions * SIMULATED_MINUTES, users * SIMULATED_MINUTES
+def _minutes_used(made: Simulated, data: DataConfig) -> tuple[float, float]:
+    """Minutes that train and minutes that validate, of the sessions that are `made`."""
+    users = len(data.train_users) or made.users
+    sessions = min(made.sessions - 2, data.sessions or made.sessions)
+    return users * sessions * made.minutes, users * made.minutes
 
 
 def _minutes(paths: Sequence[Path]) -> float:

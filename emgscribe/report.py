@@ -16,10 +16,10 @@ from rich.table import Table as TerminalTable
 from emgscribe.charset import labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import Result
-from emgscribe.experiments import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, replacing
 from emgscribe.results import REAL, SIMULATED, Row, Run, read_results
 from emgscribe.score import cer_difference, count, count_words, side_by_side, total
+from emgscribe.suites import EXPERIMENTS, SUITES
 
 OTHER = "other"  # the table of results that belong to no suite
 # In the installed package, else in the checkout that it runs from.

@@ -11,9 +11,9 @@ from typing import Any
 from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import SessionScore
-from emgscribe.experiments import EXPERIMENTS
 from emgscribe.files import read_json
 from emgscribe.score import Counts, cer_interval, count, total
+from emgscribe.suites import EXPERIMENTS
 
 SIMULATED, REAL = "simulated", "real"
 _LISTED = 3  # settings named in a row's label

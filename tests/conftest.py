@@ -100,9 +100,10 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
     """
     from emgscribe.config import to_json
     from emgscribe.evaluate import Result, SessionScore
-    from emgscribe.experiments import BASELINE, EXPERIMENTS
+    from emgscribe.experiments import BASELINE
     from emgscribe.files import write_json
     from emgscribe.score import count_units
+    from emgscribe.suites import EXPERIMENTS
 
     def make(
         name: str = "demo",

@@ -15,7 +15,7 @@ FLOW = [
     *("augment", "features", "encoders", "attention", "model"),
     *("decode", "arpa", "language_model", "prefix_search", "beam"),
     *("score", "objective", "train", "emissions", "evaluate", "tune", "decoders"),
-    *("experiments", "splits", "runs", "launch", "plan", "rescore"),
+    *("experiments", "suites", "splits", "runs", "launch", "plan", "rescore"),
     *("figures", "results", "report", "sweep", "cli"),
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

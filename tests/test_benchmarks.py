@@ -14,11 +14,11 @@ import torch
 
 from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation
 from emgscribe.encoders import ENCODERS, TdsConfig
-from emgscribe.experiments import EXPERIMENTS
 from emgscribe.features import FEATURES
 from emgscribe.model import Model, ModelConfig
 from emgscribe.session import Keystroke, SessionHeader, write_session
 from emgscribe.store import Store, open_sessions
+from emgscribe.suites import EXPERIMENTS
 from emgscribe.windows import Windows
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

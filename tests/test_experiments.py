@@ -11,10 +11,11 @@ from emgscribe.attention import AttentionConfig
 from emgscribe.config import from_json, to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluate import reading
-from emgscribe.experiments import ABLATIONS, BASELINE, EXPERIMENTS, RECORDS, SMALL, SUITES, TABLE1, TABLE2, Experiment
+from emgscribe.experiments import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
 from emgscribe.model import Model
 from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
 from emgscribe.report import published_numbers
+from emgscribe.suites import EXPERIMENTS, SUITES
 from emgscribe.windows import Batch
 
 
@@ -184,10 +185,12 @@ def test_more_masks_than_frames_are_refused_when_the_experiment_is_made(field: s
         replace(SMALL, augment=replace(SMALL.augment, spec=too_many))
 
 
-def test_a_small_experiment_differs_from_its_table_as_its_original_does() -> None:
-    base = SUITES["small/table1"][0]
-    for original, small in zip(SUITES["table1"], SUITES["small/table1"], strict=True):
-        assert small.name == f"small/{original.name}"
+@pytest.mark.parametrize("table", ["table1", "table2"])
+@pytest.mark.parametrize("budget", ["small", "medium"])
+def test_a_small_experiment_differs_from_its_table_as_its_original_does(budget: str, table: str) -> None:
+    base = SUITES[f"{budget}/{table}"][0]
+    for original, small in zip(SUITES[table], SUITES[f"{budget}/{table}"], strict=True):
+        assert small.name == f"{budget}/{original.name}"
         assert (small.data, small.windows, small.model.features) == (base.data, base.windows, base.model.features)
         assert replace(small.train, seed=base.train.seed) == base.train
         assert (small.model == base.model) == (original.model == BASELINE.model)

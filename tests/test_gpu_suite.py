@@ -13,9 +13,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from emgscribe.experiments import EXPERIMENTS
 from emgscribe.files import read_json
 from emgscribe.session import SAMPLE_RATE, Session
+from emgscribe.suites import EXPERIMENTS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_suite"
 

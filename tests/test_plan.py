@@ -16,6 +16,7 @@ from emgscribe.files import write_json
 from emgscribe.session import SAMPLE_RATE
 from emgscribe.splits import split_sessions
 from emgscribe.store import StoredSession, open_sessions
+from emgscribe.suites import Simulated
 from emgscribe.synthetic import synthesize_dataset
 from emgscribe.train import seconds_for
 from emgscribe.train.callbacks import Clock
@@ -85,11 +86,11 @@ def test_what_differs_in_the_seed_is_measured_once(data: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("used", "trains", "validates"),
     [
-        (DataConfig(), 5 * 12 * 4, 5 * 4),
-        (DataConfig(train_users=(0,)), 12 * 4, 4),
-        (DataConfig(train_users=(0, 3), sessions=2), 2 * 2 * 4, 2 * 4),
-        (DataConfig(train_users=(0,), sessions=30), 12 * 4, 4),
-        (DataConfig(train_users=(0,), minutes=5.0), 5, 4),
+        (DataConfig(), 3 * 12 * 5, 3 * 5),
+        (DataConfig(train_users=(0,)), 12 * 5, 5),
+        (DataConfig(train_users=(0, 2), sessions=2), 2 * 2 * 5, 2 * 5),
+        (DataConfig(train_users=(0,), sessions=30), 12 * 5, 5),
+        (DataConfig(train_users=(0,), minutes=7.0), 7, 5),
     ],
 )
 def test_simulated_sessions_are_counted_before_they_are_made(
@@ -104,7 +105,8 @@ def test_simulated_sessions_are_counted_before_they_are_made(
     session = make_stored()
     monkeypatch.setattr(plan, "synthesize_session", lambda path, **_: path.touch())
     monkeypatch.setattr(plan, "open_sessions", lambda paths, _: [session for _ in paths])
-    [run] = plan.plan([replace(TINY, data=used)], None, runs=tmp_path / "runs", results=tmp_path / "results")
+    made = Simulated("made", users=3, sessions=14, minutes=5.0)
+    [run] = plan.plan([replace(TINY, data=used)], made, runs=tmp_path / "runs", results=tmp_path / "results")
     assert run.seconds == pytest.approx(100 * trains + validates)
 
 

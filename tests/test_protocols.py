@@ -17,7 +17,7 @@ from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.config import DataConfig, Protocol, TrainConfig, WindowConfig
 from emgscribe.encoders import TdsConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import BASELINE, EXPERIMENTS, GENERIC, SUITES, Experiment
+from emgscribe.experiments import BASELINE, GENERIC, Experiment
 from emgscribe.features import SpectrogramConfig
 from emgscribe.files import read_json
 from emgscribe.model import ModelConfig
@@ -26,6 +26,7 @@ from emgscribe.results import read_results
 from emgscribe.runs import run_experiment
 from emgscribe.session import Session, SessionHeader, write_session
 from emgscribe.splits import Split, split_sessions
+from emgscribe.suites import EXPERIMENTS, SUITES
 from emgscribe.synthetic import synthesize_dataset, synthesize_session
 
 QUIET = Console(quiet=True)

@@ -17,9 +17,10 @@ from tiny_suite import TINY
 from emgscribe import cli, launch
 from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import EXPERIMENTS, Experiment
+from emgscribe.experiments import Experiment
 from emgscribe.launch import Order, Workers
 from emgscribe.results import leaves
+from emgscribe.suites import EXPERIMENTS
 from emgscribe.sweep import changed, spans, tune
 from emgscribe.synthetic import synthesize_dataset
 

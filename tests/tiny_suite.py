@@ -7,9 +7,10 @@ from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.cli import main
 from emgscribe.config import DataConfig, TrainConfig, WindowConfig
 from emgscribe.encoders import TdsConfig
-from emgscribe.experiments import EXPERIMENTS, SUITES, Experiment
+from emgscribe.experiments import Experiment
 from emgscribe.features import SpectrogramConfig
 from emgscribe.model import ModelConfig
+from emgscribe.suites import EXPERIMENTS, SUITES
 
 TINY = Experiment(
     name="tiny",

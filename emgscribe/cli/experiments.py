@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from rich.progress import track
 from tyro.conf import UseAppendAction, arg
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from emgscribe.evaluate import Result
     from emgscribe.experiments import Experiment
     from emgscribe.plan import Planned
+    from emgscribe.suites import Simulated
 
 
 def train(arguments: list[str]) -> int:
     """Train a named experiment on a folder of sessions, and test it."""
-    from emgscribe.experiments import EXPERIMENTS, Experiment
+    from emgscribe.experiments import Experiment
+    from emgscribe.suites import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
         screen.print(
@@ -76,13 +78,13 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
 
 def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
-    from emgscribe.experiments import SUITES
     from emgscribe.launch import Workers, run_suite
     from emgscribe.plan import plan
     from emgscribe.report import print_tables, tables
     from emgscribe.rescore import add_suite_scores
     from emgscribe.results import read_result
     from emgscribe.runs import result_path
+    from emgscribe.suites import SUITES, Budget, simulated_for
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -94,7 +96,7 @@ def reproduce(arguments: list[str]) -> int:
     def reproduce(
         *,
         data: Path,
-        budget: Literal["full", "small"] = "full",
+        budget: Budget = "full",
         runs: Path = Path("runs"),
         results: Path = Path("results"),
         workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
@@ -108,7 +110,7 @@ def reproduce(arguments: list[str]) -> int:
 
         Args:
             data: A folder of session files, or the word simulated: then a typist is simulated first.
-            budget: Small runs every row at a size for two cores, on simulated or few sessions.
+            budget: Medium and small run a table's rows as small networks, on many or on few simulated sessions.
             runs: Where models, checkpoints, logs and simulated sessions go.
             results: Where the result files go.
             workers: Who runs.
@@ -117,15 +119,15 @@ def reproduce(arguments: list[str]) -> int:
             dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
         """
         names = decoder_names(decoder)
-        name = named if budget == "full" else known(f"small/{named}", SUITES, "suite")
-        suite = SUITES[name]
+        name = named if budget == "full" else known(f"{budget}/{named}", SUITES, "suite")
+        suite, made = SUITES[name], simulated_for(name)
         if simulated := data == Path("simulated"):
-            data = runs / "simulated-sessions"
+            data = runs / made.folder
         unmade = simulated and not (data / "metadata.csv").exists()
         if dry_run:
-            return _print_plan(plan(suite, None if unmade else data, runs=runs, results=results), workers.jobs)
+            return _print_plan(plan(suite, made if unmade else data, runs=runs, results=results), workers.jobs)
         if unmade:
-            _simulate(data)
+            _simulate(made, data)
         failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
         failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
         paths = [result_path(experiment, results) for experiment in suite]
@@ -136,14 +138,12 @@ def reproduce(arguments: list[str]) -> int:
     return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
 
 
-def _simulate(data: Path) -> None:
-    from emgscribe.plan import SIMULATED_MINUTES, SIMULATED_SESSIONS, SIMULATED_USERS
-
+def _simulate(made: "Simulated", data: Path) -> None:
     make_sessions(
         data,
-        users=SIMULATED_USERS,
-        sessions=SIMULATED_SESSIONS,
-        minutes=SIMULATED_MINUTES,
+        users=made.users,
+        sessions=made.sessions,
+        minutes=made.minutes,
         seed=0,
         simulation=DEFAULT_SIMULATION,
     )
@@ -151,8 +151,9 @@ def _simulate(data: Path) -> None:
 
 def tune(arguments: list[str]) -> int:
     """Search an experiment's settings for the lowest validation CER."""
-    from emgscribe.experiments import EXPERIMENTS, Experiment
+    from emgscribe.experiments import Experiment
     from emgscribe.launch import Workers
+    from emgscribe.suites import EXPERIMENTS
     from emgscribe.sweep import tune as search_settings
 
     if not arguments or arguments[0].startswith("-"):
