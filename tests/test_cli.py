@@ -18,6 +18,7 @@ from emgscribe.files import read_json, write_json
 from emgscribe.session import Prompt
 from emgscribe.splits import Split
 from emgscribe.suites import EXPERIMENTS, SUITES
+from emgscribe.synthetic import SimulationConfig
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -187,32 +188,32 @@ def test_reproduce_ends_with_the_table_of_the_suite(
 @pytest.mark.parametrize(
     ("asked", "folder", "made"),
     [
-        (["ablation"], "simulated-sessions", (5, 14, 4.0)),
-        (["table2", "--budget", "small"], "simulated-sessions", (5, 14, 4.0)),
-        (["table2", "--budget", "medium"], "simulated-sessions-medium", (1, 18, 16.0)),
-        (["medium/table2"], "simulated-sessions-medium", (1, 18, 16.0)),
+        (["ablation"], "simulated-sessions", (5, 14, 4.0, 1.0)),
+        (["table2", "--budget", "small"], "simulated-sessions", (5, 14, 4.0, 1.0)),
+        (["table2", "--budget", "medium"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
+        (["medium/table2"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sessions_are_simulated_for_the_budget(
     asked: list[str],
     folder: str,
-    made: tuple[int, int, float],
+    made: tuple[int, int, float, float],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def synthesize(out: Path, *, users: int, sessions: int, minutes: float, **_: object) -> list[Path]:
-        assert (out, (users, sessions, minutes)) == (tmp_path / folder, made)
+    def synthesize(
+        out: Path, *, users: int, sessions: int, minutes: float, config: SimulationConfig, **_: object
+    ) -> list[Path]:
+        assert (out, (users, sessions, minutes, config.difficulty)) == (tmp_path / folder, made)
         out.mkdir()
         return []
 
     monkeypatch.setattr(cli.sessions, "synthesize_dataset", synthesize)
     places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
     assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
-    assert (
-        f"{folder}: holds no session" in capsys.readouterr().err
-    )  # what is looked for in the folder that was just made
+    assert f"{folder}: holds no session" in capsys.readouterr().err
 
 
 def test_a_suite_without_a_small_budget_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

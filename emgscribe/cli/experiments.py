@@ -145,7 +145,7 @@ def _simulate(made: "Simulated", data: Path) -> None:
         sessions=made.sessions,
         minutes=made.minutes,
         seed=0,
-        simulation=DEFAULT_SIMULATION,
+        simulation=replace(DEFAULT_SIMULATION, difficulty=made.difficulty),
     )
 
 
