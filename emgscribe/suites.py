@@ -43,7 +43,7 @@ class Simulated:
 
 
 _FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=14, minutes=4.0)
-# As many sessions as the seed paper's user has, as long, and so hard that the baseline has about his CER.
+# As many sessions as the seed paper's user has, as long, and so hard that the small baseline's CER is near the paper's.
 _ONE_PERSON = Simulated("simulated-sessions-medium", users=1, sessions=18, minutes=16.0, difficulty=2.0)
 
 

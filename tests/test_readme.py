@@ -92,7 +92,7 @@ def test_readme_explains_every_dependency() -> None:
 
 def test_measured_tables_are_what_the_results_say() -> None:
     row = re.compile(
-        r"^\| `((?:ablation|small)/[^`]+)` \|.*\| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", flags=re.MULTILINE
+        r"^\| `((?:ablation|small|medium)/[^`]+)` \|.*\| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", flags=re.MULTILINE
     )
     found = [match for page in PAGES for match in row.findall(page.read_text())]
     assert len(found) >= 18
