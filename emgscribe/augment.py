@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
+from torch.nn import functional as F
 
 from emgscribe.charset import BLANK
 from emgscribe.config import require
@@ -137,10 +138,9 @@ class MagnitudeWarp:
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples), 1 for an item that is left alone."""
-        factors = torch.ones(items, self.knots + 3)
         changes = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
-        factors[:, :-1] = changes * _chosen(items, self.probability, generator)[:, None]
-        return factors @ warp_basis(self.knots + 2, samples)
+        changes *= _chosen(items, self.probability, generator)[:, None]
+        return F.pad(changes, (0, 1), value=1.0) @ warp_basis(self.knots + 2, samples)
 
 
 @lru_cache(maxsize=4)
