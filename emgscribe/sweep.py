@@ -118,7 +118,7 @@ def _span(text: str, experiment: Experiment) -> Span:
 def _kind(path: str, experiment: Experiment) -> type:
     """The type of the setting at a path: int, float or str, which last is also said of a choice of words."""
     owner: Any = experiment
-    kind: Any = Experiment
+    kind: type = Experiment
     for depth, name in enumerate(path.split(".")):
         names = [part.name for part in fields(owner)] if is_dataclass(owner) else []
         names = [each for each in names if depth or each in _SEARCHED]
@@ -130,7 +130,7 @@ def _kind(path: str, experiment: Experiment) -> type:
             )
         kind, owner = get_type_hints(type(owner))[name], getattr(owner, name)
     if kind in (int, float):
-        return kind  # type: ignore[no-any-return]
+        return kind
     require(isinstance(owner, str), path, owner, "to search: a number, or one of several words")
     return str
 

@@ -1,6 +1,8 @@
 """What all tests share: small sessions made with plain numpy, an isolated cache, repeatable property tests."""
 
 import os
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,25 @@ settings.load_profile("emgscribe")
 
 START = 1_600_000_000.0  # unix seconds of the first sample of every session made here
 RATE = 2000
+PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot start does not hang the tests
+
+
+def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Wait for what is to happen, while a process that is to bring it about runs."""
+    for _ in range(PATIENCE * 20):
+        if happened():
+            return
+        assert process is None or process.poll() is None, "it ended before what was waited for"
+        time.sleep(0.05)
+    pytest.fail("it did not happen in time")
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended; one whom nobody has asked for its status yet has too."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import gone, until
 
 from emgscribe.files import read_json
 from emgscribe.session import SAMPLE_RATE, Session
@@ -79,15 +80,10 @@ def steps(suite: ModuleType, folder: Path, codes: dict[str, str]) -> list[object
 WRITE = "import sys; open(sys.argv[1], 'w').close()"
 LONG = "import time; time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {LONG}"
-PARENT = (
-    "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+PARENT = (  # of a child that outlives whoever waits for its end
+    "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(6000)']);"
     "open(sys.argv[1] + '.child', 'w').write(str(child.pid)); child.wait()"
 )
-
-
-def is_running(process: int) -> bool:
-    status = Path(f"/proc/{process}/status")
-    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -110,10 +106,8 @@ def test_the_time_is_kept_by_steps_that_will_not_end_too(suite: ModuleType, tmp_
     )
     assert (again.failed, again.left) == ([], ["parent"])  # what is done is not done again; what was left, is
     assert not list(tmp_path.glob("*.again"))
-    child, patience = int((tmp_path / "parent.json.child").read_text()), time.monotonic() + 30
-    while is_running(child) and time.monotonic() < patience:  # killed, and gone when the kernel comes to it
-        time.sleep(0.05)
-    assert not is_running(child)
+    child = int((tmp_path / "parent.json.child").read_text())
+    until(lambda: gone(child))  # killed, and gone when the kernel comes to it
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1"])

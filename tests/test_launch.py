@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Timer
 
 import pytest
+from conftest import PATIENCE, gone, until
 from rich.console import Console
 from tiny_suite import SUITE, TINY
 
@@ -27,7 +27,6 @@ from emgscribe.synthetic import synthesize_dataset
 
 QUIET = Console(quiet=True)
 COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reproduce", "tiny", "--cores", "1"]
-PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot start does not hang the tests
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +55,6 @@ def places(folder: Path, data: Path) -> list[str]:
     return ["--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
 
 
-def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    for _ in range(PATIENCE * 20):
-        if happened():
-            return
-        assert process is None or process.poll() is None, "it ended before what was waited for"
-        time.sleep(0.05)
-    pytest.fail("it did not happen in time")
-
-
 def workers_of(run: str, folder: Path) -> list[int]:
     """The processes that carry out a run now, and print to its log in `folder`: other tests have runs of this name."""
     found = []
@@ -80,14 +70,6 @@ def workers_of(run: str, folder: Path) -> list[int]:
 
 def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def gone(process: int) -> bool:
-    """Whether a process has ended; one whom nobody has asked for its status yet has too."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

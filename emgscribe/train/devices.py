@@ -45,7 +45,7 @@ def spread(work: Work, device: torch.device, devices: int, console: Console | No
     environment |= {"NODE_RANK": "0", "WORLD_SIZE": str(devices)}
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     quiet = console is not None and console.quiet
-    context = start_processes(  # type: ignore[no-untyped-call]
+    context = start_processes(  # type: ignore[no-untyped-call]  # torch's has no types
         _part, (work, device.type, environment, errors, quiet), devices, join=False, start_method="spawn"
     )
     try:
