@@ -10,17 +10,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from emgscribe.beam import BeamDecoder
-from emgscribe.decode import GreedyDecoder, decode
-from emgscribe.evaluate import stored_emissions
-from emgscribe.model import load_model
-from emgscribe.runs import run_name
-from emgscribe.score import count, total
-from emgscribe.session import SAMPLE_RATE
-from emgscribe.splits import split_latest
-from emgscribe.store import open_sessions
-from emgscribe.suites import SUITES
-from emgscribe.tune import load_tuned, load_tuned_language_model
+from emgscribe.data.hdf5 import SAMPLE_RATE
+from emgscribe.data.session import open_sessions
+from emgscribe.data.splits import split_latest
+from emgscribe.decoding.beam import BeamDecoder
+from emgscribe.decoding.greedy import GreedyDecoder, decode
+from emgscribe.decoding.tuning import load_tuned, load_tuned_language_model
+from emgscribe.evaluation import stored_emissions
+from emgscribe.experiments.run import run_name
+from emgscribe.experiments.suites import SUITES
+from emgscribe.models.model import load_model
+from emgscribe.scoring import count, total
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
 

@@ -22,18 +22,18 @@ from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.augment import Augmentation, MagnitudeWarp
-from emgscribe.charset import BLANK
-from emgscribe.config import WindowConfig, to_json
-from emgscribe.decode import GreedyDecoder
-from emgscribe.encoders import TdsConfig
-from emgscribe.evaluate import evaluate
-from emgscribe.model import Model, ModelConfig
-from emgscribe.objective import ctc_loss
-from emgscribe.session import SAMPLE_RATE, Keystroke, SessionHeader, writing_session
-from emgscribe.store import StoredSession, open_sessions
-from emgscribe.train import cut, resolve_precision
-from emgscribe.windows import Batch
+from emgscribe.config import to_json
+from emgscribe.data.charset import BLANK
+from emgscribe.data.hdf5 import SAMPLE_RATE, Keystroke, SessionHeader, writing_session
+from emgscribe.data.session import Session, open_sessions
+from emgscribe.data.windows import Batch, WindowConfig
+from emgscribe.decoding.greedy import GreedyDecoder
+from emgscribe.evaluation import evaluate
+from emgscribe.models.augment import Augmentation, MagnitudeWarp
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.training import cut, resolve_precision
+from emgscribe.training.losses import ctc_loss
 
 KEYS_PER_SECOND = 4.72  # of the seed user
 EPOCH_WINDOWS = 3840  # of the seed user's 16 training sessions
@@ -140,14 +140,14 @@ def evaluate_once(path: Path, sizes: Sizes) -> tuple[float, float]:
     return peak_memory(), time.perf_counter() - begun
 
 
-def places_of(sessions: list[StoredSession], sizes: Sizes, count: int) -> list[tuple[int, int]]:
+def places_of(sessions: list[Session], sizes: Sizes, count: int) -> list[tuple[int, int]]:
     """The same `count` random windows for every version."""
     windows = cut(sessions, sizes.windows, Model(sizes.model), torch.device("cpu"))
     places = windows.shuffled(torch.Generator().manual_seed(0))
     return (places * -(-count // len(places)))[:count]
 
 
-def loading(path: Path, sessions: list[StoredSession], sizes: Sizes) -> Measurement:
+def loading(path: Path, sessions: list[Session], sizes: Sizes) -> Measurement:
     """Windows a second, from the session to augmented features, on the CPU and in one process."""
     model, augmentation, generator = Model(sizes.model), Augmentation(), torch.Generator().manual_seed(0)
     windows = cut(sessions, sizes.windows, model, torch.device("cpu"))
@@ -171,7 +171,7 @@ def loading(path: Path, sessions: list[StoredSession], sizes: Sizes) -> Measurem
     return Measurement("features", "windows/s", rates, higher_is_better=True, note=note)
 
 
-def augmenting(sessions: list[StoredSession], sizes: Sizes) -> Iterator[Measurement]:
+def augmenting(sessions: list[Session], sizes: Sizes) -> Iterator[Measurement]:
     """Seconds of augmenting one batch on the CPU: the published changes together, and the magnitude warp alone."""
     model, published, warp = Model(sizes.model), Augmentation(), MagnitudeWarp(knots=4, sigma=0.2)
     batch = cut(sessions, sizes.windows, model, torch.device("cpu")).batch(places_of(sessions, sizes, sizes.batch))
@@ -200,7 +200,7 @@ def augmenting(sessions: list[StoredSession], sizes: Sizes) -> Iterator[Measurem
     yield Measurement("warp: curves and product", "s", seconds, note=note)
 
 
-def steps(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
+def steps(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
     """Seconds of a training step from features to updated weights, in fp32 and in bf16 autocast."""
     torch.manual_seed(0)
     model = Model(sizes.model).to(device)
@@ -244,7 +244,7 @@ def stepper(
     return step
 
 
-def forward(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
+def forward(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
     """Seconds of computing for a second of signal, EMG to emissions, for a window and for a block of evaluation."""
     model = Model(sizes.model).to(device).eval()
     network = network_like(model)
@@ -266,7 +266,7 @@ def forward(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -
         yield Measurement(f"forward, {name}", "s per s of signal", rates, note=note)
 
 
-def on_device(sessions: list[StoredSession], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
+def on_device(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iterator[Measurement]:
     """Training with the sessions on the GPU: whole steps from the store to updated weights, as in `train.fit`."""
     precision = resolve_precision("auto", device)
     step = training_loop(sessions, sizes, device, precision)
@@ -295,9 +295,7 @@ def on_device(sessions: list[StoredSession], sizes: Sizes, device: torch.device)
     yield Measurement("epoch on the GPU", "s", {"ours": epochs}, note=f"{EPOCH_WINDOWS} windows, extrapolated")
 
 
-def training_loop(
-    sessions: list[StoredSession], sizes: Sizes, device: torch.device, precision: str
-) -> Callable[[], None]:
+def training_loop(sessions: list[Session], sizes: Sizes, device: torch.device, precision: str) -> Callable[[], None]:
     """A function that takes the next whole training step: gather, augment, transform, forward, backward, Adam."""
     model, augmentation, generator = Model(sizes.model).to(device), Augmentation(), torch.Generator().manual_seed(0)
     windows = cut(sessions, sizes.windows, model, device)

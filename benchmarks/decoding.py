@@ -18,14 +18,14 @@ from figures import Bar, Measurement, alternate, machine, show, write
 from plain_beam import plain_beam_search
 from rich.console import Console
 
-from emgscribe.beam import BeamConfig, BeamDecoder, decode_all
-from emgscribe.charset import BACKSPACE, BLANK, NUM_CLASSES, SHIFT, labels_of_text, text_of_labels
 from emgscribe.config import to_json
-from emgscribe.decode import Emissions, GreedyDecoder, decode
-from emgscribe.language_model import Automaton, default_language_model
-from emgscribe.prefix_search import NODE
-from emgscribe.score import count
-from emgscribe.synthetic.text import PromptWriter
+from emgscribe.data.charset import BACKSPACE, BLANK, NUM_CLASSES, SHIFT, labels_of_text, text_of_labels
+from emgscribe.decoding.beam import BeamConfig, BeamDecoder, decode_all
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder, decode
+from emgscribe.decoding.language_model import Automaton, default_language_model
+from emgscribe.decoding.prefix_search import NODE
+from emgscribe.scoring import count
+from emgscribe.simulation.text import PromptWriter
 
 FRAMES_PER_SECOND = 125
 KEYS_PER_SECOND = 4.7  # of the seed user

@@ -25,17 +25,17 @@ from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.charset import BLANK, NUM_CLASSES
 from emgscribe.config import to_json
-from emgscribe.encoders import EncoderConfig
-from emgscribe.evaluate import reading, session_emissions
-from emgscribe.model import Model, ModelConfig
-from emgscribe.objective import ctc_loss
-from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE
-from emgscribe.store import open_sessions
-from emgscribe.suites import EXPERIMENTS
-from emgscribe.train import resolve_precision
-from emgscribe.windows import Batch
+from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
+from emgscribe.data.session import open_sessions
+from emgscribe.data.windows import Batch
+from emgscribe.evaluation import reading, session_emissions
+from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.models.encoders import EncoderConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.training import resolve_precision
+from emgscribe.training.losses import ctc_loss
 
 CHOSEN = (
     *(f"table2/{row}" for row in ("baseline", "bilstm", "excitation", "cnn-gru", "transformer", "cnn-transformer-1")),

@@ -1,4 +1,4 @@
-"""Prefix beam search as a textbook has it, in plain Python: what `emgscribe.beam` is measured and tested against.
+"""Prefix beam search as a textbook has it, in plain Python: what `emgscribe.decoding.beam` is measured and tested against.
 
 A hypothesis is a tuple of labels in a dictionary, and so is what the language model makes of its screen, remembered for
 as long as the hypothesis is.
@@ -7,9 +7,9 @@ as long as the hypothesis is.
 import math
 from collections.abc import Sequence
 
-from emgscribe.beam import BeamConfig
-from emgscribe.charset import BACKSPACE, BLANK, ENTER, SHIFT, SYMBOLS
-from emgscribe.language_model import END, SPACE, UNKNOWN, Automaton
+from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, SHIFT, SYMBOLS
+from emgscribe.decoding.beam import BeamConfig
+from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton
 
 Prefix = tuple[int, ...]
 MINUS_INFINITY = -math.inf

@@ -13,9 +13,9 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
-from emgscribe.augment import Augmentation
-from emgscribe.charset import BLANK, labels_of_text
-from emgscribe.session import BANDS, GROUP, TIMESERIES, Session
+from emgscribe.data.charset import BLANK, labels_of_text
+from emgscribe.data.hdf5 import BANDS, GROUP, TIMESERIES, SessionFile
+from emgscribe.models.augment import Augmentation
 
 
 class WindowDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
@@ -40,7 +40,7 @@ class WindowDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         self.length, self.left, self.right = length, left, right
         self.augmentation = augmentation
         self.random = np.random.default_rng(seed)
-        with Session(path) as session:
+        with SessionFile(path) as session:
             self.samples = len(session)
             self.keystrokes = session.header.labelled_keystrokes()
         self._file: h5py.File | None = None  # opened where it is read: a worker process needs its own

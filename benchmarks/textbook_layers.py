@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.encoders import (
+from emgscribe.data.hdf5 import CHANNELS
+from emgscribe.models.encoders import (
     ConformerConfig,
     LinearRecurrenceConfig,
     ResidualCnnConfig,
     TdsConfig,
     TransformerConfig,
 )
-from emgscribe.session import CHANNELS
 
 
 class SpectrogramNorm(nn.Module):

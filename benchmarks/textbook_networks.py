@@ -1,6 +1,6 @@
 """Every network as a textbook would write it: what ours are measured against.
 
-Written from the papers that `emgscribe.encoders` names, to be plain and not to be slow: one obvious torch call for each
+Written from the papers that `emgscribe.models.encoders` names, to be plain and not to be slow: one obvious torch call for each
 step, none of them repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a
 copy of the input, and all windows taken to be whole. Parameters have the names that ours have, so `network_like` loads
 ours as they are; it then computes the same function, and a test says so.
@@ -23,8 +23,9 @@ from textbook_layers import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.charset import NUM_CLASSES
-from emgscribe.encoders import (
+from emgscribe.data.charset import NUM_CLASSES
+from emgscribe.data.hdf5 import BANDS
+from emgscribe.models.encoders import (
     ConformerConfig,
     EncoderConfig,
     LinearRecurrenceConfig,
@@ -35,9 +36,8 @@ from emgscribe.encoders import (
     TdsConfig,
     TransformerConfig,
 )
-from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
-from emgscribe.model import Model, ModelConfig
-from emgscribe.session import BANDS
+from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.models.model import Model, ModelConfig
 
 
 class Network(nn.Module):
@@ -163,20 +163,20 @@ class ResidualCnn(Mlp):
         return self.blocks(self.projection(super().forward(features)))
 
 
-class Upon(nn.Module):
+class Stacked(nn.Module):
     """What comes upon the frames of the encoder `on`, of which it needs `left` and `right` more than it returns."""
 
     def __init__(self, on: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
         super().__init__()
-        self.on, self.first, self.surplus = on, left + right if delay else left, left + right
+        self.base, self.first, self.surplus = on, left + right if delay else left, left + right
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""
-        frames = self.on(features)
-        return self.upon(frames)[:, self.first : self.first + frames.shape[1] - self.surplus]
+        frames = self.base(features)
+        return self.transform(frames)[:, self.first : self.first + frames.shape[1] - self.surplus]
 
 
-class Recurrence(Upon):
+class Recurrence(Stacked):
     """LSTM or GRU, and a linear layer if asked for."""
 
     def __init__(self, config: RecurrentConfig, on: nn.Module) -> None:
@@ -192,12 +192,12 @@ class Recurrence(Upon):
             self.output.extend([nn.Linear(self.width, config.output), nn.Dropout(dropout)])
             self.width = config.output
 
-    def upon(self, frames: Tensor) -> Tensor:
+    def transform(self, frames: Tensor) -> Tensor:
         """Frames (N, F, on.width) -> (N, F, width)."""
         return self.output(self.recurrent["cells"](frames)[0])
 
 
-class Blocks(Upon):
+class Blocks(Stacked):
     """Blocks of one kind between a linear layer to their width, if it is another one, and a layer norm."""
 
     def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, on: nn.Module) -> None:
@@ -211,7 +211,7 @@ class Blocks(Upon):
         self.blocks = nn.Sequential(*(block(config, self.width) for _ in range(config.layers)))
         self.norm = nn.LayerNorm(self.width)
 
-    def upon(self, frames: Tensor) -> Tensor:
+    def transform(self, frames: Tensor) -> Tensor:
         """Frames (N, F, on.width) -> (N, F, width)."""
         return self.norm(self.blocks(self.projection(frames)))
 
@@ -230,12 +230,12 @@ class SplitShare(nn.Module):
         super().__init__()
         assert config.mirror
         assert not config.joint
-        self.on, self.width = on, BANDS * on.width
+        self.base, self.width = on, BANDS * on.width
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""
         left, right = features[:, :, :1], features[:, :, 1:].flip(3)
-        return torch.cat([self.on(left), self.on(right)], dim=2)
+        return torch.cat([self.base(left), self.base(right)], dim=2)
 
 
 def make_encoder(config: EncoderConfig, bands: int, bins: int) -> nn.Module:
@@ -244,6 +244,6 @@ def make_encoder(config: EncoderConfig, bands: int, bins: int) -> nn.Module:
     if type(config) in alone:
         return alone[type(config)](config, bands, bins)
     if isinstance(config, SplitShareConfig):
-        return SplitShare(config, make_encoder(config.on, 1, bins))
+        return SplitShare(config, make_encoder(config.base, 1, bins))
     kind = Recurrence if isinstance(config, RecurrentConfig) else Blocks
-    return kind(config, make_encoder(config.on, bands, bins))
+    return kind(config, make_encoder(config.base, bands, bins))

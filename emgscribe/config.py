@@ -1,138 +1,146 @@
-"""Settings that are only settings, as frozen dataclasses, and how any of them is checked and stored as JSON.
+"""Settings as frozen dataclasses: checked against their types, stored as JSON, and open to registered kinds.
 
-A stage with parameters of its own keeps them beside its code (`augment.BandRotation`, `encoders.tds.TdsConfig`).
+A stage keeps its settings beside its code, as in `models.encoders.tds.TdsConfig`. The type of a field says what it may
+hold (`Count`, `Share`, a `Literal`); a comment on its line is its help on the command line.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from functools import cache
+from inspect import isclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import cattrs
 
 from emgscribe.errors import EmgscribeError
 
 T = TypeVar("T")
-Protocol = Literal[
-    "latest", "course", "generic", "user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"
-]
-LATEST: Protocol = "latest"
+K = TypeVar("K", bound="type[Kind]")
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be, as metadata of `Annotated`: from `low` to `high`, or strictly between where `open`."""
+
+    low: float
+    high: float | None = None
+    open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range; NaN lies in none."""
+        if self.open:
+            return self.low < value and (self.high is None or value < self.high)
+        return self.low <= value and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
+        return f"above {self.low:g} and below {self.high:g}" if self.open else f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Below(Range):
+    """From `low` up to, but not including, `high`."""
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range; NaN lies in none."""
+        return self.low <= value and (self.high is None or value < self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low:g} or more, below {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Dropout = Annotated[float, Below(0, 1)]
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
     """Refuse a setting where `holds` is false, naming the field, its value and what is allowed."""
     if not holds:
-        raise EmgscribeError(f"{field} is {value!r}, allowed: {allowed}", mend=f"choose another value for {field}")
+        raise EmgscribeError(f"{field} is {value!r}, allowed: {allowed}", hint=f"choose another value for {field}")
 
 
 @dataclass(frozen=True)
-class WindowConfig:
-    """How sessions are cut for training and validation, in samples at 2 kHz (paper: 4 s, 900 ms and 100 ms).
+class Settings:
+    """Base of all settings: a value that its field's type does not allow is an `EmgscribeError`.
 
-    `left` and `right` are the context without labels; an encoder that needs more is given what it needs.
+    `section` is what errors put before a field's name. A subclass with further rules extends `__post_init__`.
     """
 
-    length: int = 8000
-    stride: int = 8000
-    left: int = 1800
-    right: int = 200
+    section: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        require(self.length > 0, "windows.length", self.length, "a positive number of samples")
-        require(self.stride > 0, "windows.stride", self.stride, "a positive number of samples")
-        require(self.left >= 0, "windows.left", self.left, "0 or more samples")
-        require(self.right >= 0, "windows.right", self.right, "0 or more samples")
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]  # a class is hashable
+            _check(hint, getattr(self, name), f"{self.section}.{name}" if self.section else name)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained; the defaults are the published baseline's.
+class Kind(Settings):
+    """Base of settings that come in several kinds (encoders, features, augmentations), each stored by its name.
 
-    The learning rate rises linearly from `lr_start` over `warmup_epochs` and falls by a cosine to `lr_end` at the
-    last step. `keypress_weight` above 0 adds a cross-entropy by frame (the key where one went down, else blank), its
-    weight falling linearly to 0 over the first `keypress_fraction` of the steps: it carries the network past CTC's
-    all-blank plateau. `precision` "auto" takes bf16 where the hardware multiplies it faster.
-
-    Where the model has an attention decoder, `attention_weight` is the share of its loss, CTC having the rest, and
-    `label_smoothing` the share of its targets that is spread over all symbols.
-
-    `ema` above 0 validates and keeps a moving average of the weights, of which each step leaves so large a share.
-    `devices` above 1 divides each batch among so many GPUs, or processes on a CPU.
-    `dropout_ramp` is the share of the steps over which every dropout rises linearly from 0 to its setting. In the last
-    `long_windows` share of the epochs, windows are `long_factor` times as long and batches as many times smaller.
+    A direct subclass owns a registry, `kinds`; `register` adds to it.
     """
 
-    epochs: int = 150
-    batch_size: int = 32
-    optimizer: Literal["adam", "adamw"] = "adam"
-    lr: float = 1e-3
-    lr_start: float = 1e-8
-    lr_end: float = 1e-6
-    warmup_epochs: float = 10.0
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0  # 0: gradients are not clipped
-    keypress_weight: float = 0.0
-    keypress_fraction: float = 0.5
-    attention_weight: float = 0.3
-    label_smoothing: float = 0.1
-    blank_prior: float = 0.0  # 0: the head begins as PyTorch draws it
-    ema: float = 0.0  # 0: the weights themselves
-    dropout_ramp: float = 0.0  # 0: dropout is what it is set to from the first step on
-    long_windows: float = 0.0  # 0: windows keep their length
-    long_factor: int = 4
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    validate_every: int = 1  # epochs
-    devices: int = 1
-    seed: int = 1501
+    kinds: ClassVar[dict[str, type[Self]]]
 
-    def __post_init__(self) -> None:
-        for field in ("epochs", "batch_size", "validate_every", "long_factor", "devices"):
-            require(getattr(self, field) >= 1, f"train.{field}", getattr(self, field), "1 or more")
-        every = min(self.validate_every, self.epochs)
-        allowed = f"a divisor of train.epochs = {self.epochs}, so that the last one is validated"
-        require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)
-        for field in ("lr", "lr_start", "lr_end"):
-            require(0 < getattr(self, field) < 10, f"train.{field}", getattr(self, field), "above 0, below 10")
-        for field in ("warmup_epochs", "weight_decay", "clip_norm", "keypress_weight"):
-            require(
-                0 <= getattr(self, field) < 1e6, f"train.{field}", getattr(self, field), "0 or more, below a million"
-            )
-        require(0 <= self.seed < 1 << 32, "train.seed", self.seed, "0 or more, below 2 to the 32nd")
-        require(0 < self.keypress_fraction <= 1, "train.keypress_fraction", self.keypress_fraction, "above 0, up to 1")
-        for field in ("label_smoothing", "ema", "blank_prior"):
-            require(0 <= getattr(self, field) < 1, f"train.{field}", getattr(self, field), "0 or more, below 1")
-        for field in ("attention_weight", "dropout_ramp", "long_windows"):
-            require(0 <= getattr(self, field) <= 1, f"train.{field}", getattr(self, field), "0 up to 1")
-        require(self.optimizer in ("adam", "adamw"), "train.optimizer", self.optimizer, "adam, adamw")
-        require(self.precision in ("auto", "fp32", "bf16"), "train.precision", self.precision, "auto, fp32, bf16")
+    @classmethod
+    def kind(cls) -> str:
+        """The name that this class was registered by."""
+        for name, kind in cls.kinds.items():
+            if kind is cls:
+                return name
+        hint = f"decorate the class with @emgscribe.register('a-name-of-its-own'), after @dataclass(frozen=True): {cls}"
+        raise EmgscribeError(f"{cls.__name__} has no name to be stored by", hint=hint)
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Which part of a folder of sessions an experiment uses; the defaults use all of it.
+def register(name: str) -> Callable[[K], K]:
+    """Class decorator: settings and models store this encoder, feature extractor or augmentation by `name`.
 
-    `protocol` "latest" tests on each user's latest session and validates on the one before. The others are published
-    lists of sessions by name: "course" (the seed paper's user), "generic" and "user0" to "user7" (the benchmark's).
-    `train_users` and `test_users` are places in the sorted list of the folder's users (none: every user): those whose
-    sessions train and validate, and those whose sessions test. `sessions` above 0 keeps the latest so many training
-    sessions of each user, `minutes` above 0 the first so many minutes of all that train.
+    Put it above `@dataclass(frozen=True)`. A class of the same name in the same module is replaced, as when a notebook
+    cell runs again; a name that another class has is an `EmgscribeError`.
     """
+    require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "small letters, digits and hyphens")
 
-    protocol: Protocol = LATEST
-    train_users: tuple[int, ...] = ()
-    test_users: tuple[int, ...] = ()
-    sessions: int = 0
-    minutes: float = 0.0
+    def add(kind: K) -> K:
+        known = kind.kinds.get(name)
+        own = (kind.__module__, kind.__qualname__)
+        if known is not None and (known.__module__, known.__qualname__) != own:
+            raise EmgscribeError(f"{name!r} is the name of {known.__name__}", hint="choose another name")
+        kind.kinds[name] = kind
+        return kind
 
-    def __post_init__(self) -> None:
-        require(self.protocol in get_args(Protocol), "data.protocol", self.protocol, ", ".join(get_args(Protocol)))
-        for field in ("train_users", "test_users"):
-            chosen = getattr(self, field)
-            fits = len(set(chosen)) == len(chosen) and all(user >= 0 for user in chosen)
-            require(fits, f"data.{field}", chosen, "places of users from 0 on, each once")
-            by_date = self.protocol == LATEST or not chosen
-            require(by_date, f"data.{field}", chosen, f"none, since the protocol {self.protocol} names the users")
-        require(self.sessions >= 0, "data.sessions", self.sessions, "0 or more")
-        require(0 <= self.minutes < 1e6, "data.minutes", self.minutes, "0 or more, below a million")
+    return add
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _check(hint: Any, value: Any, field: str) -> None:
+    """Refuse a value that a field's type does not allow."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        numbers = int if arguments[0] is int else (int, float)
+        for limit in (part for part in arguments[1:] if isinstance(part, Range)):
+            kind = "a whole number, " if arguments[0] is int else ""
+            number = isinstance(value, numbers) and not isinstance(value, bool)
+            require(number and limit.holds(value), field, value, f"{kind}{limit}")
+    elif origin is Literal:
+        require(value in arguments, field, value, ", ".join(map(str, arguments)))
+    elif origin is tuple and arguments[-1] is Ellipsis:
+        require(isinstance(value, tuple), field, value, "a tuple")
+        for item in value:
+            _check(arguments[0], item, field)
+    elif isclass(hint) and issubclass(hint, Kind):
+        require(isinstance(value, hint), field, value, f"a {hint.__name__}")
+    elif isclass(hint) and issubclass(hint, Settings):
+        # A subclass would be stored as its base, and leave no trace.
+        require(type(value) is hint, field, value, f"a {hint.__name__} itself, no subclass of it")
 
 
 def _whole(value: Any, kind: type[int]) -> int:
@@ -142,47 +150,48 @@ def _whole(value: Any, kind: type[int]) -> int:
     return value
 
 
-def _fault(error: BaseException, kind: type | None) -> str:
-    return error.what if isinstance(error, EmgscribeError) else cattrs.v.format_exception(error, kind)
+def _stored_kind(value: Kind) -> dict[str, Any]:
+    own = {field.name: converter.unstructure(getattr(value, field.name)) for field in fields(value)}
+    return {"kind": value.kind(), **own}
+
+
+def _kind_of(data: Any, base: type[Kind]) -> Kind:
+    found = dict(data)
+    name = found.pop("kind", None)
+    require(name in base.kinds, f"{base.section}.kind", name, ", ".join(base.kinds))
+    return converter.structure(found, base.kinds[name])
+
+
+def _owns_registry(kind: Any) -> bool:
+    return isclass(kind) and issubclass(kind, Kind) and "kinds" in vars(kind)
 
 
 converter = cattrs.Converter(forbid_extra_keys=True)
 converter.register_structure_hook(int, _whole)
-
-
-def register_kinds(base: type[T], kinds: Mapping[str, type[T]], name: str) -> None:
-    """Store any of `kinds` where a field of type `base` is asked for, with its label as `kind`; errors say `name`."""
-    names = {kind: label for label, kind in kinds.items()}
-
-    def unstructured(value: Any) -> dict[str, Any]:
-        own = {field.name: converter.unstructure(getattr(value, field.name)) for field in fields(value)}
-        return {"kind": names[type(value)], **own}
-
-    def structured(data: dict[str, Any], _: type) -> T:
-        kind = data.get("kind")
-        require(kind in kinds, f"{name}.kind", kind, ", ".join(kinds))
-        return converter.structure({key: value for key, value in data.items() if key != "kind"}, kinds[str(kind)])
-
-    converter.register_structure_hook_func(lambda kind: kind is base, structured)
-    converter.register_unstructure_hook_func(lambda kind: kind is base or kind in names, unstructured)
+converter.register_structure_hook_func(_owns_registry, _kind_of)
+converter.register_unstructure_hook_func(lambda kind: isclass(kind) and issubclass(kind, Kind), _stored_kind)
 
 
 def to_json(value: object) -> Any:
-    """A configuration (frozen dataclass) as JSON-ready data; `from_json` inverts it."""
+    """Settings as JSON-ready data; `from_json` inverts it."""
     return converter.unstructure(value)
 
 
 def from_json(kind: type[T], data: Any, *, where: str) -> T:
-    """Rebuild a configuration of type `kind`; a missing, unknown or ill-typed field is an `EmgscribeError`."""
+    """Rebuild settings of type `kind`; a missing, unknown or ill-typed field is an `EmgscribeError`."""
     try:
         return converter.structure(data, kind)
     except Exception as error:
         faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_fault)
-        raise EmgscribeError("; ".join(faults), where=where, mend="was it written by another version?") from error
+        raise EmgscribeError("; ".join(faults), where=where, hint="was it written by another version?") from error
+
+
+def _fault(error: BaseException, kind: type | None) -> str:
+    return error.what if isinstance(error, EmgscribeError) else cattrs.v.format_exception(error, kind)
 
 
 def reads_as(value: object, data: Any) -> bool:
-    """Whether stored data is the configuration `value`; a setting that it does not name was at its default."""
+    """Whether stored data are the settings `value`; a setting that they do not name was at its default."""
     try:
         return bool(from_json(type(value), data, where="") == value)
     except EmgscribeError:

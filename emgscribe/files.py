@@ -62,7 +62,7 @@ def _unwritable(path: Path, error: OSError) -> EmgscribeError:
     return EmgscribeError(
         f"cannot be written ({error.strerror or error})",
         where=str(path),
-        mend="free some disk space or choose another folder; nothing was left under this name",
+        hint="free some disk space or choose another folder; nothing was left under this name",
     )
 
 
@@ -78,11 +78,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise EmgscribeError("no such file", where=str(path), mend="check the path") from error
+        raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), mend="check the path") from error
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EmgscribeError(f"not valid JSON ({error})", where=str(path), mend="make the file anew") from error
+        raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint="make the file anew") from error
 
 
 @contextmanager
@@ -96,8 +96,8 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        mend = f"wait for it, or {_ANOTHER}"
-        raise EmgscribeError(f"another process {doing}", where=str(folder), mend=mend) from error
+        hint = f"wait for it, or {_ANOTHER}"
+        raise EmgscribeError(f"another process {doing}", where=str(folder), hint=hint) from error
     except OSError as error:
         raise _unusable(folder, error) from error
     try:
@@ -115,4 +115,4 @@ def make_folder(folder: Path) -> None:
 
 
 def _unusable(folder: Path, error: OSError) -> EmgscribeError:
-    return EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), mend=_ANOTHER)
+    return EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), hint=_ANOTHER)

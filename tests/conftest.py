@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from emgscribe.session import Keystroke, Prompt, SessionHeader, write_session
-from emgscribe.store import StoredSession
+from emgscribe.data.hdf5 import Keystroke, Prompt, SessionHeader, write_session
+from emgscribe.data.session import Session
 
 # Derandomized, so that a run that passes passes again; no deadline, since shared machines are slow at times.
 settings.register_profile(
@@ -94,13 +94,13 @@ def make_session(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def make_stored() -> Callable[..., StoredSession]:
+def make_stored() -> Callable[..., Session]:
     """A function that makes a stored session in memory; `keys` are (label, onset in samples), in order of time."""
 
     def make(
         samples: int = 2000, keys: Sequence[tuple[int, int]] = (), *, seed: int = 0, name: str = "session"
-    ) -> StoredSession:
-        return StoredSession(
+    ) -> Session:
+        return Session(
             name=name,
             user="user",
             simulated=False,
@@ -120,11 +120,11 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
     A unit is two characters of the reference, as if each were a stretch of 10 s.
     """
     from emgscribe.config import to_json
-    from emgscribe.evaluate import Result, SessionScore
-    from emgscribe.experiments import BASELINE
+    from emgscribe.evaluation import Result, SessionScore
+    from emgscribe.experiments.named import BASELINE
+    from emgscribe.experiments.suites import EXPERIMENTS
     from emgscribe.files import write_json
-    from emgscribe.score import count_units
-    from emgscribe.suites import EXPERIMENTS
+    from emgscribe.scoring import count_units
 
     def make(
         name: str = "demo",

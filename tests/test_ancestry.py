@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.ancestry import Ancestry, Seen
 from emgscribe.config import from_json, to_json
+from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
-from emgscribe.store import StoredSession
+from emgscribe.models.ancestry import Ancestry, Seen
 
-MakeStored = Callable[..., StoredSession]
+MakeStored = Callable[..., Session]
 NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)
 
 
@@ -20,7 +20,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)
 def test_generations_add_up_and_exactly_what_was_trained_on_is_refused(
     make_stored: MakeStored, first: list[str], second: list[str], val: list[str], test: list[str]
 ) -> None:
-    def sessions(names: list[str]) -> list[StoredSession]:
+    def sessions(names: list[str]) -> list[Session]:
         return [make_stored(10, name=name) for name in names]
 
     parent = Ancestry().after(sessions(first), sessions(val))
@@ -35,7 +35,7 @@ def test_generations_add_up_and_exactly_what_was_trained_on_is_refused(
     with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
         child.refuse(sessions(test))
     assert caught.value.where == leaked[0]
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_session_is_known_by_its_content_and_by_a_part_of_it(make_stored: MakeStored) -> None:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.attention import END, AttentionConfig, AttentionDecoder, CtcPrefixes, search
 from emgscribe.config import to_json
-from emgscribe.encoders import TdsConfig
+from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig, load_model, save_model
-from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
-from emgscribe.windows import Batch
+from emgscribe.models.attention import END, AttentionConfig, AttentionDecoder, CtcPrefixes, search
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig, load_model, save_model
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss
 
 CONFIG = AttentionConfig(layers=2, width=16, heads=2, feed_forward=32, dropout=0.1)
 NETWORK = ModelConfig(SpectrogramConfig(n_fft=16, hop=16), TdsConfig(24, 2, 4, 4, 2), CONFIG)

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from emgscribe.augment import (
+from emgscribe.data.charset import BLANK
+from emgscribe.data.windows import Batch
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.augment import (
     AlignmentJitter,
     AmplitudeScale,
     Augmentation,
@@ -20,9 +23,6 @@ from emgscribe.augment import (
     RandomCrop,
     SpecAugment,
 )
-from emgscribe.charset import BLANK
-from emgscribe.errors import EmgscribeError
-from emgscribe.windows import Batch
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe import beam as module
-from emgscribe.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
-from emgscribe.charset import BACKSPACE, BLANK, ENTER, NUM_CLASSES, SHIFT, SYMBOLS, labels_of_text, screen_text
-from emgscribe.decode import Decoder, Emissions, GreedyDecoder, Hypothesis, decode
+from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, NUM_CLASSES, SHIFT, SYMBOLS, labels_of_text, screen_text
+from emgscribe.decoding import beam as module
+from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
+from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis, decode
+from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton, train
 from emgscribe.errors import EmgscribeError
-from emgscribe.language_model import END, SPACE, UNKNOWN, Automaton, train
 
 WORDS = "abba baba ab cab bac abacab aba cabba\nbab abc 42 ab\n" * 3
 PLAIN = Path(__file__).parents[1] / "benchmarks"

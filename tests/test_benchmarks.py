@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation
-from emgscribe.encoders import ENCODERS, TdsConfig
-from emgscribe.features import FEATURES
-from emgscribe.model import Model, ModelConfig
-from emgscribe.session import Keystroke, SessionHeader, write_session
-from emgscribe.store import Store, open_sessions
-from emgscribe.suites import EXPERIMENTS
-from emgscribe.windows import Windows
+from emgscribe.data.hdf5 import Keystroke, SessionHeader, write_session
+from emgscribe.data.session import open_sessions
+from emgscribe.data.windows import Store, Windows
+from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation
+from emgscribe.models.encoders import ENCODERS, TdsConfig
+from emgscribe.models.features import FEATURES
+from emgscribe.models.model import Model, ModelConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kernel=5, lookahead=3))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import (
+from emgscribe.data.charset import (
     BACKSPACE,
     BLANK,
     ENTER,

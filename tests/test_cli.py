@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from conftest import START
 
-from emgscribe import cli, launch
+from emgscribe import cli
 from emgscribe.cli.terminal import log
+from emgscribe.data.hdf5 import Prompt
+from emgscribe.data.splits import Split
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import launch as launch
+from emgscribe.experiments.suites import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
-from emgscribe.session import Prompt
-from emgscribe.splits import Split
-from emgscribe.suites import EXPERIMENTS, SUITES
-from emgscribe.synthetic import SimulationConfig
+from emgscribe.simulation import SimulationConfig
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -150,7 +151,7 @@ def test_report_names_a_damaged_file(
     assert cli.main(["report", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert f"error: {path}: not valid JSON" in told
-    assert "mend:" in told
+    assert "hint:" in told
     assert cli.main(["report", "--results", str(tmp_path / "absent")]) == 2
     assert "no result files" in capsys.readouterr().err
 
@@ -234,7 +235,7 @@ def test_evaluate_refuses_what_the_model_was_trained_on(
         told = capsys.readouterr().err
         assert f"error: {trained.stem}: " in told
         assert "was trained on this session" in told
-        assert "mend: score it on sessions that it has not seen" in told
+        assert "hint: score it on sessions that it has not seen" in told
     assert cli.main(["transcribe", str(trained), "--model", str(model)]) == 0
     capsys.readouterr()
     old = shutil.copytree(model, tmp_path / "old")
@@ -307,8 +308,8 @@ def test_weights_are_tuned_on_validation_only(
 def test_a_language_model_without_the_prompts_of_sessions(
     make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from emgscribe.language_model import LanguageModel
-    from emgscribe.language_model import train as learn
+    from emgscribe.decoding.language_model import LanguageModel
+    from emgscribe.decoding.language_model import train as learn
 
     session = make_session(prompts=[Prompt("text_prompt", START, START + 1, "The zebra, quietly!")])
     (tmp_path / "a.txt").write_text("A cat and a dog. The zebra\nquietly sat and a cat ran.")
@@ -354,7 +355,7 @@ def test_scores_of_another_model_or_other_sessions_are_not_added(
 ) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from emgscribe.rescore import add_scores, add_suite_scores
+    from emgscribe.experiments.rescore import add_scores, add_suite_scores
 
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
     model, demo, before = folder / "runs/demo-0/best", EXPERIMENTS["demo"], read_json(runs / "results" / "demo-0.json")
@@ -397,7 +398,7 @@ def test_scores_of_another_model_or_other_sessions_are_not_added(
 def test_what_another_process_adds_to_a_result_meanwhile_stays(
     runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed
 ) -> None:
-    from emgscribe import rescore
+    from emgscribe.experiments import rescore as rescore
 
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
     path, demo = folder / "results" / "demo-0.json", EXPERIMENTS["demo"]
@@ -415,7 +416,7 @@ def test_what_another_process_adds_to_a_result_meanwhile_stays(
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, path: Path, theirs: dict) -> None:
     """Another process writes a result while we score its model."""
-    from emgscribe import rescore
+    from emgscribe.experiments import rescore as rescore
 
     evaluate = rescore.evaluate
 
@@ -429,7 +430,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, path: Path, theirs: dict) -> None
 def test_a_result_that_is_made_anew_meanwhile_gets_no_score_of_the_earlier_model(
     runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emgscribe import rescore
+    from emgscribe.experiments import rescore as rescore
 
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
     path = folder / "results" / "demo-0.json"
@@ -449,7 +450,7 @@ def test_a_session_given_twice_is_refused(runs: Path, data: Path, capsys: pytest
         assert cli.main(["evaluate", model, last, last, *options]) == 2
         told = capsys.readouterr().err
         assert f"error: {Path(last).stem}: is given twice" in told
-        assert "mend: name each session once" in told
+        assert "hint: name each session once" in told
 
 
 def test_report_of_the_second_head(

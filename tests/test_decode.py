@@ -6,8 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import BLANK, NUM_CLASSES
-from emgscribe.decode import Decoder, Emissions, GreedyDecoder, Hypothesis, check_emissions, decode, decode_batch
+from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.decoding.greedy import (
+    Decoder,
+    Emissions,
+    GreedyDecoder,
+    Hypothesis,
+    check_emissions,
+    decode,
+    decode_batch,
+)
 from emgscribe.errors import EmgscribeError
 
 PATHS = st.lists(st.sampled_from([BLANK, BLANK, 0, 1, 2, 97]), max_size=40)
@@ -77,7 +85,7 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(EmgscribeError, match="expected \\(frames, 99\\)") as caught:
         GreedyDecoder().feed(np.zeros(shape, np.float32))
     assert str(shape) in caught.value.what
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_nan_is_refused_and_the_frame_named() -> None:

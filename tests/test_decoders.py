@@ -12,22 +12,22 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe import decoders
-from emgscribe import evaluate as evaluation
-from emgscribe.ancestry import Ancestry
-from emgscribe.beam import BeamConfig, BeamDecoder
-from emgscribe.charset import BLANK, NUM_CLASSES
-from emgscribe.decode import Emissions, GreedyDecoder, decode
-from emgscribe.decoders import DECODERS, Inputs
-from emgscribe.encoders import MlpConfig
+from emgscribe import evaluation
+from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.data.session import Session
+from emgscribe.decoding import registry as decoders
+from emgscribe.decoding.beam import BeamConfig, BeamDecoder
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder, decode
+from emgscribe.decoding.language_model import LanguageModel, train
+from emgscribe.decoding.registry import DECODERS, Inputs
+from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import read
-from emgscribe.language_model import LanguageModel, train
-from emgscribe.model import Model, ModelConfig
-from emgscribe.store import StoredSession
-from emgscribe.tune import load_tuned, tune_model
+from emgscribe.evaluation import read
+from emgscribe.models.ancestry import Ancestry
+from emgscribe.models.encoders import MlpConfig
+from emgscribe.models.model import Model, ModelConfig
 
-MakeStored = Callable[..., StoredSession]
+MakeStored = Callable[..., Session]
 WORDS = train("the cat sat on the mat and the rat ate the oat " * 3, order=3)
 OTHER = train("a dog is a dog and no cat " * 3, order=3)
 
@@ -40,7 +40,7 @@ def model() -> Model:
 
 
 @pytest.fixture
-def validated(model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch) -> list[StoredSession]:
+def validated(model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch) -> list[Session]:
     """A session that validated the model, beside one that trained it."""
     sessions = [make_stored(3000, [(3, 500), (4, 1500)], name=name) for name in ("trained", "validated")]
     monkeypatch.setattr(model, "ancestry", Ancestry().after(sessions[:1], sessions[1:]))
@@ -48,7 +48,7 @@ def validated(model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def tuned(model: Model, validated: list[StoredSession], tmp_path: Path) -> Path:
+def tuned(model: Model, validated: list[Session], tmp_path: Path) -> Path:
     """The folder of a model whose beam was tuned."""
     folder = tmp_path / "model"
     tune_model(folder, model, validated[1:], WORDS, BeamConfig(beam_size=3, labels_per_frame=3))
@@ -101,15 +101,13 @@ def test_what_was_tuned_is_taken_with_its_language_model(model: Model, tuned: Pa
     assert made(model, tuned, language_model=tuned / "same.arpa")[1] == settings
 
 
-def test_tuned_anew_the_old_language_model_goes(model: Model, validated: list[StoredSession], tuned: Path) -> None:
+def test_tuned_anew_the_old_language_model_goes(model: Model, validated: list[Session], tuned: Path) -> None:
     tune_model(tuned, model, validated[1:], OTHER, BeamConfig(beam_size=2))
     assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{OTHER.digest}.arpa.gz"]
     assert made(model, tuned)[1]["language_model"] == OTHER.digest
 
 
-def test_of_two_who_tune_one_model_the_second_is_told(
-    model: Model, validated: list[StoredSession], tuned: Path
-) -> None:
+def test_of_two_who_tune_one_model_the_second_is_told(model: Model, validated: list[Session], tuned: Path) -> None:
     before = {path.name: path.read_bytes() for path in tuned.iterdir()}
     with (
         FileLock(tuned.parent / ".lock"),
@@ -128,7 +126,7 @@ def test_weights_of_another_language_model_are_refused(model: Model, tuned: Path
 
 
 def test_what_it_was_tuned_on_is_not_scored(
-    model: Model, validated: list[StoredSession], tuned: Path, make_stored: MakeStored
+    model: Model, validated: list[Session], tuned: Path, make_stored: MakeStored
 ) -> None:
     with pytest.raises(EmgscribeError, match="validated: the beam's weights were tuned on this session"):
         made(model, tuned, scored=validated[1:])
@@ -136,7 +134,7 @@ def test_what_it_was_tuned_on_is_not_scored(
 
 
 def test_only_what_validated_is_tuned_on(
-    model: Model, validated: list[StoredSession], make_stored: MakeStored, tmp_path: Path
+    model: Model, validated: list[Session], make_stored: MakeStored, tmp_path: Path
 ) -> None:
     trained, (test,) = validated[0], [make_stored(3000, [(1, 50)], name="test")]
     for session, told in ((trained, "was trained on this session"), (test, "it may be a test.*tune on validated")):
@@ -169,7 +167,7 @@ def test_damage_is_told(model: Model, tuned: Path, damage: Callable[[Path, Path]
     damage(tuned, path)
     with pytest.raises(EmgscribeError, match=told) as caught:
         made(model, tuned)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_another_version_is_told(model: Model, tuned: Path) -> None:

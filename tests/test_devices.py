@@ -10,14 +10,14 @@ import torch
 from rich.console import Console
 from tiny_suite import TINY
 
-from emgscribe.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
+from emgscribe.data.session import Session, open_sessions
+from emgscribe.data.windows import Store, Windows
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json
-from emgscribe.store import Store, StoredSession, open_sessions
-from emgscribe.synthetic import synthesize_session
-from emgscribe.train import Recipe, Trained, fit
-from emgscribe.train.devices import spread
-from emgscribe.windows import Windows
+from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
+from emgscribe.simulation import synthesize_session
+from emgscribe.training import Recipe, Trained, fit
+from emgscribe.training.devices import spread
 
 # Nothing that each device draws or normalises by itself, so that the two must agree.
 EXACT = replace(
@@ -29,19 +29,19 @@ EXACT = replace(
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[StoredSession]:
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Session]:
     folder = tmp_path_factory.mktemp("sessions")
     for number, minutes in enumerate((0.15, 0.1)):
         synthesize_session(folder / f"{number}.hdf5", user=1, session=number, minutes=minutes, seed=0)
     return open_sessions(sorted(folder.glob("*.hdf5")), folder / "cache")
 
 
-def run(recipe: Recipe, sessions: list[StoredSession], folder: Path) -> Trained:
+def run(recipe: Recipe, sessions: list[Session], folder: Path) -> Trained:
     train, val = sessions
     return fit(recipe, train_sessions=[train], val_sessions=[val], folder=folder, console=Console(quiet=True))
 
 
-def test_the_parts_of_a_batch_are_the_batch(sessions: list[StoredSession]) -> None:
+def test_the_parts_of_a_batch_are_the_batch(sessions: list[Session]) -> None:
     windows = Windows(Store(sessions), 2000, 2000, 0, 0)
     places = windows.tiling()[:9]
     whole = list(windows.batches(places, 4))
@@ -55,9 +55,7 @@ def test_the_parts_of_a_batch_are_the_batch(sessions: list[StoredSession]) -> No
     assert [(part[-1].share, len(part[-1])) for part in parts] == [(2.0, 1), (0.0, 1)]
 
 
-def test_two_devices_train_as_one_does_and_say_that_they_were_two(
-    sessions: list[StoredSession], tmp_path: Path
-) -> None:
+def test_two_devices_train_as_one_does_and_say_that_they_were_two(sessions: list[Session], tmp_path: Path) -> None:
     one = run(EXACT, sessions, tmp_path / "one")
     two = run(replace(EXACT, train=replace(EXACT.train, devices=2)), sessions, tmp_path / "two")
     assert (one.device, two.device.split()[:2]) == ("cpu", ["2", "x"])

@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.encoders import TdsConfig
-from emgscribe.encoders.layers import Recurrent, Reduction, RollingNorm, RotationInvariantMLP, SpectrogramNorm, without
-from emgscribe.encoders.linear_recurrence import scan
-from emgscribe.encoders.residual_cnn import ResidualConv
-from emgscribe.encoders.tds import SqueezeExcitation, TdsConv, TdsEncoder, TdsFeedForward
-from emgscribe.encoders.transformer import Attention, rotated
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.encoders.layers import (
+    Recurrent,
+    Reduction,
+    RollingNorm,
+    RotationInvariantMLP,
+    SpectrogramNorm,
+    without,
+)
+from emgscribe.models.encoders.linear_recurrence import scan
+from emgscribe.models.encoders.residual_cnn import ResidualConv
+from emgscribe.models.encoders.tds import SqueezeExcitation, TdsConv, TdsEncoder, TdsFeedForward
+from emgscribe.models.encoders.transformer import Attention, rotated
 
 BANDS, CHANNELS, BINS = 2, 16, 9
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from emgscribe.config import from_json, to_json
-from emgscribe.decode import GreedyDecoder, decode_batch
-from emgscribe.encoders import (
+from emgscribe.data.windows import Batch
+from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.encoders import (
     ENCODERS,
     ConformerConfig,
     Encoder,
@@ -25,21 +27,19 @@ from emgscribe.encoders import (
     TdsConfig,
     TransformerConfig,
 )
-from emgscribe.errors import EmgscribeError
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig, load_model, save_model
-from emgscribe.objective import ctc_loss, keypress_loss
-from emgscribe.windows import Batch
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig, load_model, save_model
+from emgscribe.training.losses import ctc_loss, keypress_loss
 
 BANDS, CHANNELS, BINS = 2, 16, 9
 FEATURES = SpectrogramConfig(n_fft=16, hop=16)  # 9 bins
 TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
 MLP = MlpConfig(mlp_features=12)
 CNN = ResidualCnnConfig(mlp_features=12, projection=16, widths=(16, 12), kernel=5, lookahead=2, dropout=0.1)
-GRU = RecurrentConfig(on=MLP, hidden=12, dropout=0.1, left=3, right=2)
-LINEAR = LinearRecurrenceConfig(on=CNN, width=16, hidden=12, layers=2, left=3, right=2)
-TRANSFORMER = TransformerConfig(on=TDS, heads=2, feed_forward=32, left=3, right=2)
-CONFORMER = ConformerConfig(on=MLP, width=16, layers=2, heads=2, feed_forward=32, kernel=5, left=3, right=2)
+GRU = RecurrentConfig(base=MLP, hidden=12, dropout=0.1, left=3, right=2)
+LINEAR = LinearRecurrenceConfig(base=CNN, width=16, hidden=12, layers=2, left=3, right=2)
+TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=32, left=3, right=2)
+CONFORMER = ConformerConfig(base=MLP, width=16, layers=2, heads=2, feed_forward=32, kernel=5, left=3, right=2)
 SMALL: dict[str, EncoderConfig] = {
     **{kind: config() for kind, config in ENCODERS.items()},  # a new one as it is, until it has an entry of its own
     "tds": TDS,
@@ -59,23 +59,23 @@ SMALL: dict[str, EncoderConfig] = {
     "residual-cnn, causal": replace(CNN, projection=0, lookahead=0),
     "residual-cnn, strided": replace(CNN, strides=(2, 3)),
     "recurrent": GRU,
-    "recurrent, lstm on tds": replace(GRU, on=TDS, cell="lstm", left=0, right=0),
-    "recurrent, on a strided cnn": replace(GRU, on=replace(CNN, strides=(2, 3)), output=10),
-    "recurrent, causal": replace(GRU, on=replace(CNN, lookahead=0), bidirectional=False, right=0),
-    "recurrent, with lookahead": replace(GRU, on=CNN, bidirectional=False, right=3),
+    "recurrent, lstm on tds": replace(GRU, base=TDS, cell="lstm", left=0, right=0),
+    "recurrent, on a strided cnn": replace(GRU, base=replace(CNN, strides=(2, 3)), output=10),
+    "recurrent, causal": replace(GRU, base=replace(CNN, lookahead=0), bidirectional=False, right=0),
+    "recurrent, with lookahead": replace(GRU, base=CNN, bidirectional=False, right=3),
     "linear-recurrence": LINEAR,
     "linear-recurrence, with lookahead": replace(LINEAR, bidirectional=False),
     "transformer": TRANSFORMER,
-    "transformer, alone": replace(TRANSFORMER, on=MLP, layers=2),
-    "transformer, causal": replace(TRANSFORMER, on=replace(TDS, lookahead=0), layers=2, future=0),
+    "transformer, alone": replace(TRANSFORMER, base=MLP, layers=2),
+    "transformer, causal": replace(TRANSFORMER, base=replace(TDS, lookahead=0), layers=2, future=0),
     "transformer, with lookahead": replace(TRANSFORMER, layers=2, future=1),
     "transformer, banded": replace(TRANSFORMER, width=12, layers=2, heads=3, past=4, future=1),
     "conformer": CONFORMER,
     "conformer, causal": replace(CONFORMER, future=0),
     "conformer, banded": replace(CONFORMER, past=3, future=2),
-    "split-share": SplitShareConfig(on=TDS, joint=True),
-    "split-share, recurrent": SplitShareConfig(on=GRU, mirror=False),
-    "hybrid of cnn, transformer and lstm": RecurrentConfig(on=TRANSFORMER, cell="lstm", hidden=8, left=1, right=1),
+    "split-share": SplitShareConfig(base=TDS, joint=True),
+    "split-share, recurrent": SplitShareConfig(base=GRU, mirror=False),
+    "hybrid of cnn, transformer and lstm": RecurrentConfig(base=TRANSFORMER, cell="lstm", hidden=8, left=1, right=1),
 }
 BUILT = {kind: config.build(BANDS, CHANNELS, BINS) for kind, config in SMALL.items()}
 BOUNDED = [kind for kind, encoder in BUILT.items() if not (encoder.unbounded_left or encoder.unbounded_right)]
@@ -265,8 +265,10 @@ LEARNERS: dict[str, EncoderConfig] = {
     **{kind: SMALL[kind] for kind in (*ENCODERS, "tds, sliding squeeze")},
     # A dozen units that end in a tanh are too few for 99 classes.
     "recurrent": replace(GRU, hidden=64, dropout=0.0),
-    "recurrent, on a strided cnn": replace(GRU, on=replace(CNN, widths=(48, 48), strides=(2, 3)), hidden=64, layers=1),
-    "hybrid of cnn, transformer and lstm": RecurrentConfig(on=TRANSFORMER, cell="lstm", hidden=64, layers=1),
+    "recurrent, on a strided cnn": replace(
+        GRU, base=replace(CNN, widths=(48, 48), strides=(2, 3)), hidden=64, layers=1
+    ),
+    "hybrid of cnn, transformer and lstm": RecurrentConfig(base=TRANSFORMER, cell="lstm", hidden=64, layers=1),
 }
 
 

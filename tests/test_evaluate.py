@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe import evaluate as evaluation
-from emgscribe.attention import AttentionConfig, search
-from emgscribe.charset import text_of_labels
-from emgscribe.decode import Emissions, GreedyDecoder, Hypothesis, decode
-from emgscribe.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
+from emgscribe import evaluation
+from emgscribe.data.charset import text_of_labels
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Store, Windows
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis, decode
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import (
+from emgscribe.evaluation import (
     Result,
     attention_texts,
     evaluate,
@@ -29,13 +29,13 @@ from emgscribe.evaluate import (
     reading,
     session_emissions,
 )
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig
-from emgscribe.score import Counts, count, total
-from emgscribe.store import Store, StoredSession
-from emgscribe.windows import Windows
+from emgscribe.models.attention import AttentionConfig, search
+from emgscribe.models.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.scoring import Counts, count, total
 
-MakeStored = Callable[..., StoredSession]
+MakeStored = Callable[..., Session]
 TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
 
 
@@ -54,7 +54,7 @@ def typing(samples: int, every: int) -> list[tuple[int, int]]:
     return [(i % 98, onset) for i, onset in enumerate(range(0, samples, every))]
 
 
-def one_pass(model: Model, session: StoredSession) -> Emissions:
+def one_pass(model: Model, session: Session) -> Emissions:
     """Emissions of the whole session as one window."""
     windows = Windows(Store([session]), len(session), len(session), *model.context)
     with torch.inference_mode():
@@ -206,8 +206,8 @@ def test_as_json(model: Model, make_stored: MakeStored) -> None:
 
 
 SLOW = SpectrogramConfig(n_fft=64, hop=64)
-GRU = RecurrentConfig(on=MlpConfig(8), hidden=8, left=3, right=2)
-TRANSFORMER = TransformerConfig(on=TDS, heads=2, feed_forward=16, left=3, right=2)
+GRU = RecurrentConfig(base=MlpConfig(8), hidden=8, left=3, right=2)
+TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=16, left=3, right=2)
 
 
 def network(encoder: EncoderConfig) -> Model:
@@ -249,7 +249,7 @@ def test_recurrence_is_one_pass_while_memory_allows(make_stored: MakeStored, mon
     assert evaluate(small, [session], GreedyDecoder(), block_seconds=8).passes == "stitched, 8 s with margins of 10 s"
 
 
-@pytest.mark.parametrize("encoder", [TRANSFORMER, replace(TRANSFORMER, future=0), replace(GRU, on=TRANSFORMER)])
+@pytest.mark.parametrize("encoder", [TRANSFORMER, replace(TRANSFORMER, future=0), replace(GRU, base=TRANSFORMER)])
 def test_attention_reads_windows_as_long_as_those_of_training(encoder: EncoderConfig, make_stored: MakeStored) -> None:
     small, session = network(encoder), make_stored(50_000, typing(50_000, 300))
     found = np.concatenate(list(session_emissions(small, session)))
@@ -338,17 +338,17 @@ def test_twenty_minutes_stay_below_four_gigabytes() -> None:
 import resource
 import numpy as np
 import torch
-from emgscribe.attention import AttentionConfig
-from emgscribe.encoders import MlpConfig, RecurrentConfig, TransformerConfig
-from emgscribe.evaluate import attention_texts, reading, session_emissions
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig
-from emgscribe.store import StoredSession
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.encoders import MlpConfig, RecurrentConfig, TransformerConfig
+from emgscribe.evaluation import attention_texts, reading, session_emissions
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.data.session import Session
 
 samples, none = 20 * 60 * 2000, np.zeros(0, dtype=np.int64)
-session = StoredSession("s", "u", False, "", np.ones((samples, 2, 16), dtype=np.float32), none, none)
+session = Session("s", "u", False, "", np.ones((samples, 2, 16), dtype=np.float32), none, none)
 small = MlpConfig(8)
-for encoder in (RecurrentConfig(on=small, hidden=8, layers=1), TransformerConfig(on=small, heads=2, feed_forward=16)):
+for encoder in (RecurrentConfig(base=small, hidden=8, layers=1), TransformerConfig(base=small, heads=2, feed_forward=16)):
     model = Model(ModelConfig(SpectrogramConfig(hop=64), encoder)).eval()
     assert sum(map(len, session_emissions(model, session))) == model.frames(samples)
     print(reading(model, samples).name.split(",")[0])
@@ -381,7 +381,7 @@ def test_no_session_is_scored_twice(model: Model, make_stored: MakeStored) -> No
     for score in (evaluate, evaluate_windows):
         with pytest.raises(EmgscribeError, match=r"session: is given twice\n") as caught:
             score(model, [session, other, session], GreedyDecoder())
-        assert caught.value.mend == "name each session once"
+        assert caught.value.hint == "name each session once"
         with pytest.raises(EmgscribeError, match="copied: is given twice, there called session"):
             score(model, [session, other, copied], GreedyDecoder())
     with pytest.raises(EmgscribeError, match="is given twice"):

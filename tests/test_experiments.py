@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from emgscribe.attention import AttentionConfig
 from emgscribe.config import from_json, to_json
+from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluate import reading
-from emgscribe.experiments import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
-from emgscribe.model import Model
-from emgscribe.objective import attention_loss, ctc_loss, keypress_loss
-from emgscribe.report import published_numbers
-from emgscribe.suites import EXPERIMENTS, SUITES
-from emgscribe.windows import Batch
+from emgscribe.evaluation import reading
+from emgscribe.experiments.named import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
+from emgscribe.experiments.report import published_numbers
+from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.model import Model
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from emgscribe.config import from_json, to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import LogSpectrogram, SpectrogramConfig, StridedConvConfig, anti_alias_filter
-from emgscribe.model import ModelConfig
+from emgscribe.models.features import LogSpectrogram, SpectrogramConfig, StridedConvConfig, anti_alias_filter
+from emgscribe.models.model import ModelConfig
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import SYMBOLS
-from emgscribe.figures import (
+from emgscribe.data.charset import SYMBOLS
+from emgscribe.experiments.figures import (
     FINGERS,
     GAP,
     confusions,
@@ -20,7 +20,7 @@ from emgscribe.figures import (
     key_errors,
     key_of,
 )
-from emgscribe.score import Counts, count
+from emgscribe.scoring import Counts, count
 
 TEXTS = st.text(st.sampled_from(SYMBOLS), max_size=12)
 ALL = "".join(SYMBOLS)

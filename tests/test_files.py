@@ -123,7 +123,7 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(room: Path, monkeypatc
     with pytest.raises(EmgscribeError, match="No space left on device") as caught:
         write_json(path, [2])
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.hint
     assert read_json(path) == [1]
     assert names(room) == ["a.json"]
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from conftest import gone, until
 
+from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile
+from emgscribe.experiments.suites import EXPERIMENTS
 from emgscribe.files import read_json
-from emgscribe.session import SAMPLE_RATE, Session
-from emgscribe.suites import EXPERIMENTS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_suite"
 
@@ -150,5 +150,5 @@ def test_a_quick_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
     result = read_json(out / "results" / "demo-0.json")
     assert (result["data"]["kind"], len(result["curves"])) == ("simulated", 2)
     for path in sorted((work / "sessions").glob("*.hdf5")):
-        with Session(path) as session:
+        with SessionFile(path) as session:
             assert len(session) == 0.1 * 60 * SAMPLE_RATE

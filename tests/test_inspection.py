@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from emgscribe.inspection import Inspection, inspect_session
-from emgscribe.session import SAMPLE_DTYPE, Prompt, open_file
+from emgscribe.data.hdf5 import SAMPLE_DTYPE, Prompt, open_file
+from emgscribe.data.inspect import Inspection, inspect_session
 
 Make = Callable[..., Path]
 START = 1_600_000_000.0
@@ -106,7 +106,7 @@ def test_samples_that_are_lost_while_the_file_is_open(make_session: Make, monkey
         os.truncate(name, offset + 136 * 10_000 + 8)
         return file
 
-    monkeypatch.setattr("emgscribe.inspection.open_file", opened_then_cut)
+    monkeypatch.setattr("emgscribe.data.inspect.open_file", opened_then_cut)
     inspection = inspect_session(path)
     assert ("error", "file", f"truncated: {136 * 10_000 - 8} bytes of samples are missing") in findings(inspection)
     assert not inspection.usable
@@ -172,7 +172,7 @@ def test_time_that_runs_backwards(make_session: Make) -> None:
 
 
 def test_faults_on_the_seam_of_two_blocks(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emgscribe.inspection._BLOCK", 64)
+    monkeypatch.setattr("emgscribe.data.inspect._BLOCK", 64)
     times = clock()
     times[64] -= 0.001  # the first of the second block lies before the last of the first
     times[128:] += 0.02  # a gap exactly between two blocks
@@ -217,7 +217,7 @@ def test_constant_channels(make_session: Make) -> None:
 
 
 def test_a_channel_that_rests_for_a_block_is_not_constant(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emgscribe.inspection._BLOCK", 500)
+    monkeypatch.setattr("emgscribe.data.inspect._BLOCK", 500)
     emg = noise()
     emg[500:1000, 0, 3] = emg[0, 0, 3]
     emg[1500:, 0, 4] = emg[0, 0, 4]

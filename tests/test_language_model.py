@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe import language_model
-from emgscribe.arpa import SPECIAL, NGrams, read_arpa, write_arpa
-from emgscribe.errors import EmgscribeError
-from emgscribe.language_model import (
+from emgscribe.decoding import language_model as language_model
+from emgscribe.decoding.arpa import SPECIAL, NGrams, read_arpa, write_arpa
+from emgscribe.decoding.language_model import (
     END,
     SPACE,
     START,
@@ -23,6 +22,7 @@ from emgscribe.language_model import (
     train,
     without_prompts,
 )
+from emgscribe.errors import EmgscribeError
 
 TEXTS = st.text(st.sampled_from("aabc d\n"), max_size=60).filter(lambda text: any(c.isalpha() for c in text))
 WORDS = "the then they them there and any ant a an another that this thing think in into it is was with\n" * 3
@@ -281,7 +281,7 @@ def test_what_cannot_be_trained_is_refused(text: str, order: int, min_count: int
 def test_tables_that_are_too_large_are_refused() -> None:
     with pytest.raises(EmgscribeError, match="would take") as caught:
         train(WORDS, order=6).automaton(max_bytes=1000)
-    assert "min_count" in caught.value.mend
+    assert "min_count" in caught.value.hint
 
 
 def test_the_default_is_built_once_and_leaves_prompts_out(

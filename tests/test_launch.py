@@ -16,14 +16,15 @@ from conftest import PATIENCE, gone, until
 from rich.console import Console
 from tiny_suite import SUITE, TINY
 
-from emgscribe import cli, launch
+from emgscribe import cli
 from emgscribe.config import to_json
+from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import launch as launch
+from emgscribe.experiments.launch import Order, Workers, execute, missing, run_suite
+from emgscribe.experiments.run import run_experiment, run_name
 from emgscribe.files import read_json, write_json
-from emgscribe.launch import Order, Workers, execute, missing, run_suite
-from emgscribe.runs import run_experiment, run_name
-from emgscribe.splits import split_sessions
-from emgscribe.synthetic import synthesize_dataset
+from emgscribe.simulation import synthesize_dataset
 
 QUIET = Console(quiet=True)
 COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reproduce", "tiny", "--cores", "1"]
@@ -63,7 +64,7 @@ def workers_of(run: str, folder: Path) -> list[int]:
             words, prints_to = (path / "cmdline").read_bytes().split(b"\0"), (path / "fd" / "1").readlink()
         except OSError:
             continue
-        if words[1:4] == [b"-m", b"emgscribe.launch", run.encode()] and prints_to.is_relative_to(folder):
+        if words[1:4] == [b"-m", b"emgscribe.experiments.launch", run.encode()] and prints_to.is_relative_to(folder):
             found.append(int(path.name))
     return found
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.ancestry import Ancestry, Seen
-from emgscribe.encoders import TdsConfig
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig, load_ancestry, load_model, save_model
-from emgscribe.store import Store, StoredSession
-from emgscribe.windows import Batch, Windows
+from emgscribe.models.ancestry import Ancestry, Seen
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model, save_model
 
 TINY = ModelConfig(
     features=SpectrogramConfig(n_fft=64, hop=16),
@@ -185,7 +185,7 @@ def test_frames_is_the_ceiling(samples: int, frames: int) -> None:
     assert model.frames(torch.tensor([samples])).tolist() == [frames]
 
 
-def test_gradients_reach_every_parameter(make_stored: Callable[..., StoredSession]) -> None:
+def test_gradients_reach_every_parameter(make_stored: Callable[..., Session]) -> None:
     model = made(TINY).train()
     session = make_stored(2000, [(3, 100), (4, 600), (4, 900), (97, 1500)])
     windows = Windows(Store([session]), 1000, 1000, *model.context)
@@ -239,7 +239,7 @@ def test_a_failure_while_saving_keeps_the_old_model(saved: Path, monkeypatch: py
     def fails(*_: Any) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("emgscribe.model.save_file", fails)
+    monkeypatch.setattr("emgscribe.models.model.save_file", fails)
     with pytest.raises(RuntimeError, match="in the middle"):
         save_model(made(TINY, seed=9), saved)
     assert torch.equal(load_model(saved).head.weight, before)
@@ -250,7 +250,7 @@ def refused(folder: Path, *words: str) -> None:
     with pytest.raises(EmgscribeError) as caught:
         load_model(folder)
     assert str(folder) in caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint
     for word in words:
         assert word in caught.value.what
 

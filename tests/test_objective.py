@@ -8,12 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import BLANK
-from emgscribe.config import TrainConfig
-from emgscribe.encoders import TdsConfig
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import Model, ModelConfig
-from emgscribe.objective import (
+from emgscribe.data.charset import BLANK
+from emgscribe.data.windows import Batch
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.training.config import TrainConfig
+from emgscribe.training.losses import (
     averaging_decay,
     ctc_loss,
     dropout_share,
@@ -22,7 +23,6 @@ from emgscribe.objective import (
     learning_rate,
     long_epochs,
 )
-from emgscribe.windows import Batch
 
 TINY = ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2))
 

@@ -12,22 +12,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from emgscribe import cli, splits
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.config import DataConfig, Protocol, TrainConfig, WindowConfig
-from emgscribe.encoders import TdsConfig
+from emgscribe import cli
+from emgscribe.data import splits as splits
+from emgscribe.data.hdf5 import SessionFile, SessionHeader, write_session
+from emgscribe.data.splits import DataConfig, Protocol, Split, split_sessions
+from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import BASELINE, GENERIC, Experiment
-from emgscribe.features import SpectrogramConfig
+from emgscribe.experiments.named import BASELINE, GENERIC, Experiment
+from emgscribe.experiments.report import published_numbers, tables
+from emgscribe.experiments.results import read_results
+from emgscribe.experiments.run import run_experiment
+from emgscribe.experiments.suites import EXPERIMENTS, SUITES
 from emgscribe.files import read_json
-from emgscribe.model import ModelConfig
-from emgscribe.report import published_numbers, tables
-from emgscribe.results import read_results
-from emgscribe.runs import run_experiment
-from emgscribe.session import Session, SessionHeader, write_session
-from emgscribe.splits import Split, split_sessions
-from emgscribe.suites import EXPERIMENTS, SUITES
-from emgscribe.synthetic import synthesize_dataset, synthesize_session
+from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import ModelConfig
+from emgscribe.simulation import synthesize_dataset, synthesize_session
+from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
 COURSE = DataConfig(protocol="course")
@@ -70,7 +72,7 @@ Record = Callable[..., list[Path]]
 @pytest.fixture
 def record(template: Path, tmp_path: Path) -> Record:
     """A function that records the simulated template again under other names, each with EMG of its own."""
-    with Session(template) as session:
+    with SessionFile(template) as session:
         header, times, emg = session.header, session.times(), session.emg()
 
     def make(names: list[str], user: str = COURSE_USER, *, simulated: bool = True) -> list[Path]:
@@ -186,7 +188,7 @@ def test_all_that_is_not_as_published_is_named_at_once(
     )
     assert "4 of the 18 sessions of the protocol course" in caught.value.what
     assert caught.value.where == str(folder)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_hash_is_computed_once_until_the_file_changes(
@@ -240,7 +242,7 @@ def test_recordings_of_other_names_are_not_split_by_a_published_protocol(tmp_pat
     write_session(tmp_path / "mine.hdf5", header, np.arange(4) / 2000, np.zeros((4, 2, 16), dtype=np.float32))
     with pytest.raises(EmgscribeError, match="18 of the 18 sessions") as caught:
         split_sessions(tmp_path, COURSE)
-    assert "--data.protocol latest" in caught.value.mend
+    assert "--data.protocol latest" in caught.value.hint
 
 
 def test_a_protocol_that_names_the_users_leaves_no_choice_of_them() -> None:

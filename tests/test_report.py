@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments.report import Table, compare, make_report, print_tables, published_numbers, tables
+from emgscribe.experiments.results import read_results
+from emgscribe.experiments.suites import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
-from emgscribe.report import Table, compare, make_report, print_tables, published_numbers, tables
-from emgscribe.results import read_results
-from emgscribe.suites import EXPERIMENTS, SUITES
 
 WriteResult = Callable[..., Path]
 RESULTS = Path(__file__).parent.parent / "results"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments.results import Row, read_result, read_results
 from emgscribe.files import read_json, write_json
-from emgscribe.results import Row, read_result, read_results
-from emgscribe.score import Counts, cer_interval, count
+from emgscribe.scoring import Counts, cer_interval, count
 
 WriteResult = Callable[..., Path]
 

@@ -10,20 +10,23 @@ import pytest
 import torch
 from rich.console import Console
 
-from emgscribe import runs
-from emgscribe.attention import AttentionConfig
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.config import DataConfig, TrainConfig, WindowConfig, to_json
-from emgscribe.encoders import TdsConfig
+from emgscribe.config import to_json
+from emgscribe.data.session import Session
+from emgscribe.data.splits import DataConfig
+from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import Experiment
-from emgscribe.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.experiments import run as runs
+from emgscribe.experiments.named import Experiment
+from emgscribe.experiments.results import read_result
+from emgscribe.experiments.run import data_hash, run_experiment
 from emgscribe.files import read_json, write_json
-from emgscribe.model import ModelConfig, load_model
-from emgscribe.results import read_result
-from emgscribe.runs import data_hash, run_experiment
-from emgscribe.store import StoredSession
-from emgscribe.synthetic import synthesize_dataset
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.models.model import ModelConfig, load_model
+from emgscribe.simulation import synthesize_dataset
+from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
 TINY = Experiment(
@@ -50,7 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[..., StoredSession]) -> None:
+def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[..., Session]) -> None:
     first = make_stored(keys=[(1, 5), (2, 9)])
     second = replace(first, name="other")
     both = data_hash([first, second])
@@ -132,7 +135,7 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
 def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (runs, import_module("emgscribe.train.run")):
+    for module in (runs, import_module("emgscribe.training.run")):
         monkeypatch.setattr(module, "current_commit", lambda: commit)
     commit = "first"
     assert run(TINY, data, tmp_path)["commit"] == "first"
@@ -150,7 +153,7 @@ def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
 def test_minutes_cut_the_training_data_and_nothing_else(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[StoredSession]] = {}
+    seen: dict[str, list[Session]] = {}
 
     def fit(*_: object, train_sessions: list, val_sessions: list, **__: object) -> None:
         seen["train"], seen["val"] = train_sessions, val_sessions

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import labels_of_text, screen_text
-from emgscribe.score import (
+from emgscribe.data.charset import labels_of_text, screen_text
+from emgscribe.scoring import (
     Counts,
     align,
     cer_difference,

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from emgscribe.errors import EmgscribeError
-from emgscribe.session import (
+from emgscribe.data.hdf5 import (
     SAMPLE_DTYPE,
     Keystroke,
     Prompt,
-    Session,
+    SessionFile,
     SessionHeader,
     find_sessions,
     write_session,
     writing_session,
 )
+from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
 START = 1_600_000_000.0
@@ -74,7 +74,7 @@ def third_party(path: Path, samples: int = 300) -> dict[str, np.ndarray]:
 
 def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
     rows = third_party(tmp_path / "s.hdf5")
-    with Session(tmp_path / "s.hdf5") as session:
+    with SessionFile(tmp_path / "s.hdf5") as session:
         assert len(session) == 300
         np.testing.assert_array_equal(session.times(), rows["time"])
         np.testing.assert_array_equal(session.emg()[:, 0], rows["emg_left"])
@@ -134,7 +134,7 @@ def test_attributes_on_disk(make_session: Make) -> None:
 def test_only_a_simulated_session_carries_the_mark(make_session: Make) -> None:
     with h5py.File(make_session(simulation='{"seed": 1}'), "r") as file:
         assert file["emg2qwerty"].attrs["simulation"] == '{"seed": 1}'
-    with Session(make_session(simulation='{"seed": 1}')) as session:
+    with SessionFile(make_session(simulation='{"seed": 1}')) as session:
         assert session.header.simulation == '{"seed": 1}'
 
 
@@ -146,7 +146,7 @@ def test_round_trip(tmp_path: Path, header: SessionHeader, samples: int, data: s
     times = data.draw(hnp.arrays(np.float64, samples, elements=FINITE))
     path = tmp_path / "s.hdf5"
     write_session(path, header, times, emg)
-    with Session(path) as session:
+    with SessionFile(path) as session:
         assert session.header == header
         np.testing.assert_array_equal(session.times(), times)
         np.testing.assert_array_equal(session.emg(), emg)
@@ -154,12 +154,12 @@ def test_round_trip(tmp_path: Path, header: SessionHeader, samples: int, data: s
 
 def test_keystrokes_past_64_kib_of_json(make_session: Make) -> None:
     keys = [("a", i / 1000) for i in range(3000)]  # real sessions have thousands; a small HDF5 attribute ends at 64 KiB
-    with Session(make_session(keys=keys)) as session:
+    with SessionFile(make_session(keys=keys)) as session:
         assert session.text() == "a" * 3000
 
 
 def test_blocks_cover_all_rows_once(make_session: Make) -> None:
-    with Session(make_session(samples=1000)) as session:
+    with SessionFile(make_session(samples=1000)) as session:
         blocks = list(session.blocks(300))
         assert [len(block) for block in blocks] == [300, 300, 300, 100]
         np.testing.assert_array_equal(np.concatenate(blocks)["time"], session.times())
@@ -172,7 +172,7 @@ def test_blocks_cover_all_rows_once(make_session: Make) -> None:
 )
 def test_slice_time_is_searchsorted(make_session: Make, times: list[int], start: float, end: float) -> None:
     array = np.array(times, dtype=np.float64)
-    with Session(make_session(times=array, emg=np.zeros((len(array), 2, 16), np.float32))) as session:
+    with SessionFile(make_session(times=array, emg=np.zeros((len(array), 2, 16), np.float32))) as session:
         for low, high in ((start, end), (float(round(start)), float(round(end)))):  # on a sample and between samples
             expected = slice(*np.searchsorted(array, [low, high]).tolist())
             assert session.slice_time(low, high) == expected
@@ -180,7 +180,7 @@ def test_slice_time_is_searchsorted(make_session: Make, times: list[int], start:
 
 def test_text_by_time_in_order_of_key_presses(make_session: Make) -> None:
     keys = [("b", 0.2), ("a", 0.1), ("Key.left", 0.25), ("Key.enter", 0.3), ("c", 0.3)]
-    with Session(make_session(keys=keys)) as session:
+    with SessionFile(make_session(keys=keys)) as session:
         assert session.text() == "ab⏎c"
         assert session.text(START + 0.1, START + 0.3) == "ab"
         assert session.text(START + 0.2) == "b⏎c"
@@ -189,7 +189,7 @@ def test_text_by_time_in_order_of_key_presses(make_session: Make) -> None:
 
 
 def test_the_header_outlives_the_file(make_session: Make) -> None:
-    session = Session(make_session())
+    session = SessionFile(make_session())
     session.close()
     assert session.header.user == "user"
     assert session.text() == "hi"
@@ -198,9 +198,9 @@ def test_the_header_outlives_the_file(make_session: Make) -> None:
 def refused(path: Path, *words: str) -> None:
     """Opening `path` fails with an error of ours that names the file, the fault and a mend."""
     with pytest.raises(EmgscribeError) as caught:
-        Session(path)
+        SessionFile(path)
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.hint
     for word in words:
         assert word in caught.value.what
 
@@ -265,7 +265,7 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
 def test_further_fields_are_no_fault(make_session: Make) -> None:
     rows = rows_of(time=TIME, temperature=("<f4",), emg_right=BAND, emg_left=BAND)
     rows["emg_right"] = 1
-    with Session(reshaped(make_session(), rows)) as session:
+    with SessionFile(reshaped(make_session(), rows)) as session:
         np.testing.assert_array_equal(session.emg(), np.broadcast_to([[0.0], [1.0]], (5, 2, 16)))
 
 
@@ -305,7 +305,7 @@ def test_a_prompt_without_text(make_session: Make, payload: str) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:
         file["emg2qwerty"].attrs["prompts"] = f'[{{"name": "p", "start": 1, "end": 2, "payload": {payload}}}]'
-    with Session(path) as session:
+    with SessionFile(path) as session:
         assert session.header.prompts == (Prompt("p", 1.0, 2.0, None),)
 
 
@@ -342,7 +342,7 @@ def test_a_writer_appends_blocks_in_order(tmp_path: Path) -> None:
         for start in range(0, 100, 30):
             writer.append(np.arange(100.0)[start : start + 30], emg[start : start + 30])
         writer.finish(SessionHeader("n", "u", "on_keyboard", 1.0, (), ()))
-    with Session(tmp_path / "s.hdf5") as session:
+    with SessionFile(tmp_path / "s.hdf5") as session:
         np.testing.assert_array_equal(session.emg(), emg)
         np.testing.assert_array_equal(session.times(), np.arange(100.0))
 
@@ -377,7 +377,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
         "import numpy as np\n"
         "from pathlib import Path\n"
         "from emgscribe.errors import EmgscribeError\n"
-        "from emgscribe.session import SessionHeader, write_session\n"
+        "from emgscribe.data.hdf5 import SessionHeader, write_session\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "header = SessionHeader('s', 'u', 'on_keyboard', 1.0, (), ())\n"

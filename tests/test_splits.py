@@ -3,10 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emgscribe.config import DataConfig
+from emgscribe.data.hdf5 import SessionHeader, write_session
+from emgscribe.data.splits import DataConfig, split_latest
 from emgscribe.errors import EmgscribeError
-from emgscribe.session import SessionHeader, write_session
-from emgscribe.splits import split_latest
 
 
 def record(folder: Path, user: str, day: int) -> Path:

@@ -15,14 +15,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe import store
-from emgscribe.charset import labels_of_text
+from emgscribe.data import session as store
+from emgscribe.data.charset import labels_of_text
+from emgscribe.data.hdf5 import SessionFile
+from emgscribe.data.session import Session, default_cache, open_sessions
+from emgscribe.data.windows import Store
 from emgscribe.errors import EmgscribeError
-from emgscribe.session import Session
-from emgscribe.store import Store, StoredSession, default_cache, open_sessions
 
 Make = Callable[..., Path]
-MakeStored = Callable[..., StoredSession]
+MakeStored = Callable[..., Session]
 START = 1_600_000_000.0
 
 
@@ -51,11 +52,11 @@ def test_gather_copies(make_stored: MakeStored) -> None:
 
 
 def test_what_is_stored_is_what_is_in_the_file(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = Session.blocks
-    monkeypatch.setattr(Session, "blocks", lambda self: blocks(self, 300))  # the last block is a short one
+    blocks = SessionFile.blocks
+    monkeypatch.setattr(SessionFile, "blocks", lambda self: blocks(self, 300))  # the last block is a short one
     path = make_session("n", samples=1000, keys=[("Key.shift", 0.1), ("Key.tab", 0.15), ("A", 0.2)])
     (stored,) = open_sessions([path])
-    with Session(path) as session:
+    with SessionFile(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
     assert stored.emg.dtype == np.float32
     assert (stored.name, stored.user, stored.simulated, len(stored)) == ("n", "user", False, 1000)
@@ -135,7 +136,7 @@ def test_a_changed_source_is_built_anew_and_the_stale_entry_goes(make_session: M
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     (second,) = open_sessions([path])
-    with Session(path) as session:
+    with SessionFile(path) as session:
         np.testing.assert_array_equal(second.emg, session.emg())
     assert (second.emg[-1] == 0).all()
     assert second.content != first.content
@@ -193,8 +194,8 @@ def test_missing_and_foreign_files(tmp_path: Path, isolated_cache: Path) -> None
 def test_emg_that_is_not_finite(
     make_session: Make, isolated_cache: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    blocks = Session.blocks
-    monkeypatch.setattr(Session, "blocks", lambda self: blocks(self, 300))
+    blocks = SessionFile.blocks
+    monkeypatch.setattr(SessionFile, "blocks", lambda self: blocks(self, 300))
     emg = np.zeros((1000, 2, 16), np.float32)
     emg[[777, 800], 1, 3] = value
     refused(make_session(emg=emg), isolated_cache, "sample 777 is not finite")
@@ -204,8 +205,8 @@ def test_emg_that_is_not_finite(
 def test_time_that_runs_backwards_even_between_blocks(
     make_session: Make, isolated_cache: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
-    blocks = Session.blocks
-    monkeypatch.setattr(Session, "blocks", lambda self: blocks(self, 300))
+    blocks = SessionFile.blocks
+    monkeypatch.setattr(SessionFile, "blocks", lambda self: blocks(self, 300))
     times = START + np.arange(1000) / 2000
     times[broken:] -= 0.1
     refused(make_session(times=times, emg=np.zeros((1000, 2, 16), np.float32)), isolated_cache, "not monotonic")
@@ -237,7 +238,7 @@ def _build_beside_another(path: Path, cache: Path, barrier: Barrier) -> None:
 
     store.write_json = together
     (stored,) = open_sessions([path], cache)
-    with Session(path) as session:
+    with SessionFile(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
 
 
@@ -253,14 +254,14 @@ def test_two_processes_build_the_same_entry(make_session: Make, isolated_cache: 
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert len(entries(isolated_cache)) == 1
     (stored,) = open_sessions([path])
-    with Session(path) as session:
+    with SessionFile(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
 
 
 _KILLED = """
 import sys, time
 from pathlib import Path
-from emgscribe import store
+from emgscribe.data import session as store
 
 def hang(*_):
     print("half built", flush=True)
@@ -280,7 +281,7 @@ def test_a_build_that_is_killed_in_the_middle(make_session: Make, isolated_cache
         assert process.wait() == -signal.SIGKILL
     assert not [name for name in entries(isolated_cache) if not name.startswith(".")]
     (stored,) = open_sessions([path])
-    with Session(path) as session:
+    with SessionFile(path) as session:
         np.testing.assert_array_equal(stored.emg, session.emg())
     assert stored.labels.tolist() == labels_of_text("hi")
 

@@ -14,15 +14,16 @@ from filelock import FileLock
 from rich.console import Console
 from tiny_suite import TINY
 
-from emgscribe import cli, launch
+from emgscribe import cli
 from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import Experiment
-from emgscribe.launch import Order, Workers
-from emgscribe.results import leaves
-from emgscribe.suites import EXPERIMENTS
-from emgscribe.sweep import changed, spans, tune
-from emgscribe.synthetic import synthesize_dataset
+from emgscribe.experiments import launch as launch
+from emgscribe.experiments.launch import Order, Workers
+from emgscribe.experiments.named import Experiment
+from emgscribe.experiments.results import leaves
+from emgscribe.experiments.search import changed, spans, tune
+from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.simulation import synthesize_dataset
 
 optuna = pytest.importorskip("optuna")
 QUIET = Console(quiet=True)
@@ -118,7 +119,7 @@ def test_what_cannot_be_searched_is_refused(texts: list[str], told: str) -> None
     with pytest.raises(EmgscribeError) as caught:
         spans(texts, TINY)
     assert told in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_study_searches_and_reports(data: Path, tmp_path: Path, ran: list[str]) -> None:
@@ -300,7 +301,7 @@ def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: lis
         pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written") as caught,
     ):
         search(data, tmp_path, 20)
-    assert "free some disk space" in caught.value.mend
+    assert "free some disk space" in caught.value.hint
     assert rows(search(data, tmp_path, 20)).keys() == set(range(20))
 
 

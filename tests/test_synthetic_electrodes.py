@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from emgscribe.session import CHANNELS, SAMPLE_RATE
-from emgscribe.synthetic import SimulationConfig
-from emgscribe.synthetic.electrodes import TAPS, Fibres, Ring, SpikeSum, action_potentials
-from emgscribe.synthetic.recording import Recorder
+from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
+from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.electrodes import TAPS, Fibres, Ring, SpikeSum, action_potentials
+from emgscribe.simulation.recording import Recorder
 
 RING = Ring(radius=28.0, rotation=0.0, along=0.0, pole_distance=8.0)
 QUIET = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=0, difficulty=0)

@@ -3,11 +3,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from emgscribe.session import SAMPLE_RATE
-from emgscribe.synthetic.keyboard import SHIFTS, TEXTBOOK
-from emgscribe.synthetic.motor_units import INTERVAL_VARIATION, MotorUnits, SpikeTrains
-from emgscribe.synthetic.muscles import DRIVE_RATE, NUM_MUSCLES, POSTURE, Drive, MotorHabits, Muscle, textbook_pattern
-from emgscribe.synthetic.typist import Press
+from emgscribe.data.hdf5 import SAMPLE_RATE
+from emgscribe.simulation.keyboard import SHIFTS, TEXTBOOK
+from emgscribe.simulation.motor_units import INTERVAL_VARIATION, MotorUnits, SpikeTrains
+from emgscribe.simulation.muscles import DRIVE_RATE, NUM_MUSCLES, POSTURE, Drive, MotorHabits, Muscle, textbook_pattern
+from emgscribe.simulation.typist import Press
 
 PLAIN = MotorHabits.of_user(np.random.default_rng(0), 0.0)
 

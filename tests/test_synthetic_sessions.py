@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emgscribe.charset import SYMBOLS
+from emgscribe.data.charset import SYMBOLS
+from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE, SessionFile
+from emgscribe.data.inspect import inspect_session
 from emgscribe.errors import EmgscribeError
-from emgscribe.inspection import inspect_session
-from emgscribe.session import BANDS, CHANNELS, SAMPLE_RATE, Session
-from emgscribe.synthetic import SimulationConfig, make_report, synthesize_dataset, synthesize_session
-from emgscribe.synthetic.measures import correlation_by_distance, measure
-from emgscribe.synthetic.reference import PERCENTILES
-from emgscribe.synthetic.report import Excerpt, triggered_averages
+from emgscribe.simulation import SimulationConfig, make_report, synthesize_dataset, synthesize_session
+from emgscribe.simulation.measures import correlation_by_distance, measure
+from emgscribe.simulation.reference import PERCENTILES
+from emgscribe.simulation.report import Excerpt, triggered_averages
 
 SMALL = SimulationConfig(units_per_muscle=6)
 
@@ -50,7 +50,7 @@ def typed(tmp_path_factory) -> Path:
 def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) -> None:
     config = SimulationConfig(units_per_muscle=4, **physics)
     path = synthesize(tmp_path / "any.hdf5", user=user, seed=seed, minutes=minutes, config=config)
-    with Session(path) as session:
+    with SessionFile(path) as session:
         times, emg, header = session.times(), session.emg(), session.header
         assert session.text() == "".join(symbol for symbol, _ in header.labelled_keystrokes())
     assert emg.shape == (len(times), BANDS, CHANNELS)
@@ -72,7 +72,7 @@ def test_same_arguments_same_bytes_and_every_argument_matters(tmp_path) -> None:
     assert digest(synthesize(tmp_path / "a.hdf5")) == first
 
     def samples(**arguments) -> bytes:
-        with Session(synthesize(tmp_path / "a.hdf5", **arguments)) as session:
+        with SessionFile(synthesize(tmp_path / "a.hdf5", **arguments)) as session:
             return session.emg().tobytes()
 
     others = [{"user": 2}, {"session": 1}, {"seed": 1}, {"config": SimulationConfig(units_per_muscle=6, noise=4)}]
@@ -110,7 +110,7 @@ def test_a_data_set_looks_like_the_real_one(tmp_path) -> None:
     assert ",".join(rows[0]) == columns
     assert [row["session"] for row in rows] == [path.stem for path in paths]
     for row, path in zip(rows, paths, strict=True):
-        with Session(path) as session:
+        with SessionFile(path) as session:
             header, start = session.header, session.times(0, 1)[0]
         assert (row["user"], row["condition"]) == (header.user, "on_keyboard")
         assert int(row["num_keystrokes"]) == len(header.keystrokes)
@@ -140,7 +140,7 @@ def test_numbers_out_of_range_are_named(tmp_path, wrong) -> None:
 def test_redonning_zero_keeps_the_band_in_place(tmp_path) -> None:
     def levels(session: int, redonning: float) -> np.ndarray:
         config = SimulationConfig(units_per_muscle=20, redonning=redonning, slip=0, difficulty=1.0)
-        with Session(synthesize(tmp_path / "a.hdf5", session=session, minutes=1, config=config)) as opened:
+        with SessionFile(synthesize(tmp_path / "a.hdf5", session=session, minutes=1, config=config)) as opened:
             return np.log(opened.emg()[:, 0].std(axis=0))
 
     kept, again = (levels(1, strength) - levels(0, strength) for strength in (0.0, 4.0))
@@ -191,7 +191,7 @@ def test_a_report_needs_sessions_long_enough(tmp_path) -> None:
 
 
 def test_labels_use_the_symbols_of_the_task(typed) -> None:
-    with Session(typed) as session:
+    with SessionFile(typed) as session:
         text = session.text()
         asked = "".join(prompt.text or "" for prompt in session.header.prompts)
     assert set(text) <= set(SYMBOLS)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe.charset import ENTER, clean_text
+from emgscribe.data.charset import ENTER, clean_text
 from emgscribe.errors import EmgscribeError
-from emgscribe.synthetic import SimulationConfig
-from emgscribe.synthetic.text import PromptWriter, prompts_of_text, vocabulary
+from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.text import PromptWriter, prompts_of_text, vocabulary
 
 
 def prompts(seed: int, count: int) -> list[str]:

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, symbol_of_key
-from emgscribe.synthetic import SimulationConfig
-from emgscribe.synthetic.keyboard import SHIFTS, TEXTBOOK, neighbours, unshifted
-from emgscribe.synthetic.people import Person
-from emgscribe.synthetic.typist import MARGIN, Habits, Performance, Typist
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, symbol_of_key
+from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.keyboard import SHIFTS, TEXTBOOK, neighbours, unshifted
+from emgscribe.simulation.people import Person
+from emgscribe.simulation.typist import MARGIN, Habits, Performance, Typist
 
 
 def perform(seed: int = 0, seconds: float = 60.0, *, user: int = 0, **settings: float) -> Performance:

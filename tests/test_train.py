@@ -17,21 +17,21 @@ from filelock import FileLock
 from rich.console import Console
 from torch import nn
 
-from emgscribe.ancestry import Seen
-from emgscribe.attention import AttentionConfig
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.charset import BLANK
-from emgscribe.config import TrainConfig, WindowConfig
-from emgscribe.encoders import ENCODERS, RecurrentConfig, TdsConfig
+from emgscribe.data.charset import BLANK
+from emgscribe.data.session import Session, open_sessions
+from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.features import SpectrogramConfig
 from emgscribe.files import read_json, write_json
-from emgscribe.model import Model, ModelConfig, load_ancestry, load_model
-from emgscribe.store import StoredSession, open_sessions
-from emgscribe.synthetic import synthesize_session
-from emgscribe.train import Recipe, Trained, cut, fit, loop, resolve_precision
-from emgscribe.train import run as run_module
-from emgscribe.windows import Batch
+from emgscribe.models.ancestry import Seen
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.encoders import ENCODERS, RecurrentConfig, TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
+from emgscribe.simulation import synthesize_session
+from emgscribe.training import Recipe, Trained, cut, fit, loop, resolve_precision
+from emgscribe.training import run as run_module
+from emgscribe.training.config import TrainConfig
 
 TINY = Recipe(
     model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
@@ -39,7 +39,7 @@ TINY = Recipe(
     augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 4, 1, 2)),
     train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
 )
-DROPPING = RecurrentConfig(on=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+DROPPING = RecurrentConfig(base=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
 TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
 AVERAGED = replace(
     TINY,
@@ -47,7 +47,7 @@ AVERAGED = replace(
     train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
 )
 """Epochs of 4, 4, 3 and 3 steps on the session below."""
-Sessions = tuple[list[StoredSession], list[StoredSession]]
+Sessions = tuple[list[Session], list[Session]]
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +189,14 @@ def test_killed_run_resumes_to_the_same_end(sessions: Sessions, tmp_path: Path) 
     code = (
         "import os, signal, pickle, sys\n"
         "from pathlib import Path\n"
-        "from emgscribe.train import fit, loop\n"
+        "from emgscribe.training import fit, loop\n"
         "original = loop.Training.training_step\n"
         "def killed(self, batch, batch_idx):\n"
         "    if self.global_step == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return original(self, batch, batch_idx)\n"
         "loop.Training.training_step = killed\n"
         "recipe, train, val = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
-        "from emgscribe.store import open_sessions\n"
+        "from emgscribe.data.session import open_sessions\n"
         "fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
         " val_sessions=open_sessions(val, Path(sys.argv[3])), folder=Path(sys.argv[2]))\n"
     )
@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_is_told_and_kept(sessions: Sessions, tmp_path: Pat
     with pytest.raises(EmgscribeError, match="is damaged") as caught:
         run(sessions, tmp_path / "run", recipe)
     assert caught.value.where == str(path)
-    assert caught.value.mend == "delete it: training begins anew"
+    assert caught.value.hint == "delete it: training begins anew"
     assert path.read_bytes() == damaged
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
     path.unlink()
@@ -468,8 +468,8 @@ def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
     """Training mode draws nothing once every rate that is found is 0: attention's and recurrent layers' among them."""
     names = {field.name for field in fields(ENCODERS[kind])}
     dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}
-    if "on" in names and not dropping:
-        dropping = {"on": replace(TINY.model.encoder, dropout=0.5)}
+    if "base" in names and not dropping:
+        dropping = {"base": replace(TINY.model.encoder, dropout=0.5)}
     model = Model(ModelConfig(TINY.model.features, ENCODERS[kind](**dropping))).train()
     emg = torch.randn(2, 4000, 2, 16)
     none = torch.zeros(2, 0, dtype=torch.int64)

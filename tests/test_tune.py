@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emgscribe.beam import PUBLISHED, BeamConfig, decode_all
-from emgscribe.charset import BLANK, NUM_CLASSES, labels_of_text
-from emgscribe.decode import Emissions
+from emgscribe.data.charset import BLANK, NUM_CLASSES, labels_of_text
+from emgscribe.decoding.beam import PUBLISHED, BeamConfig, decode_all
+from emgscribe.decoding.greedy import Emissions
+from emgscribe.decoding.language_model import Automaton, train
+from emgscribe.decoding.tuning import Grid, Trial, tune
 from emgscribe.errors import EmgscribeError
-from emgscribe.language_model import Automaton, train
-from emgscribe.score import count, total
-from emgscribe.tune import Grid, Trial, tune
+from emgscribe.scoring import count, total
 
 TEXT = "the cat sat on the mat and the rat ate the oat that the cat had at the mat "
 SMALL = BeamConfig(beam_size=8, labels_per_frame=6)

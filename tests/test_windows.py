@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emgscribe.charset import BLANK
-from emgscribe.store import Store, StoredSession
-from emgscribe.windows import Windows
+from emgscribe.data.charset import BLANK
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Store, Windows
 
-MakeStored = Callable[..., StoredSession]
+MakeStored = Callable[..., Session]
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=3)
 
 

@@ -3,14 +3,16 @@
 import sys
 from dataclasses import replace
 
-from emgscribe.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.cli import main
-from emgscribe.config import DataConfig, TrainConfig, WindowConfig
-from emgscribe.encoders import TdsConfig
-from emgscribe.experiments import Experiment
-from emgscribe.features import SpectrogramConfig
-from emgscribe.model import ModelConfig
-from emgscribe.suites import EXPERIMENTS, SUITES
+from emgscribe.data.splits import DataConfig
+from emgscribe.data.windows import WindowConfig
+from emgscribe.experiments.named import Experiment
+from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import ModelConfig
+from emgscribe.training.config import TrainConfig
 
 TINY = Experiment(
     name="tiny",

@@ -14,16 +14,16 @@ from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
 from emgscribe.cli.terminal import known, log, parsed, screen
 
 if TYPE_CHECKING:
-    from emgscribe.evaluate import Result
-    from emgscribe.experiments import Experiment
-    from emgscribe.plan import Planned
-    from emgscribe.suites import Simulated
+    from emgscribe.evaluation import Evaluation
+    from emgscribe.experiments.named import Experiment
+    from emgscribe.experiments.plan import Planned
+    from emgscribe.experiments.suites import Simulated
 
 
 def train(arguments: list[str]) -> int:
     """Train a named experiment on a folder of sessions, and test it."""
-    from emgscribe.experiments import Experiment
-    from emgscribe.suites import EXPERIMENTS
+    from emgscribe.experiments.named import Experiment
+    from emgscribe.experiments.suites import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
         screen.print(
@@ -54,8 +54,8 @@ def train(arguments: list[str]) -> int:
             lm: An ARPA file for the beam instead of the default language model.
             experiment: The settings, each of which can be overridden.
         """
-        from emgscribe.report import print_result
-        from emgscribe.rescore import add_scores
+        from emgscribe.experiments.report import print_result
+        from emgscribe.experiments.rescore import add_scores
 
         names = decoder_names(decoder)
         result, model = _run(experiment, data, runs, results)
@@ -69,8 +69,8 @@ def train(arguments: list[str]) -> int:
     return parsed(train, arguments[1:], f"train {arguments[0]}")
 
 
-def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Result", Path]:
-    from emgscribe.runs import run_experiment
+def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Evaluation", Path]:
+    from emgscribe.experiments.run import run_experiment
 
     model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
     return result, model
@@ -78,13 +78,13 @@ def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tup
 
 def reproduce(arguments: list[str]) -> int:
     """Run every experiment behind a table that has no result yet, and print the table."""
-    from emgscribe.launch import Workers, run_suite
-    from emgscribe.plan import plan
-    from emgscribe.report import print_tables, tables
-    from emgscribe.rescore import add_suite_scores
-    from emgscribe.results import read_result
-    from emgscribe.runs import result_path
-    from emgscribe.suites import SUITES, Budget, simulated_for
+    from emgscribe.experiments.launch import Workers, run_suite
+    from emgscribe.experiments.plan import plan
+    from emgscribe.experiments.report import print_tables, tables
+    from emgscribe.experiments.rescore import add_suite_scores
+    from emgscribe.experiments.results import read_result
+    from emgscribe.experiments.run import result_path
+    from emgscribe.experiments.suites import SUITES, Budget, simulated_for
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -151,10 +151,10 @@ def _simulate(made: "Simulated", data: Path) -> None:
 
 def tune(arguments: list[str]) -> int:
     """Search an experiment's settings for the lowest validation CER."""
-    from emgscribe.experiments import Experiment
-    from emgscribe.launch import Workers
-    from emgscribe.suites import EXPERIMENTS
-    from emgscribe.sweep import tune as search_settings
+    from emgscribe.experiments.launch import Workers
+    from emgscribe.experiments.named import Experiment
+    from emgscribe.experiments.search import tune as search_settings
+    from emgscribe.experiments.suites import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
@@ -230,7 +230,7 @@ def report(arguments: list[str]) -> int:
                 may be named after a colon, as in demo:greedy demo:beam.
             decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
         """
-        from emgscribe.report import make_report
+        from emgscribe.experiments.report import make_report
 
         wanted = [name.strip() for name in decoder.split(",")] if decoder else None
         page, *others = make_report(results, out, compare, wanted)
@@ -250,8 +250,8 @@ def demo(arguments: list[str]) -> int:
             out: Where sessions, model and result go.
             seed: Another seed is another typist and another training run.
         """
-        from emgscribe.experiments import DEMO
-        from emgscribe.report import print_comparison, print_result
+        from emgscribe.experiments.named import DEMO
+        from emgscribe.experiments.report import print_comparison, print_result
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole

@@ -40,12 +40,12 @@ def _train(arguments: list[str]) -> int:
             min_count: Leave out n-grams of three tokens and more that were seen less often.
             exclude: Session files whose prompts are taken out of the text: those that will be read with the model.
         """
-        from emgscribe.language_model import train as learn
-        from emgscribe.language_model import without_prompts
-        from emgscribe.session import prompts_of
+        from emgscribe.data.hdf5 import prompts_of
+        from emgscribe.decoding.language_model import train as learn
+        from emgscribe.decoding.language_model import without_prompts
 
         if not files:
-            raise EmgscribeError("no text given", mend="name one or more text files")
+            raise EmgscribeError("no text given", hint="name one or more text files")
         text = without_prompts("\n".join(map(_text, files)), prompts_of(exclude))
         model = learn(text, order=order, across=across, min_count=min_count)
         model.write(out)
@@ -60,9 +60,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise EmgscribeError("is no text in UTF-8", where=str(path), mend="convert it, or leave it out") from error
+        raise EmgscribeError("is no text in UTF-8", where=str(path), hint="convert it, or leave it out") from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), mend="check the path") from error
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
 
 
 def _tune(arguments: list[str]) -> int:
@@ -86,18 +86,18 @@ def _tune(arguments: list[str]) -> int:
             exclude: More session files whose prompts the default language model must not have seen: those that test.
             beam: Hypotheses that are kept after each frame.
         """
-        from emgscribe.beam import BeamConfig
-        from emgscribe.language_model import LanguageModel, default_language_model
-        from emgscribe.model import best_device, load_model
-        from emgscribe.session import prompts_of
-        from emgscribe.store import open_sessions
-        from emgscribe.tune import Trial, tune_model
+        from emgscribe.data.hdf5 import prompts_of
+        from emgscribe.data.session import open_sessions
+        from emgscribe.decoding.beam import BeamConfig
+        from emgscribe.decoding.language_model import LanguageModel, default_language_model
+        from emgscribe.decoding.tuning import Trial, tune_model
+        from emgscribe.models.model import best_device, load_model
 
         def told(trial: Trial) -> None:
             log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")
 
         if not sessions:
-            raise EmgscribeError("no session given", mend="name the session files that validated the model")
+            raise EmgscribeError("no session given", hint="name the session files that validated the model")
         config = BeamConfig(beam_size=beam)
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*sessions, *exclude]))

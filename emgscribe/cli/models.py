@@ -14,7 +14,7 @@ from emgscribe.errors import EmgscribeError
 
 def decoder_names(chosen: str) -> list[str]:
     """The decoders in a choice such as greedy,beam, each once; an unknown one is an error that names the known ones."""
-    from emgscribe.decoders import DECODERS
+    from emgscribe.decoding.registry import DECODERS
 
     return list(dict.fromkeys(known(name.strip(), DECODERS, "decoder") for name in chosen.split(",")))
 
@@ -42,16 +42,16 @@ def evaluate(arguments: list[str]) -> int:
             lm: An ARPA file for the beam; without it the model's tuned one, or the default one.
             windowed: Score windows of 4 s one by one instead: the way the published baseline is validated.
         """
-        from emgscribe.decoders import DECODERS, Inputs
-        from emgscribe.evaluate import evaluate as score
-        from emgscribe.evaluate import evaluate_windows
-        from emgscribe.model import best_device, load_model
-        from emgscribe.report import print_difference, print_result
-        from emgscribe.session import prompts_of
-        from emgscribe.store import open_sessions
+        from emgscribe.data.hdf5 import prompts_of
+        from emgscribe.data.session import open_sessions
+        from emgscribe.decoding.registry import DECODERS, Inputs
+        from emgscribe.evaluation import evaluate as score
+        from emgscribe.evaluation import evaluate_windows
+        from emgscribe.experiments.report import print_difference, print_result
+        from emgscribe.models.model import best_device, load_model
 
         if not sessions:
-            raise EmgscribeError("no session given", mend="name one or more session files after the model")
+            raise EmgscribeError("no session given", hint="name one or more session files after the model")
         names = decoder_names(decoder)
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         if not loaded.ancestry.complete:
@@ -95,15 +95,15 @@ def transcribe(arguments: list[str]) -> int:
             lm: An ARPA file for the beam; without it the model's tuned one, or the default one.
             on_screen: Print what a screen would show instead: backspaces applied, shift dropped.
         """
-        from emgscribe.charset import screen_text
-        from emgscribe.decoders import DECODERS, Inputs
-        from emgscribe.evaluate import read
-        from emgscribe.model import best_device, load_model
-        from emgscribe.store import open_sessions
+        from emgscribe.data.charset import screen_text
+        from emgscribe.data.session import open_sessions
+        from emgscribe.decoding.registry import DECODERS, Inputs
+        from emgscribe.evaluation import read
+        from emgscribe.models.model import best_device, load_model
 
         names = decoder_names(decoder)
         if len(names) > 1:
-            raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", mend="name one of them")
+            raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", hint="name one of them")
         loaded, (session,) = load_model(model, best_device()), open_sessions([file])
         hypothesis = read(loaded, session, DECODERS[names[0]](Inputs(loaded, model, lm)).decoder)
         text = screen_text(hypothesis.labels) if on_screen else hypothesis.text

@@ -10,9 +10,9 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from emgscribe.cli.terminal import log, parsed, screen
+from emgscribe.data.inspect import Inspection, inspect_session
 from emgscribe.errors import EmgscribeError
-from emgscribe.inspection import Inspection, inspect_session
-from emgscribe.synthetic import SimulationConfig, synthesize_dataset
+from emgscribe.simulation import SimulationConfig, synthesize_dataset
 
 _REPORTABLE = 0.2  # minutes
 DEFAULT_SIMULATION = SimulationConfig()
@@ -45,10 +45,10 @@ def synthesize(arguments: list[str]) -> int:
             simulation: What is simulated.
         """
         if report and minutes < _REPORTABLE:
-            raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", mend="raise --minutes")
+            raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
         paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
         if report:
-            from emgscribe.synthetic import make_report
+            from emgscribe.simulation import make_report
 
             make_report([path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png")
             screen.print(f"report: {out / 'report.png'} (the first session of each user)", soft_wrap=True)

@@ -16,8 +16,8 @@ def known(name: str, names: Mapping[str, object], kind: str) -> str:
     """`name` if it is one of `names`; else an error with the nearest."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}"
-        raise EmgscribeError(f"unknown {kind} {name!r}", mend=mend)
+        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}"
+        raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
     return name
 
 

@@ -1,0 +1,248 @@
+"""Back-off n-grams as arrays, and ARPA files, plain or gzipped, as KenLM reads and writes them.
+
+Probabilities and back-off weights are log10 in float32, written with the fewest digits that read back as the same
+number: a file that was read and written again holds the same model, bit for bit.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import replacing
+
+Rows = npt.NDArray[np.int64]
+Logs = npt.NDArray[np.float32]
+
+UNKNOWN, START, END = "<unk>", "<s>", "</s>"
+SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
+_HINT = "make the file anew: emgscribe reads ARPA files as KenLM and SRILM write them"
+
+
+@dataclass(frozen=True)
+class Level:
+    """All n-grams of one length, sorted by `context`, then `symbol`.
+
+    An n-gram is a row (n,): `context` is the row, one level below, of all but its last token, `symbol` the number of
+    the last one. At level 1 every token has the row of its own number and `context` is 0.
+    """
+
+    context: Rows
+    symbol: Rows
+    log_prob: Logs
+    backoff: Logs
+
+    def __len__(self) -> int:
+        return len(self.symbol)
+
+
+@dataclass(frozen=True)
+class NGrams:
+    """Tokens, numbered from 0 (`SPECIAL` first), and the levels of n-grams over them, shortest first."""
+
+    tokens: tuple[str, ...]
+    levels: tuple[Level, ...]
+
+    @property
+    def order(self) -> int:
+        """The length of the longest n-grams."""
+        return len(self.levels)
+
+    @cached_property
+    def _keys(self) -> list[Rows]:
+        return [level.context * len(self.tokens) + level.symbol for level in self.levels]
+
+    def find(self, grams: Rows) -> Rows:
+        """The rows (n,) of n-grams (n, k) of token numbers in the level of length k; -1 where the model has none."""
+        rows = np.zeros(len(grams), dtype=np.int64)
+        for keys, symbols in zip(self._keys, grams.T, strict=False):
+            wanted = rows * len(self.tokens) + symbols
+            places = np.searchsorted(keys, wanted)
+            found = (rows >= 0) & (keys[np.minimum(places, len(keys) - 1)] == wanted) if len(keys) else rows < 0
+            rows = np.where(found, places, -1)
+        return rows
+
+    def spelled(self, length: int) -> Rows:
+        """The token numbers (n, length) of every n-gram of that length."""
+        rows = np.arange(len(self.levels[length - 1]))
+        columns = []
+        for level in self.levels[length - 1 :: -1]:
+            columns.append(level.symbol[rows])
+            rows = level.context[rows]
+        return np.stack(columns[::-1], axis=1)
+
+
+def write_arpa(path: Path, ngrams: NGrams) -> None:
+    """Write an ARPA file, gzipped where the name ends in .gz. The same model always gives the same bytes."""
+    text = "\n".join(_lines(ngrams)) + "\n"
+    data = text.encode()
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _lines(ngrams: NGrams) -> Iterator[str]:
+    yield "\\data\\"
+    for length, level in enumerate(ngrams.levels, 1):
+        yield f"ngram {length}={len(level)}"
+    for length, level in enumerate(ngrams.levels, 1):
+        yield f"\n\\{length}-grams:"
+        words = [" ".join(ngrams.tokens[symbol] for symbol in gram) for gram in ngrams.spelled(length).tolist()]
+        last = length == ngrams.order
+        backoffs = [""] * len(words) if last else ["\t" + _shortest(value) for value in level.backoff]
+        for log_prob, word, backoff in zip(level.log_prob, words, backoffs, strict=True):
+            yield f"{_shortest(log_prob)}\t{word}{backoff}"
+    yield "\n\\end\\"
+
+
+def _shortest(value: np.float32) -> str:
+    # str of a float32 has the digits that tell it from its neighbours, and no more; -0.0 and 0.0 are one value.
+    return "0" if value == 0 else str(value)
+
+
+@dataclass
+class _Reader:
+    """The lines of one file, and where we are in them."""
+
+    path: Path
+    lines: list[str]
+    number: int = 0  # of the line read last, from 1
+    tokens: dict[str, int] = field(default_factory=lambda: {token: n for n, token in enumerate(SPECIAL)})
+
+    def next_line(self, *, blank: bool = False) -> str:
+        """The next line without its end; blank ones are skipped unless `blank`."""
+        while self.number < len(self.lines):
+            self.number += 1
+            line = self.lines[self.number - 1].rstrip()
+            if line or blank:
+                return line
+        raise self.fault("the file ends too early")
+
+    def fault(self, what: str) -> EmgscribeError:
+        return EmgscribeError(what, where=f"{self.path}, line {self.number}", hint=_HINT)
+
+
+def read_arpa(path: Path) -> NGrams:
+    """Read an ARPA file, plain or gzipped; a file that is none is an `EmgscribeError` with the line."""
+    reader = _Reader(path, _text(path).split("\n"))
+    if (line := reader.next_line()) != "\\data\\":
+        raise reader.fault(f"an ARPA file begins with \\data\\, this one with {line[:40]!r}")
+    counts = _counts(reader)
+    ngrams = NGrams((), ())
+    for length, count in enumerate(counts, 1):
+        section = _section(reader, length, count, last=length == len(counts))
+        tokens = tuple(reader.tokens)
+        ngrams = NGrams(tokens, (*ngrams.levels, _level(reader, NGrams(tokens, ngrams.levels), section)))
+    if (line := reader.next_line()) != "\\end\\":
+        raise reader.fault(f"expected \\end\\ after {counts[-1]} {len(counts)}-grams, found {line[:40]!r}")
+    return ngrams
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise EmgscribeError(f"is damaged ({error})", where=str(path), hint=_HINT) from error
+    except UnicodeDecodeError as error:
+        raise EmgscribeError("is no text in UTF-8, so no ARPA file", where=str(path), hint=_HINT) from error
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+
+
+def _counts(reader: _Reader) -> list[int]:
+    counts: list[int] = []
+    while line := reader.next_line(blank=bool(counts)):
+        name, _, value = line.removeprefix("ngram ").partition("=")
+        good = line.startswith("ngram ") and name.strip() == str(len(counts) + 1)
+        if not (good and value.strip().isascii() and value.strip().isdigit()):
+            raise reader.fault(f"expected 'ngram {len(counts) + 1}=COUNT', found {line[:40]!r}")
+        counts.append(int(value))
+    return counts
+
+
+@dataclass
+class _Section:
+    """The lines of one length: token numbers of each n-gram, its two values and the number of its line."""
+
+    grams: list[list[int]]
+    values: list[tuple[float, float]]
+    lines: list[int]
+
+
+def _section(reader: _Reader, length: int, count: int, *, last: bool) -> _Section:
+    if (line := reader.next_line()) != f"\\{length}-grams:":
+        raise reader.fault(f"expected \\{length}-grams:, found {line[:40]!r}")
+    section = _Section([], [], [])
+    for _ in range(count):
+        fields = reader.next_line(blank=True).split("\t")
+        names = fields[1].split(" ") if len(fields) > 1 else []
+        if len(names) != length or len(fields) > 3 - last or "" in names:
+            raise reader.fault(_unlike(reader, length, count))
+        section.values.append((_number(reader, fields[0]), _number(reader, fields[2]) if len(fields) > 2 else 0.0))
+        if length == 1:
+            reader.tokens.setdefault(names[0], len(reader.tokens))
+        try:
+            section.grams.append([reader.tokens[name] for name in names])
+        except KeyError as error:
+            raise reader.fault(f"{error} is not among the 1-grams") from error
+        section.lines.append(reader.number)
+    return section
+
+
+def _unlike(reader: _Reader, length: int, count: int) -> str:
+    line = reader.lines[reader.number - 1]
+    if not line.strip() or line.startswith("\\"):
+        return f"the header promises {count} {length}-grams, there are fewer"
+    return f"expected a number, a tab and {length} tokens (and a tab and a number), found {line[:60]!r}"
+
+
+def _number(reader: _Reader, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise reader.fault(f"{text[:40]!r} is no number") from error
+    if math.isnan(value) or value == math.inf:
+        raise reader.fault(f"{text} is no log-probability")
+    return value
+
+
+def _level(reader: _Reader, below: NGrams, section: _Section) -> Level:
+    """Sort one section; refuse n-grams that come twice, positive probabilities, and contexts that are missing."""
+    length = len(below.levels) + 1
+    grams = np.array(section.grams, dtype=np.int64).reshape(-1, length)
+    values = np.array(section.values, dtype=np.float32).reshape(-1, 2)
+    lines = np.array(section.lines, dtype=np.int64)
+    if length == 1:
+        grams, values, lines = _with_special(grams, values, lines)
+    context = below.find(grams[:, :-1]) if length > 1 else np.zeros(len(grams), dtype=np.int64)
+    order = np.lexsort((grams[:, -1], context))
+    context, symbol, lines, values = context[order], grams[order, -1], lines[order], values[order]
+    again = np.flatnonzero((np.diff(context) == 0) & (np.diff(symbol) == 0)) + 1
+    faults = {
+        "this n-gram came before": again,
+        "the n-gram without its last token is missing": np.flatnonzero(context < 0),
+        "a log-probability is above 0": np.flatnonzero(values[:, 0] > 0),
+    }
+    for what, rows in faults.items():
+        if len(rows):
+            reader.number = int(lines[rows].min())
+            raise reader.fault(what)
+    return Level(context, symbol, np.ascontiguousarray(values[:, 0]), np.ascontiguousarray(values[:, 1]))
+
+
+def _with_special(grams: Rows, values: Logs, lines: Rows) -> tuple[Rows, Logs, Rows]:
+    """Add those of the special tokens that a file leaves out, as impossible as KenLM takes them to be."""
+    missing = np.setdiff1d(np.arange(len(SPECIAL)), grams[:, 0])
+    impossible = np.tile(np.array([-100.0, 0.0], dtype=np.float32), (len(missing), 1))
+    return (
+        np.concatenate([grams, missing[:, None]]),
+        np.concatenate([values, impossible]),
+        np.concatenate([lines, np.zeros_like(missing)]),
+    )

@@ -1,0 +1,333 @@
+"""Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
+
+Smoothing is interpolated modified Kneser-Ney (Chen and Goodman 1999, "An empirical study of smoothing techniques for
+language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts an order,
+adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
+included and <s> not.
+
+A model is *within words* (the published convention: every run of a-z is a sequence between <s> and </s>) or *across
+words* (every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from emgscribe.config import require
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text
+from emgscribe.data.session import default_cache
+from emgscribe.decoding.arpa import SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
+from emgscribe.errors import EmgscribeError
+from emgscribe.simulation.text import PromptWriter
+
+UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
+SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
+_TABLE_BYTES = 1 << 30
+_WORD = re.compile("[A-Za-z0-9]+")
+_FALLBACK = (0.5, 1.0, 1.5)
+# The default model's text. The seed is its own: no simulation draws its prompts from it.
+_PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 2
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """A model as tables (S states, one column a token): each step is one lookup.
+
+    In state s, token w has the log10 probability `log_prob[s, w]` and leads to the state `following[s, w]`; back-off is
+    worked into both. A state is a context that some n-gram goes on from; `start` is the one after <s>, where </s> leads
+    too. `tokens` name the columns. The column of <s> is never predicted and holds -100.
+    """
+
+    tokens: tuple[str, ...]
+    start: int
+    log_prob: Logs
+    following: npt.NDArray[np.int32]
+
+    @property
+    def across(self) -> bool:
+        """Whether the space is a token, so that the model goes across words."""
+        return SPACE in self.tokens
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tables in bytes."""
+        return self.log_prob.nbytes + self.following.nbytes
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A character n-gram model: its n-grams, and what can be done with them."""
+
+    ngrams: NGrams
+
+    @property
+    def across(self) -> bool:
+        """Whether the model goes across words, with the space as a token."""
+        return SPACE in self.ngrams.tokens
+
+    @classmethod
+    def read(cls, path: Path) -> "LanguageModel":
+        """Read an ARPA file (plain or gzipped) of single characters; anything else is an `EmgscribeError`."""
+        ngrams = read_arpa(path)
+        odd = [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]
+        if odd:
+            hint = f"train a character model; the space is written {SPACE}"
+            raise EmgscribeError(f"{odd[0]!r} is no single character", where=str(path), hint=hint)
+        return cls(ngrams)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the model, whatever file it came from."""
+        found = hashlib.sha256(repr(self.ngrams.tokens).encode())
+        for level in self.ngrams.levels:
+            for array in (level.context, level.symbol, level.log_prob, level.backoff):
+                found.update(array.tobytes())
+        return found.hexdigest()[:16]
+
+    def write(self, path: Path) -> None:
+        """Write an ARPA file, gzipped where the name ends in .gz."""
+        write_arpa(path, self.ngrams)
+
+    def automaton(self, max_bytes: int = _TABLE_BYTES) -> Automaton:
+        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
+        return _flatten(self.ngrams, max_bytes)
+
+    def perplexity(self, text: str) -> float:
+        """Perplexity per character of `text`, cut into sequences as for training, their ends counted."""
+        sequences = _encoded(text, self.ngrams.tokens, across=self.across)
+        begins = np.flatnonzero(sequences == START)
+        if not len(begins):
+            raise EmgscribeError("the text has no character that the model could know", hint="give another text")
+        table, total = self.automaton(), 0.0
+        states, ends = np.full(len(begins), table.start), np.append(begins[1:], len(sequences))
+        for step in range(1, int((ends - begins).max())):  # one character further in all sequences at once
+            going = begins + step < ends
+            begins, ends, states = begins[going], ends[going], states[going]
+            symbols = sequences[begins + step]
+            total += float(table.log_prob[states, symbols].sum(dtype=np.float64))
+            states = table.following[states, symbols]
+        return float(10.0 ** (-total / (len(sequences) - int((sequences == START).sum()))))
+
+
+def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1) -> LanguageModel:
+    """A model of `order` of a text, within words or across them.
+
+    `min_count` above 1 leaves out n-grams of three tokens and more that were seen less often (as lmplz --prune does),
+    which is how a large text at a high order is made to fit. Discounts that the counts do not determine are 0.5, 1
+    and 1.5 (lmplz --discount_fallback).
+    """
+    require(order >= 1, "order", order, "1 or more")
+    require(min_count >= 1, "min_count", min_count, "1 or more")
+    normal = _normal(text, across=across)
+    tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))
+    if len(tokens) == len(SPECIAL):
+        raise EmgscribeError("the text has nothing to learn from", hint="give a text with letters")
+    counted = _count(_encoded(text, tokens, across=across), len(tokens), order, min_count)
+    return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
+
+
+def without_prompts(text: str, prompts: Collection[str]) -> str:
+    """A text without the prompts of sessions, wherever they stand in it, case and punctuation and line breaks aside.
+
+    A prompt of one word stays: what every text has in common is no prompt that was seen.
+    """
+    wanted: dict[str, list[re.Pattern[str]]] = {}
+    for prompt in prompts:
+        if len(words := _WORD.findall(prompt.lower())) > 1:
+            pattern = "[^a-z0-9]+".join(words) + "(?![a-z0-9])"
+            wanted.setdefault(words[0], []).append(re.compile(pattern, re.ASCII | re.IGNORECASE))
+    kept, done = list[str](), 0
+    for word in _WORD.finditer(text):
+        if word.start() >= done:
+            found = [pattern.match(text, word.start()) for pattern in wanted.get(word.group().lower(), ())]
+            if ends := [match.end() for match in found if match]:
+                kept.append(text[done : word.start()])
+                done = max(ends)
+    return "\n".join([*kept, text[done:]])
+
+
+def _normal(text: str, *, across: bool) -> str:
+    """Words of a-z, or whole lines in the charset's symbols, one a line; all in lower case."""
+    if not across:
+        return re.sub("[^a-z]+", "\n", text.lower()).strip("\n")
+    plain: dict[str, str | int | None] = {}
+    for symbol in set(text):
+        plain[symbol] = clean_text(symbol).lower()
+    plain |= dict.fromkeys("\t\v\f", " ") | dict.fromkeys(("\n", "\r", ENTER), "\n") | {BACKSPACE: "", SHIFT: ""}
+    lines = text.translate(str.maketrans(plain)).split("\n")
+    return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
+
+
+def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
+    """Token numbers of all sequences, each from <s> to </s>, one after the other; unknown characters are <unk>."""
+    normal = _normal(text, across=across)
+    if not normal:
+        return np.empty(0, dtype=np.int64)
+    numbers = np.full(128, UNKNOWN, dtype=np.int64)  # all symbols that are left are ASCII
+    for number, token in enumerate(tokens):
+        if number > END:
+            numbers[ord(" " if token == SPACE else token) & 127] = number
+    symbols = np.frombuffer(f"\n{normal}\n".encode("ascii"), dtype=np.uint8)
+    ends = np.flatnonzero(symbols == ord("\n"))
+    encoded = numbers[symbols]
+    encoded[ends] = END
+    # Every line break but the last is a </s> and the next <s>; the first is a <s> alone.
+    return np.insert(encoded, ends[:-1] + 1, START)[1:]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The n-grams of one length in a text, sorted as in `Level`.
+
+    `suffix` is the row, one level below, of all but the first token; `seen` how often each occurs; `adjusted` what
+    Kneser-Ney counts: below the highest order how many different tokens stand before it, unless it begins with <s>.
+    """
+
+    context: Rows
+    symbol: Rows
+    suffix: Rows
+    seen: Rows
+    adjusted: Rows
+    kept: npt.NDArray[np.bool_]
+
+
+def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Counted]:
+    """The n-grams of each length up to `order` in sequences over `width` tokens."""
+    begins = np.flatnonzero(sequences == START)
+    since = np.arange(len(sequences)) - np.repeat(begins, np.diff(np.append(begins, len(sequences))))
+    rows = sequences  # of the n-gram that ends at each place
+    every = np.arange(width)
+    seen = np.bincount(sequences, minlength=width)
+    levels = [_Counted(np.zeros_like(every), every, every, seen, seen, np.ones(width, dtype=bool))]
+    begin_with_start = every == START
+    for length in range(2, order + 1):
+        ends = np.flatnonzero(since >= length - 1)
+        keys, first, inverse, seen = np.unique(
+            rows[ends - 1] * width + sequences[ends], return_index=True, return_inverse=True, return_counts=True
+        )
+        context, suffix = keys // width, rows[ends[first]]
+        # What stands before the n-grams one shorter is known now. <s> has nothing before it, and is counted as it is.
+        below = levels[-1]
+        adjusted = np.where(begin_with_start, below.seen, np.bincount(suffix, minlength=len(below.symbol)))
+        levels[-1] = _Counted(below.context, below.symbol, below.suffix, below.seen, adjusted, below.kept)
+        kept = (seen >= min_count) if length > 2 else np.ones(len(seen), dtype=bool)
+        levels.append(_Counted(context, keys % width, suffix, seen, seen, kept))
+        begin_with_start = begin_with_start[context]
+        rows = np.full(len(sequences), -1)
+        rows[ends] = inverse
+    levels[0].adjusted[START] = 0
+    return levels
+
+
+def discounts(adjusted: Rows) -> tuple[float, float, float]:
+    """What is taken off n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
+
+    (0.5, 1, 1.5) where the counts of counts are too few to tell, as in the unigrams of most characters.
+    """
+    ones, twos, threes, fours = (int((adjusted == times).sum()) for times in (1, 2, 3, 4))
+    if not (ones and twos and threes):
+        return _FALLBACK
+    share = ones / (ones + 2 * twos)
+    found = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
+    return found if all(0 <= value <= limit for limit, value in enumerate(found, 1)) else _FALLBACK
+
+
+def _smooth(counted: list[_Counted], width: int) -> list[Level]:
+    """Interpolated probabilities of each level, and the back-off weights that lead to them; left-out n-grams go."""
+    lower = np.full(width, 1 / (width - 1))  # over all tokens but <s>
+    levels: list[Level] = []
+    place = np.zeros(1, dtype=np.int64)  # where each row of the level below went
+    for number, level in enumerate(counted):
+        contexts = len(counted[number - 1].symbol) if number else 1
+        taken = np.array([0.0, *discounts(level.adjusted)])[np.minimum(level.adjusted, 3)]
+        # A context's mass for shorter ones: its discounts, and all of the n-grams that are left out (as in lmplz).
+        spared = np.bincount(level.context, np.where(level.kept, taken, level.adjusted), contexts)
+        total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
+        lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * (
+            lower[level.suffix] if number else lower
+        )
+        if number:
+            goes_on = np.bincount(level.context, minlength=contexts) > 0
+            weights = np.log10(np.where(goes_on, spared / total, 1.0))[counted[number - 1].kept]
+            levels[-1].backoff[:] = weights
+        else:
+            lower[START] = 1.0  # lmplz writes log10 0 for it; nobody asks
+        kept = level.kept
+        values = np.log10(lower[kept]).astype(np.float32)
+        levels.append(Level(place[level.context[kept]], level.symbol[kept], values, np.zeros_like(values)))
+        place = np.cumsum(kept) - 1
+    return levels
+
+
+def _flatten(ngrams: NGrams, max_bytes: int) -> Automaton:
+    """Tables with back-off worked in, level by level: a longer context copies its suffix's row, then writes its own."""
+    width = len(ngrams.tokens)
+    goes_on = [
+        np.bincount(above.context, minlength=len(level)) > 0
+        for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
+    ]
+    if goes_on:
+        goes_on[0][START] = True  # the start has a state, come what may
+    states = 1 + sum(int(flags.sum()) for flags in goes_on)
+    if states * width * 8 > max_bytes:
+        what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
+        raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
+    log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
+    log_prob[0] = ngrams.levels[0].log_prob
+    resolved = [np.zeros(1, dtype=np.int64)]  # by level: the state of each n-gram, of its longest suffix with one
+    used = 1
+    for length, flags in enumerate(goes_on, 1):
+        fallback = _suffix_states(ngrams, resolved, length)
+        resolved.append(np.where(flags, used + np.cumsum(flags) - 1, fallback))
+        own = resolved[-1][flags]
+        level, above = ngrams.levels[length - 1], ngrams.levels[length]
+        # From the state of its context, an n-gram's last token leads to its own: first, for rows are copied next.
+        following[resolved[-2][level.context[flags]], level.symbol[flags]] = own
+        following[own] = following[fallback[flags]]
+        log_prob[own] = level.backoff[flags, None] + log_prob[fallback[flags]]
+        log_prob[resolved[-1][above.context], above.symbol] = above.log_prob
+        used += len(own)
+    start = int(resolved[1][START]) if goes_on else 0
+    log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
+    return Automaton(ngrams.tokens, start, log_prob, following)
+
+
+def _suffix_states(ngrams: NGrams, resolved: list[Rows], length: int) -> Rows:
+    """For each n-gram of `length`, the state of its longest proper suffix that has one; the empty one has 0."""
+    grams = ngrams.spelled(length)
+    states = np.zeros(len(grams), dtype=np.int64)
+    for shorter in range(1, length):
+        rows = ngrams.find(grams[:, -shorter:])
+        states = np.where(rows >= 0, resolved[shorter][rows], states)
+    return states
+
+
+def default_language_model(
+    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
+) -> LanguageModel:
+    """A 6-gram of the text that simulated typists are given, built at the first call and then read from the cache.
+
+    Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
+    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their
+    texts, as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
+    """
+    prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
+    recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
+    name = f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
+    path = (cache or default_cache()) / name
+    if path.exists():
+        with suppress(EmgscribeError):  # something else damaged it: it is built anew
+            return LanguageModel.read(path)
+    writer, left_out = PromptWriter(np.random.default_rng(_SEED)), set(prompts)
+    drawn = (writer.next_prompt().removesuffix(ENTER) for _ in range(_PROMPTS))
+    text = "\n".join(prompt for prompt in drawn if prompt not in left_out)
+    # Across words most n-grams occur once: with them the tables would take 192 MB.
+    model = train(text, across=across, min_count=2 if across else 1)
+    model.write(path)
+    return model

@@ -1,0 +1,287 @@
+"""Transcripts and references -> scores of a model on whole sessions, with intervals; how a score is stored.
+
+`evaluate` follows the paper's protocol: a whole session at once, without windows. An attention decoder has no
+emissions: `evaluate_attention` reads windows as long as those of training, one by one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from emgscribe.data.charset import text_of_labels
+from emgscribe.data.hdf5 import SAMPLE_RATE
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Store, Windows
+from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.attention import search
+from emgscribe.models.model import Model, evaluating
+from emgscribe.scoring import Counts, cer_interval, count, count_units, total
+from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
+
+_UNIT_SAMPLES = 20_000  # the bootstrap resamples segments of 10 s, longer than errors stay correlated
+
+Protocol = Literal["sessions", "published"]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class SessionScore:
+    """What was read in one session; `units` are the counts of its 10 s segments (or windows), which add up."""
+
+    session: str
+    user: str
+    reference: str
+    hypothesis: str
+    units: tuple[Counts, ...]
+
+    @property
+    def counts(self) -> Counts:
+        """Counts of the whole session."""
+        return total(self.units)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "SessionScore":
+        """What `Evaluation.to_json` wrote of a session; `ValueError` where its counts do not fit its texts."""
+        units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in content["units"])
+        score = cls(content["session"], content["user"], content["reference"], content["hypothesis"], units)
+        fewest = count(score.reference, score.hypothesis).edits  # windows, aligned one by one, may need more
+        if score.counts.length != len(score.reference) or score.counts.edits < fewest:
+            raise ValueError(f"the counts of {score.session} do not fit its texts")
+        return score
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Scores of sessions by one model and decoder. `simulated` where any session was: such rates are not real ones.
+
+    `passes` says how the emissions were computed (see `transcription`), `unit` what the bootstrap resamples, `seen`
+    that sessions were scored although the model was trained on them.
+    """
+
+    protocol: str
+    passes: str
+    unit: str
+    simulated: bool
+    sessions: tuple[SessionScore, ...]
+    seen: bool = False
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        kind = "simulated" if self.simulated else "recorded"
+        return f"<Evaluation of {len(self.sessions)} {kind} sessions: CER {self.cer:.2f} % ({low:.2f} to {high:.2f})>"
+
+    @property
+    def counts(self) -> Counts:
+        """Counts over all sessions."""
+        return total([session.counts for session in self.sessions])
+
+    @property
+    def units(self) -> list[Counts]:
+        """Counts of each unit of all sessions, in order."""
+        return [unit for session in self.sessions for unit in session.units]
+
+    @property
+    def cer(self) -> float:
+        """Character error rate over all sessions in per cent; NaN where nothing was typed."""
+        return self.counts.cer
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the CER in per cent."""
+        return cer_interval(self.units)
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""
+        typed = self.counts.length > 0
+        return {
+            "protocol": self.protocol,
+            "passes": self.passes,
+            "unit": self.unit,
+            "simulated": self.simulated,
+            **({"seen": True} if self.seen else {}),
+            "cer": self.cer if typed else None,
+            "cer_interval": list(self.interval) if typed else None,
+            "sessions": [
+                {
+                    "session": s.session,
+                    "user": s.user,
+                    "units": [[u.insertions, u.deletions, u.substitutions, u.length] for u in s.units],
+                    "reference": s.reference,
+                    "hypothesis": s.hypothesis,
+                }
+                for s in self.sessions
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
+        """What `to_json` wrote; `KeyError`, `TypeError` or `ValueError` where it is not whole and consistent."""
+        found = cls(
+            protocol=str(content["protocol"]),
+            passes=str(content["passes"]),
+            unit=str(content["unit"]),
+            simulated=bool(content["simulated"]),
+            sessions=tuple(map(SessionScore.from_json, content["sessions"])),
+            seen=bool(content.get("seen", False)),
+        )
+        stored = content["cer"]
+        if found.counts.length and not abs(found.cer - float(stored)) < 1e-6:  # NaN does not fit either
+            raise ValueError(f"its CER is {stored}, its counts make {found.cer}")
+        return found
+
+
+def evaluate(
+    model: Model,
+    sessions: Sequence[Session],
+    decoder: Decoder | None = None,
+    *,
+    protocol: Protocol = "sessions",
+    allow_seen: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Transcribe whole sessions by one decoder (default: greedy) and score them; see `evaluate_all`."""
+    named = {"": decoder or GreedyDecoder()}
+    return evaluate_all(model, sessions, named, protocol=protocol, allow_seen=allow_seen, progress=progress)[""]
+
+
+def evaluate_all(
+    model: Model,
+    sessions: Sequence[Session],
+    decoders: Mapping[str, Decoder],
+    *,
+    protocol: Protocol = "sessions",
+    allow_seen: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Evaluation]:
+    """Score whole sessions by several decoders, each fed from the same emissions; the network runs once.
+
+    The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
+    numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is
+    given twice, and where the model, or one that it was trained from, was trained on one of them: `allow_seen` scores
+    it all the same and marks the result.
+    """
+    seen = _check(model, sessions, allow_seen=allow_seen)
+    scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
+    passes: dict[str, None] = {}  # a set that keeps its order
+    samples, done = sum(map(len, sessions)), 0
+    with evaluating(model):
+        for session in sessions:
+            if protocol == "published":
+                passes["no padding"], blocks = None, published_blocks(model, session)
+            else:
+                plan = inference_plan(model, len(session))
+                passes[plan.name], blocks = None, emission_blocks(model, session, plan)
+            for decoder in decoders.values():
+                decoder.reset()
+            frames = 0
+            for block in blocks:
+                for decoder in decoders.values():
+                    decoder.feed(block)
+                frames += len(block)
+                if progress:
+                    progress(min(1.0, (done + frames * model.samples_per_frame) / samples))
+            for name, decoder in decoders.items():
+                scores[name].append(_score(session, decoder.flush().labels))
+            done += len(session)
+    simulated = any(session.simulated for session in sessions)
+    name = "whole session" if protocol == "sessions" else "whole session, published"
+    return {
+        decoder: Evaluation(name, ", ".join(passes), "segments of 10 s", simulated, tuple(scored), seen)
+        for decoder, scored in scores.items()
+    }
+
+
+def evaluate_windows(
+    model: Model, sessions: Sequence[Session], decoder: Decoder | None = None, length: int = 8000
+) -> Evaluation:
+    """Score windows of `length` samples one by one, as validation does in training; refuses what `evaluate` refuses."""
+    _check(model, sessions)
+    scores = []
+    with evaluating(model):
+        for session in sessions:
+            windows = Windows(Store([session]), length, length, *model.context)
+            units: list[Counts] = []
+            texts: list[str] = []
+            for batch in windows.batches(windows.tiling(), 8):
+                with torch.inference_mode():
+                    hypotheses = decode_batch(decoder or GreedyDecoder(), *model(batch.to(model.device)))
+                units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
+                texts += [hypothesis.text for hypothesis in hypotheses]
+            scores.append(SessionScore(session.name, session.user, session.text, "".join(texts), tuple(units)))
+    simulated = any(session.simulated for session in sessions)
+    return Evaluation(f"windows of {length} samples", "windows", "windows", simulated, tuple(scores))
+
+
+def evaluate_attention(
+    model: Model,
+    sessions: Sequence[Session],
+    *,
+    length: int = 8000,
+    ctc_weight: float = 0.5,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
+    _check(model, sessions)
+    scores = []
+    samples, done = sum(map(len, sessions)), 0
+    with evaluating(model):
+        for session in sessions:
+            labels: list[int] = []
+            for texts in attention_texts(model, session, length, ctc_weight):
+                labels += [label for text in texts for label in text]
+                done += len(texts) * length
+                if progress:
+                    progress(min(1.0, done / samples))
+            scores.append(_score(session, labels))
+    passes = f"windows of {length / SAMPLE_RATE:g} s, CTC weight {ctc_weight:g}"
+    simulated = any(session.simulated for session in sessions)
+    return Evaluation("whole session", passes, "segments of 10 s", simulated, tuple(scores))
+
+
+def attention_texts(
+    model: Model, session: Session, length: int = 8000, ctc_weight: float = 0.5
+) -> Iterator[list[list[int]]]:
+    """What the attention decoder reads in a session: the labels of some windows at a time, in order.
+
+    Windows of `length` samples, which should be those of training, tile the session and bring the model's context
+    along; together their texts are the session's. They are ranked by both heads, CTC with `ctc_weight` below 1
+    (`attention.search`). Raises `EmgscribeError` where the model has no attention decoder.
+    """
+    if model.attention is None:
+        hint = "read it by its emissions, or train one that has: --model.attention.layers 2"
+        raise EmgscribeError("the model has no attention decoder", hint=hint)
+    windows = Windows(Store([session]), length, length, *model.context)
+    together = max(1, BLOCK_SECONDS * SAMPLE_RATE // length)
+    for batch in windows.batches(windows.tiling(), together):
+        with torch.inference_mode():
+            frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
+            emissions = model.classify(frames)
+        yield search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+
+
+def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = False) -> bool:
+    """Whether a session was trained on, which is refused unless allowed; one that is given twice is refused too."""
+    known: dict[str, str] = {}
+    for session in sessions:
+        if session.content in known:
+            other = f", there called {known[session.content]}" if known[session.content] != session.name else ""
+            raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
+        known[session.content] = session.name
+    try:
+        model.ancestry.refuse(sessions)
+    except EmgscribeError:
+        if not allow_seen:
+            raise
+        return True
+    return False
+
+
+def _score(session: Session, labels: Sequence[int]) -> SessionScore:
+    reference = session.labels.tolist()
+    units = -(-len(session) // _UNIT_SAMPLES)
+    counts = count_units(reference, labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
+    return SessionScore(session.name, session.user, text_of_labels(reference), text_of_labels(labels), tuple(counts))

@@ -1,0 +1,282 @@
+"""Pictures of results: losses, what is confused with what, each key's errors, errors over a session. PNG and SVG."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
+from emgscribe.files import replacing
+from emgscribe.scoring import Counts, side_by_side, total
+from emgscribe.simulation.keyboard import LEFT, RIGHT, SHIFTS, TEXTBOOK, Finger, unshifted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GAP = "·"  # what `side_by_side` shows where nothing stands; no symbol of the charset
+FEW = 5  # presses below which a key has no rate worth a colour
+# Okabe and Ito's colours, which stay apart for colour-blind eyes.
+_BLUE, _ORANGE, _GREEN, _VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+_FINGERS = [
+    *((f"left {finger.name.lower()}", LEFT, finger) for finger in sorted(Finger, reverse=True) if finger),
+    *((f"right {finger.name.lower()}", RIGHT, finger) for finger in Finger if finger),
+    ("thumb", RIGHT, Finger.THUMB),
+]
+FINGERS = (*(name for name, _, _ in _FINGERS), "shift")
+"""Textbook fingers from left to right, then thumb, then shift, for which both little fingers serve."""
+_MISSED, _EXTRA = "(missed)", "(nothing)"
+
+
+def key_of(symbol: str) -> str:
+    """The key that types a symbol: `A` and `a` are one key; the gap stays the gap."""
+    return unshifted(symbol)[0]
+
+
+def finger_of(key: str) -> str:
+    """One of `FINGERS` for a key, after the touch-typing textbook: a session does not say which finger pressed."""
+    if key == SHIFT:
+        return "shift"
+    place = TEXTBOOK[key]
+    return next(name for name, hand, finger in _FINGERS if (hand, finger) == (place.hand, place.finger))
+
+
+def confusions(texts: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """How often each symbol was read as which, over (reference, hypothesis) texts; `GAP` where one side has none."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for reference, hypothesis in texts:
+        wanted, got, _ = side_by_side(reference, hypothesis)
+        counted.update(zip(wanted, got, strict=True))
+    return counted
+
+
+def key_errors(counted: Counter[tuple[str, str]]) -> dict[str, tuple[int, int]]:
+    """Key -> (presses, presses misread or missed); extra characters belong to no key."""
+    presses: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    for (wanted, got), number in counted.items():
+        if wanted != GAP:
+            presses[key_of(wanted)] += number
+            wrong[key_of(wanted)] += number * (wanted != got)
+    return {key: (number, wrong[key]) for key, number in presses.items()}
+
+
+def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str, out: Path) -> list[Path]:
+    """Training and validation loss by epoch, a panel for each row of a table (the seed paper's Figure 1).
+
+    `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    columns = min(4, len(curves))
+    rows = -(-len(curves) // columns)
+    faint = " (faint: further seeds)" if any(len(seeds) > 1 for seeds in curves.values()) else ""
+    figure = _figure(max(6.0, 3.6 * columns), 2.7 * rows + 0.8, title + faint)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for (name, seeds), axes in zip(curves.items(), panels, strict=False):  # in this order no panel is lost
+        for place, curve in enumerate(seeds):
+            for field, color in (("train_loss", _BLUE), ("val_loss", _VERMILION)):
+                points = [(entry["epoch"] + 1, entry[field]) for entry in curve if field in entry]
+                label = field.replace("_", " ") if not place else None
+                style: dict[str, Any] = {"color": color, "alpha": 0.35 if place else 1.0, "label": label}
+                # A line of one point would be invisible.
+                axes.plot(*zip(*points, strict=True), marker="o" if len(points) == 1 else "", **style) if points else ()
+        axes.set_title(fill(name, 45), fontsize=9)
+        axes.set(yscale="log", xlabel="epoch")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(True, which="major", alpha=0.3)
+        axes.tick_params(labelleft=True)
+    for axes in panels:  # what the grid has beyond the last row
+        axes.set_axis_off()
+    first = figure.axes[0]
+    first.set_ylabel("CTC loss")
+    first.legend(fontsize=8)
+    return _save(figure, out)
+
+
+def draw_confusions(texts: Iterable[tuple[str, str]], title: str, out: Path) -> list[Path]:
+    """What was read for what: by finger in per cent of what was typed, by key as a number; hits are left out.
+
+    Keys are too many and some too rare for rates: one slip on a key that was pressed once would be 100 %.
+    """
+    counted = confusions(texts)
+    keys = {key_of(symbol) for pair in counted for symbol in pair if symbol != GAP}
+    ordered = sorted(keys, key=lambda key: (FINGERS.index(finger_of(key)), key))
+    fingers = sorted({finger_of(key) for key in keys}, key=FINGERS.index)
+    figure = _figure(17, 8.8, title)
+    left, right = figure.subplots(1, 2, width_ratios=(0.65, 1))
+    by_finger, typed = _matrix(counted, fingers, lambda symbol: finger_of(key_of(symbol)))
+    shares = 100 * by_finger / np.maximum(typed, 1)[:, None]
+    _draw_matrix(left, shares, fingers, "% of what was typed (last row: % of all)")
+    for (row, column), value in np.ndenumerate(shares):
+        if value >= 0.05:
+            color = "white" if (value / shares.max()) ** 0.5 > 0.55 else "black"
+            left.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=9, color=color)
+    left.set(title="by finger (touch-typing textbook)", xlabel="read as (diagonal: another symbol of the finger)")
+    by_key, _ = _matrix(counted, ordered, key_of)
+    _draw_matrix(right, by_key, [_shown(key) for key in ordered], "errors")
+    right.set(title="by key, in the order of the fingers", xlabel="read as (diagonal: the key's other symbol)")
+    return _save(figure, out)
+
+
+def _matrix(
+    counted: Counter[tuple[str, str]], names: list[str], of: Callable[[str], str]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Errors (names + 1, names + 1), rows typed (last: nothing), columns read (last: missed); keystrokes (names + 1).
+
+    Extra characters, the last row, are set against all keystrokes.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    errors, typed = np.zeros((len(names) + 1, len(names) + 1)), np.zeros(len(names) + 1)
+    for (wanted, got), number in counted.items():
+        row, column = (len(names) if symbol == GAP else place[of(symbol)] for symbol in (wanted, got))
+        if wanted != GAP:
+            typed[[row, -1]] += number
+        errors[row, column] += number * (wanted != got)
+    return errors, typed
+
+
+def _draw_matrix(axes: "Axes", table: npt.NDArray[np.float64], names: list[str], meaning: str) -> None:
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import MaxNLocator
+
+    # The square root shows what is rare beside what is frequent; white is exactly nothing.
+    norm = PowerNorm(0.5, 0, max(1.0, float(table.max())))
+    image = axes.imshow(np.ma.masked_equal(table, 0), cmap="viridis_r", norm=norm)
+    axes.set_xticks(range(len(names) + 1), [*names, _MISSED])
+    axes.set_yticks(range(len(names) + 1), [*names, _EXTRA])
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 1 else 0)
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel("typed")
+    for edge in np.arange(0.5, len(names) + 0.5):
+        axes.axhline(edge, color="lightgrey", linewidth=0.3)
+        axes.axvline(edge, color="lightgrey", linewidth=0.3)
+    axes.figure.colorbar(image, ax=axes, shrink=0.6, label=meaning, ticks=MaxNLocator(8, integer=True))
+
+
+def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path) -> list[Path]:
+    """Each key of a US QWERTY keyboard in the colour of its errors: presses misread or missed, in per cent."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import FancyBboxPatch
+
+    counted = confusions(texts)
+    errors = key_errors(counted)
+    rates = {key: 100 * wrong / presses for key, (presses, wrong) in errors.items() if presses >= FEW}
+    scale, colors = Normalize(0, max([10.0, *rates.values()])), colormaps["YlOrRd"]
+    figure = _figure(14, 5.8, title)
+    axes = figure.subplots()
+    for key, left, right, row in _caps():
+        rate, (presses, wrong) = rates.get(key), errors.get(key, (0, 0))
+        face = "#eeeeee" if rate is None else colors(scale(rate))
+        box = FancyBboxPatch(
+            (left + 0.06, row - 0.44), right - left - 0.12, 0.88, boxstyle="round,pad=0,rounding_size=0.1", fc=face
+        )
+        axes.add_patch(box)
+        middle, ink = (left + right) / 2, "white" if rate is not None and scale(rate) > 0.65 else "black"
+        axes.text(middle, row + 0.16, _shown(key), ha="center", va="center", fontsize=14, color=ink)
+        if presses:
+            share = f"{rate:.0f} %" if rate is not None else f"{wrong} of {presses}"
+            axes.text(middle, row - 0.13, share, ha="center", va="center", fontsize=9, color=ink)
+            below = f"of {presses}" if rate is not None else ""
+            axes.text(middle, row - 0.32, below, ha="center", va="center", fontsize=7, color=ink)
+    axes.set(xlim=(-0.7, 14.2), ylim=(-2.95, 2.55), aspect="equal")
+    axes.set_axis_off()
+    extra = sum(number for (wanted, _), number in counted.items() if wanted == GAP)
+    note = f"grey: pressed less than {FEW} times; both shifts counted together; "
+    axes.text(-0.5, -2.8, f"{note}{extra} extra characters belong to no key", fontsize=9)
+    figure.colorbar(ScalarMappable(scale, colors), ax=axes, shrink=0.7, label="% of presses misread or missed")
+    return _save(figure, out)
+
+
+def _caps() -> list[tuple[str, float, float, int]]:
+    """(key, left edge, right edge, row) of every key in key widths; a row's last key reaches the board's edge."""
+    wide = {SPACE: (3.75, 9.25), ENTER: (12.25, 14.0), BACKSPACE: (12.5, 14.0), "\\": (13.0, 14.0)}
+    caps = [(key, *wide.get(key, (place.x - 0.5, place.x + 0.5)), place.row) for key, place in TEXTBOOK.items()]
+    edges = ((-0.5, 1.75), (11.75, 14.0))
+    return caps + [(SHIFT, *edge, place.row) for edge, place in zip(edges, SHIFTS, strict=True)]
+
+
+def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Path) -> list[Path]:
+    """Insertions, deletions and substitutions over each session in stretches of 10 s, per cent of their characters."""
+    figure = _figure(14, 2.6 * len(sessions) + 0.9, title)
+    panels = figure.subplots(len(sessions), 1, squeeze=False)[:, 0]
+    for axes, (name, units) in zip(panels, sessions.items(), strict=True):
+        minutes = (np.arange(len(units)) + 0.5) / 6
+        lengths = np.array([max(unit.length, 1) for unit in units])  # a pause has no character, and no rate
+        base = np.zeros(len(units))
+        for field, color in (("substitutions", _BLUE), ("deletions", _ORANGE), ("insertions", _GREEN)):
+            share = 100 * np.array([getattr(unit, field) for unit in units]) / lengths
+            share[[not unit.length for unit in units]] = 0
+            axes.bar(minutes, share, 0.85 / 6, base, color=color, label=field)
+            base += share
+        whole = total(units)
+        axes.axhline(whole.cer, color="black", linewidth=1, linestyle="--", label="CER of the session")
+        rates = f"CER {whole.cer:.2f} %: {whole.ser:.2f} substituted, {whole.der:.2f} missed, {whole.ier:.2f} extra"
+        axes.set_title(f"{name}: {rates}", fontsize=9)
+        axes.set(xlabel="minutes", ylabel="% of characters", xlim=(0, len(units) / 6), ylim=(0, 1.15 * base.max() or 1))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return _save(figure, out)
+
+
+def draw_trials(
+    cers: Mapping[int, float], settings: Mapping[str, Sequence[Any]], log: set[str], title: str, out: Path
+) -> list[Path]:
+    """The CER of a sweep's trials with the best so far, then CER by each setting, in the order of `cers`; two files.
+
+    Settings named in `log` have a logarithmic axis.
+    """
+    columns = min(3, 1 + len(settings))
+    rows = -(-(1 + len(settings)) // columns)
+    figure = _figure(4.2 * columns, 3.2 * rows, title)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    numbers, values = list(cers), list(cers.values())
+    panels[0].plot([], [], "o", color=_BLUE, label="a trial")
+    panels[0].step(numbers, np.minimum.accumulate(values), where="post", color=_VERMILION, label="best so far")
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)  # hides no trial
+    for panel, (path, chosen) in zip(panels, {"trial": numbers, **settings}.items(), strict=False):
+        panel.plot(chosen, values, "o", color=_BLUE)
+        panel.set(xlabel=path, ylabel="validation CER, %")
+        panel.tick_params(axis="x", which="both", rotation=30, labelsize=8)
+        if path in log:
+            panel.set_xscale("log")
+        elif not isinstance(chosen[0], str):  # words are places of their own, which a scale would make numbers again
+            panel.locator_params(axis="x", nbins=5, integer=all(isinstance(value, int) for value in chosen))
+    for panel in panels[1 + len(settings) :]:
+        panel.set_visible(False)
+    return _save(figure, out)
+
+
+def _shown(key: str) -> str:
+    return {SPACE: "space"}.get(key, key.upper() if key.isalpha() else key)
+
+
+def _figure(width: float, height: float, title: str) -> "Figure":
+    # matplotlib takes a second to import and few callers draw.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(fill(title, round(10 * width)), fontsize=12)
+    return figure
+
+
+def _save(figure: "Figure", out: Path) -> list[Path]:
+    """Write `out` as PNG and as SVG, the same bytes for the same figure; returns both paths."""
+    import matplotlib as mpl
+
+    paths = [out.with_name(f"{out.name}.{kind}") for kind in ("png", "svg")]
+    with mpl.rc_context({"svg.hashsalt": "emgscribe"}):
+        for path in paths:
+            kind = path.suffix[1:]
+            with replacing(path) as temporary:
+                figure.savefig(temporary, dpi=110, format=kind, metadata={"Date": None} if kind == "svg" else {})
+    return paths

@@ -1,0 +1,267 @@
+"""Frames -> keystrokes by attention: a second head that writes the text key by key, beside the emissions of CTC.
+
+A Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762), trained together with CTC on the same encoder (Kim, Hori
+and Watanabe 2017, arXiv 1609.06773). Shapes: N items, F frames, L keys of a text, D width, V symbols with the end.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emgscribe.config import require
+from emgscribe.data.charset import BLANK, SYMBOLS
+from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.transformer import angles
+
+END = len(SYMBOLS)
+"""The decoder's own symbol, which begins and ends every text. The blank, that has its place in CTC, is none here."""
+
+_NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
+
+Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..., D / heads)
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """A decoder of so many `layers` (0: none), each `width` wide, with `heads` and `feed_forward` features inside."""
+
+    layers: int = 0
+    width: int = 256
+    heads: int = 4
+    feed_forward: int = 1024
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.layers >= 0, "attention.layers", self.layers, "0 (no attention decoder) or more")
+        for name in ("heads", "feed_forward"):
+            require(getattr(self, name) >= 1, f"attention.{name}", getattr(self, name), "1 or more")
+        fits = self.width >= 2 and self.width % 2 == 0
+        require(fits, "attention.width", self.width, "an even number from 2 on")
+        allowed = f"a divisor of attention.width = {self.width}"
+        require(self.width % self.heads == 0, "attention.heads", self.heads, allowed)
+        require(0 <= self.dropout < 1, "attention.dropout", self.dropout, "0 or more, below 1")
+
+
+class AttentionDecoder(nn.Module):
+    """Log-probabilities of the next key, from the keys before it and all frames of a window."""
+
+    def __init__(self, config: AttentionConfig, frames_width: int) -> None:
+        super().__init__()
+        width = config.width
+        self.memory = nn.Sequential(nn.Linear(frames_width, width), nn.LayerNorm(width))
+        self.embedding = nn.Embedding(END + 1, width)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, END + 1)
+
+    def forward(self, frames: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
+        """Frames (N, F, frames_width), labels (N, L) -> what may follow each prefix of the labels (N, L + 1, V).
+
+        Row l follows the first l labels, so that the last one follows them all. Items have `counts` (N,) frames, on the
+        CPU; what comes after them, and after the labels that a row follows, has no part in it. In float32.
+        """
+        texts = F.pad(labels, (1, 0), value=END)
+        likely, _ = self.following(texts, self.remember(frames, counts))
+        return likely
+
+    def remember(self, frames: Tensor, counts: Tensor) -> "Memory":
+        """What attention needs of the frames (N, F, frames_width), of which each item has `counts` (N,)."""
+        count = frames.shape[1]
+        padding = count - counts
+        memory = self.memory(without(frames, padding))  # (N, F, D)
+        memory = memory + sinusoids(0, count, memory)
+        seen = torch.arange(count) < counts[:, None] if padding.any() else None
+        mask = None if seen is None else seen[:, None, None].to(frames.device, non_blocking=True)  # (N, 1, 1, F)
+        pairs = []
+        for block in self.blocks:
+            assert isinstance(block, DecoderBlock)
+            pairs.append(block.cross.remember(memory))
+        return Memory(pairs, mask)
+
+    def following(self, texts: Tensor, memory: "Memory", before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
+        """What may follow each of `texts` (N, L) -> (N, L, V), and the keys and values that a later call needs.
+
+        With `before`, what the last call returned, the one symbol (N, 1) is read as the next of those texts.
+        """
+        read = before[0][0].shape[2] if before else 0
+        hidden = self.embedding(texts)  # (N, L, D)
+        hidden = hidden + sinusoids(read, texts.shape[1], hidden)
+        kept = []
+        for place, block in enumerate(self.blocks):
+            hidden, pair = block(hidden, before[place] if before else None, memory.pairs[place], memory.mask)
+            kept.append(pair)
+        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1), kept
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of the frames for each layer, and which frames are none (N, 1, 1, F)."""
+
+    pairs: list[Pair]
+    mask: Tensor | None
+
+    def repeated(self, times: int) -> "Memory":
+        """Each item `times` times, one after the other."""
+        pairs = [(key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in self.pairs]
+        return Memory(pairs, None if self.mask is None else self.mask.repeat_interleave(times, 0))
+
+
+class DecoderBlock(nn.Module):
+    """Attention to the text so far, attention to the frames, feed-forward; each with its norm before and a residual."""
+
+    def __init__(self, config: AttentionConfig) -> None:
+        super().__init__()
+        self.text_norm, self.cross_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.text = CachedAttention(config.width, config.heads, config.dropout)
+        self.cross = CachedAttention(config.width, config.heads, config.dropout)
+        self.feed_forward = feed_forward(config.width, config.feed_forward, nn.ReLU(), config.dropout)
+
+    def forward(self, hidden: Tensor, before: Pair | None, frames: Pair, mask: Tensor | None) -> tuple[Tensor, Pair]:
+        """Hidden (N, L, D), keys and values of the text before and of the frames -> (N, L, D), those of all text."""
+        normed = self.text_norm(hidden)
+        pair = self.text.remember(normed)
+        if before is not None:
+            pair = torch.cat([before[0], pair[0]], dim=2), torch.cat([before[1], pair[1]], dim=2)
+        hidden = hidden + self.text(normed, pair, causal=before is None)
+        hidden = hidden + self.cross(self.cross_norm(hidden), frames, mask=mask)
+        hidden = hidden + self.feed_forward(hidden)
+        return hidden, pair
+
+
+class CachedAttention(nn.Module):
+    """Attention to a sequence whose keys and values are made once and kept."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.pair = nn.Linear(width, 2 * width)
+        self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def remember(self, sequence: Tensor) -> Pair:
+        """Keys and values (N, heads, S, D / heads) of a sequence (N, S, D)."""
+        key, value = self.pair(sequence).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        return key, value
+
+    def forward(self, hidden: Tensor, pair: Pair, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Hidden (N, L, D), keys and values (N, heads, S, D / heads) -> (N, L, D); a `mask` says what is seen."""
+        query = self.query(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, D / heads)
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, *pair, attn_mask=mask, dropout_p=rate, is_causal=causal)
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output  # (N, L, D)
+
+
+def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
+    """Positions `first`, `first` + 1, ... as sines and cosines (count, D) of the width and kind of `like`."""
+    turned = angles(first, count, like.shape[-1], like.device)
+    return torch.cat([turned.sin(), turned.cos()], dim=-1).to(like.dtype)
+
+
+@torch.inference_mode()
+def search(
+    decoder: AttentionDecoder,
+    frames: Tensor,
+    counts: Tensor,
+    emissions: Tensor | None = None,
+    *,
+    beam_size: int = 4,
+    ctc_weight: float = 0.5,
+) -> list[list[int]]:
+    """The keys of each item's likeliest text, from frames (N, F, frames_width) of which it has `counts` (N,).
+
+    Keeps the `beam_size` likeliest beginnings; 1 is greedy. A text ends where the decoder says so, or when it has as
+    many keys as the item has frames. With `emissions` (N, F, V) of CTC texts are ranked by both heads: what CTC gives a
+    beginning of a text has the share `ctc_weight`, below 1 (Hori, Watanabe and Hershey 2017, "Joint CTC/attention
+    decoding for end-to-end speech recognition").
+    """
+    items, symbols = len(frames), END + 1
+    memory = decoder.remember(frames, counts).repeated(beam_size)
+    ctc = None if emissions is None else CtcPrefixes(emissions, counts, beam_size)
+    limits = counts.to(frames.device)[:, None]
+    texts = torch.full((items, beam_size, 1), END, device=frames.device)
+    likely = torch.full((items, beam_size), -torch.inf, dtype=torch.float64, device=frames.device)
+    likely[:, 0] = 0  # the beams of an item begin as one
+    fits = torch.zeros_like(likely)
+    ended = torch.zeros_like(likely, dtype=torch.bool)
+    first = torch.arange(items, device=frames.device)[:, None] * beam_size
+    before = None
+    for length in range(int(counts.max()) + 1):
+        rows, before = decoder.following(texts[..., -1].view(-1, 1), memory, before)
+        rows = rows.view(items, beam_size, symbols).double()
+        rows[ended | (limits <= length), :END] = -torch.inf
+        rows[..., END].masked_fill_(ended, 0)  # what has ended stays as it is
+        rows += likely[..., None]
+        scores, fitting = rows, torch.zeros_like(rows)
+        if ctc is not None:
+            fitting = ctc.extended(texts[..., -1])
+            fitting[..., END] = fits.where(ended, fitting[..., END])
+            scores = (1 - ctc_weight) * rows + ctc_weight * fitting
+        picked = scores.flatten(1).topk(beam_size).indices  # (N, beams), best first
+        likely, fits = rows.flatten(1).gather(1, picked), fitting.flatten(1).gather(1, picked)
+        origin, symbol = picked // symbols, picked % symbols
+        if ctc is not None:
+            ctc.extend(texts[..., -1], origin, symbol)
+        texts = torch.cat([texts.gather(1, origin[..., None].expand_as(texts)), symbol[..., None]], dim=2)
+        before = [(key[place], value[place]) for place in [(first + origin).flatten()] for key, value in before]
+        ended = symbol == END
+        if ended[:, 0].all():  # scores only fall: no other beam can overtake
+            break
+    return [text[: text.index(END)] for text in texts[:, 0, 1:].tolist()]
+
+
+class CtcPrefixes:
+    """How well the texts of a beam, as beginnings of a longer one, fit emissions: N items, B beams, float64.
+
+    For each frame it keeps the log-probability of all paths that have just made the text up to there and end in its
+    last key (`in_key`) or in blanks after it (`in_blank`), both (N, B, F).
+    """
+
+    def __init__(self, emissions: Tensor, counts: Tensor, beam_size: int) -> None:
+        padding = torch.arange(emissions.shape[1]) >= counts[:, None]  # (N, F)
+        inside = emissions.double().masked_fill(padding.to(emissions.device)[..., None], _NEVER)  # (N, F, V)
+        self.classes, self.weights = inside.transpose(1, 2), inside.exp()
+        self.last = (counts - 1).to(emissions.device)[:, None, None].expand(-1, beam_size, 1)
+        self.in_blank = self.classes[:, None, BLANK].cumsum(-1).expand(-1, beam_size, -1)
+        self.in_key = torch.full_like(self.in_blank, _NEVER)
+        self.empty = True
+
+    def extended(self, ends: Tensor) -> Tensor:
+        """Texts whose last symbols are `ends` (N, B) -> log-probability of each with one more key (N, B, V).
+
+        That of all paths whose first keys are these, whatever follows; under END, of those that make just the text.
+        """
+        made = torch.logaddexp(self.in_key, self.in_blank)
+        before = self._earlier(made)
+        top = before.amax(-1, keepdim=True)
+        found = ((before - top).exp() @ self.weights).log() + top  # (N, B, V)
+        # The same key again is another one only after a blank.
+        again = self._earlier(self.in_blank)
+        top = again.amax(-1, keepdim=True)
+        repeated = ((again - top).exp() @ self.weights).log() + top
+        found.scatter_(2, ends[..., None], repeated.gather(2, ends[..., None]))
+        found[..., END] = made.gather(2, self.last)[..., 0]
+        return found.clamp(min=_NEVER)
+
+    def extend(self, ends: Tensor, origin: Tensor, symbol: Tensor) -> None:
+        """Make each text the one at `origin` (N, B) with `symbol` (N, B) added; before, they ended in `ends` (N, B)."""
+        place = origin[..., None].expand_as(self.in_key)
+        in_key, in_blank = self.in_key.gather(1, place), self.in_blank.gather(1, place)
+        again = (ends.gather(1, origin) == symbol)[..., None]
+        before = self._earlier(in_blank.where(again, torch.logaddexp(in_key, in_blank)))
+        key = self.classes.gather(1, symbol[..., None].expand_as(before))  # (N, B, F)
+        self.in_key = _entered(before, key)
+        self.empty = False
+        self.in_blank = _entered(self._earlier(self.in_key), self.classes[:, None, BLANK].expand_as(key))
+
+    def _earlier(self, paths: Tensor) -> Tensor:
+        """Log-probabilities (N, B, F) one frame before each; before the first, nothing has made the empty text."""
+        return F.pad(paths[..., :-1], (1, 0), value=0.0 if self.empty else _NEVER)
+
+
+def _entered(before: Tensor, staying: Tensor) -> Tensor:
+    """Paths that enter a symbol at any frame, where `before` (N, B, F) waits, and stay in it, by frame (N, B, F)."""
+    total = staying.cumsum(-1)
+    return total + (before - (total - staying)).logcumsumexp(-1)

@@ -1,0 +1,95 @@
+"""Conformer upon another encoder: attention and convolution between two halves of a feed-forward.
+
+Source: Gulati et al. 2020 (arXiv 2005.08100), with rotary positions, and a layer norm in the convolution module in
+place of the batch norm, whose statistics would take in padding.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emgscribe.config import register, require
+from emgscribe.models.encoders.contract import EncoderConfig
+from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.mlp import MlpConfig
+from emgscribe.models.encoders.transformer import Attention, TransformerConfig
+
+
+@register("conformer")
+@dataclass(frozen=True)
+class ConformerConfig(TransformerConfig):
+    """A transformer's settings, and the `kernel` frames of its convolutions: centred, or with `future` 0 the last."""
+
+    base: EncoderConfig = field(default_factory=MlpConfig)
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    feed_forward: int = 1024
+    kernel: int = 15
+    left: int = 36
+    right: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.kernel >= 1, "encoder.kernel", self.kernel, "1 or more")
+
+    @property
+    def around(self) -> tuple[int, int]:
+        """Frames before and after its own that a convolution sees."""
+        after = 0 if self.future == 0 else (self.kernel - 1) // 2
+        return self.kernel - 1 - after, after
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Frames before and after its own that a layer looks at, where they are bounded."""
+        before, after = self.around
+        return self.past + before, self.future + after
+
+    def block(self, width: int) -> nn.Module:
+        """One layer: frames (N, F, `width`), padding (N,) -> frames of the same shape."""
+        return ConformerBlock(self, width)
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward, each a residual; a norm at the end."""
+
+    def __init__(self, config: ConformerConfig, width: int) -> None:
+        super().__init__()
+        self.first = _half(width, config)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, config.heads, past=config.past, future=config.future, dropout=config.dropout)
+        self.conv = ConvModule(width, config.around, config.dropout)
+        self.second = _half(width, config)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
+        frames = frames + 0.5 * self.first(frames)
+        frames = frames + self.attention(self.attention_norm(frames), padding)
+        frames = frames + self.conv(frames, padding)
+        normed: Tensor = self.norm(frames + 0.5 * self.second(frames))
+        return normed
+
+
+class ConvModule(nn.Module):
+    """Gated pointwise, depthwise over `around` frames (before, after), norm, SiLU, pointwise; zeros beyond the ends."""
+
+    def __init__(self, width: int, around: tuple[int, int], dropout: float) -> None:
+        super().__init__()
+        self.around = around
+        self.norm = nn.LayerNorm(width)
+        self.gated = nn.Sequential(nn.Linear(width, 2 * width), nn.GLU())
+        self.depthwise = nn.Conv1d(width, width, sum(around) + 1, groups=width)
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
+        gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
+        hidden = self.depthwise(F.pad(gated, self.around)).transpose(1, 2)  # (N, F, width)
+        output: Tensor = self.output(hidden)
+        return output
+
+
+def _half(width: int, config: ConformerConfig) -> nn.Sequential:
+    return feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)

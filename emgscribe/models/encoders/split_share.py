@@ -1,0 +1,49 @@
+"""One encoder for both hands, each read by itself (SplashNet, Hadidi et al. 2025, arXiv 2506.12356)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from emgscribe.config import register
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked
+from emgscribe.models.encoders.tds import TdsConfig, TdsFeedForward
+
+
+@register("split-share")
+@dataclass(frozen=True)
+class SplitShareConfig(EncoderConfig):
+    """The encoder `base` reads each band as if there were no other; their frames stand side by side.
+
+    With `mirror` the electrodes of the second band are counted the other way round, since arms mirror each other. With
+    `joint` a feed-forward over both hands comes last.
+    """
+
+    base: EncoderConfig = field(default_factory=TdsConfig)
+    mirror: bool = True
+    joint: bool = False
+
+    def build(self, bands: int, channels: int, bins: int) -> "SplitShareEncoder":
+        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
+        return SplitShareEncoder(self, self.base.build(1, channels, bins), bands)
+
+
+class SplitShareEncoder(Stacked):
+    """Bands as items of a batch for `base`, then side by side again."""
+
+    def __init__(self, config: SplitShareConfig, base: Encoder, bands: int) -> None:
+        super().__init__(base, 0, 0)
+        self.mirror = config.mirror
+        self.width = bands * base.width
+        self.joint = TdsFeedForward(self.width) if config.joint else nn.Identity()
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, B * base.width)."""
+        items, _, bands = features.shape[:3]
+        if self.mirror:
+            features = torch.cat([features[:, :, :1], features[:, :, 1:].flip(3)], dim=2)
+        hands = features.transpose(1, 2).flatten(0, 1)[:, :, None]  # (N*B, F, 1, C, K)
+        frames = self.base(hands, lengths.repeat_interleave(bands))  # (N*B, F, base.width)
+        both = frames.view(items, bands, *frames.shape[1:]).transpose(1, 2).flatten(2)  # (N, F, B * base.width)
+        joint: Tensor = self.joint(both)
+        return joint

@@ -1,0 +1,169 @@
+"""Attention over time upon another encoder (Vaswani et al. 2017, arXiv 1706.03762), with rotary positions.
+
+The seed paper's rows 10 to 12, which attended over the batch and knew no positions; these attend over time.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from emgscribe.config import register, require
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, StackedBlocks
+from emgscribe.models.encoders.layers import feed_forward
+from emgscribe.models.encoders.tds import TdsConfig
+
+
+@register("transformer")
+@dataclass(frozen=True)
+class TransformerConfig(EncoderConfig):
+    """`layers` of attention with `heads` and a feed-forward of `feed_forward` features, upon the encoder `base`.
+
+    `width` above 0 is what a linear layer first makes of the frames of `base`. Each layer looks at `past` frames before
+    its own and `future` frames after it, -1 being all that the window has: with `future` 0 it is causal, with both 0
+    or more its receptive field is finite and the context is what it needs. Where it is not, `left` and `right` frames
+    of context are asked for.
+    """
+
+    base: EncoderConfig = field(default_factory=TdsConfig)
+    width: int = 0
+    layers: int = 1
+    heads: int = 3
+    feed_forward: int = 1048
+    dropout: float = 0.1
+    past: int = -1
+    future: int = -1
+    left: int = 0
+    right: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "feed_forward"):
+            require(getattr(self, name) >= 1, f"encoder.{name}", getattr(self, name), "1 or more")
+        for name in ("width", "left", "right"):
+            require(getattr(self, name) >= 0, f"encoder.{name}", getattr(self, name), "0 or more")
+        for name in ("past", "future"):
+            require(getattr(self, name) >= -1, f"encoder.{name}", getattr(self, name), "-1 (all), 0 or more")
+        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
+
+    def build(self, bands: int, channels: int, bins: int) -> "TransformerEncoder":
+        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
+        return TransformerEncoder(self, self.base.build(bands, channels, bins))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Frames before and after its own that a layer looks at, where they are bounded."""
+        return self.past, self.future
+
+    def block(self, width: int) -> nn.Module:
+        """One layer: frames (N, F, `width`), padding (N,) -> frames of the same shape."""
+        return TransformerBlock(self, width)
+
+
+class TransformerEncoder(StackedBlocks):
+    """The frames of `base`, brought to another width if asked for, and the layers; a norm before what sums them up."""
+
+    def __init__(self, config: TransformerConfig, base: Encoder) -> None:
+        before, after = config.reach
+        left = config.left if config.past < 0 else config.layers * before
+        right = config.right if config.future < 0 else config.layers * after
+        super().__init__(base, left, right)
+        self.unbounded_left |= config.past < 0
+        self.unbounded_right |= config.future < 0
+        self.extrapolates &= config.past >= 0 and config.future >= 0
+        self.width = config.width or base.width
+        fits = self.width % (2 * config.heads) == 0
+        require(fits, "encoder.heads", config.heads, f"a divisor of half the width, {self.width} / 2")
+        self.projection = nn.Linear(base.width, config.width) if config.width else nn.Identity()
+        self.blocks = nn.ModuleList(config.block(self.width) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(self.width)
+
+
+class TransformerBlock(nn.Module):
+    """Attention and feed-forward, each with its norm before and a residual (Xiong et al. 2020, arXiv 2002.04745)."""
+
+    def __init__(self, config: TransformerConfig, width: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, config.heads, past=config.past, future=config.future, dropout=config.dropout)
+        self.feed_forward = feed_forward(width, config.feed_forward, nn.ReLU(), config.dropout)
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
+        frames = frames + self.attention(self.attention_norm(frames), padding)
+        hidden: Tensor = frames + self.feed_forward(frames)
+        return hidden
+
+
+class Attention(nn.Module):
+    """Self-attention with rotary positions, over `past` and `future` frames beside each (-1: all of them)."""
+
+    def __init__(self, width: int, heads: int, *, past: int, future: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.past, self.future, self.dropout = heads, past, future, dropout
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
+        items, count = frames.shape[:2]
+        joint = self.inputs(frames).view(items, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = joint.unbind()  # each (N, heads, F, width / heads)
+        query, key = rotated(query), rotated(key)
+        ends = (count - padding).to(frames.device, non_blocking=True) if padding.any() else None
+        banded = self.past >= 0 and self.future >= 0
+        # A band is computed stretch by stretch, each with the keys in its reach: memory stays linear in F.
+        step = max(self.past + self.future, 128) if banded else count
+        mixed = []
+        for first in range(0, count, step):
+            last = min(first + step, count)
+            low, high = (max(0, first - self.past), min(count, last + self.future)) if banded else (0, count)
+            mask = self._mask((first, last), (low, high), ends, frames.device)
+            part = F.scaled_dot_product_attention(
+                query[:, :, first:last],
+                key[:, :, low:high],
+                value[:, :, low:high],
+                attn_mask=mask,
+                dropout_p=self.dropout if self.training else 0.0,
+            )
+            mixed.append(part.transpose(1, 2).flatten(2))  # (N, last - first, width)
+        output: Tensor = self.output(torch.cat(mixed, dim=1))
+        return output  # (N, F, width)
+
+    def _mask(
+        self, queries: tuple[int, int], keys: tuple[int, int], ends: Tensor | None, device: torch.device
+    ) -> Tensor | None:
+        """Which keys each query sees, (1 or N, 1, queries, keys); none where all see all."""
+        if self.past < 0 and self.future < 0 and ends is None:
+            return None
+        key = torch.arange(*keys, device=device)
+        distance = key - torch.arange(*queries, device=device)[:, None]  # (queries, keys)
+        seen = torch.ones_like(distance, dtype=torch.bool)
+        if self.past >= 0:
+            seen &= distance >= -self.past
+        if self.future >= 0:
+            seen &= distance <= self.future
+        if ends is None:
+            return seen[None, None]
+        # Padding sees itself: a query without any key would be NaN, and NaN spreads even where its weight is zero.
+        inside = (key < ends[:, None, None]) | (distance == 0)  # (N, queries, keys)
+        return (seen & inside)[:, None]
+
+
+def rotated(heads: Tensor) -> Tensor:
+    """Queries or keys (..., F, D) turned by angles that grow with time, so that products see only distances in time.
+
+    Source: Su et al. 2021 (RoFormer, arXiv 2104.09864).
+    """
+    count, width = heads.shape[-2:]
+    turns = angles(0, count, width, heads.device)
+    cosine, sine = turns.cos(), turns.sin()
+    first, second = heads.float().chunk(2, dim=-1)
+    turned = torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)  # (..., F, D)
+    return turned.to(heads.dtype)
+
+
+def angles(first: int, count: int, width: int, device: torch.device) -> Tensor:
+    """Positions `first`, `first` + 1, ... as angles (count, `width` / 2) of slower and slower turns."""
+    speeds = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)  # (width / 2,)
+    return torch.outer(torch.arange(first, first + count, device=device), speeds)

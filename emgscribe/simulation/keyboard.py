@@ -1,0 +1,110 @@
+"""A US QWERTY keyboard and the finger that touch typing gives to each key."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
+
+LEFT, RIGHT = 0, 1
+
+
+class Finger(IntEnum):
+    """The five fingers in anatomical order."""
+
+    THUMB = 0
+    INDEX = 1
+    MIDDLE = 2
+    RING = 3
+    LITTLE = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a key is for the finger that presses it.
+
+    `row` counts from the home row upwards (-1 the bottom letters, 2 the digits). `reach` counts key widths from the
+    finger's home column, positive towards the thumb. `x` is the key's column on the board in key widths.
+    """
+
+    hand: int
+    finger: Finger
+    row: int
+    reach: float
+    x: float
+
+
+_ROWS = {2: "`1234567890-=", 1: " qwertyuiop[]\\", 0: " asdfghjkl;'", -1: " zxcvbnm,./"}
+_STAGGER = {2: 0.0, 1: 0.5, 0: 0.75, -1: 1.25}
+# Finger and reach by column; columns to the left of 1 and the right of 10 belong to the little fingers.
+_COLUMNS: tuple[tuple[int, Finger, float], ...] = (
+    (LEFT, Finger.LITTLE, -1.0),
+    (LEFT, Finger.LITTLE, 0.0),
+    (LEFT, Finger.RING, 0.0),
+    (LEFT, Finger.MIDDLE, 0.0),
+    (LEFT, Finger.INDEX, 0.0),
+    (LEFT, Finger.INDEX, 1.0),
+    (RIGHT, Finger.INDEX, 1.0),
+    (RIGHT, Finger.INDEX, 0.0),
+    (RIGHT, Finger.MIDDLE, 0.0),
+    (RIGHT, Finger.RING, 0.0),
+    (RIGHT, Finger.LITTLE, 0.0),
+    (RIGHT, Finger.LITTLE, -1.0),
+    (RIGHT, Finger.LITTLE, -2.0),
+    (RIGHT, Finger.LITTLE, -3.0),
+)
+
+
+def _textbook() -> dict[str, Place]:
+    places = {
+        key: Place(*_COLUMNS[column][:2], row, _COLUMNS[column][2], column + _STAGGER[row])
+        for row, keys in _ROWS.items()
+        for column, key in enumerate(keys)
+        if key != " "
+    }
+    places[ENTER] = Place(RIGHT, Finger.LITTLE, 0, -2.0, 12.75)
+    places[BACKSPACE] = Place(RIGHT, Finger.LITTLE, 2, -3.0, 13.0)
+    places[SPACE] = Place(RIGHT, Finger.THUMB, -2, 0.0, 6.5)
+    return places
+
+
+TEXTBOOK: dict[str, Place] = _textbook()
+SHIFTS: tuple[Place, Place] = (
+    Place(LEFT, Finger.LITTLE, -1, -1.0, 0.5),
+    Place(RIGHT, Finger.LITTLE, -1, -1.0, 12.0),
+)
+
+# What self-taught typists do instead (Feit, Weir and Oulasvirta 2016, "How we type", find such deviations in most).
+ALTERNATIVES: dict[str, Place] = {
+    "b": Place(RIGHT, Finger.INDEX, -1, 2.0, TEXTBOOK["b"].x),
+    "y": Place(LEFT, Finger.INDEX, 1, 2.0, TEXTBOOK["y"].x),
+    "6": Place(LEFT, Finger.INDEX, 2, 2.0, TEXTBOOK["6"].x),
+    "c": Place(LEFT, Finger.INDEX, -1, -1.0, TEXTBOOK["c"].x),
+    "x": Place(LEFT, Finger.MIDDLE, -1, -1.0, TEXTBOOK["x"].x),
+    "z": Place(LEFT, Finger.RING, -1, -1.0, TEXTBOOK["z"].x),
+    "p": Place(RIGHT, Finger.RING, 1, -1.0, TEXTBOOK["p"].x),
+    "q": Place(LEFT, Finger.RING, 1, -1.0, TEXTBOOK["q"].x),
+    BACKSPACE: Place(RIGHT, Finger.RING, 2, -3.0, 13.0),
+    SPACE: Place(LEFT, Finger.THUMB, -2, 0.0, 6.5),
+}
+
+_SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
+
+
+def unshifted(symbol: str) -> tuple[str, bool]:
+    """The key that types `symbol` and whether shift is held for it."""
+    if symbol in _SHIFTED:
+        return _SHIFTED[symbol], True
+    return symbol.lower(), symbol.isupper()
+
+
+def neighbours(key: str) -> list[str]:
+    """The character keys around `key` (its own row and the rows beside it), nearest columns first."""
+    here = TEXTBOOK[key]
+    around = [
+        (abs(place.x - here.x), other)
+        for other, place in TEXTBOOK.items()
+        if other not in (key, ENTER, BACKSPACE, SPACE, SHIFT)
+        and abs(place.row - here.row) <= 1
+        and abs(place.x - here.x) <= 1.1
+    ]
+    return [other for _, other in sorted(around)]

@@ -1,0 +1,199 @@
+"""A touch typist: from a prompt to key presses with times, fingers, typos and pauses.
+
+Key-to-key times are log-normal about a mean that depends on hands and fingers: alternating hands are fastest, one
+finger on two keys slowest (Salthouse 1986, "Perceptual, cognitive, and motoric aspects of transcription typing";
+Dhakal et al. 2018, "Observations on typing from 136 million keystrokes", also for rollover and error rates).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE, key_of_symbol
+from emgscribe.data.hdf5 import Keystroke, Prompt
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.keyboard import ALTERNATIVES, LEFT, RIGHT, SHIFTS, TEXTBOOK, Place, neighbours, unshifted
+from emgscribe.simulation.text import GivenPrompts, PromptWriter, prompts_of_text
+
+# Seconds of quiet at both ends of a recording.
+MARGIN = 0.8
+_SHORTEST_INTERVAL = 0.035
+_MOVED_WITH = {"same key": 0.9, "same finger": 1.4, "same hand": 1.05, "other hand": 0.86}
+# Chosen such that the rate of whole sessions comes out as asked; the mean of all factors on an interval is near 1.
+_KEYS_PER_PROMPT = 31.0
+# How often each kind of typo is made, as weights of a Dirichlet distribution over people.
+_TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
+
+
+@dataclass(frozen=True)
+class Press:
+    """One key going down and up (seconds from the start of the session) and the finger that does it."""
+
+    symbol: str
+    place: Place
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What happened in one session: presses in order of their start, and the prompts (seconds from the start)."""
+
+    presses: tuple[Press, ...]
+    prompts: tuple[Prompt, ...]
+
+    def keystrokes(self, origin: float) -> tuple[Keystroke, ...]:
+        """The presses as the key logger names them, in unix seconds."""
+        return tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in self.presses)
+
+    def prompts_from(self, origin: float) -> tuple[Prompt, ...]:
+        """The prompts in unix seconds."""
+        return tuple(replace(p, start=origin + p.start, end=origin + p.end) for p in self.prompts)
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How one person types: a finger for every key, tempo, evenness, and the typos they tend to make."""
+
+    places: dict[str, Place]
+    tempo: float
+    unevenness: float
+    finger_slowness: tuple[tuple[float, ...], tuple[float, ...]]
+    press_seconds: float
+    typos: float
+    typo_kinds: tuple[float, ...]
+
+    @classmethod
+    def of_user(cls, rng: np.random.Generator, spread: float) -> "Habits":
+        """Habits drawn from `rng`; `spread` 0 gives the textbook typist."""
+        own = {key: place for key, place in ALTERNATIVES.items() if rng.random() < 0.25 * spread}
+        slowness = np.exp(0.08 * spread * rng.standard_normal((2, 5))) * np.array([1.0, 0.95, 0.97, 1.06, 1.12])
+        return cls(
+            places=TEXTBOOK | own,
+            tempo=float(np.exp(0.08 * spread * rng.standard_normal())),
+            unevenness=float(np.exp(0.2 * spread * rng.standard_normal())),
+            finger_slowness=(tuple(slowness[LEFT].tolist()), tuple(slowness[RIGHT].tolist())),
+            press_seconds=float(0.115 * np.exp(0.15 * spread * rng.standard_normal())),
+            typos=float(np.exp(0.4 * spread * rng.standard_normal())),
+            typo_kinds=tuple(rng.dirichlet(list(_TYPOS.values())).tolist()),
+        )
+
+
+class Typist:
+    """Types prompts until the session is over. All times are in seconds from the start of the session."""
+
+    def __init__(self, habits: Habits, config: SimulationConfig, rng: np.random.Generator) -> None:
+        self._habits, self._rng = habits, rng
+        self._typo_rate = config.typo_rate * habits.typos
+        self._pause, self._text = config.prompt_pause, config.text
+        self._sigma = 0.28 * habits.unevenness * (0.4 + 0.6 * config.difficulty)
+        rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
+        # Never slower than leaves some time to type in when pauses are long and the rate is high.
+        per_prompt = max(_KEYS_PER_PROMPT / rate - config.prompt_pause, 0.4 * _KEYS_PER_PROMPT / rate)
+        self._interval = per_prompt / _KEYS_PER_PROMPT
+        self._drift_phase, self._drift_period = rng.uniform(0, 2 * np.pi), rng.uniform(120, 400)
+
+    def perform(self, duration: float) -> Performance:
+        """Type for `duration` seconds; the prompt that time cuts off is kept as far as it was typed."""
+        writer = GivenPrompts(prompts_of_text(self._text)) if self._text else PromptWriter(self._rng)
+        presses: list[Press] = []
+        prompts: list[Prompt] = []
+        last = duration - MARGIN
+        now = MARGIN
+        while now < last:
+            text, shown = writer.next_prompt(), now
+            now += self._pause * self._lognormal(0.25)
+            typed = [press for press in self._type(text, now) if press.end < last]
+            if not typed:
+                break
+            now = max(press.end for press in typed) + 0.05
+            prompts.append(Prompt(f"prompt-{len(prompts)}", shown, now, text))
+            presses += typed
+            if typed[-1].symbol != ENTER:
+                break
+        return Performance(tuple(sorted(presses, key=lambda press: press.start)), tuple(prompts))
+
+    def _lognormal(self, sigma: float) -> float:
+        """A factor with mean 1."""
+        return float(np.exp(sigma * self._rng.standard_normal() - sigma**2 / 2))
+
+    def _type(self, text: str, now: float) -> list[Press]:
+        """The presses for one prompt, the first at `now`."""
+        presses: list[Press] = []
+        for symbol in self._with_typos(text):
+            key, shift = unshifted(symbol)
+            place = SHIFTS[LEFT] if key == SHIFT else self._habits.places[key]
+            if shift:
+                now = self._press(presses, SHIFT, SHIFTS[1 - place.hand], now)
+            now = self._press(presses, symbol, place, now)
+            if shift:
+                held = max(presses[-1].start + 0.03, presses[-1].end - 0.03 * self._lognormal(0.5))
+                presses[-2] = replace(presses[-2], end=held)
+        return presses
+
+    def _press(self, presses: list[Press], symbol: str, place: Place, now: float) -> float:
+        """Append a press after those of this prompt; returns its start."""
+        start = now + self._interval_to(place, symbol, presses[-1]) if presses else now
+        end = start + self._habits.press_seconds * self._lognormal(0.25)
+        # A finger leaves its key before it presses the next one.
+        for back in range(len(presses) - 1, max(len(presses) - 5, -1), -1):
+            before = presses[back]
+            if (before.place.hand, before.place.finger) == (place.hand, place.finger) and before.end > start - 0.01:
+                presses[back] = replace(before, end=before.start + 0.7 * (start - before.start))
+        presses.append(Press(symbol, place, start, end))
+        return start
+
+    def _interval_to(self, place: Place, symbol: str, before: Press) -> float:
+        if before.symbol == SHIFT:
+            return max(0.11 * self._lognormal(self._sigma), _SHORTEST_INTERVAL)
+        factor = _MOVED_WITH[_relation(before.place, place)]
+        factor *= self._habits.finger_slowness[place.hand][place.finger]
+        factor *= 1 + 0.08 * abs(place.row if place.finger else 0) + 0.05 * abs(place.reach)
+        factor *= 1.12 if before.symbol == SPACE else 1.0
+        factor *= 1 + 0.08 * np.sin(self._drift_phase + 2 * np.pi * before.start / self._drift_period)
+        return float(max(self._interval * factor * self._lognormal(self._sigma), _SHORTEST_INTERVAL))
+
+    def _with_typos(self, text: str) -> Iterator[str]:
+        """The symbols that are hit to type `text`: typos, and mostly the backspaces that mend them."""
+        position = 0
+        while position < len(text):
+            slip = self._typo(text, position) if self._rng.random() < self._typo_rate else None
+            if slip is None:
+                yield text[position]
+                position += 1
+                continue
+            hit, consumed = slip
+            yield from hit
+            if self._rng.random() < 0.8:
+                # Noticed at once or a character or two later; then all of it is taken back and typed again.
+                late = min(int(self._rng.integers(3)), len(text) - 1 - position - consumed)
+                late = max(late, 0)
+                yield from text[position + consumed : position + consumed + late]
+                yield from BACKSPACE * (len(hit) + late)
+            else:
+                position += consumed
+
+    def _typo(self, text: str, position: int) -> tuple[str, int] | None:
+        """(what is hit, how many characters of the text it stands for), or None where no typo fits."""
+        symbol, following = text[position], text[position + 1 : position + 2]
+        if symbol == ENTER or following in ("", ENTER):
+            return None
+        kind = self._rng.choice(list(_TYPOS), p=self._habits.typo_kinds)
+        if kind == "doubled":
+            return symbol * 2, 1
+        if kind == "transposed":
+            return following + symbol, 2
+        if kind == "omitted":
+            return following, 2
+        key, shift = unshifted(symbol)
+        near = neighbours(key) if key != SPACE and not shift else []
+        return (near[int(self._rng.integers(len(near)))], 1) if near else None
+
+
+def _relation(before: Place, after: Place) -> str:
+    if before.hand != after.hand:
+        return "other hand"
+    if before.finger != after.finger:
+        return "same hand"
+    return "same key" if before == after else "same finger"

@@ -1,0 +1,49 @@
+"""How a network is trained."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from emgscribe.config import Below, Count, Range, Settings, Share, require
+
+Rate = Annotated[float, Range(0, 10, open=True)]
+Amount = Annotated[float, Range(0, 1e6)]
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
+    """How a network is trained; the defaults are the published baseline's (Sivakumar et al. 2024)."""
+
+    section = "train"
+
+    epochs: Count = 150  # passes over the training sessions
+    batch_size: Count = 32  # windows in a step, over all devices together
+    optimizer: Literal["adam", "adamw"] = "adam"  # Adam, or Adam with decoupled weight decay
+    lr: Rate = 1e-3  # peak learning rate
+    lr_start: Rate = 1e-8  # learning rate of the first step, from which it rises linearly
+    lr_end: Rate = 1e-6  # learning rate of the last step, to which it falls by a cosine
+    warmup_epochs: Amount = 10.0  # epochs over which the learning rate rises
+    weight_decay: Amount = 0.0  # weight decay of the optimiser
+    clip_norm: Amount = 0.0  # clip the gradient to this norm; 0: never
+    keypress_weight: Amount = 0.0  # weight of the frame-wise key-press loss, which leads past CTC's all-blank plateau
+    keypress_fraction: Annotated[float, Below(1e-9, 1 + 1e-9)] = (
+        0.5  # share of the steps over which that weight falls to 0
+    )
+    attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
+    label_smoothing: Annotated[float, Below(0, 1)] = 0.1  # label smoothing of the attention decoder's targets
+    blank_prior: Annotated[float, Below(0, 1)] = (
+        0.0  # probability of the blank that the head starts from; 0: PyTorch's start
+    )
+    ema: Annotated[float, Below(0, 1)] = 0.0  # decay of an exponential moving average of the weights; 0: none
+    dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting
+    long_windows: Share = 0.0  # share of the epochs, at the end, that use long windows
+    long_factor: Count = 4  # how many times longer long windows are; their batches are that much smaller
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies it faster
+    validate_every: Count = 1  # epochs from one validation to the next
+    devices: Count = 1  # GPUs, or processes on a CPU, that share each batch
+    seed: Annotated[int, Range(0, (1 << 32) - 1)] = 1501  # seed of weights, windows, augmentation and dropout
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        every = min(self.validate_every, self.epochs)
+        allowed = f"a divisor of train.epochs = {self.epochs}, so that the last epoch is validated"
+        require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)

@@ -1,0 +1,91 @@
+"""What training minimises, and every schedule: functions of frames, emissions, labels and the step."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from emgscribe.data.charset import BLANK
+from emgscribe.data.windows import Batch
+from emgscribe.models.attention import END
+from emgscribe.training.config import TrainConfig
+
+
+def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+    """Mean CTC loss (Graves et al. 2006) of emissions (N, F, V), each item's divided by its number of labels.
+
+    `lengths` (N,) are the frames that each item has. An item with more labels than frames can carry has no path; it
+    counts as 0 and gives no gradient.
+    """
+    emissions = emissions.transpose(0, 1)  # (F, N, V)
+    return F.ctc_loss(emissions, batch.labels, lengths, batch.label_lengths, blank=BLANK, zero_infinity=True)
+
+
+def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
+    """Cross-entropy of emissions (N, F, V) by frame: mean over key presses plus mean over all other frames.
+
+    The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
+    the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
+    """
+    real = batch.onsets >= 0  # (N, L)
+    frames = batch.onsets.clamp(min=0) // samples_per_frame
+    rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
+    picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
+    pressed = -(picked * real).sum() / real.sum().clamp(min=1)
+    count = emissions.shape[1]
+    ends = lengths.to(emissions.device, non_blocking=True)
+    inside = torch.arange(count, device=emissions.device) < ends[:, None]  # (N, F)
+    struck = torch.zeros(len(inside), count + 1, dtype=torch.bool, device=emissions.device)
+    struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
+    other = inside & ~struck[:, :count]
+    blank = -(emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
+    loss: Tensor = pressed + blank
+    return loss
+
+
+def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of every next key, and of the end, given what an attention decoder expects (N, L + 1, V).
+
+    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv 1512.00567).
+    """
+    lengths = batch.label_lengths.to(likely.device, non_blocking=True)[:, None]
+    place = torch.arange(likely.shape[1], device=likely.device)
+    targets = F.pad(batch.labels, (0, 1)).masked_fill(place == lengths, END)
+    none = -100
+    targets = targets.masked_fill(place > lengths, none)  # (N, L + 1)
+    return F.cross_entropy(likely.transpose(1, 2), targets, ignore_index=none, label_smoothing=smoothing)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """Linear from `lr_start` to `lr` over the warm-up, then a cosine to `lr_end` at the last of `total` steps."""
+    warmup = min(config.warmup_epochs * total / config.epochs, total)
+    if step < warmup:
+        return config.lr_start + (config.lr - config.lr_start) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1.0, total - 1 - warmup))
+    return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
+    """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
+    return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
+
+
+def averaging_decay(config: TrainConfig, step: int) -> float:
+    """The share of the averaged weights that step number `step`, counted from 0, leaves.
+
+    It rises to `ema` as (1 + step) / (10 + step): else the random weights of the start would count for thousands of
+    steps, and the first epochs' validation would judge them.
+    """
+    return min(config.ema, (1 + step) / (10 + step))
+
+
+def dropout_share(config: TrainConfig, step: int, total: int) -> float:
+    """The share of every dropout's setting that holds at a step: from 0 linearly to 1 over `dropout_ramp` of them."""
+    ramp = config.dropout_ramp * total
+    return 1.0 if step >= ramp else step / ramp
+
+
+def long_epochs(config: TrainConfig) -> int:
+    """How many of the last epochs have long windows: the share asked for, rounded, but one where any are asked for."""
+    return max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0

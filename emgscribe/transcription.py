@@ -1,0 +1,173 @@
+"""A model and a session -> emissions -> text, in memory bounded by a block.
+
+How a session is read follows from what the encoder declares (`inference_plan`):
+
+- A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
+- Recurrence: one pass where that fits into memory, else long segments with margins that are computed and thrown away,
+  within which a recurrent state has forgotten what it did not see.
+- Attention: segments with margins that are together as long as a training window. It knows no other lengths: on whole
+  sessions others saw it fail (CER near 100 %) or run out of memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emgscribe.data.charset import screen_text, text_of_labels
+from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Batch, Store, Windows
+from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis
+from emgscribe.models.model import Model
+
+BLOCK_SECONDS = 60
+ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
+_MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
+_ATTENTION_SECONDS = 2, 1  # kept, and the margin on both sides: with both as long as the published window
+
+
+@dataclass(frozen=True)
+class InferencePlan:
+    """How a session is read: `kept` samples at a time, each time computing `margin` more on each unbounded side."""
+
+    name: str
+    kept: int
+    margin: int = 0
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a model read in a session: `labels`, and for each key the second at which it began (`onsets`)."""
+
+    labels: tuple[int, ...]
+    onsets: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"<Transcript of {len(self.labels)} keys: {self.text[:40]!r}{'…' * (len(self.labels) > 40)}>"
+
+    @property
+    def text(self) -> str:
+        """The keystrokes, with ⌫ ⏎ and ⇧ as symbols."""
+        return text_of_labels(self.labels)
+
+    @property
+    def screen(self) -> str:
+        """What a screen shows after them: backspaces applied, shift dropped."""
+        return screen_text(self.labels)
+
+    @property
+    def keys(self) -> list[tuple[str, float]]:
+        """(symbol, second) of each keystroke."""
+        return list(zip(self.text, self.onsets, strict=True))
+
+
+def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -> Transcript:
+    """What `decoder` (default: greedy) reads in a whole session."""
+    decoder = decoder or GreedyDecoder()
+    decoder.reset()
+    for block in emission_blocks(model, session):
+        decoder.feed(block)
+    return timed(decoder.flush(), model)
+
+
+def timed(hypothesis: Hypothesis, model: Model) -> Transcript:
+    """A hypothesis with the second of each key instead of its frame."""
+    seconds = model.samples_per_frame / SAMPLE_RATE
+    return Transcript(hypothesis.labels, tuple(frame * seconds for frame in hypothesis.frames))
+
+
+def log_probs(model: Model, session: Session) -> Emissions:
+    """Emissions (F, 99) of a whole session: natural log-probabilities, one frame every `samples_per_frame` samples."""
+    return np.concatenate(list(emission_blocks(model, session)))
+
+
+def emission_blocks(
+    model: Model, session: Session, plan: InferencePlan | None = None, *, block_seconds: float = BLOCK_SECONDS
+) -> Iterator[Emissions]:
+    """Emissions (F, 99) of a whole session, in order, about `block_seconds` of signal at a time.
+
+    What lies before and after the session is taken as zero. With a finite receptive field any block length gives the
+    same emissions.
+    """
+    plan = plan or inference_plan(model, len(session), block_seconds)
+    before, after = (plan.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
+    windows = Windows(Store([session]), before + plan.kept + after, plan.kept, *model.context)
+    # No window begins before the session does: its silence would be more than the context that training knows.
+    starts = [start for _, start in windows.tiling()]
+    places = [(0, max(0, start - before)) for start in starts]
+    kept = model.frames(plan.kept)
+    together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
+    for first in range(0, len(places), together):
+        with torch.inference_mode():
+            emissions, lengths = model(windows.batch(places[first : first + together]).to(model.device))
+        for row, frames, start, (_, place) in zip(
+            emissions.cpu().numpy(), lengths.tolist(), starts[first:], places[first:], strict=False
+        ):
+            margin = model.frames(start - place)
+            yield row[margin : min(margin + kept, frames)]
+
+
+def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
+    """Emissions (F, 99) as the published evaluation computes them: frames from sample 0 on, and no padding.
+
+    The frames that lack context at both ends of the session are not there, and the keys in them count as missed
+    (Sivakumar et al. 2024). With an unbounded receptive field the whole session is one pass.
+    """
+    features, encoder = model.features, model.encoder
+    around = encoder.left_context + encoder.right_context
+    whole = (features.frames(len(session)) - around) // encoder.stride
+    bounded = not (encoder.unbounded_left or encoder.unbounded_right)
+    block = model.frames(round(BLOCK_SECONDS * SAMPLE_RATE)) if bounded else max(whole, 1)
+    store, step = Store([session]), model.samples_per_frame
+    for first in range(0, whole, block):
+        count = min(block, whole - first) * encoder.stride
+        emg = store.gather([0], [first * step], features.samples(around + count)).to(model.device)
+        with torch.inference_mode():
+            yield model.classify(encoder(features(emg), torch.tensor([count])))[0].cpu().numpy()
+
+
+def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> InferencePlan:
+    """The plan for a session of that many samples that the model's encoder allows and memory bears."""
+    encoder = model.encoder
+    block = _whole_frames(model, block_seconds)
+    if not encoder.unbounded_left and not encoder.unbounded_right:
+        return InferencePlan("blocks", block)
+    if not encoder.extrapolates:
+        kept, margin = _ATTENTION_SECONDS
+        name = f"stitched, {kept} s with margins of {margin} s"
+        return InferencePlan(name, _whole_frames(model, kept), _whole_frames(model, margin))
+    if one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
+        return InferencePlan("one pass", model.frames(samples) * model.samples_per_frame)
+    name = f"stitched, {block_seconds:g} s with margins of {_MARGIN_SECONDS} s"
+    return InferencePlan(name, block, _whole_frames(model, _MARGIN_SECONDS))
+
+
+def _whole_frames(model: Model, seconds: float) -> int:
+    return max(1, round(seconds * SAMPLE_RATE / model.samples_per_frame)) * model.samples_per_frame
+
+
+def one_pass_bytes(model: Model, samples: int) -> int:
+    """An estimate of what one pass over that many samples takes: all that modules return on a second, extrapolated.
+
+    Most is freed along the way, while what a module needs inside is not counted: measured, 0.9 to 3.6 times the truth.
+    """
+    returned: dict[int, Tensor] = {}  # by address: a container returns what its last module did
+
+    def note(_: nn.Module, __: object, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output  # recurrent cells return their state too
+        returned[tensor.data_ptr()] = tensor
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    left, right = model.context
+    emg = torch.zeros(1, left + SAMPLE_RATE + right, BANDS, CHANNELS, device=model.device)
+    none = torch.zeros(1, 0, dtype=torch.int64)
+    batch = Batch(emg, left, right, torch.tensor([SAMPLE_RATE]), none, torch.zeros(1, dtype=torch.int64), none)
+    with torch.inference_mode():
+        model(batch)
+    for hook in hooks:
+        hook.remove()
+    return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]
