@@ -5,8 +5,8 @@ they are run on where there are no recordings.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from emgscribe.experiments.named import (
     ABLATIONS,
@@ -22,8 +22,6 @@ from emgscribe.experiments.named import (
     TABLE2,
     Experiment,
 )
-from emgscribe.models.attention import AttentionConfig
-from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import ModelConfig
 from emgscribe.training.config import TrainConfig
 
@@ -52,38 +50,6 @@ def simulated_for(suite: str) -> Simulated:
     return _ONE_PERSON if suite.startswith("medium/") else _FIVE_PEOPLE
 
 
-_NARROWER = {
-    "width": 2,
-    "mlp_features": 4,
-    "reduction": 4,
-    "hidden": 2,
-    "projection": 2,
-    "widths": 2,
-    "output": 2,
-    "feed_forward": 2,
-}
-_SHORTER = {"kernel", "reduction_kernel", "lookahead", "squeeze", "left", "right"}  # counted in frames
-
-
-_Sized = TypeVar("_Sized", EncoderConfig, AttentionConfig)
-
-
-def _smaller(network: _Sized) -> _Sized:
-    """A quarter of the baseline's width and half of what others add to it; a third of the frames, which last thrice."""
-    changes: dict[str, Any] = {}
-    for part in fields(network):
-        value = getattr(network, part.name)
-        if isinstance(value, EncoderConfig):
-            changes[part.name] = _smaller(value)
-        elif part.name == "widths":
-            changes[part.name] = tuple(width // _NARROWER["widths"] for width in value)
-        elif part.name in _NARROWER:
-            changes[part.name] = value // _NARROWER[part.name]
-        elif part.name in _SHORTER:
-            changes[part.name] = round(value / 3)
-    return replace(network, **changes)
-
-
 def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.train) -> Experiment:
     """An experiment of the baseline's frame rate as a small network that is trained by `train` on one user.
 
@@ -98,8 +64,8 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
         name=f"{budget}/{base.name}",
         model=ModelConfig(
             SMALL.model.features,
-            _smaller(base.model.encoder),
-            _smaller(attention) if attention.layers else attention,
+            base.model.encoder.small(),
+            attention.small() if attention.layers else attention,
         ),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),
