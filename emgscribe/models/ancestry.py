@@ -51,8 +51,8 @@ class Ancestry:
                 )
             if seen := users.get(session.user):
                 raise EmgscribeError(
-                    f"the protocol wants unseen users, but the model, or one that it was fine-tuned from, was trained "
-                    f"on session {seen.name} of user {session.user}",
+                    f"user {session.user} is to be unseen, but the model, or one that it was fine-tuned from, was "
+                    f"trained on session {seen.name} of this user",
                     where=session.name,
                     hint="start from a model that was not trained on this user, or choose other data.test_users",
                 )
