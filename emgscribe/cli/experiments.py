@@ -153,7 +153,7 @@ def tune(arguments: list[str]) -> int:
     """Search an experiment's settings for the lowest validation CER."""
     from emgscribe.experiments.launch import Workers
     from emgscribe.experiments.recipes import Experiment
-        from emgscribe.experiments.search import search as search_settings
+    from emgscribe.experiments.search import search as search_settings
     from emgscribe.experiments.recipes import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
