@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE, SessionFile
-from emgscribe.data.inspect import inspect_session
+from emgscribe.data.inspect import inspect
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation import SimulationConfig, make_report, synthesize_dataset, synthesize_session
 from emgscribe.simulation.measures import correlation_by_distance, measure
@@ -52,7 +52,7 @@ def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) 
     path = synthesize(tmp_path / "any.hdf5", user=user, seed=seed, minutes=minutes, config=config)
     with SessionFile(path) as session:
         times, emg, header = session.times(), session.emg(), session.header
-        assert session.text() == "".join(symbol for symbol, _ in header.labelled_keystrokes())
+        assert session.header.text == "".join(symbol for symbol, _ in header.labelled_keystrokes())
     assert emg.shape == (len(times), BANDS, CHANNELS)
     assert len(times) == pytest.approx(minutes * 60 * SAMPLE_RATE, abs=10)
     assert np.isfinite(emg).all()
@@ -64,7 +64,7 @@ def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) 
     assert header.user == f"{user:08d}"
     assert json.loads(header.simulation).items() >= {"seed": seed, "difficulty": physics["difficulty"]}.items()
     assert header.duration_mins * 60 * SAMPLE_RATE == pytest.approx(len(times), abs=1e-3)
-    assert inspect_session(path).findings == []
+    assert inspect(path)[0].findings == []
 
 
 def test_same_arguments_same_bytes_and_every_argument_matters(tmp_path) -> None:
@@ -192,7 +192,7 @@ def test_a_report_needs_sessions_long_enough(tmp_path) -> None:
 
 def test_labels_use_the_symbols_of_the_task(typed) -> None:
     with SessionFile(typed) as session:
-        text = session.text()
+        text = session.header.text
         asked = "".join(prompt.text or "" for prompt in session.header.prompts)
     assert set(text) <= set(SYMBOLS)
     assert text != asked
