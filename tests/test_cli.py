@@ -17,7 +17,7 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.data.splits import Split
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch as launch
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
 from emgscribe.simulation import SimulationConfig
 
@@ -211,7 +211,7 @@ def test_sessions_are_simulated_for_the_budget(
         out.mkdir()
         return []
 
-    monkeypatch.setattr(cli.sessions, "synthesize_dataset", synthesize)
+    monkeypatch.setattr(cli.sessions, "simulate", synthesize)
     places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
     assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
     assert f"{folder}: holds no session" in capsys.readouterr().err

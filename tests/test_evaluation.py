@@ -11,7 +11,7 @@ import torch
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis, decode
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import (
     Evaluation,
@@ -68,7 +68,7 @@ class Echo:
 def test_a_score_is_of_the_decoders_whole_text(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(30_000, typing(30_000, 300))
     (score,) = evaluate(model, [session]).sessions
-    hypothesis = decode(GreedyDecoder(), log_probs(model, session))
+    hypothesis = GreedyDecoder().decode(log_probs(model, session))
     assert len(hypothesis.labels) > 50  # else there is nothing to compare
     assert (score.hypothesis, score.reference) == (hypothesis.text, session.text)
     assert score.counts == count(session.labels.tolist(), hypothesis.labels)
@@ -128,7 +128,7 @@ def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) ->
     session = make_stored(21_000, typing(21_000, 300))
     (score,) = evaluate_windows(model, [session], GreedyDecoder(), 8000).sessions
     emissions = log_probs(model, session)
-    hypotheses = [decode(GreedyDecoder(), emissions[start : start + 500]) for start in (0, 500, 1000)]
+    hypotheses = [GreedyDecoder().decode(emissions[start : start + 500]) for start in (0, 500, 1000)]
     references = [session.labels[session.typed(start, start + 8000)].tolist() for start in (0, 8000, 16000)]
     assert list(score.units) == [count(r, h.labels) for r, h in zip(references, hypotheses, strict=True)]
     assert score.hypothesis == "".join(hypothesis.text for hypothesis in hypotheses)
