@@ -1,0 +1,108 @@
+"""A Lightning data module: sessions -> the windows of each epoch, drawn from the seed and the epoch's number."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import lightning
+import torch
+
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
+from emgscribe.training.config import TrainConfig
+from emgscribe.training.losses import long_epochs
+
+
+def epoch_generator(seed: int, epoch: int, stream: int, rank: int = 0) -> torch.Generator:
+    """A generator for one epoch; streams keep the draws of windows (0), augmentation (1) and dropout (2) apart."""
+    return torch.Generator().manual_seed((seed * 100_003 + epoch) * 4 + stream + (rank << 48))
+
+
+def cut(
+    sessions: Sequence[Session], config: WindowConfig, context: tuple[int, int], device: torch.device | str = "cpu"
+) -> Windows:
+    """The windows of `sessions` with at least `context` samples (left, right), gathered on `device`."""
+    left, right = max(config.left, context[0]), max(config.right, context[1])
+    return Windows(Store(sessions, device), config.length, config.stride, left, right)
+
+
+class SessionsDataModule(lightning.LightningDataModule):
+    """Windows of training and validation sessions, for any Lightning Trainer.
+
+    `context` is that of the model (`model.context`). Windows begin elsewhere in each epoch, so that no sample is
+    favoured; with `config.long_windows` those of the last epochs are longer, and a step still sees as much signal.
+    Several devices each get a part of every batch. The data stay in the main process: workers would gain nothing.
+    """
+
+    def __init__(
+        self,
+        train_sessions: Sequence[Session],
+        val_sessions: Sequence[Session],
+        windows: WindowConfig,
+        config: TrainConfig,
+        *,
+        context: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        self.train_sessions, self.val_sessions, self.windows, self.config = train_sessions, val_sessions, windows, config
+        self.context = context
+        self.long_from = config.epochs - long_epochs(config)  # the first epoch with long windows
+
+    def setup(self, stage: str = "fit") -> None:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self._train = cut(self.train_sessions, self.windows, self.context, device)
+        self._val = cut(self.val_sessions, self.windows, self.context, device)
+
+    def _phase(self, windows: Windows, epoch: int) -> tuple[Windows, int]:
+        """Windows and batch size of an epoch."""
+        if epoch < self.long_from:
+            return windows, self.config.batch_size
+        factor = self.config.long_factor
+        longer = replace(windows, length=factor * windows.length, stride=factor * windows.stride)
+        return longer, max(1, self.config.batch_size // factor)
+
+    def steps(self, epoch: int) -> int:
+        """Steps of one epoch."""
+        windows, batch_size = self._phase(cut(self.train_sessions, self.windows, self.context), epoch)
+        return math.ceil(len(windows.shuffled(torch.Generator())) / batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs."""
+        long = self.config.epochs - self.long_from
+        return self.long_from * self.steps(0) + long * self.steps(self.long_from)
+
+    def train_dataloader(self) -> "_Loader":
+        return _Loader(self._epoch, None if 0 < self.long_from < self.config.epochs else self.steps(0))
+
+    def val_dataloader(self) -> "_Loader":
+        tiled = replace(self._val, stride=self._val.length)
+        places, size = tiled.tiling(), self.config.batch_size
+        rank, parts = self._part()
+        return _Loader(lambda: tiled.batches(places, size, part=rank, parts=parts), math.ceil(len(places) / size))
+
+    def _epoch(self) -> Iterator[Batch]:
+        # `current_epoch` is one behind when a resumed run asks for its first batches; this is right.
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        windows, size = self._phase(self._train, epoch)
+        rank, parts = self._part()
+        places = windows.shuffled(epoch_generator(self.config.seed, epoch, 0))
+        return windows.batches(places, size, part=rank, parts=parts)
+
+    def _part(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class _Loader:
+    """What a Trainer iterates once an epoch. It has no length where epochs differ in theirs."""
+
+    def __init__(self, begin: Callable[[], Iterator[Batch]], steps: int | None) -> None:
+        self.begin, self.steps = begin, steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.begin()
+
+    def __len__(self) -> int:
+        if self.steps is None:
+            raise TypeError("epochs differ in length")
+        return self.steps
