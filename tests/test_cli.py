@@ -17,7 +17,7 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.data.splits import Split
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch as launch
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
 from emgscribe.simulation import SimulationConfig
 

@@ -15,15 +15,15 @@ from emgscribe.cli.terminal import known, log, parsed, screen
 
 if TYPE_CHECKING:
     from emgscribe.evaluation import Evaluation
-    from emgscribe.experiments.named import Experiment
+    from emgscribe.experiments.recipes import Experiment
     from emgscribe.experiments.plan import Planned
-    from emgscribe.experiments.suites import Simulated
+    from emgscribe.experiments.recipes import Simulated
 
 
 def train(arguments: list[str]) -> int:
     """Train a named experiment on a folder of sessions, and test it."""
-    from emgscribe.experiments.named import Experiment
-    from emgscribe.experiments.suites import EXPERIMENTS
+    from emgscribe.experiments.recipes import Experiment
+    from emgscribe.experiments.recipes import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
         screen.print(
@@ -54,15 +54,15 @@ def train(arguments: list[str]) -> int:
             lm: An ARPA file for the beam instead of the default language model.
             experiment: The settings, each of which can be overridden.
         """
-        from emgscribe.experiments.report import print_result
+        from emgscribe.experiments.report import print_evaluation
         from emgscribe.experiments.rescore import add_scores
 
         names = decoder_names(decoder)
         result, model = _run(experiment, data, runs, results)
-        print_result(result, screen)
+        print_evaluation(result, screen)
         added = add_scores(experiment, names, data, runs=runs, results=results, language_model=lm, console=log)
         for name, score in added.items():
-            print_result(score, screen, name)
+            print_evaluation(score, screen, name)
         screen.print(f"model: {model}")
         return 0
 
@@ -84,7 +84,7 @@ def reproduce(arguments: list[str]) -> int:
     from emgscribe.experiments.rescore import add_suite_scores
     from emgscribe.experiments.results import read_result
     from emgscribe.experiments.run import result_path
-    from emgscribe.experiments.suites import SUITES, Budget, simulated_for
+    from emgscribe.experiments.recipes import SUITES, Budget, simulated_for
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
@@ -152,9 +152,9 @@ def _simulate(made: "Simulated", data: Path) -> None:
 def tune(arguments: list[str]) -> int:
     """Search an experiment's settings for the lowest validation CER."""
     from emgscribe.experiments.launch import Workers
-    from emgscribe.experiments.named import Experiment
-    from emgscribe.experiments.search import tune as search_settings
-    from emgscribe.experiments.suites import EXPERIMENTS
+    from emgscribe.experiments.recipes import Experiment
+    from emgscribe.experiments.search import search as search_settings
+    from emgscribe.experiments.recipes import EXPERIMENTS
 
     if not arguments or arguments[0].startswith("-"):
         screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
@@ -230,10 +230,10 @@ def report(arguments: list[str]) -> int:
                 may be named after a colon, as in demo:greedy demo:beam.
             decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
         """
-        from emgscribe.experiments.report import make_report
+        from emgscribe.experiments.report import write_report
 
         wanted = [name.strip() for name in decoder.split(",")] if decoder else None
-        page, *others = make_report(results, out, compare, wanted)
+        page, *others = write_report(results, out, compare, wanted)
         screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
         return 0
 
@@ -250,16 +250,16 @@ def demo(arguments: list[str]) -> int:
             out: Where sessions, model and result go.
             seed: Another seed is another typist and another training run.
         """
-        from emgscribe.experiments.named import DEMO
-        from emgscribe.experiments.report import print_comparison, print_result
+        from emgscribe.experiments.recipes import DEMO
+        from emgscribe.experiments.report import print_alignment, print_evaluation
 
         data = out / f"sessions-{seed}"
         if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
             make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=DEFAULT_SIMULATION)
         experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
         result, model = _run(experiment, data, out / "runs", out / "results")
-        print_comparison(result, screen)
-        print_result(result, screen)
+        print_alignment(result, screen)
+        print_evaluation(result, screen)
         screen.print(f"model: {model}")
         return 0
 

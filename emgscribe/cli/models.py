@@ -47,7 +47,7 @@ def evaluate(arguments: list[str]) -> int:
         from emgscribe.decoding.registry import DECODERS, Inputs
         from emgscribe.evaluation import evaluate as score
         from emgscribe.evaluation import evaluate_windows
-        from emgscribe.experiments.report import print_difference, print_result
+        from emgscribe.experiments.report import print_difference, print_evaluation
         from emgscribe.models.model import best_device, load_model
 
         if not sessions:
@@ -65,7 +65,7 @@ def evaluate(arguments: list[str]) -> int:
             else:
                 with reading() as progress:
                     found[name] = score(loaded, opened, reader, progress=progress)
-            print_result(found[name], screen, name)
+            print_evaluation(found[name], screen, name)
         print_difference(found, screen)
         return 0
 
