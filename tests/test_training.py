@@ -1,9 +1,12 @@
-"""Training: schedule, losses, exact resuming, and clear stops."""
+"""Training: exact resuming, clear stops, what a run leaves, and the Lightning parts in a Trainer of one's own."""
 
 import copy
-import math
+import io
+import logging
+import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from filelock import FileLock
@@ -21,18 +25,20 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json, write_json
+from emgscribe.files import read_json
 from emgscribe.models.ancestry import Seen
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.models.encoders import ENCODERS, RecurrentConfig, TdsConfig
+from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.simulation import synthesize_session
-from emgscribe.training import Recipe, Trained, cut, fit, loop, resolve_precision
-from emgscribe.training import run as run_module
-from emgscribe.training.config import TrainConfig
+from emgscribe.training import Recipe, TrainConfig, Trained, cut, estimate_seconds, fit, resolve_precision, train
+from emgscribe.training import module as module_of
+from emgscribe.training import run as run_of
+from emgscribe.training.callbacks import Averaging
 
+Sessions = tuple[list[Session], list[Session]]
 TINY = Recipe(
     model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
     windows=WindowConfig(2000, 2000, 0, 0),
@@ -47,7 +53,14 @@ AVERAGED = replace(
     train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
 )
 """Epochs of 4, 4, 3 and 3 steps on the session below."""
-Sessions = tuple[list[Session], list[Session]]
+STEP = module_of.TrainingModule.training_step
+
+
+def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
+    return replace(recipe, train=replace(recipe.train, **settings))
+
+
+ONE_EPOCH = changed(epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -61,73 +74,72 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
 
 
 def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
-    console = Console(file=(folder.parent / "log.txt").open("w"))
-    train, val = sessions
-    with console.file:
-        return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=console)
+    return fit(
+        recipe,
+        train_sessions=sessions[0],
+        val_sessions=sessions[1],
+        folder=folder,
+        start=start,
+        console=Console(quiet=True),
+    )
 
 
-def weights(model: Model) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.ckpt", weights_only=False)["state_dict"]
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "last.ckpt", weights_only=True)
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def curves(trained: Trained) -> list[list[float]]:
-    return [list(entry.values()) for entry in trained.curves]
-
-
-def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path) -> None:
-    trained = run(sessions, tmp_path / "run", replace(TINY, train=replace(TINY.train, epochs=12)))
+def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
+    trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
     losses = [entry["train_loss"] for entry in trained.curves]
     assert len(losses) == 12
     assert losses[-1] < 0.6 * losses[0]
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "best",
-        "curves.csv",
-        "last.ckpt",
-        "settings.json",
-    } | {".lock"}
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
+    assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
     best = min(entry["val_cer"] for entry in trained.curves)
     lines = (tmp_path / "run" / "curves.csv").read_text().splitlines()
     assert lines[0] == "epoch,step,lr,train_loss,val_loss,val_cer"
-    assert len(lines) == 13
     assert min(float(line.split(",")[-1]) for line in lines[1:]) == best
-    torch.testing.assert_close(weights(load_model(tmp_path / "run" / "best")), weights(trained.model))
+    assert len(lines) == 13
+    assert same(load_model(tmp_path / "run" / "best").state_dict(), trained.model.state_dict())
+    pattern = r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>"
+    assert re.fullmatch(pattern, repr(trained))
+    logged = capsys.readouterr().out.splitlines()
+    assert len(logged) == 12
+    assert re.fullmatch(r"epoch 1/12  loss \d+\.\d{3}  val CER \d+\.\d %  00:00:\d\d left", logged[0])
+    assert logged[-1].endswith("00:00:00 left")
 
 
-def test_both_heads_learn_by_their_shares_of_the_loss(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    parts: list[torch.Tensor] = []
+def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions, tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    trained = fit(ONE_EPOCH, train_sessions=sessions[0], val_sessions=sessions[1], folder=tmp_path, console=console)
+    assert f"val CER {trained.curves[0]['val_cer']:.1f} %" in screen.getvalue()
+
+
+def test_both_heads_learn_by_their_loss_weights(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    off: list[float] = []
     smoothed: list[float] = []
-    losses: list[torch.Tensor] = []
-    ctc, attention, step = loop.ctc_loss, loop.attention_loss, loop.Training.training_step
+    attention, whole = module_of.attention_loss, module_of.training_loss
 
-    def noted_ctc(emissions: torch.Tensor, batch: Batch, model: Model) -> torch.Tensor:
-        parts.append(ctc(emissions, batch, model))
-        return parts[-1]
-
-    def noted_attention(frames: torch.Tensor, batch: Batch, model: Model, smoothing: float = 0.0) -> torch.Tensor:
+    def noted_attention(likely: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         smoothed.append(smoothing)
-        parts.append(attention(frames, batch, model, smoothing))
-        return parts[-1]
+        return attention(likely, batch, smoothing)
 
-    def noted_step(self, batch, batch_idx):
-        parts.clear()
-        losses.append(step(self, batch, batch_idx) - (0.8 * parts[0] + 0.2 * parts[1]))
-        return losses[-1] + (0.8 * parts[0] + 0.2 * parts[1])
+    def noted(*args: Any, **rest: Any) -> dict[str, torch.Tensor]:
+        losses = whole(*args, **rest)
+        off.append(abs((losses["total"] - 0.8 * losses["loss"] - 0.2 * losses["attention_loss"]).item()))
+        return losses
 
-    monkeypatch.setattr(loop, "ctc_loss", noted_ctc)
-    monkeypatch.setattr(loop, "attention_loss", noted_attention)
-    monkeypatch.setattr(loop.Training, "training_step", noted_step)
-    shares = replace(TINY.train, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
-    trained = run(sessions, tmp_path / "run", replace(TWO_HEADED, train=shares))
-    assert max(loss.abs().item() for loss in losses) < 1e-5
+    monkeypatch.setattr(module_of, "attention_loss", noted_attention)
+    monkeypatch.setattr(module_of, "training_loss", noted)
+    recipe = changed(TWO_HEADED, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
+    trained = run(sessions, tmp_path / "run", recipe)
+    assert max(off) < 1e-5
     assert set(smoothed) == {0.05, 0.0}  # validation measures the plain loss
     for name in ("train_loss", "train_attention_loss", "val_attention_loss"):
         assert trained.curves[-1][name] < 0.9 * trained.curves[0][name]
@@ -137,10 +149,10 @@ def test_both_heads_learn_by_their_shares_of_the_loss(sessions: Sessions, tmp_pa
 
 def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
     first, again = run(sessions, tmp_path / "a"), run(sessions, tmp_path / "b")
-    other = run(sessions, tmp_path / "c", replace(TINY, train=replace(TINY.train, seed=4)))
-    assert torch.equal(weights(first.model), weights(again.model))
-    assert curves(first) == curves(again)
-    assert not torch.equal(weights(first.model), weights(other.model))
+    other = run(sessions, tmp_path / "c", changed(seed=4))
+    assert same(first.model.state_dict(), again.model.state_dict())
+    assert first.curves == again.curves
+    assert not torch.equal(first.model.head.weight, other.model.head.weight)
 
 
 @pytest.mark.parametrize(
@@ -149,154 +161,216 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
     ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
 )
 def test_interrupted_run_resumes_to_the_same_end(
-    sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
+    sessions: Sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
 ) -> None:
     whole = run(sessions, tmp_path / "whole", recipe)
-    original = loop.Training.training_step
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupted(self, batch, batch_idx):
         if self.global_step == step:
             raise KeyboardInterrupt
-        return original(self, batch, batch_idx)
+        return STEP(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "training_step", interrupted)
-        patch.setattr(run_module, "current_commit", lambda: "earlier")
+        patch.setattr(module_of.TrainingModule, "training_step", interrupted)
+        patch.setattr(run_of, "current_commit", lambda: "earlier")
         with pytest.raises(KeyboardInterrupt):
             run(sessions, tmp_path / "cut", recipe)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     earlier = ["earlier"] if (tmp_path / "cut" / "last.ckpt").exists() else []  # else nothing of it was kept
-    resumed = run(sessions, tmp_path / "cut", recipe)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    resumed = run(sessions, tmp_path / "moved", recipe)
     assert same(resumed.model.state_dict(), whole.model.state_dict())
-    assert same(checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "whole"))
-    assert curves(resumed) == curves(whole)
+    for weights in ("state_dict", "current_model_state") if recipe.train.ema else ("state_dict",):
+        assert same(checkpoint(tmp_path / "moved")[weights], checkpoint(tmp_path / "whole")[weights])
+    assert resumed.curves == whole.curves
     assert resumed.commits == [*earlier, *whole.commits]
-    assert (tmp_path / "cut" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+    assert (tmp_path / "moved" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+
+
+def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    cers = iter([50, 60, 40, 55])  # of each epoch; the run is cut off after the second
+    monkeypatch.setattr(module_of, "count", lambda *_: module_of.total([]))
+    monkeypatch.setattr(module_of.TrainingModule, "on_validation_epoch_end", lambda self: None)
+
+    def measured(self: Any, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self._ratios["val_cer"].update(float(next(cers)), 1)
+        self.log("val_cer", self._ratios["val_cer"], on_epoch=True, batch_size=1)
+
+    monkeypatch.setattr(module_of.TrainingModule, "validation_step", measured)
+    stamps = []
+
+    def noted(self, batch, batch_idx):
+        if batch_idx == 0 and self.current_epoch:
+            stamps.append((tmp_path / "run" / "best" / "model.safetensors").stat().st_mtime_ns)
+        if self.current_epoch == 2 and len(stamps) == 2:
+            raise KeyboardInterrupt
+        return STEP(self, batch, batch_idx)
+
+    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
+    with pytest.raises(KeyboardInterrupt):
+        run(sessions, tmp_path / "run")
+    run(sessions, tmp_path / "run")
+    first, second, resumed, fourth = stamps
+    assert first == second == resumed < fourth
 
 
 def test_finished_run_is_not_run_again(sessions: Sessions, tmp_path: Path) -> None:
-    first = run(sessions, tmp_path / "run")
-    stamp = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
-    again = run(sessions, tmp_path / "run")
-    assert curves(again) == curves(first)
-    assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns == stamp
+    first = run(sessions, tmp_path, ONE_EPOCH)
+    stamp = (tmp_path / "last.ckpt").stat().st_mtime_ns
+    assert run(sessions, tmp_path, ONE_EPOCH).curves == first.curves
+    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == stamp
 
 
-def test_killed_run_resumes_to_the_same_end(sessions: Sessions, tmp_path: Path) -> None:
-    """kill -9 in the middle of an epoch, in a process of its own."""
-    whole = run(sessions, tmp_path / "whole")
-    code = (
-        "import os, signal, pickle, sys\n"
-        "from pathlib import Path\n"
-        "from emgscribe.training import fit, loop\n"
-        "original = loop.Training.training_step\n"
-        "def killed(self, batch, batch_idx):\n"
-        "    if self.global_step == 6: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(self, batch, batch_idx)\n"
-        "loop.Training.training_step = killed\n"
-        "recipe, train, val = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
-        "from emgscribe.data.session import open_sessions\n"
-        "fit(recipe, train_sessions=open_sessions(train, Path(sys.argv[3])),"
-        " val_sessions=open_sessions(val, Path(sys.argv[3])), folder=Path(sys.argv[2]))\n"
-    )
-    sources = sorted(Path(sessions[0][0].emg.filename).parent.parent.parent.glob("*.hdf5"))
-    cache = Path(sessions[0][0].emg.filename).parent.parent
-    (tmp_path / "args").write_bytes(pickle.dumps((TINY, sources[:1], sources[1:])))
-    command = [sys.executable, "-c", code, str(tmp_path / "args"), str(tmp_path / "cut"), str(cache)]
-    died = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    resumed = run(sessions, tmp_path / "cut")
-    assert curves(resumed) == [pytest.approx(entry) for entry in curves(whole)]
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 7)])
+def test_killed_run_resumes_to_the_same_end(
+    sessions: Sessions, tmp_path: Path, monkeypatch, number: int, status: int
+) -> None:
+    """A signal in the middle of an epoch, in a process of its own; SIGTERM interrupts as Ctrl-C does."""
+
+    def killed(self, batch, batch_idx):
+        if self.global_step == 6:
+            os.kill(os.getpid(), number)
+        assert self.global_step < 8, "it goes on"
+        return STEP(self, batch, batch_idx)
+
+    def work() -> None:
+        try:
+            run(sessions, tmp_path / "cut")
+        except KeyboardInterrupt:
+            os._exit(7)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of.TrainingModule, "training_step", killed)
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+    assert process.exitcode == status
+    assert run(sessions, tmp_path / "cut").curves == run(sessions, tmp_path / "whole").curves
 
 
 def test_other_settings_do_not_continue_a_run(sessions: Sessions, tmp_path: Path) -> None:
-    run(sessions, tmp_path / "run")
-    with pytest.raises(EmgscribeError, match=r"other settings \(train\)"):
-        run(sessions, tmp_path / "run", replace(TINY, train=replace(TINY.train, lr=1e-3)))
-    with pytest.raises(EmgscribeError, match="train_sessions"):
-        run((sessions[1], sessions[1]), tmp_path / "run")
-    assert read_json(tmp_path / "run" / "settings.json")["train"]["lr"] == 1e-2
-
-
-def test_a_run_from_before_there_was_a_setting_goes_on(sessions: Sessions, tmp_path: Path) -> None:
-    run(sessions, tmp_path / "run")
-    noted = read_json(tmp_path / "run" / "settings.json")
-    del noted["train"]["ema"]
-    write_json(tmp_path / "run" / "settings.json", noted)
-    run(sessions, tmp_path / "run")
-    write_json(tmp_path / "run" / "settings.json", noted)
-    with pytest.raises(EmgscribeError, match=r"other settings \(train\)"):
-        run(sessions, tmp_path / "run", replace(TINY, train=replace(TINY.train, ema=0.5)))
+    run(sessions, tmp_path, ONE_EPOCH)
+    with pytest.raises(EmgscribeError, match=r"other settings: train\.lr is 0\.01 there, 0\.001 here\n") as caught:
+        run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3))
+    assert "--name" in caught.value.hint
+    with pytest.raises(EmgscribeError, match=r"batch_size is 4 there, 8 here; .* here; and 2 more"):
+        run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3, seed=4, ema=0.5, batch_size=8, lr_end=1e-5))
+    with pytest.raises(EmgscribeError, match="train_sessions is "):
+        run((sessions[1], sessions[1]), tmp_path, ONE_EPOCH)
+    assert read_json(tmp_path / "settings.json")["train"]["lr"] == 1e-2
 
 
 def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(EmgscribeError, match="another process"):
+        run(sessions, tmp_path)
+
+
+@pytest.mark.parametrize(("call", "what"), [(9, "training"), (11, "training"), (13, "validation")])
+def test_nan_loss_stops_with_the_last_checkpoint_kept(
+    sessions: Sessions, tmp_path: Path, monkeypatch, call: int, what: str
+) -> None:
+    original, calls = module_of.ctc_loss, iter(range(1000))
+
+    def broken(*args: Any) -> torch.Tensor:
+        return original(*args) * (float("nan") if next(calls) == call else 1)  # of 4 steps and 4 batches an epoch
+
+    monkeypatch.setattr(module_of, "ctc_loss", broken)
+    with pytest.raises(EmgscribeError, match=rf"{what} loss is nan at epoch 2, step \d"):
         run(sessions, tmp_path / "run")
-
-
-def test_nan_loss_stops_with_the_last_checkpoint_kept(sessions, tmp_path: Path, monkeypatch) -> None:
-    original = loop.ctc_loss
-    calls = iter(range(1000))
-
-    def broken(emissions, batch, model):
-        loss = original(emissions, batch, model)
-        return loss * float("nan") if next(calls) == 12 else loss
-
-    monkeypatch.setattr(loop, "ctc_loss", broken)
-    with pytest.raises(EmgscribeError, match=r"loss is nan at epoch \d+, step \d+"):
-        run(sessions, tmp_path / "run")
+    assert checkpoint(tmp_path / "run")["epoch"] == 0
     load_model(tmp_path / "run" / "best")
-    assert (tmp_path / "run" / "last.ckpt").exists()
 
 
-def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions, tmp_path: Path, monkeypatch) -> None:
-    import lightning
+def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    original = torch.save
 
-    original = lightning.Trainer.save_checkpoint
-
-    def full(self, path, *args, **kwargs):
-        if self.current_epoch == 2:
+    def full(content, path):
+        if content["epoch"] == 2:
             Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        original(self, path, *args, **kwargs)
+        original(content, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lightning.Trainer, "save_checkpoint", full)
+        patch.setattr(torch, "save", full)
         with pytest.raises(EmgscribeError, match="No space left"):
             run(sessions, tmp_path / "run")
-    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)
-    assert kept["epoch"] == 1
-    assert curves(run(sessions, tmp_path / "run")) == curves(run(sessions, tmp_path / "whole"))
+    assert checkpoint(tmp_path / "run")["epoch"] == 1
+    assert run(sessions, tmp_path / "run").curves == run(sessions, tmp_path / "whole").curves
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: b"",
-        lambda whole: whole[:3],
-        lambda whole: b"no checkpoint at all",
-        lambda whole: pickle.dumps({"another": "program's"}),
-    ],
-    ids=["half", "empty", "first-bytes", "text", "foreign"],
-)
-def test_a_damaged_checkpoint_is_told_and_kept(sessions: Sessions, tmp_path: Path, damage) -> None:
-    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
-    run(sessions, tmp_path / "run", recipe)
-    path = tmp_path / "run" / "last.ckpt"
-    damaged = damage(path.read_bytes())
-    path.write_bytes(damaged)
-    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    with pytest.raises(EmgscribeError, match="is damaged") as caught:
-        run(sessions, tmp_path / "run", recipe)
-    assert caught.value.where == str(path)
-    assert caught.value.hint == "delete it: training begins anew"
-    assert path.read_bytes() == damaged
-    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
-    path.unlink()
-    assert len(run(sessions, tmp_path / "run", recipe).curves) == 1
+class Trap:
+    """What runs code when a pickle of it is loaded."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+def edited(change: Any) -> Any:
+    """A damage that changes what the checkpoint holds."""
+
+    def damage(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        content = change(content) or content
+        torch.save(content, path)
+
+    return damage
+
+
+def weight(content: dict[str, Any], value: torch.Tensor) -> None:
+    content["state_dict"]["model.head.bias"] = value
+
+
+DAMAGES = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"no checkpoint at all"),
+    "pickle": lambda path: path.write_bytes(pickle.dumps({"another": "program's"})),
+    "trap": lambda path: path.write_bytes(pickle.dumps(Trap(path.parent / "trapped"))),
+    "trap-in-torch": edited(lambda content: content.update(trap=Trap(Path(os.environ["TRAP"])))),
+    "list": edited(lambda content: [1, 2]),
+    "no-state": edited(lambda content: content.pop("state_dict") and None),
+    "no-curves": edited(lambda content: content["callbacks"].clear()),
+    "no-optimizer": edited(lambda content: content["optimizer_states"].clear()),
+    "shapes": edited(lambda content: weight(content, torch.zeros(5))),
+    "nan": edited(lambda content: weight(content, torch.full((99,), torch.nan))),
+    "version": edited(lambda content: content.update({"pytorch-lightning_version": "1.9.0"})),
+    "epoch": edited(lambda content: content.update(epoch=7)),
+    "step": edited(lambda content: content.update(global_step=7)),
+    "loops": edited(lambda content: content["loops"].clear()),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run(sessions, folder, ONE_EPOCH)
+    return folder
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_reported_and_kept(
+    sessions: Sessions, finished: Path, tmp_path: Path, monkeypatch, kind: str
+) -> None:
+    monkeypatch.setenv("TRAP", str(finished / "trapped"))
+    path = finished / "last.ckpt"
+    whole = path.read_bytes()
+    try:
+        DAMAGES[kind](path)
+        before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+        with pytest.raises(EmgscribeError, match="is damaged") as caught:
+            run(sessions, finished, ONE_EPOCH)
+        assert caught.value.where == str(path)
+        assert caught.value.hint == "delete it to train from the start, or put a copy of it back"
+        assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+        assert not (finished / "trapped").exists()
+    finally:
+        path.write_bytes(whole)
 
 
 def test_precision_follows_the_hardware(monkeypatch) -> None:
@@ -308,179 +382,138 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("epochs", 0),
-        ("batch_size", 0),
-        ("lr", -1.0),
-        ("keypress_fraction", 0.0),
-        ("optimizer", "sgd"),
-        ("seed", -1),
-        ("seed", 1 << 40),
-        ("clip_norm", math.inf),
-        ("attention_weight", -0.1),
-        ("attention_weight", 1.1),
-        ("label_smoothing", -0.1),
-        ("label_smoothing", 1.0),
-        ("ema", 1.0),
-        ("ema", -0.1),
-        ("blank_prior", 1.0),
-        ("blank_prior", -0.1),
-        ("ema", math.nan),
-        ("dropout_ramp", 1.5),
-        ("dropout_ramp", -0.1),
-        ("long_windows", 1.5),
-        ("long_windows", -0.1),
-        ("long_factor", 0),
-    ],
+    ("field", "value"), [("epochs", 0), ("keypress_fraction", 0.0), ("optimizer", "sgd"), ("seed", 1 << 40)]
 )
 def test_bad_settings_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(EmgscribeError, match=f"train.{field}"):
         TrainConfig(**{field: value})
 
 
+def test_rules_across_settings() -> None:
+    with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
+        replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))
+    assert TrainConfig(epochs=15, validate_every=5)
+    with pytest.raises(EmgscribeError, match=r"train.validate_every is 10, allowed: a divisor of train.epochs = 15"):
+        TrainConfig(epochs=15, validate_every=10)
+
+
+def test_settings_load_no_lightning() -> None:
+    code = "import sys, emgscribe.training.config; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
-    silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
+    silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0], path=None)
     trained = run((sessions[0], [silent]), tmp_path / "silent")
     assert all("val_cer" not in entry for entry in trained.curves)
-    last = torch.load(tmp_path / "silent" / "last.ckpt", weights_only=False)["state_dict"]
-    assert torch.equal(trained.model.head.weight, last["model.head.weight"])
-    rare = run(sessions, tmp_path / "rare", replace(TINY, train=replace(TINY.train, validate_every=50)))
+    assert torch.equal(trained.model.head.weight, checkpoint(tmp_path / "silent")["state_dict"]["model.head.weight"])
+    rare = run(sessions, tmp_path / "rare", changed(validate_every=50))
     assert ["val_cer" in entry for entry in rare.curves] == [False, False, False, True]
 
 
-def test_a_best_model_of_a_run_without_checkpoint_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
-    (tmp_path / "run" / "best").mkdir(parents=True)
-    (tmp_path / "run" / "best" / "left.over").touch()
-    (tmp_path / "run" / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
-    run(sessions, tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
-    assert not (tmp_path / "run" / ".last.ckpt.abc").exists()
-
-
-def test_jitter_must_fit_into_a_window() -> None:
-    with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
-        replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))
-
-
-def silent(sessions: Sessions) -> Sessions:
-    """No keystroke to validate by, so that the latest model is kept."""
-    mute = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0])
-    return sessions[0], [mute]
+def test_what_a_killed_run_was_writing_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "left.over").touch()
+    (tmp_path / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
+    run(sessions, tmp_path, ONE_EPOCH)
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"config.json", "model.safetensors"}
+    assert not (tmp_path / ".last.ckpt.abc").exists()
 
 
 def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     begun: dict[float, nn.Linear] = {}
-    step = loop.Training.training_step
 
-    def noting(self: loop.Training, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def noting(self, batch, batch_idx):
         begun.setdefault(self.config.blank_prior, copy.deepcopy(self.model.head))
-        return step(self, batch, batch_idx)
+        return STEP(self, batch, batch_idx)
 
-    monkeypatch.setattr(loop.Training, "training_step", noting)
+    monkeypatch.setattr(module_of.TrainingModule, "training_step", noting)
     for prior in (0.0, 0.8):
-        config = replace(TINY.train, blank_prior=prior, epochs=1)
-        run(sessions, tmp_path / str(prior), replace(TINY, train=config))
+        run(sessions, tmp_path / str(prior), changed(ONE_EPOCH, blank_prior=prior))
     assert torch.equal(begun[0.0].weight, begun[0.8].weight), "nothing else changes"
     shares = begun[0.8].bias.softmax(dim=0)
     assert shares[BLANK].item() == pytest.approx(0.8)
     assert torch.allclose(shares[:BLANK], shares[0])
     assert begun[0.0].bias.abs().max() < 1
-
-
-def test_a_trained_head_keeps_its_bias(sessions: Sessions, tmp_path: Path) -> None:
-    run(sessions, tmp_path / "first", replace(TINY, train=replace(TINY.train, epochs=1)))
-    config = replace(TINY.train, epochs=1, lr=1e-9, lr_start=1e-9, lr_end=1e-9, blank_prior=0.8)
-    start = tmp_path / "first" / "best"
-    trained = run(sessions, tmp_path / "second", replace(TINY, train=config), start=start)
+    start = tmp_path / "0.0" / "best"  # a trained head keeps its bias
+    still = changed(ONE_EPOCH, lr=1e-9, lr_start=1e-9, lr_end=1e-9, blank_prior=0.8)
+    trained = run(sessions, tmp_path / "second", still, start=start)
     assert torch.allclose(trained.model.head.bias, load_model(start).head.bias, atol=1e-5)
 
 
-def test_the_average_is_of_all_steps_and_is_what_is_kept(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
+    sessions: Sessions, tmp_path: Path, monkeypatch
+) -> None:
     seen: list[dict[str, torch.Tensor]] = []
-    original = loop.follow
+    original = Averaging.on_train_batch_end
 
-    def follow(average: Model, model: Model, decay: float) -> None:
-        seen.append({name: value.clone() for name, value in model.state_dict().items()})
-        original(average, model, decay)
+    def noted(self: Averaging, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        original(self, trainer, pl_module, *rest)
 
-    monkeypatch.setattr(loop, "follow", follow)
-    averaged = replace(TINY, train=replace(TINY.train, ema=0.8))
-    kept = run(silent(sessions), tmp_path / "averaged", averaged).model.state_dict()
-    assert len(seen) == 16
+    monkeypatch.setattr(Averaging, "on_train_batch_end", noted)
+    recipe = changed(ema=0.8, epochs=2)
+    trained = run(sessions, tmp_path / "averaged", recipe)
     torch.manual_seed(TINY.train.seed)
-    expected = Model(TINY.model).state_dict()
+    expected = {f"model.{name}": value for name, value in Model(TINY.model).state_dict().items()}
+    assert len(seen) == 8
     for step, now in enumerate(seen):
         decay = min(0.8, (1 + step) / (10 + step))
         expected = {name: decay * mean + (1 - decay) * now[name] for name, mean in expected.items()}
+    kept = checkpoint(tmp_path / "averaged")["state_dict"]
     counts = [name for name in expected if name.endswith("num_batches_tracked")]
-    assert counts
-    assert [int(kept[name]) for name in counts] == [16] * len(counts)
+    assert [int(kept[name]) for name in counts] == [8] * len(counts) != []
     for name in set(expected) - set(counts):
         torch.testing.assert_close(kept[name], expected[name])
         assert not torch.equal(kept[name], seen[-1][name])
     assert any("running_var" in name for name in kept)
 
+    # The training itself is what it would have been.
+    plain = run(sessions, tmp_path / "plain", changed(epochs=2))
+    assert same(checkpoint(tmp_path / "averaged")["current_model_state"], checkpoint(tmp_path / "plain")["state_dict"])
+    assert [e["train_loss"] for e in trained.curves] == [e["train_loss"] for e in plain.curves]
+    assert all(a["val_loss"] != p["val_loss"] for a, p in zip(trained.curves, plain.curves, strict=True))
 
-def test_averaging_does_not_change_the_training(sessions: Sessions, tmp_path: Path) -> None:
-    plain = run(sessions, tmp_path / "plain")
-    averaged = run(sessions, tmp_path / "averaged", replace(TINY, train=replace(TINY.train, ema=0.8)))
-    ours = {name: value for name, value in checkpoint(tmp_path / "averaged").items() if name.startswith("model.")}
-    assert same(ours, checkpoint(tmp_path / "plain"))
-    assert [e["train_loss"] for e in averaged.curves] == [e["train_loss"] for e in plain.curves]
-    assert all(a["val_loss"] != p["val_loss"] for a, p in zip(averaged.curves, plain.curves, strict=True))
-
-
-def test_the_average_is_what_is_validated(sessions: Sessions, tmp_path: Path) -> None:
-    recipe = replace(TINY, train=replace(TINY.train, ema=0.8))
-    trained = run(sessions, tmp_path / "run", recipe)
-    windows = cut(sessions[1], recipe.windows, trained.model, torch.device("cpu"))
+    windows = cut(sessions[1], recipe.windows, trained.model.context)
     with torch.no_grad():
-        pairs = [
-            (loop.ctc_loss(trained.model(batch), batch, trained.model), len(batch))
-            for batch in windows.batches(windows.tiling(), 4)
-        ]
-    loss = float(sum(mean * items for mean, items in pairs)) / sum(items for _, items in pairs)
+        batches = list(windows.batches(windows.tiling(), 4))
+        losses = [float(module_of.ctc_loss(*trained.model(batch), batch)) * len(batch) for batch in batches]
     best = min(trained.curves, key=lambda entry: entry["val_cer"])
-    assert loss == pytest.approx(best["val_loss"], rel=1e-5)
+    assert sum(losses) / sum(map(len, batches)) == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     rates: list[set[float]] = []
 
-    def ctc_loss(emissions: torch.Tensor, batch: Batch, model: Model) -> torch.Tensor:
-        if model.training:
-            found = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-            rates.append(found | {module.dropout for module in model.modules() if isinstance(module, nn.LSTM)})
-        return original(emissions, batch, model)
+    def noted(self, batch, batch_idx):
+        found = {module.p for module in self.modules() if isinstance(module, nn.Dropout)}
+        rates.append(found | {module.dropout for module in self.modules() if isinstance(module, nn.LSTM)})
+        return STEP(self, batch, batch_idx)
 
-    original = loop.ctc_loss
-    monkeypatch.setattr(loop, "ctc_loss", ctc_loss)
+    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
     for share, folder in ((0.5, "rising"), (0.0, "constant")):
-        train = replace(TINY.train, dropout_ramp=share)
-        run(sessions, tmp_path / folder, replace(AVERAGED, train=train))
-    rising = [{min(1.0, step / 8) * 0.4} for step in range(16)]
-    assert rates == [*rising, *[{0.4}] * 16]
+        run(sessions, tmp_path / folder, changed(AVERAGED, dropout_ramp=share, long_windows=0.0, epochs=2))
+    assert rates == [*[{min(1.0, step / 4) * 0.4} for step in range(8)], *[{0.4}] * 8]
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("kind", EncoderConfig.kinds)
 def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
     """Training mode draws nothing once every rate that is found is 0: attention's and recurrent layers' among them."""
-    names = {field.name for field in fields(ENCODERS[kind])}
+    names = {field.name for field in fields(EncoderConfig.kinds[kind])}
     dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}
     if "base" in names and not dropping:
         dropping = {"base": replace(TINY.model.encoder, dropout=0.5)}
-    model = Model(ModelConfig(TINY.model.features, ENCODERS[kind](**dropping))).train()
-    emg = torch.randn(2, 4000, 2, 16)
+    model = Model(ModelConfig(TINY.model.features, EncoderConfig.kinds[kind](**dropping))).train()
     none = torch.zeros(2, 0, dtype=torch.int64)
-    batch = Batch(emg, 0, 0, torch.tensor([4000, 4000]), none, torch.zeros(2, dtype=torch.int64), none)
+    counts = torch.zeros(2, dtype=torch.int64)
+    batch = Batch(torch.randn(2, 4000, 2, 16), 0, 0, torch.tensor([4000, 4000]), none, counts, none)
 
     def drawn() -> bool:
         with torch.no_grad():
-            return not torch.equal(model(batch), model(batch))
+            return not torch.equal(model(batch)[0], model(batch)[0])
 
     assert drawn() == bool(dropping)
-    for module, name, _ in loop.dropouts(model):
+    for module, name, _ in module_of.dropouts(model):
         setattr(module, name, 0.0)
     assert not drawn()
 
@@ -490,22 +523,21 @@ def test_no_dropout_of_the_second_head_is_forgotten() -> None:
     assert model.attention is not None
     heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), torch.tensor([[1, 2, 3], [4, 5, 6]])
     assert not torch.equal(model.attention(*heard), model.attention(*heard))
-    for module, name, _ in loop.dropouts(model):
+    for module, name, _ in module_of.dropouts(model):
         setattr(module, name, 0.0)
     assert torch.equal(model.attention(*heard), model.attention(*heard))
 
 
 def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     steps: list[tuple[int, int]] = []
-    original = loop.Training.training_step
 
     def noted(self, batch, batch_idx):
         steps.append((batch.labelled, len(batch)))
-        return original(self, batch, batch_idx)
+        return STEP(self, batch, batch_idx)
 
-    monkeypatch.setattr(loop.Training, "training_step", noted)
+    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
     trained = run(sessions, tmp_path / "run", AVERAGED)
-    # 15 windows of 2,000 samples in batches of 4, then 3 of 8,000 one by one.
+    # 15 windows of 2,000 samples in batches of 4, then 3 of 8,000, one at a time.
     assert steps == [*[(2000, 4), (2000, 4), (2000, 4), (2000, 3)] * 2, *[(8000, 1)] * 6]
     assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
     assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
@@ -514,58 +546,71 @@ def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
-    recipe = replace(TINY, train=replace(TINY.train, epochs=1, ema=ema))
-    (first,), (second,) = sessions
+    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=ema), sessions
     run(sessions, tmp_path / "parent", recipe)
-    quiet = Console(quiet=True)
-    child = fit(
-        recipe, train_sessions=[second.first(20_000)], val_sessions=[first], folder=tmp_path / "child",
-        start=tmp_path / "parent" / "best", console=quiet,
-    ).model  # fmt: skip
+    beginning = [second.first(20_000)]
+    child = run((beginning, [first]), tmp_path / "child", recipe, start=tmp_path / "parent" / "best").model
     kept = load_ancestry(tmp_path / "child" / "best")
     assert child.ancestry == kept
     assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
     assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
     assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
-    assert kept.complete
 
 
 def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
-    run(sessions, tmp_path / "parent", recipe)
+    run(sessions, tmp_path / "parent", ONE_EPOCH)
     monkeypatch.chdir(tmp_path)
-    run(sessions, tmp_path / "child", recipe, start=Path("parent/best"))
-    run(sessions, tmp_path / "child", recipe, start=tmp_path / "parent/best")
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=Path("parent/best"))
     (tmp_path / "parent" / "best" / "beam.json").write_text("tuned meanwhile")
-    run(sessions, tmp_path / "child", recipe, start=tmp_path / "parent/best")
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=tmp_path / "parent/best")
     moved = (tmp_path / "parent").rename(tmp_path / "moved") / "best"
-    run(sessions, tmp_path / "child", recipe, start=moved)
-    run((sessions[1], sessions[0]), tmp_path / "parent", recipe)  # on other sessions, in the same place
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=moved)
+    run((sessions[1], sessions[0]), tmp_path / "parent", ONE_EPOCH)  # on other sessions, in the same place
     for start in (tmp_path / "parent/best", None):
-        with pytest.raises(EmgscribeError, match=r"other settings \(start\)"):
-            run(sessions, tmp_path / "child", recipe, start=start)
+        with pytest.raises(EmgscribeError, match="other settings: start is "):
+            run(sessions, tmp_path / "child", ONE_EPOCH, start=start)
     with pytest.raises(EmgscribeError, match="no model here"):
-        run(sessions, tmp_path / "new", recipe, start=tmp_path / "absent")
+        run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
     assert not (tmp_path / "new").exists()
+    other = replace(ONE_EPOCH, model=replace(TINY.model, encoder=replace(TINY.model.encoder, mlp_features=48)))
+    with pytest.raises(EmgscribeError, match="another network"):
+        run(sessions, tmp_path / "other", other, start=moved)
 
 
-def test_a_run_that_noted_its_start_by_its_place_goes_on(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    recipe = replace(TINY, train=replace(TINY.train, epochs=1))
-    run(sessions, tmp_path / "parent", recipe)
-    run(sessions, tmp_path / "other", replace(recipe, train=replace(recipe.train, seed=8)))
-    start, noted = tmp_path / "parent" / "best", tmp_path / "child" / "settings.json"
-    run(sessions, tmp_path / "child", recipe, start=start)
-    written = read_json(noted)
+@pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults
+def test_the_example_of_the_page_runs_in_a_plain_trainer(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for place in (str(start), "parent/best"):
-        write_json(noted, written | {"start": place})
-        with pytest.raises(EmgscribeError, match=r"other settings \(start\)"):
-            run(sessions, tmp_path / "child", recipe, start=tmp_path / "other" / "best")
-        run(sessions, tmp_path / "child", recipe, start=start)
-        assert read_json(noted) == written
+    page = (Path(__file__).parents[1] / "docs" / "train.md").read_text()
+    (code,) = re.findall(r"```python\n(import lightning\n[^`]*)```", page)
+    names: dict[str, Any] = {"train": sessions[0], "val": sessions[1]}
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        monkeypatch.setattr(logging.getLogger(chatty), "level", logging.WARNING)
+    exec(code, names)
+    logged = names["trainer"].callback_metrics
+    assert {"train_loss", "val_loss", "val_cer", "lr"} <= logged.keys()
+    assert all(torch.isfinite(value) for value in logged.values())
+    assert names["trainer"].global_step == names["data"].total_steps > 0
 
 
-def test_the_last_epoch_is_validated() -> None:
-    assert TrainConfig(epochs=15, validate_every=5)
-    with pytest.raises(EmgscribeError, match=r"train.validate_every is 10, allowed: a divisor of train.epochs = 15"):
-        TrainConfig(epochs=15, validate_every=10)
+def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    ours = run(sessions, tmp_path / "ours", changed(epochs=2, clip_norm=0.0))
+    torch.manual_seed(TINY.train.seed)
+    model, config = Model(TINY.model), replace(TINY.train, epochs=2)
+    module = module_of.TrainingModule(model, config, TINY.augment)
+    data = run_of.SessionsDataModule(*sessions, TINY.windows, config, context=model.context)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with run_of._as_users_expect():
+        trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
+        trainer.fit(module, data)
+    last = checkpoint(tmp_path / "ours")["state_dict"]
+    assert same(module.state_dict(), last)
+    assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
+
+
+@pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])
+def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every batch takes a second
+    steps = 14 if recipe is AVERAGED else 16
+    seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
+    assert seconds == steps + 4 * 4

@@ -90,9 +90,12 @@ class Curves(Callback):
     Lightning's CSVLogger begins a new file when a run is resumed, and its progress bars leave nothing in a log.
     """
 
-    def __init__(self, folder: Path, console: Console | None, commit: str) -> None:
-        self.folder, self.console, self.validated = folder, console, dict[str, float]()
+    def __init__(self, folder: Path, console: Console, commit: str) -> None:
+        self.folder, self.console, self.quiet = folder, console, console.quiet
         self.state: dict[str, Any] = {"curves": [], "seconds": 0.0, "commits": [commit]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"console": None}  # which no other process can be sent
 
     def state_dict(self) -> dict[str, Any]:
         return self.state
@@ -128,7 +131,7 @@ class Curves(Callback):
         cer = f"  val CER {curves[-1]['val_cer']:.1f} %" if "val_cer" in curves[-1] else ""
         left = time.strftime("%H:%M:%S", time.gmtime(self.state["seconds"] / done * (epochs - done)))
         line = f"epoch {done}/{epochs}  loss {curves[-1]['train_loss']:.3f}{cer}  {left} left"
-        (self.console or Console()).print(line, highlight=False)
+        (self.console or Console(quiet=self.quiet)).print(line, highlight=False)
 
 
 def _logged(trainer: lightning.Trainer, stage: str) -> dict[str, float]:

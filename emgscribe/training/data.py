@@ -29,9 +29,9 @@ def cut(
 class SessionsDataModule(lightning.LightningDataModule):
     """Windows of training and validation sessions, for any Lightning Trainer.
 
-    `context` is that of the model (`model.context`). Windows begin elsewhere in each epoch, so that no sample is
-    favoured; with `config.long_windows` those of the last epochs are longer, and a step still sees as much signal.
-    Several devices each get a part of every batch. The data stay in the main process: workers would gain nothing.
+    `context` is that of the model (`model.context`). Training windows are drawn again for each epoch, so that no sample
+    is favoured. With `config.long_windows` those of the last epochs are longer, and a step still sees as much signal.
+    Several devices each get a part of every batch.
     """
 
     def __init__(
@@ -44,53 +44,45 @@ class SessionsDataModule(lightning.LightningDataModule):
         context: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
-        self.train_sessions, self.val_sessions, self.windows, self.config = train_sessions, val_sessions, windows, config
-        self.context = context
+        self.sessions, self.windows, self.config, self.context = (train_sessions, val_sessions), windows, config, context
         self.long_from = config.epochs - long_epochs(config)  # the first epoch with long windows
 
     def setup(self, stage: str = "fit") -> None:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self._train = cut(self.train_sessions, self.windows, self.context, device)
-        self._val = cut(self.val_sessions, self.windows, self.context, device)
+        self._train, self._val = (cut(part, self.windows, self.context, device) for part in self.sessions)
 
     def _phase(self, windows: Windows, epoch: int) -> tuple[Windows, int]:
         """Windows and batch size of an epoch."""
-        if epoch < self.long_from:
-            return windows, self.config.batch_size
-        factor = self.config.long_factor
+        factor = self.config.long_factor if epoch >= self.long_from else 1
         longer = replace(windows, length=factor * windows.length, stride=factor * windows.stride)
         return longer, max(1, self.config.batch_size // factor)
 
     def steps(self, epoch: int) -> int:
         """Steps of one epoch."""
-        windows, batch_size = self._phase(cut(self.train_sessions, self.windows, self.context), epoch)
+        windows, batch_size = self._phase(cut(self.sessions[0], self.windows, self.context), epoch)
         return math.ceil(len(windows.shuffled(torch.Generator())) / batch_size)
 
     @property
     def total_steps(self) -> int:
         """Steps of all epochs."""
-        long = self.config.epochs - self.long_from
-        return self.long_from * self.steps(0) + long * self.steps(self.long_from)
+        return self.long_from * self.steps(0) + (self.config.epochs - self.long_from) * self.steps(self.long_from)
 
     def train_dataloader(self) -> "_Loader":
         return _Loader(self._epoch, None if 0 < self.long_from < self.config.epochs else self.steps(0))
 
     def val_dataloader(self) -> "_Loader":
-        tiled = replace(self._val, stride=self._val.length)
-        places, size = tiled.tiling(), self.config.batch_size
-        rank, parts = self._part()
-        return _Loader(lambda: tiled.batches(places, size, part=rank, parts=parts), math.ceil(len(places) / size))
+        tiled, size = replace(self._val, stride=self._val.length), self.config.batch_size
+        places = tiled.tiling()
+        return _Loader(lambda: tiled.batches(places, size, **self._part()), math.ceil(len(places) / size))
 
     def _epoch(self) -> Iterator[Batch]:
         # `current_epoch` is one behind when a resumed run asks for its first batches; this is right.
         epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
         windows, size = self._phase(self._train, epoch)
-        rank, parts = self._part()
-        places = windows.shuffled(epoch_generator(self.config.seed, epoch, 0))
-        return windows.batches(places, size, part=rank, parts=parts)
+        return windows.batches(windows.shuffled(epoch_generator(self.config.seed, epoch, 0)), size, **self._part())
 
-    def _part(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _part(self) -> dict[str, int]:
+        return {"part": self.trainer.global_rank, "parts": self.trainer.world_size} if self.trainer else {}
 
 
 class _Loader:

@@ -39,39 +39,48 @@ def training_loss(
     total: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """The losses of step number `step` of `total`: "loss" is what to minimise, "ctc" and "attention" are parts of it.
+    """The losses of step number `step` of `total`: "total" is what to minimise, "loss" (CTC) and "attention_loss" its parts.
 
     `generator` (on the CPU) draws the augmentation. Nothing here makes a GPU wait.
     """
     batch = augmentation.on_batch(batch, generator)
-    frames = model.encode(augmentation.on_features(model.featurize(batch), generator), batch.lengths)
-    emissions, lengths = model.classify(frames), model.frames(batch.lengths)
-    losses = {"ctc": ctc_loss(emissions, lengths, batch)}
-    loss = losses["ctc"]
-    if model.attention is not None:
-        likely = model.attention(frames, lengths, batch.labels)
-        losses["attention"] = attention_loss(likely, batch, config.label_smoothing)
-        loss = torch.lerp(loss, losses["attention"], config.attention_weight)
+    features = augmentation.on_features(model.featurize(batch), generator)
+    emissions, lengths, losses = _losses(model, features, batch, config.label_smoothing)
+    loss = losses["loss"]
+    if "attention_loss" in losses:
+        loss = torch.lerp(loss, losses["attention_loss"], config.attention_weight)
     weight = keypress_weight(config, step, total)
     if weight > 0:
         loss = loss + weight * keypress_loss(emissions, lengths, batch, model.samples_per_frame)
-    return losses | {"loss": loss * batch.share}
+    return losses | {"total": loss * batch.share}
+
+
+def _losses(
+    model: Model, features: Tensor, batch: Batch, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Emissions (N, F, V), their lengths (N,), and the loss of each head."""
+    frames = model.encode(features, batch.lengths)
+    emissions, lengths = model.classify(frames), model.frames(batch.lengths)
+    losses = {"loss": ctc_loss(emissions, lengths, batch)}
+    if model.attention is not None:
+        likely = model.attention(frames, lengths, batch.labels)
+        losses["attention_loss"] = attention_loss(likely, batch, smoothing)
+    return emissions, lengths, losses
 
 
 class Ratio(Metric):
-    """A sum over a sum. It stays on the device until the end of an epoch, and is added up over all devices."""
+    """A sum over a sum: on the device until the end of an epoch, and added up over all devices."""
 
     above: Tensor
     below: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("above", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("below", torch.zeros(()), dist_reduce_fx="sum")
+        for name in ("above", "below"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, above: Tensor | float, below: float) -> None:
-        self.above = self.above + above
-        self.below = self.below + below
+        self.above, self.below = self.above + above, self.below + below
 
     def compute(self) -> Tensor:
         return self.above.cpu().double() / self.below.cpu().double()
@@ -82,7 +91,7 @@ def dropouts(model: Model) -> list[tuple[nn.Module, str, float]]:
 
     PyTorch's recurrent layers, and our attention, drop out by a number of their own and have no `nn.Dropout`.
     """
-    found: list[tuple[nn.Module, str, float]] = []
+    found = []
     for module in model.modules():
         name = "p" if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d) else "dropout"
         rate = vars(module).get(name)
@@ -95,9 +104,9 @@ class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
     Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in percent) and `lr`, and of a model with two heads
-    `train_attention_loss` and `val_attention_loss`. Schedules run over the data module's steps, else over those that
-    the Trainer expects. All that is random is drawn from `config.seed` and the epoch's number. A loss that is no longer
-    finite is an `EmgscribeError`.
+    `train_attention_loss` and `val_attention_loss`. Schedules run over all steps of the data module, or else over those
+    that the Trainer expects. Everything random is drawn from `config.seed` and the epoch's number. A loss that is no
+    longer finite is an `EmgscribeError`.
     """
 
     def __init__(self, model: Model, config: TrainConfig, augmentation: Augmentation) -> None:
@@ -110,22 +119,21 @@ class TrainingModule(lightning.LightningModule):
         self._ratios = nn.ModuleDict({name: Ratio() for name in [*names, "val_cer"]})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        data = getattr(self.trainer, "datamodule", None)
+        data, config = getattr(self.trainer, "datamodule", None), self.config
         ours = isinstance(data, SessionsDataModule)
         self.total_steps = data.total_steps if ours else int(self.trainer.estimated_stepping_batches)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer]
-        optimizer = kind(self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         factor = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate(self.config, step, self.total_steps) / self.config.lr
+            optimizer, lambda step: learning_rate(config, step, self.total_steps) / config.lr
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
 
-    def _generator(self, stream: int) -> torch.Generator:
-        return epoch_generator(self.config.seed, self.current_epoch, stream, self.global_rank)
-
     def on_train_epoch_start(self) -> None:
-        self._augment = self._generator(1)
-        torch.manual_seed(self._generator(2).initial_seed())  # dropout draws from the global generator
+        place = self.config.seed, self.current_epoch
+        self._augment = epoch_generator(*place, 1, self.global_rank)
+        # Dropout draws from the global generator.
+        torch.manual_seed(epoch_generator(*place, 2, self.global_rank).initial_seed())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         share = dropout_share(self.config, self.global_step, self.total_steps)
@@ -133,45 +141,40 @@ class TrainingModule(lightning.LightningModule):
             setattr(module, name, share * rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        step, steps = self.global_step, self.total_steps
-        losses = training_loss(
-            self.model, batch, self.augmentation, self.config, step=step, total=steps, generator=self._augment
-        )
-        self._log_losses("train", losses, batch)
-        return losses["loss"]
+        place: dict[str, Any] = {"step": self.global_step, "total": self.total_steps, "generator": self._augment}
+        losses = training_loss(self.model, batch, self.augmentation, self.config, **place)
+        loss = losses.pop("total")
+        self._log("train", losses, batch)
+        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if batch_idx % LOOK_EVERY and not self.trainer.is_last_batch:
-            return
-        loss = float(outputs["loss"])
+        if batch_idx % LOOK_EVERY == 0 or self.trainer.is_last_batch:
+            self._require_finite("training", outputs["loss"])
+
+    def on_validation_epoch_end(self) -> None:
+        self._require_finite("validation", self._ratios["val_loss"].compute())
+
+    def _require_finite(self, stage: str, loss: Tensor) -> None:
         if not math.isfinite(loss):
-            raise EmgscribeError(
-                f"the training loss is {loss} at epoch {self.current_epoch}, step {self.global_step}",
-                hint="lower --train.lr, set --train.clip-norm 1, or check the data with emgscribe inspect",
-            )
+            what = f"the {stage} loss is {float(loss)} at epoch {self.current_epoch + 1}, step {self.global_step}"
+            hint = "lower --train.lr, set --train.clip-norm 1, or check the data with emgscribe inspect"
+            raise EmgscribeError(what, hint=hint)
 
     def on_train_epoch_end(self) -> None:
         self.log("lr", learning_rate(self.config, self.global_step, self.total_steps))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        frames = self.model.encode(self.model.featurize(batch), batch.lengths)
-        emissions, lengths = self.model.classify(frames), self.model.frames(batch.lengths)
-        losses = {"ctc": ctc_loss(emissions, lengths, batch)}
-        if self.model.attention is not None:
-            losses["attention"] = attention_loss(self.model.attention(frames, lengths, batch.labels), batch)
-        self._log_losses("val", losses, batch)
-        pairs = zip(batch.references(), decode_batch(GreedyDecoder(), emissions, lengths), strict=True)
-        counts = total([count(reference, hypothesis.labels) for reference, hypothesis in pairs])
-        self._log("val_cer", 100.0 * counts.edits * bool(batch.share), counts.length * bool(batch.share))
+        emissions, lengths, losses = _losses(self.model, self.model.featurize(batch), batch)
+        self._log("val", losses, batch)
+        if batch.share:
+            pairs = zip(batch.references(), decode_batch(GreedyDecoder(), emissions, lengths), strict=True)
+            counts = total([count(reference, hypothesis.labels) for reference, hypothesis in pairs])
+            self._ratios["val_cer"].update(100.0 * counts.edits, counts.length)
+        self.log("val_cer", self._ratios["val_cer"], on_epoch=True, batch_size=1, prog_bar=True)
 
-    def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
+    def _log(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
         items = len(batch) if batch.share else 0  # a device may have nothing of a small last batch
-        self._log(f"{stage}_loss", losses["ctc"].detach() * items, items)
-        if "attention" in losses:
-            self._log(f"{stage}_attention_loss", losses["attention"].detach() * items, items)
-
-    def _log(self, name: str, above: Tensor | float, below: float) -> None:
-        ratio = self._ratios[name]
-        ratio.update(above, below)
-        bar = name in ("train_loss", "val_cer")
-        self.log(name, ratio, on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
+        for name, loss in losses.items():
+            ratio = self._ratios[f"{stage}_{name}"]
+            ratio.update(loss.detach() * items, items)
+            self.log(f"{stage}_{name}", ratio, on_step=False, on_epoch=True, batch_size=1, prog_bar=stage == "train")

@@ -194,10 +194,10 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
     """Let Lightning run the epochs that are left."""
     config, device, last = module.config, best_device().type, folder / LAST
     # Without a keystroke to validate by, the latest model is kept.
-    monitor = "val_cer" if any(len(session.labels) for session in data.val_sessions) else None
+    monitor = "val_cer" if any(len(session.labels) for session in data.sessions[1]) else None
     saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     callbacks: list[Callback] = [
-        Curves(folder, console if config.devices == 1 or console.quiet else None, current_commit()),
+        Curves(folder, console, current_commit()),
         BestModel(filename=BEST, monitor=monitor, save_on_train_epoch_end=False, **saving),
         ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **saving),
     ]
