@@ -174,7 +174,9 @@ def loading(path: Path, sessions: list[Session], sizes: Sizes) -> Measurement:
 def augmenting(sessions: list[Session], sizes: Sizes) -> Iterator[Measurement]:
     """Seconds of augmenting one batch on the CPU: the published changes together, and the magnitude warp alone."""
     model, published, warp = Model(sizes.model), Augmentation(), MagnitudeWarp(knots=4, sigma=0.2)
-    batch = cut(sessions, sizes.windows, model.context, torch.device("cpu")).batch(places_of(sessions, sizes, sizes.batch))
+    batch = cut(sessions, sizes.windows, model.context, torch.device("cpu")).batch(
+        places_of(sessions, sizes, sizes.batch)
+    )
     features, generator, random = model.featurize(batch), torch.Generator().manual_seed(0), np.random.default_rng(0)
     items, samples = batch.emg.shape[:2]
 

@@ -17,7 +17,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Recipe, TrainConfig, Trained, fit
 
 # Nothing that each device draws or normalises for itself, so that the two must agree.
@@ -33,7 +33,7 @@ EXACT = Recipe(
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Session]:
     folder = tmp_path_factory.mktemp("sessions")
     for number, minutes in enumerate((0.15, 0.1)):
-        synthesize_session(folder / f"{number}.hdf5", user=1, session=number, minutes=minutes, seed=0)
+        simulate_session(folder / f"{number}.hdf5", user=1, session=number, minutes=minutes, seed=0)
     return open_sessions(sorted(folder.glob("*.hdf5")), folder / "cache")
 
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from emgscribe.cli.terminal import log, parsed, screen
 from emgscribe.data.inspect import Inspection, inspect_session
 from emgscribe.errors import EmgscribeError
-from emgscribe.simulation import SimulationConfig, synthesize_dataset
+from emgscribe.simulation import SimulationConfig, simulate
 
 _REPORTABLE = 0.2  # minutes
 DEFAULT_SIMULATION = SimulationConfig()
@@ -48,9 +48,11 @@ def synthesize(arguments: list[str]) -> int:
             raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
         paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
         if report:
-            from emgscribe.simulation import make_report
+            from emgscribe.simulation import compare_with_recording
 
-            make_report([path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png")
+            compare_with_recording(
+                [path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png"
+            )
             screen.print(f"report: {out / 'report.png'} (the first session of each user)", soft_wrap=True)
         return 0
 
@@ -63,7 +65,7 @@ def make_sessions(
     """Simulate sessions into the folder `out`, with a progress bar; returns their files."""
     with Progress(console=log) as bar:
         task = bar.add_task("simulating", total=1.0)
-        paths = synthesize_dataset(
+        paths = simulate(
             out,
             users=users,
             sessions=sessions,

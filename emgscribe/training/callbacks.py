@@ -1,4 +1,4 @@
-"""What Lightning lacks for a run's folder: a model folder for the best, curves that survive, an average that never waits."""
+"""What a run adds to Lightning: the best as a model folder, curves that are resumed, an average that never waits."""
 
 import copy
 import csv
@@ -92,6 +92,7 @@ class Curves(Callback):
 
     def __init__(self, folder: Path, console: Console, commit: str) -> None:
         self.folder, self.console, self.quiet = folder, console, console.quiet
+        self.validated: dict[str, float] = {}
         self.state: dict[str, Any] = {"curves": [], "seconds": 0.0, "commits": [commit]}
 
     def __getstate__(self) -> dict[str, Any]:

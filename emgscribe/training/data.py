@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import lightning
 import torch
@@ -44,7 +45,12 @@ class SessionsDataModule(lightning.LightningDataModule):
         context: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
-        self.sessions, self.windows, self.config, self.context = (train_sessions, val_sessions), windows, config, context
+        self.sessions, self.windows, self.config, self.context = (
+            (train_sessions, val_sessions),
+            windows,
+            config,
+            context,
+        )
         self.long_from = config.epochs - long_epochs(config)  # the first epoch with long windows
 
     def setup(self, stage: str = "fit") -> None:
@@ -77,7 +83,8 @@ class SessionsDataModule(lightning.LightningDataModule):
 
     def _epoch(self) -> Iterator[Batch]:
         # `current_epoch` is one behind when a resumed run asks for its first batches; this is right.
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        epoch = progress.processed if progress else 0
         windows, size = self._phase(self._train, epoch)
         return windows.batches(windows.shuffled(epoch_generator(self.config.seed, epoch, 0)), size, **self._part())
 

@@ -50,7 +50,8 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
 def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of every next key, and of the end, given what an attention decoder expects (N, L + 1, V).
 
-    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv 1512.00567).
+    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv
+    1512.00567).
     """
     lengths = batch.label_lengths.to(likely.device, non_blocking=True)[:, None]
     place = torch.arange(likely.shape[1], device=likely.device)

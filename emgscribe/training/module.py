@@ -1,7 +1,7 @@
 """The network as a Lightning module: its losses, its schedules and what it logs."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -39,7 +39,7 @@ def training_loss(
     total: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """The losses of step number `step` of `total`: "total" is what to minimise, "loss" (CTC) and "attention_loss" its parts.
+    """The losses of step `step` of `total`: "total" to minimise, and its parts "loss" (CTC) and "attention_loss".
 
     `generator` (on the CPU) draws the augmentation. Nothing here makes a GPU wait.
     """
@@ -120,8 +120,10 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         data, config = getattr(self.trainer, "datamodule", None), self.config
-        ours = isinstance(data, SessionsDataModule)
-        self.total_steps = data.total_steps if ours else int(self.trainer.estimated_stepping_batches)
+        if isinstance(data, SessionsDataModule):
+            self.total_steps = data.total_steps
+        else:
+            self.total_steps = int(self.trainer.estimated_stepping_batches)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         factor = torch.optim.lr_scheduler.LambdaLR(
@@ -144,7 +146,7 @@ class TrainingModule(lightning.LightningModule):
         place: dict[str, Any] = {"step": self.global_step, "total": self.total_steps, "generator": self._augment}
         losses = training_loss(self.model, batch, self.augmentation, self.config, **place)
         loss = losses.pop("total")
-        self._log("train", losses, batch)
+        self._log_losses("train", losses, batch)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -152,7 +154,7 @@ class TrainingModule(lightning.LightningModule):
             self._require_finite("training", outputs["loss"])
 
     def on_validation_epoch_end(self) -> None:
-        self._require_finite("validation", self._ratios["val_loss"].compute())
+        self._require_finite("validation", self._ratio("val_loss").compute())
 
     def _require_finite(self, stage: str, loss: Tensor) -> None:
         if not math.isfinite(loss):
@@ -165,16 +167,20 @@ class TrainingModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         emissions, lengths, losses = _losses(self.model, self.model.featurize(batch), batch)
-        self._log("val", losses, batch)
-        if batch.share:
-            pairs = zip(batch.references(), decode_batch(GreedyDecoder(), emissions, lengths), strict=True)
-            counts = total([count(reference, hypothesis.labels) for reference, hypothesis in pairs])
-            self._ratios["val_cer"].update(100.0 * counts.edits, counts.length)
-        self.log("val_cer", self._ratios["val_cer"], on_epoch=True, batch_size=1, prog_bar=True)
+        self._log_losses("val", losses, batch)
+        pairs = zip(batch.references(), decode_batch(GreedyDecoder(), emissions, lengths), strict=True)
+        counts = total([count(reference, hypothesis.labels) for reference, hypothesis in pairs])
+        self._log("val_cer", 100.0 * counts.edits * (batch.share > 0), counts.length * (batch.share > 0))
 
-    def _log(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
-        items = len(batch) if batch.share else 0  # a device may have nothing of a small last batch
+    def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
+        items = len(batch) * (batch.share > 0)  # a device may have nothing of a small last batch
         for name, loss in losses.items():
-            ratio = self._ratios[f"{stage}_{name}"]
-            ratio.update(loss.detach() * items, items)
-            self.log(f"{stage}_{name}", ratio, on_step=False, on_epoch=True, batch_size=1, prog_bar=stage == "train")
+            self._log(f"{stage}_{name}", loss.detach() * items, items)
+
+    def _log(self, name: str, above: Tensor | float, below: int) -> None:
+        self._ratio(name).update(above, below)
+        bar = name in ("train_loss", "val_cer")
+        self.log(name, self._ratio(name), on_step=False, on_epoch=True, batch_size=1, prog_bar=bar)
+
+    def _ratio(self, name: str) -> Ratio:
+        return cast(Ratio, self._ratios[name])
