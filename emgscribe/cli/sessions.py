@@ -10,7 +10,8 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from emgscribe.cli.terminal import log, parsed, screen
-from emgscribe.data.inspect import Inspection, inspect_session
+from emgscribe.data.inspect import Inspection
+from emgscribe.data.inspect import inspect as inspect_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation import SimulationConfig, simulate
 
@@ -88,7 +89,7 @@ def inspect(arguments: list[str]) -> int:
             file: A session in the emg2qwerty HDF5 layout.
             json: Print JSON instead of a table.
         """
-        found = inspect_session(file)
+        (found,) = inspect_sessions(file)
         if json:
             sys.stdout.write(json_format.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         else:
