@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +29,9 @@ from emgscribe.models.augment import (
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
-from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss
+from emgscribe.training.callbacks import Averaging
+from emgscribe.training.config import TrainConfig
+from emgscribe.training.module import training_loss
 
 AUGMENT = Augmentation(
     jitter=AlignmentJitter(40),
@@ -38,6 +42,7 @@ AUGMENT = Augmentation(
     noise=GaussianNoise(0.1),
     spec=SpecAugment(2, 3, 1, 2),
 )
+TRAIN = TrainConfig(epochs=1, keypress_weight=1.0, keypress_fraction=0.9)
 SPECTRA = SpectrogramConfig(n_fft=16, hop=16)
 HEAD = AttentionConfig(1, 16, 2, 16)
 Sessions = list[Session]
@@ -62,28 +67,24 @@ def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherDevice]:
 
 
 def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: list[str]) -> tuple[list[float], Model]:
-    """The losses of two whole steps, and the model after them; `waits` begins with the first step."""
+    """The losses of two whole steps, and the average of their weights; `waits` begins with the first step."""
     torch.manual_seed(0)
     model = Model(config)
     model.to(device)
     windows = Windows(Store(sessions, device), 800, 800, *model.context)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer, averaging = torch.optim.Adam(model.parameters(), lr=1e-2), Averaging(0.9)
+    averaging._average_model = SimpleNamespace(module=deepcopy(model))
     waits.clear()
     generator, losses = torch.Generator().manual_seed(0), []
-    for _ in range(2):
-        batch = AUGMENT.on_batch(windows.batch([(0, 100), (0, 1000), (1, 0)]), generator)
-        features = AUGMENT.on_features(model.featurize(batch), generator)
-        frames, counts = model.encode(features, batch.lengths), model.frames(batch.lengths)
-        emissions = model.classify(frames)
-        loss = ctc_loss(emissions, counts, batch)
-        loss = loss + keypress_loss(emissions, counts, batch, model.samples_per_frame)
-        if model.attention is not None:
-            loss = loss + attention_loss(model.attention(frames, counts, batch.labels), batch, 0.1)
+    for step in range(2):
+        batch = windows.batch([(0, 100), (0, 1000), (1, 0)])
+        found = training_loss(model, batch, AUGMENT, TRAIN, step=step, total=9, generator=generator)
         optimizer.zero_grad()
-        loss.backward()
+        found["loss"].backward()
         optimizer.step()
-        losses.append(loss.detach())
-    return [float(values(loss)) for loss in losses], model
+        averaging.on_train_batch_end(SimpleNamespace(global_step=step + 1), model, None, batch, step)
+        losses.append(found["loss"].detach())
+    return [float(values(loss)) for loss in losses], averaging._average_model.module
 
 
 def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice) -> None:
