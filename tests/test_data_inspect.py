@@ -103,7 +103,7 @@ ERROR, WARNING = "error", "warning"
         ({"times": times((40, NAN))}, [(ERROR, "time", "1 of 2000 samples are not finite")]),
         ({"times": times(([100, 640], -0.004))}, [(ERROR, "time", "time runs backwards (2x)")]),
         ({"times": times((slice(500, None), 0.004))}, []),
-        ({"times": times((1999, 0.0151), (1998, 0.01))}, [(WARNING, "time", "gaps (2x), the longest 0.011 s")]),
+        ({"times": times((1999, 0.0165), (1998, 0.006))}, [(WARNING, "time", "gaps (2x), the longest 0.011 s")]),
         (
             {"times": START + np.arange(2000) / 1000, "duration_mins": 2 / 60},
             [(WARNING, "time", "1000.0 samples a second, expected 2000")],

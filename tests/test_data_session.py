@@ -174,9 +174,6 @@ def test_the_cache_is_used_and_can_be_named(
     second = open_session(path, tmp_path / "named")
     assert np.array_equal(first.emg, second.emg)
     assert (first.content, first.text) == (second.content, second.text)
-
-
-def test_the_default_cache(monkeypatch: pytest.MonkeyPatch, isolated_cache: Path) -> None:
     assert default_cache() == isolated_cache
     monkeypatch.delenv("EMGSCRIBE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")

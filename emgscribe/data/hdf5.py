@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -227,7 +227,7 @@ class SessionWriter:
             {"name": p.name, "start": p.start, "end": p.end, "payload": None if p.text is None else {"text": p.text}}
             for p in header.prompts
         ]
-        keystrokes = json.dumps([asdict(keystroke) for keystroke in header.keystrokes])
+        keystrokes = json.dumps([vars(keystroke) for keystroke in header.keystrokes])
         values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
         self._group.attrs.update(zip(ATTRIBUTES, values, strict=True))
         if header.simulation:
