@@ -1,266 +1,242 @@
-"""Verbs about experiments: run one, run those behind a table, report."""
+"""Verbs about experiments: run one, run those behind a table, search settings, report."""
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.progress import track
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
-from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
-from emgscribe.cli.terminal import known, log, parsed, screen
+from emgscribe.cli.sessions import make_sessions
+from emgscribe.cli.terminal import known, log, screen
 
 if TYPE_CHECKING:
-    from emgscribe.evaluation import Evaluation
-    from emgscribe.experiments.named import Experiment
-    from emgscribe.experiments.plan import Planned
-    from emgscribe.experiments.suites import Simulated
+    from emgscribe.experiments.launch import Workers
+    from emgscribe.experiments.recipes import Experiment
+else:
+    Experiment = Workers = Any  # their real types are loaded when the verb is used
+
+Budget = Literal["full", "medium", "small"]
 
 
-def train(arguments: list[str]) -> int:
-    """Train a named experiment on a folder of sessions, and test it."""
-    from emgscribe.experiments.named import Experiment
-    from emgscribe.experiments.suites import EXPERIMENTS
+@dataclass(frozen=True)
+class Folders:
+    """Where runs leave what they make."""
 
-    if not arguments or arguments[0].startswith("-"):
-        screen.print(
-            "usage: emgscribe train EXPERIMENT --data DIR [OPTIONS]   (EXPERIMENT --help lists all settings)\n"
-        )
-        screen.print("experiments: " + ", ".join(EXPERIMENTS))
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
-
-    def train(
-        data: Path,
-        runs: Path = Path("runs"),
-        results: Path = Path("results"),
-        decoder: str = "greedy",
-        lm: Path | None = None,
-        experiment: Annotated[Experiment, arg(name="")] = chosen,
-    ) -> int:
-        """Train an experiment, evaluate it on the test sessions and write its result.
-
-        The protocol of the experiment's data says which sessions train, validate and test; simulated ones are split by
-        date. A run that was cut off goes on where it stopped.
-
-        Args:
-            data: A folder of session files.
-            runs: Where the model, the checkpoint and the curves go.
-            results: Where the result file goes.
-            decoder: greedy, or greedy,beam: the beam is tuned on the sessions that validate, and scored too.
-            lm: An ARPA file for the beam instead of the default language model.
-            experiment: The settings, each of which can be overridden.
-        """
-        from emgscribe.experiments.report import print_result
-        from emgscribe.experiments.rescore import add_scores
-
-        names = decoder_names(decoder)
-        result, model = _run(experiment, data, runs, results)
-        print_result(result, screen)
-        added = add_scores(experiment, names, data, runs=runs, results=results, language_model=lm, console=log)
-        for name, score in added.items():
-            print_result(score, screen, name)
-        screen.print(f"model: {model}")
-        return 0
-
-    return parsed(train, arguments[1:], f"train {arguments[0]}")
+    runs: Path = Path("runs")  # folder for models, checkpoints, curves, logs and simulated sessions
+    results: Path = Path("results")  # folder for result files
 
 
-def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Evaluation", Path]:
+def _experiment() -> type:
+    from emgscribe.experiments.recipes import Experiment
+
+    return Experiment
+
+
+def _workers() -> type:
+    from emgscribe.experiments.launch import Workers
+
+    return Workers
+
+
+def named(name: str) -> "Experiment":
+    """The experiment of a name; an unknown one is an error with the nearest and the names of its group."""
+    from emgscribe.experiments.recipes import EXPERIMENTS
+
+    return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
+
+
+def list_experiments(verb: str, *, status: int) -> int:
+    """Print every experiment with a line each, in groups."""
+    from emgscribe.experiments.recipes import GROUPS
+
+    screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
+    screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
+    for group, members in GROUPS.items():
+        screen.print(f"\n{group}")
+        width = max(map(len, members))
+        for name, experiment in members.items():
+            screen.print(f"  {name:<{width}}  {_about(experiment)}")
+    return status
+
+
+def _about(experiment: "Experiment") -> str:
+    layers, encoder = [], experiment.model.encoder
+    while encoder is not None:
+        layers.append(encoder.kind())
+        encoder = getattr(encoder, "base", None)
+    return f"{' on '.join([*layers, experiment.model.features.kind()])}, {experiment.train.epochs} epochs"
+
+
+def list_suites() -> int:
+    """Print every suite with a line each."""
+    from emgscribe.experiments.recipes import SUITES
+
+    screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
+    width = max(map(len, SUITES))
+    for name, suite in SUITES.items():
+        screen.print(f"  {name:<{width}}  {len(suite.experiments)} runs. {suite.about}")
+    return 2
+
+
+def train(
+    name: Positional[Annotated[str, arg(metavar="EXPERIMENT")]],
+    /,
+    *,
+    data: Path,
+    folders: Annotated[Folders, arg(name="")] = Folders(),  # noqa: B008 (frozen)
+    decoder: str = "greedy",
+    lm: Path | None = None,
+    experiment: Annotated[Experiment, arg(name="", constructor_factory=_experiment)],
+) -> int:
+    """Train a named experiment on a folder of sessions, test it and write its result.
+
+    A run that was interrupted goes on where it stopped when the same command is given again. With other settings than
+    the named ones, --name gives the run and its result a name of their own.
+
+    Examples:
+      emgscribe train demo --data data
+      emgscribe train baseline --data emg2qwerty --data.protocol user0
+      emgscribe train demo --data data --train.lr 3e-3 --name demo-fast
+
+    Args:
+        name: Name of the experiment whose settings are the defaults; without one, all are listed.
+        data: Folder of session files.
+        folders: Where the run leaves what it makes.
+        decoder: greedy, or greedy,beam: the beam search is tuned on the validation sessions.
+        lm: ARPA file for the beam search instead of the built-in language model.
+        experiment: The settings.
+    """
+    from emgscribe.experiments.report import print_result
     from emgscribe.experiments.run import run_experiment
 
-    model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
-    return result, model
-
-
-def reproduce(arguments: list[str]) -> int:
-    """Run every experiment behind a table that has no result yet, and print the table."""
-    from emgscribe.experiments.launch import Workers, run_suite
-    from emgscribe.experiments.plan import plan
-    from emgscribe.experiments.report import print_tables, tables
-    from emgscribe.experiments.rescore import add_suite_scores
-    from emgscribe.experiments.results import read_result
-    from emgscribe.experiments.run import result_path
-    from emgscribe.experiments.suites import SUITES, Budget, simulated_for
-
-    if not arguments or arguments[0].startswith("-"):
-        screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-        listed = ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items())
-        screen.print(f"suites: {listed}", soft_wrap=True)
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    named = known(arguments[0], SUITES, "suite")
-
-    def reproduce(
-        *,
-        data: Path,
-        budget: Budget = "full",
-        runs: Path = Path("runs"),
-        results: Path = Path("results"),
-        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
-        decoder: str = "greedy",
-        lm: Path | None = None,
-        dry_run: bool = False,
-    ) -> int:
-        """Run every experiment of a suite that has no result yet, and print the suite's table.
-
-        Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
-
-        Args:
-            data: A folder of session files, or the word simulated: then a typist is simulated first.
-            budget: Medium and small run a table's rows as small networks, on many or on few simulated sessions.
-            runs: Where models, checkpoints, logs and simulated sessions go.
-            results: Where the result files go.
-            workers: Who runs.
-            decoder: greedy, or greedy,beam: results get the beam's score too, from the models that were kept.
-            lm: An ARPA file for the beam instead of the default language model.
-            dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
-        """
-        names = decoder_names(decoder)
-        name = named if budget == "full" else known(f"{budget}/{named}", SUITES, "suite")
-        suite, made = SUITES[name], simulated_for(name)
-        if simulated := data == Path("simulated"):
-            data = runs / made.folder
-        unmade = simulated and not (data / "metadata.csv").exists()
-        if dry_run:
-            return _print_plan(plan(suite, made if unmade else data, runs=runs, results=results), workers.jobs)
-        if unmade:
-            _simulate(made, data)
-        failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
-        failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
-        paths = [result_path(experiment, results) for experiment in suite]
-        found = (run for path in paths if path.exists() for run in read_result(path))
-        print_tables(tables(found, name), screen)
-        return 1 if failed else 0
-
-    return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
-
-
-def _simulate(made: "Simulated", data: Path) -> None:
-    make_sessions(
-        data,
-        users=made.users,
-        sessions=made.sessions,
-        minutes=made.minutes,
-        seed=0,
-        simulation=replace(DEFAULT_SIMULATION, difficulty=made.difficulty),
+    done = run_experiment(
+        experiment, data, runs=runs, results=results, decoders=decoder_names(decoder), lm=lm, console=log
     )
-
-
-def tune(arguments: list[str]) -> int:
-    """Search an experiment's settings for the lowest validation CER."""
-    from emgscribe.experiments.launch import Workers
-    from emgscribe.experiments.named import Experiment
-    from emgscribe.experiments.search import tune as search_settings
-    from emgscribe.experiments.suites import EXPERIMENTS
-
-    if not arguments or arguments[0].startswith("-"):
-        screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
-
-    def tune(
-        data: Path,
-        search: UseAppendAction[tuple[str, ...]],
-        trials: int = 20,
-        runs: Path = Path("runs"),
-        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
-        experiment: Annotated[Experiment, arg(name="")] = chosen,
-    ) -> int:
-        """Search settings of an experiment for the lowest validation CER; the sessions that test are not scored.
-
-        Interrupted, it goes on where it stopped when asked again, and asked for more trials it adds them.
-
-        Args:
-            data: A folder of session files.
-            search: What is searched, once for each setting: train.lr=1e-4..3e-3:log, model.encoder.dropout=0..0.5 or
-                train.optimizer=adam,adamw.
-            trials: How many trials the study is to have.
-            runs: Where the study goes, and the trials' models and checkpoints.
-            workers: Who runs.
-            experiment: The settings that are not searched, each of which can be overridden.
-        """
-        page = search_settings(
-            experiment, data, search, base=chosen, trials=trials, runs=runs, workers=workers, console=log
-        )
-        screen.print(f"report: {page}", soft_wrap=True)
-        return 0
-
-    return parsed(tune, arguments[1:], f"tune {arguments[0]}")
-
-
-def _print_plan(planned: Iterable["Planned"], jobs: int) -> int:
-    found: list[Planned] = []
-    for run in track(planned, "measuring", console=log, transient=True):
-        found.append(run)
-        left = "" if run.state == "done" else f"  about {_duration(run.seconds)}"
-        screen.print(f"{run.state:<8}  {run.name}{left}", soft_wrap=True)
-    counted = Counter(run.state for run in found)
-    told = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
-    total = _duration(sum(run.seconds for run in found) / jobs)
-    screen.print(f"{told}: about {total} of training, {jobs} at a time", soft_wrap=True)
+    for reader, result in done.scores.items():
+        print_result(result, screen, reader)
+    screen.print(f"model: {done.model}")
     return 0
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
+def reproduce(
+    suite: Positional[str],
+    /,
+    *,
+    data: Path,
+    budget: Budget = "full",
+    folders: Annotated[Folders, arg(name="")] = Folders(),  # noqa: B008 (frozen)
+    workers: Annotated[Workers, arg(name="", constructor_factory=_workers)],
+    decoder: str = "greedy",
+    lm: Path | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Run every experiment of a suite that has no result yet, and print the suite's table.
+
+    Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
+    others. Without a suite, all suites are listed.
+
+    Examples:
+      emgscribe reproduce table2 --data emg2qwerty
+      emgscribe reproduce table2 --data simulated --budget small --dry-run
+      emgscribe reproduce benchmark --data emg2qwerty --on slurm --jobs 8 --gpus 1
+
+    Args:
+        suite: Name of the suite.
+        data: Folder of session files, or the word simulated: then sessions are simulated first.
+        budget: full: as published; medium and small: small networks, on many or on few simulated sessions.
+        folders: Where the runs leave what they make.
+        workers: Where the runs are executed.
+        decoder: greedy, or greedy,beam: results get the score of the beam search too.
+        lm: ARPA file for the beam search instead of the built-in language model.
+        dry_run: Only list which runs are done, interrupted or missing, and about how long they take here.
+    """
+    raise NotImplementedError
 
 
-def report(arguments: list[str]) -> int:
-    """Render result files to tables beside published numbers and to figures."""
+def tune(
+    name: Positional[Annotated[str, arg(metavar="EXPERIMENT")]],
+    /,
+    *,
+    data: Path,
+    search: UseAppendAction[tuple[str, ...]],
+    trials: int = 20,
+    runs: Path = Path("runs"),
+    workers: Annotated[Workers, arg(name="", constructor_factory=_workers)],
+    experiment: Annotated[Experiment, arg(name="", constructor_factory=_experiment)],
+) -> int:
+    """Search settings of an experiment for the lowest validation CER. The test sessions are not scored.
 
-    def report(
-        *,
-        results: Path = Path("results"),
-        out: Path = Path("report"),
-        compare: tuple[str, str] | None = None,
-        decoder: str = "",
-    ) -> int:
-        """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
+    Interrupted, it goes on where it stopped when the same command is given again; more trials are added to those done.
 
-        Results on simulated sessions have tables of their own, without published numbers.
+    Examples:
+      emgscribe tune demo --data data --search train.lr=1e-4..1e-2:log --trials 10
+      emgscribe tune demo --data data --search model.encoder.dropout=0..0.5 --search train.optimizer=adam,adamw
 
-        Args:
-            results: A folder of result files.
-            out: Where the report goes.
-            compare: Two experiments to compare on the stretches that both were tested on, with an interval; a decoder
-                may be named after a colon, as in demo:greedy demo:beam.
-            decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
-        """
-        from emgscribe.experiments.report import make_report
-
-        wanted = [name.strip() for name in decoder.split(",")] if decoder else None
-        page, *others = make_report(results, out, compare, wanted)
-        screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
-        return 0
-
-    return parsed(report, arguments, "report")
+    Args:
+        name: Name of the experiment whose settings are the defaults; without one, all are listed.
+        data: Folder of session files.
+        search: A setting to search, with its range or its values; may be given several times.
+        trials: Total number of trials.
+        runs: Folder for the study, and for the models and checkpoints of its trials.
+        workers: Where the trials are executed.
+        experiment: The settings that are not searched.
+    """
+    raise NotImplementedError
 
 
-def demo(arguments: list[str]) -> int:
-    """Simulate a typist, train on most of it and read an unseen session: a few minutes on two cores."""
+def report(
+    *,
+    results: Path = Path("results"),
+    out: Path = Path("report"),
+    compare: tuple[str, str] | None = None,
+    decoder: str = "",
+) -> int:
+    """Make a report of result files: tables beside published numbers, a CSV for each kind of data, figures.
 
-    def demo(out: Path = Path("demo"), seed: int = 0) -> int:
-        """Simulate a typist, train on most sessions and read one that was held back.
+    Results on simulated sessions have tables of their own, without published numbers.
 
-        Args:
-            out: Where sessions, model and result go.
-            seed: Another seed is another typist and another training run.
-        """
-        from emgscribe.experiments.named import DEMO
-        from emgscribe.experiments.report import print_comparison, print_result
+    Examples:
+      emgscribe report
+      emgscribe report --compare demo:greedy demo:beam
 
-        data = out / f"sessions-{seed}"
-        if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
-            make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=DEFAULT_SIMULATION)
-        experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
-        result, model = _run(experiment, data, out / "runs", out / "results")
-        print_comparison(result, screen)
-        print_result(result, screen)
-        screen.print(f"model: {model}")
-        return 0
+    Args:
+        results: Folder of result files.
+        out: Folder to write the report to.
+        compare: Two experiments to compare on the sessions that both were tested on, with an interval; a decoder may
+            follow after a colon, as in demo:greedy demo:beam.
+        decoder: Only rows of these decoders, such as greedy or greedy,beam; by default all.
+    """
+    from emgscribe.experiments.report import make_report
 
-    return parsed(demo, arguments, "demo")
+    wanted = [name.strip() for name in decoder.split(",")] if decoder else None
+    page, *others = make_report(results, out, compare, wanted)
+    screen.print(f"report: {page} and {len(others)} files beside it")
+    return 0
+
+
+def demo(*, out: Path = Path("demo"), seed: int = 0) -> int:
+    """Simulate a typist, train on most of the sessions and read one that was held out: minutes on two cores.
+
+    Examples:
+      emgscribe demo
+      emgscribe demo --seed 1 --out demo
+
+    Args:
+        out: Folder for the sessions, the model and the result.
+        seed: Random seed: another seed is another typist and another training run.
+    """
+    from emgscribe.experiments.recipes import DEMO
+    from emgscribe.experiments.report import print_comparison, print_result
+    from emgscribe.experiments.run import run_experiment
+
+    data = out / f"sessions-{seed}"
+    if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are complete
+        make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed)
+    experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
+    done = run_experiment(experiment, data, runs=out / "runs", results=out / "results", console=log)
+    result = done.scores["greedy"]
+    print_comparison(result, screen)
+    print_result(result, screen)
+    screen.print(f"model: {done.model}")
+    return 0

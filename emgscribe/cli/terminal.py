@@ -1,26 +1,33 @@
-"""What every verb shares: the two streams, settings from arguments, names that must be known."""
+"""What every verb shares: the two streams, progress bars, names that must be known."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
-import tyro
 from rich.console import Console
+from rich.progress import Progress
 
 from emgscribe.errors import EmgscribeError
 
-screen = Console(highlight=False, markup=False)
-log = Console(stderr=True, highlight=False, markup=False)
+screen = Console(highlight=False, markup=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
-def known(name: str, names: Mapping[str, object], kind: str) -> str:
-    """`name` if it is one of `names`; else an error with the nearest."""
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}"
-        raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
-    return name
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """`name` if it is one of `names`; else an error with the nearest, and with all names of its group (before a /)."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    group = (near[0] if near else name).rpartition("/")[0]
+    listed = ", ".join([other for other in names if other.rpartition("/")[0] == group] or names)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise EmgscribeError(f"unknown {kind} {name!r}", hint=f"{hint}one of: {listed}")
 
 
-def parsed(verb: Callable[..., int], arguments: list[str], name: str) -> int:
-    """Call `verb` with its parameters read from `arguments`; `emgscribe <name>` is how usage and errors call it."""
-    return tyro.cli(verb, prog=f"emgscribe {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+@contextmanager
+def bar(doing: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar that leaves nothing behind; yields the function to call with the fraction done."""
+    with Progress(console=log, transient=True, disable=not log.is_terminal) as shown:
+        task = shown.add_task(doing, total=1.0)
+        yield lambda done: shown.update(task, completed=done)
