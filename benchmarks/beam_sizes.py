@@ -18,7 +18,7 @@ from emgscribe.decoding.greedy import GreedyDecoder, decode
 from emgscribe.decoding.tuning import load_tuned, load_tuned_language_model
 from emgscribe.evaluation import stored_emissions
 from emgscribe.experiments.run import run_name
-from emgscribe.experiments.suites import SUITES
+from emgscribe.experiments.recipes import SUITES
 from emgscribe.models.model import load_model
 from emgscribe.scoring import count, total
 

@@ -31,7 +31,7 @@ from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Batch
 from emgscribe.evaluation import reading, session_emissions
-from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.training import resolve_precision

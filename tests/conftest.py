@@ -121,8 +121,8 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
     """
     from emgscribe.config import to_json
     from emgscribe.evaluation import Result, SessionScore
-    from emgscribe.experiments.named import BASELINE
-    from emgscribe.experiments.suites import EXPERIMENTS
+    from emgscribe.experiments.recipes import BASELINE
+    from emgscribe.experiments.recipes import EXPERIMENTS
     from emgscribe.files import write_json
     from emgscribe.scoring import count_units
 

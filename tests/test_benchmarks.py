@@ -15,7 +15,7 @@ import torch
 from emgscribe.data.hdf5 import Keystroke, SessionHeader, write_session
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Store, Windows
-from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation
 from emgscribe.models.encoders import ENCODERS, TdsConfig
 from emgscribe.models.features import FEATURES

@@ -16,7 +16,7 @@ import pytest
 from conftest import START, until
 
 from emgscribe import cli
-from emgscribe.cli import app, experiments, sessions
+from emgscribe.cli import app
 from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES

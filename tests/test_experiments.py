@@ -11,9 +11,9 @@ from emgscribe.config import from_json, to_json
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import reading
-from emgscribe.experiments.named import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
+from emgscribe.experiments.recipes import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
 from emgscribe.experiments.report import published_numbers
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.model import Model
 from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss

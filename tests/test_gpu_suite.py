@@ -15,7 +15,7 @@ import torch
 from conftest import gone, until
 
 from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile
-from emgscribe.experiments.suites import EXPERIMENTS
+from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.files import read_json
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_suite"

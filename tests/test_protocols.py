@@ -18,11 +18,11 @@ from emgscribe.data.hdf5 import SessionFile, SessionHeader, write_session
 from emgscribe.data.splits import DataConfig, Protocol, Split, split_sessions
 from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments.named import BASELINE, GENERIC, Experiment
+from emgscribe.experiments.recipes import BASELINE, GENERIC, Experiment
 from emgscribe.experiments.report import published_numbers, tables
 from emgscribe.experiments.results import read_results
 from emgscribe.experiments.run import run_experiment
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.files import read_json
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig

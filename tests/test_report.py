@@ -13,7 +13,7 @@ from rich.console import Console
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.report import Table, compare, make_report, print_tables, published_numbers, tables
 from emgscribe.experiments.results import read_results
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.files import read_json, write_json
 
 WriteResult = Callable[..., Path]

@@ -16,7 +16,7 @@ from emgscribe.data.splits import DataConfig
 from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import run as runs
-from emgscribe.experiments.named import Experiment
+from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import read_result
 from emgscribe.experiments.run import data_hash, run_experiment
 from emgscribe.files import read_json, write_json

@@ -6,8 +6,8 @@ from dataclasses import replace
 from emgscribe.cli import main
 from emgscribe.data.splits import DataConfig
 from emgscribe.data.windows import WindowConfig
-from emgscribe.experiments.named import Experiment
-from emgscribe.experiments.suites import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig

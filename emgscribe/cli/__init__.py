@@ -18,22 +18,18 @@ _terminated = False
 
 def run() -> None:
     """Entry point of the installed command."""
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # symbols such as ⌫ must not depend on the terminal's encoding
-                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        signal.signal(signal.SIGTERM, _terminate)
-        status = main()
-    except KeyboardInterrupt:  # before main could answer it
-        status = _interrupted()
-    sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # symbols such as ⌫ must not depend on the terminal's encoding
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(main())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit status.
 
-    0: done. 1: a run failed, or a fault of this package. 2: a fault of the input. 130 or 143: interrupted by Ctrl-C or
-    SIGTERM. 141: the reader of the output has gone.
+    0: done. 1: a run failed, or emgscribe has a fault. 2: the input has one. 130 or 143: Ctrl-C or SIGTERM. 141: the
+    reader of the output has gone.
     """
     try:
         from emgscribe.cli.app import call
@@ -46,19 +42,10 @@ def main(argv: list[str] | None = None) -> int:
     except EmgscribeError as error:
         return _fail(2, f"{error.where}: {error.what}" if error.where else error.what, error.hint)
     except KeyboardInterrupt:
-        return _interrupted()
-    except BrokenPipeError:
-        _close(sys.stdout)
-        return 141
+        _say("Interrupted. What was finished is kept; give the same command again to go on.")
+        return 143 if _terminated else 130
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _close(sys.stdout)
-            return _fail(2, f"cannot write {error.filename or 'the output'}: the disk is full", "free some disk space")
-        if os.environ.get("EMGSCRIBE_DEBUG"):
-            raise
-        told = " ".join(str(error).split()) or "no message"
-        hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
-        return _fail(1, f"unexpected {type(error).__name__}: {told}", hint)
+        return _unexpected(error)
 
 
 def _terminate(*_: Any) -> None:
@@ -67,9 +54,17 @@ def _terminate(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _interrupted() -> int:
-    _say("Interrupted. What was finished is kept; give the same command again to go on.")
-    return 143 if _terminated else 130
+def _unexpected(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EPIPE):
+        with suppress(OSError, ValueError):  # Python would complain again when it flushes at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return 141
+        return _fail(2, f"cannot write {error.filename or 'the output'}: the disk is full", "free some disk space")
+    if os.environ.get("EMGSCRIBE_DEBUG"):
+        raise error
+    hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
+    return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
 
 
 def _fail(status: int, what: str, hint: str) -> int:
@@ -80,9 +75,3 @@ def _fail(status: int, what: str, hint: str) -> int:
 def _say(text: str) -> None:
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-def _close(stream: Any) -> None:
-    """Send what is left in a broken stream nowhere: Python would complain again when it flushes at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,22 +1,29 @@
 """Verbs about experiments: run one, run those behind a table, search settings, report."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
+from rich.progress import track
 from tyro.conf import Positional, UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import make_sessions
-from emgscribe.cli.terminal import known, log, screen
+from emgscribe.cli.terminal import Arpa, Folder, known, log, screen
+from emgscribe.experiments.launch import Workers, duration, run_suite
+from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
+from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
+from emgscribe.experiments.results import RunResult
+from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
+from emgscribe.experiments.search import search as search_settings
+from emgscribe.simulation.config import SimulationConfig
 
-if TYPE_CHECKING:
-    from emgscribe.experiments.launch import Workers
-    from emgscribe.experiments.recipes import Experiment
-else:
-    Experiment = Workers = Any  # their real types are loaded when the verb is used
-
-Budget = Literal["full", "medium", "small"]
+Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
+Decoders = Annotated[str, arg(help="greedy, or greedy,beam: the beam search is tuned on the validation sessions.")]
+Settings = Annotated[Experiment, arg(name="")]
+OnWorkers = Annotated[Workers, arg(name="")]
 
 
 @dataclass(frozen=True)
@@ -27,216 +34,175 @@ class Folders:
     results: Path = Path("results")  # folder for result files
 
 
-def _experiment() -> type:
-    from emgscribe.experiments.recipes import Experiment
-
-    return Experiment
-
-
-def _workers() -> type:
-    from emgscribe.experiments.launch import Workers
-
-    return Workers
-
-
-def named(name: str) -> "Experiment":
+def named(name: str) -> Experiment:
     """The experiment of a name; an unknown one is an error with the nearest and the names of its group."""
-    from emgscribe.experiments.recipes import EXPERIMENTS
-
     return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
 
 
-def list_experiments(verb: str, *, status: int) -> int:
+def list_experiments(verb: str, status: int) -> int:
     """Print every experiment with a line each, in groups."""
-    from emgscribe.experiments.recipes import GROUPS
-
     screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
     screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
     for group, members in GROUPS.items():
         screen.print(f"\n{group}")
-        width = max(map(len, members))
         for name, experiment in members.items():
-            screen.print(f"  {name:<{width}}  {_about(experiment)}")
+            screen.print(f"  {name:<{max(map(len, members))}}  {_about(experiment)}")
     return status
 
 
-def _about(experiment: "Experiment") -> str:
-    layers, encoder = [], experiment.model.encoder
-    while encoder is not None:
-        layers.append(encoder.kind())
-        encoder = getattr(encoder, "base", None)
-    return f"{' on '.join([*layers, experiment.model.features.kind()])}, {experiment.train.epochs} epochs"
+def _about(experiment: Experiment) -> str:
+    layers = [experiment.model.encoder]
+    while hasattr(layers[0], "base"):
+        layers.insert(0, layers[0].base)
+    kinds = [experiment.model.features.kind(), *(layer.kind() for layer in layers)]
+    return f"{' -> '.join(kinds)}, {experiment.train.epochs} epochs"
 
 
-def list_suites() -> int:
+def list_suites(status: int) -> int:
     """Print every suite with a line each."""
-    from emgscribe.experiments.recipes import SUITES
-
     screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-    width = max(map(len, SUITES))
     for name, suite in SUITES.items():
-        screen.print(f"  {name:<{width}}  {len(suite.experiments)} runs. {suite.about}")
-    return 2
+        screen.print(f"  {name:<{max(map(len, SUITES))}}  {len(suite.experiments)} runs. {suite.about}")
+    return status
 
 
 def train(
-    name: Positional[Annotated[str, arg(metavar="EXPERIMENT")]],
+    name: Name,
     /,
     *,
-    data: Path,
-    folders: Annotated[Folders, arg(name="")] = Folders(),  # noqa: B008 (frozen)
-    decoder: str = "greedy",
-    lm: Path | None = None,
-    experiment: Annotated[Experiment, arg(name="", constructor_factory=_experiment)],
+    data: Folder,
+    folders: Annotated[Folders, arg(name="")],
+    decoder: Decoders = "greedy",
+    lm: Arpa = None,
+    experiment: Settings,
 ) -> int:
-    """Train a named experiment on a folder of sessions, test it and write its result.
+    """A run that was interrupted goes on where it stopped when the same command is given again.
 
-    A run that was interrupted goes on where it stopped when the same command is given again. With other settings than
-    the named ones, --name gives the run and its result a name of their own.
+    With other settings than the named ones, --name gives the run and its result a name of their own.
 
     Examples:
       emgscribe train demo --data data
       emgscribe train baseline --data emg2qwerty --data.protocol user0
       emgscribe train demo --data data --train.lr 3e-3 --name demo-fast
-
-    Args:
-        name: Name of the experiment whose settings are the defaults; without one, all are listed.
-        data: Folder of session files.
-        folders: Where the run leaves what it makes.
-        decoder: greedy, or greedy,beam: the beam search is tuned on the validation sessions.
-        lm: ARPA file for the beam search instead of the built-in language model.
-        experiment: The settings.
     """
-    from emgscribe.experiments.report import print_result
-    from emgscribe.experiments.run import run_experiment
-
-    done = run_experiment(
-        experiment, data, runs=runs, results=results, decoders=decoder_names(decoder), lm=lm, console=log
-    )
-    for reader, result in done.scores.items():
-        print_result(result, screen, reader)
-    screen.print(f"model: {done.model}")
+    names, places = decoder_names(decoder), vars(folders)
+    done = run_experiment(experiment, data, **places, decoders=names, lm=lm, console=log)
+    for reader, evaluation in done.test.items():
+        print_evaluation(evaluation, screen, reader)
+    screen.print(f"model: {folders.runs / run_name(experiment) / 'best'}")
     return 0
 
 
 def reproduce(
-    suite: Positional[str],
+    suite: Positional[Annotated[str, arg(metavar="SUITE", help="Name of the suite.")]],
     /,
     *,
-    data: Path,
-    budget: Budget = "full",
-    folders: Annotated[Folders, arg(name="")] = Folders(),  # noqa: B008 (frozen)
-    workers: Annotated[Workers, arg(name="", constructor_factory=_workers)],
-    decoder: str = "greedy",
-    lm: Path | None = None,
-    dry_run: bool = False,
+    data: Annotated[Path, arg(help="Folder of session files, or the word simulated: then they are simulated first.")],
+    budget: Annotated[Budget, arg(help="full: as published; medium, small: small networks, simulated data.")] = "full",
+    folders: Annotated[Folders, arg(name="")],
+    workers: OnWorkers,
+    decoder: Decoders = "greedy",
+    lm: Arpa = None,
+    dry_run: Annotated[
+        bool, arg(help="Only list which runs are done, cut off or missing, and about how long.")
+    ] = False,
 ) -> int:
-    """Run every experiment of a suite that has no result yet, and print the suite's table.
-
-    Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
+    """Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
     others. Without a suite, all suites are listed.
 
     Examples:
       emgscribe reproduce table2 --data emg2qwerty
       emgscribe reproduce table2 --data simulated --budget small --dry-run
       emgscribe reproduce benchmark --data emg2qwerty --on slurm --jobs 8 --gpus 1
-
-    Args:
-        suite: Name of the suite.
-        data: Folder of session files, or the word simulated: then sessions are simulated first.
-        budget: full: as published; medium and small: small networks, on many or on few simulated sessions.
-        folders: Where the runs leave what they make.
-        workers: Where the runs are executed.
-        decoder: greedy, or greedy,beam: results get the score of the beam search too.
-        lm: ARPA file for the beam search instead of the built-in language model.
-        dry_run: Only list which runs are done, interrupted or missing, and about how long they take here.
     """
-    raise NotImplementedError
+    names, places = decoder_names(decoder), vars(folders)
+    chosen = SUITES[known(suite if budget == "full" else f"{budget}/{suite}", SUITES, "suite")]
+    members, made = chosen.experiments, chosen.simulated
+    if simulated := data == Path("simulated"):
+        data = folders.runs / made.folder
+    unmade = simulated and not (data / "metadata.csv").exists()
+    if dry_run:
+        return _print_plan(plan(members, made if unmade else data, **places, decoders=names), workers.jobs)
+    if unmade:
+        config = SimulationConfig(difficulty=made.difficulty)
+        make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
+    failed = run_suite(members, data, **places, workers=workers, decoders=names, lm=lm, console=log)
+    paths = [result_path(experiment, folders.results) for experiment in members]
+    print_tables(tables(map(RunResult.read, filter(Path.exists, paths)), chosen.name), screen)
+    return 1 if failed else 0
+
+
+def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
+    found: list[Planned] = []
+    for run in track(planned, "measuring", console=log, transient=True, disable=not log.is_terminal):
+        found.append(run)
+        left = "" if run.state == "done" else f"  about {duration(run.seconds)}"
+        screen.print(f"{run.state:<8}  {run.name}{left}")
+    counted = Counter(run.state for run in found)
+    summary = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    screen.print(f"{summary}: about {duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
+    return 0
 
 
 def tune(
-    name: Positional[Annotated[str, arg(metavar="EXPERIMENT")]],
+    name: Name,
     /,
     *,
-    data: Path,
-    search: UseAppendAction[tuple[str, ...]],
-    trials: int = 20,
-    runs: Path = Path("runs"),
-    workers: Annotated[Workers, arg(name="", constructor_factory=_workers)],
-    experiment: Annotated[Experiment, arg(name="", constructor_factory=_experiment)],
+    data: Folder,
+    search: Annotated[UseAppendAction[tuple[str, ...]], arg(help="A setting to search, with its range or values.")],
+    trials: Annotated[int, arg(help="Total number of trials.")] = 20,
+    runs: Annotated[Path, arg(help="Folder for the study, and for the models of its trials.")] = Path("runs"),
+    workers: OnWorkers,
+    experiment: Settings,
 ) -> int:
-    """Search settings of an experiment for the lowest validation CER. The test sessions are not scored.
-
-    Interrupted, it goes on where it stopped when the same command is given again; more trials are added to those done.
+    """The test sessions are not scored. Interrupted, it goes on where it stopped when the same command is given again;
+    more trials are added to those done.
 
     Examples:
       emgscribe tune demo --data data --search train.lr=1e-4..1e-2:log --trials 10
       emgscribe tune demo --data data --search model.encoder.dropout=0..0.5 --search train.optimizer=adam,adamw
-
-    Args:
-        name: Name of the experiment whose settings are the defaults; without one, all are listed.
-        data: Folder of session files.
-        search: A setting to search, with its range or its values; may be given several times.
-        trials: Total number of trials.
-        runs: Folder for the study, and for the models and checkpoints of its trials.
-        workers: Where the trials are executed.
-        experiment: The settings that are not searched.
     """
-    raise NotImplementedError
+    places = {"base": named(name), "runs": runs, "workers": workers, "console": log}
+    screen.print(f"study: {search_settings(experiment, data, search, trials=trials, **places)}")
+    return 0
 
 
 def report(
     *,
-    results: Path = Path("results"),
-    out: Path = Path("report"),
-    compare: tuple[str, str] | None = None,
-    decoder: str = "",
+    results: Annotated[Path, arg(help="Folder of result files.")] = Path("results"),
+    out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
+    compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
+    decoder: Annotated[str, arg(help="Only rows of these decoders, such as greedy or greedy,beam; else all.")] = "",
 ) -> int:
-    """Make a report of result files: tables beside published numbers, a CSV for each kind of data, figures.
-
-    Results on simulated sessions have tables of their own, without published numbers.
+    """Results on simulated sessions have tables of their own, without published numbers.
 
     Examples:
       emgscribe report
       emgscribe report --compare demo:greedy demo:beam
-
-    Args:
-        results: Folder of result files.
-        out: Folder to write the report to.
-        compare: Two experiments to compare on the sessions that both were tested on, with an interval; a decoder may
-            follow after a colon, as in demo:greedy demo:beam.
-        decoder: Only rows of these decoders, such as greedy or greedy,beam; by default all.
     """
-    from emgscribe.experiments.report import make_report
-
     wanted = [name.strip() for name in decoder.split(",")] if decoder else None
-    page, *others = make_report(results, out, compare, wanted)
+    page, *others = write_report(results, out, compare, wanted)
     screen.print(f"report: {page} and {len(others)} files beside it")
     return 0
 
 
-def demo(*, out: Path = Path("demo"), seed: int = 0) -> int:
-    """Simulate a typist, train on most of the sessions and read one that was held out: minutes on two cores.
+def demo(
+    *,
+    out: Annotated[Path, arg(help="Folder for the sessions, the model and the result.")] = Path("demo"),
+    seed: Annotated[int, arg(help="Another seed is another typist and another training run.")] = 0,
+) -> int:
+    """Everything is kept in one folder; with another seed, beside the first.
 
     Examples:
       emgscribe demo
       emgscribe demo --seed 1 --out demo
-
-    Args:
-        out: Folder for the sessions, the model and the result.
-        seed: Random seed: another seed is another typist and another training run.
     """
-    from emgscribe.experiments.recipes import DEMO
-    from emgscribe.experiments.report import print_comparison, print_result
-    from emgscribe.experiments.run import run_experiment
-
     data = out / f"sessions-{seed}"
     if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are complete
         make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed)
     experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
     done = run_experiment(experiment, data, runs=out / "runs", results=out / "results", console=log)
-    result = done.scores["greedy"]
-    print_comparison(result, screen)
-    print_result(result, screen)
-    screen.print(f"model: {done.model}")
+    print_alignment(done.test["greedy"], screen)
+    print_evaluation(done.test["greedy"], screen)
+    screen.print(f"model: {out / 'runs' / run_name(experiment) / 'best'}")
     return 0

@@ -5,36 +5,30 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from emgscribe.cli.terminal import bar, screen
+import emgscribe as es
+from emgscribe.cli.terminal import Arpa, bar, screen
+from emgscribe.data.hdf5 import prompts_of
+from emgscribe.decoding import language_model
+from emgscribe.decoding.tuning import tune_model
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.model import best_device
 
 
 def train(
-    files: Positional[Annotated[tuple[Path, ...], arg(metavar="FILES")]],
+    files: Positional[Annotated[tuple[Path, ...], arg(metavar="FILES", help="Text files in UTF-8.")]],
     *,
-    out: Path,
-    order: int = 6,
-    across: bool = False,
-    min_count: int = 1,
-    exclude: tuple[Path, ...] = (),
+    out: Annotated[Path, arg(help="ARPA file to write; gzipped if its name ends in .gz.")],
+    order: Annotated[int, arg(help="Length of the longest n-grams.")] = 6,
+    across: Annotated[bool, arg(help="Also model space, digits and punctuation, across words.")] = False,
+    min_count: Annotated[int, arg(help="Leave out n-grams of three or more tokens that were seen fewer times.")] = 1,
+    exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; their prompts are taken out.")] = (),
 ) -> int:
-    """Make a character n-gram model from text and write it as an ARPA file.
+    """The beam search reads with it (--lm). It must not know the prompts of the sessions that are read: --exclude them.
 
     Examples:
       emgscribe lm train mail.txt notes.txt --out words.arpa.gz
       emgscribe lm train book.txt --out book.arpa --exclude data/*.hdf5
-
-    Args:
-        files: Text files in UTF-8.
-        out: ARPA file to write; gzipped if its name ends in .gz.
-        order: Length of the longest n-grams.
-        across: Model across word boundaries, with space, digits and punctuation as tokens; by default words of a-z.
-        min_count: Leave out n-grams of three or more tokens that were seen fewer times.
-        exclude: Session files whose prompts are removed from the text: those that will be read with the model.
     """
-    from emgscribe.data.hdf5 import prompts_of
-    from emgscribe.decoding import language_model
-
     if not files:
         raise EmgscribeError("no text given", hint="name one or more text files")
     text = language_model.without_prompts("\n".join(map(_text, files)), prompts_of(exclude))
@@ -55,42 +49,29 @@ def _text(path: Path) -> str:
 
 
 def tune(
-    model: Positional[Annotated[Path, arg(metavar="MODEL")]],
-    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS")]],
+    model: Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]],
+    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions that validated it.")]],
     *,
-    lm: Path | None = None,
-    exclude: tuple[Path, ...] = (),
-    beam: Annotated[int, arg(name="beam-size")] = 50,
+    lm: Arpa = None,
+    exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; the model has no prompt of them.")] = (),
+    beam_size: Annotated[int, arg(help="Number of hypotheses that are kept after each frame.")] = 50,
 ) -> int:
-    """Find the two weights of the beam search on a model's validation sessions, and store them with the model.
+    """--decoder beam then uses these weights, and the language model that they were found with.
 
-    --decoder beam then uses these weights, and the language model that they were found with. A session that the model
-    was trained on is refused, and so is any that did not validate it, since it may be a test session.
+    A session that the model was trained on is refused, and so is any that did not validate it, since it may be a test
+    session.
 
     Examples:
       emgscribe lm tune runs/demo-0/best data/SESSION.hdf5
       emgscribe lm tune runs/demo-0/best data/SESSION.hdf5 --lm words.arpa
-
-    Args:
-        model: A model folder, such as runs/demo-0/best.
-        sessions: The session files that validated it.
-        lm: ARPA file; the default is the built-in language model, made without the prompts of these sessions.
-        exclude: More session files whose prompts the built-in language model must not contain: the test sessions.
-        beam: Number of hypotheses that are kept after each frame.
     """
-    from emgscribe.data.hdf5 import prompts_of
-    from emgscribe.data.session import open_sessions
-    from emgscribe.decoding.beam import BeamConfig
-    from emgscribe.decoding.language_model import LanguageModel, default_language_model
-    from emgscribe.decoding.tuning import tune_model
-    from emgscribe.models.model import best_device, load_model
-
     if not sessions:
         raise EmgscribeError("no session given", hint="name the session files that validated the model")
-    config = BeamConfig(beam_size=beam)
-    loaded, opened = load_model(model, best_device()), open_sessions(sessions)
-    words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*sessions, *exclude]))
+    loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
+    prompts = prompts_of([*sessions, *exclude])
+    words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)
     emissions = [loaded.log_probs(session) for session in opened]
+    config = es.BeamConfig(beam_size=beam_size)
     with bar("tuning") as progress:
         best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=progress).best
     screen.print(

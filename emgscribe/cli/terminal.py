@@ -1,16 +1,22 @@
-"""What every verb shares: the two streams, progress bars, names that must be known."""
+"""What verbs share: the two streams, progress bars, names that must be known, options that several have."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 from rich.progress import Progress
+from tyro.conf import arg
 
 from emgscribe.errors import EmgscribeError
 
 screen = Console(highlight=False, markup=False, soft_wrap=True)
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+Folder = Annotated[Path, arg(help="Folder of session files.")]
+Arpa = Annotated[Path | None, arg(help="ARPA file for the beam search; by default the built-in language model.")]
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:

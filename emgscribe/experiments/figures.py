@@ -66,7 +66,7 @@ def key_errors(counted: Counter[tuple[str, str]]) -> dict[str, tuple[int, int]]:
 
 
 def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str, out: Path) -> list[Path]:
-    """Training and validation loss by epoch, a panel for each row of a table (the seed paper's Figure 1).
+    """Training and validation loss by epoch, a panel for each row of a table (Figure 1 of Borthakur et al.).
 
     `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
     """
@@ -207,7 +207,7 @@ def _caps() -> list[tuple[str, float, float, int]]:
 
 
 def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Path) -> list[Path]:
-    """Insertions, deletions and substitutions over each session in stretches of 10 s, per cent of their characters."""
+    """Insertions, deletions and substitutions over each session in segments of 10 s, per cent of their characters."""
     figure = _figure(14, 2.6 * len(sessions) + 0.9, title)
     panels = figure.subplots(len(sessions), 1, squeeze=False)[:, 0]
     for axes, (name, units) in zip(panels, sessions.items(), strict=True):
@@ -225,34 +225,6 @@ def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Pat
         axes.set_title(f"{name}: {rates}", fontsize=9)
         axes.set(xlabel="minutes", ylabel="% of characters", xlim=(0, len(units) / 6), ylim=(0, 1.15 * base.max() or 1))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return _save(figure, out)
-
-
-def draw_trials(
-    cers: Mapping[int, float], settings: Mapping[str, Sequence[Any]], log: set[str], title: str, out: Path
-) -> list[Path]:
-    """The CER of a sweep's trials with the best so far, then CER by each setting, in the order of `cers`; two files.
-
-    Settings named in `log` have a logarithmic axis.
-    """
-    columns = min(3, 1 + len(settings))
-    rows = -(-(1 + len(settings)) // columns)
-    figure = _figure(4.2 * columns, 3.2 * rows, title)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    numbers, values = list(cers), list(cers.values())
-    panels[0].plot([], [], "o", color=_BLUE, label="a trial")
-    panels[0].step(numbers, np.minimum.accumulate(values), where="post", color=_VERMILION, label="best so far")
-    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)  # hides no trial
-    for panel, (path, chosen) in zip(panels, {"trial": numbers, **settings}.items(), strict=False):
-        panel.plot(chosen, values, "o", color=_BLUE)
-        panel.set(xlabel=path, ylabel="validation CER, %")
-        panel.tick_params(axis="x", which="both", rotation=30, labelsize=8)
-        if path in log:
-            panel.set_xscale("log")
-        elif not isinstance(chosen[0], str):  # words are places of their own, which a scale would make numbers again
-            panel.locator_params(axis="x", nbins=5, integer=all(isinstance(value, int) for value in chosen))
-    for panel in panels[1 + len(settings) :]:
-        panel.set_visible(False)
     return _save(figure, out)
 
 

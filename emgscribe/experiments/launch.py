@@ -1,53 +1,56 @@
-"""Many runs: on this machine, on a Slurm cluster, on a Ray cluster.
+"""Many runs: processes on this machine, jobs of a Slurm cluster (submitit) or tasks of a Ray cluster.
 
-Wherever a run is, it is the same command in a process of its own, which ends when whoever waits for it does: nobody has
-to look for processes that a killed command left. What a killed run had, its next try goes on from.
+A run ends with the command that waits for it, and the same command goes on from the run's last checkpoint. Only jobs in
+a Slurm queue outlive a command that was killed.
 """
 
 import importlib
-import json
 import os
+import pickle
+import platform
+import signal
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Lock, Thread
-from typing import Any, Literal
+from threading import Thread
+from typing import Any, Literal, Protocol
 
 import torch
 from rich.console import Console
+from rich.live import Live
 
-from emgscribe.config import from_json, require, to_json
+from emgscribe.config import Count, Settings, Whole
 from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments.named import Experiment
-from emgscribe.experiments.run import recorded, run_experiment, run_name, train_experiment
+from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.run import missing, progress, run_experiment, run_name, train_experiment
 from emgscribe.files import make_folder
 
-_RETRIES = 2
-_LOST = -1  # the status of a run whose worker is gone; that of a killed process is minus the signal, as in subprocess
-_LOOK = 0.2  # seconds between two looks at whether all is to stop
+_LOOK = 0.2  # seconds between two looks at the runs
+_LINE = 60  # seconds between two lines about a run where there is no terminal
+_RETRIES = 2  # by Ray, of a task whose worker was lost
 _SLURM_MINUTES = 24 * 60
 
 
 @dataclass(frozen=True)
 class Order:
-    """One run: an experiment on a folder of sessions, with so many cores. Without `results` it is not tested.
+    """One run: an experiment on a folder of sessions. Without `results` it is trained and not tested.
 
-    Paths are as the caller sees them from the folder `cwd`; on a cluster they lie on a disk that all machines share.
+    On a cluster the folders are on a disk that all machines share, and their paths absolute.
     """
 
     experiment: Experiment
     data: Path
     runs: Path
     results: Path | None = None
+    decoders: tuple[str, ...] = ()
+    lm: Path | None = None
     cores: int = 1
-    cwd: Path = Path()
 
     @property
     def name(self) -> str:
@@ -59,20 +62,47 @@ class Order:
         """Where what the run prints goes, one try after another."""
         return self.runs / f"{self.name}.log"
 
+    def __call__(self) -> int:
+        """Carry out the order in this process; returns 0, 2 after an error of the user's, 1 after another one."""
+        os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
+        torch.set_num_threads(self.cores)
+        with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+            console = Console(file=file, width=120, highlight=False, markup=False)
+            console.print(
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name} on {platform.node()}, process {os.getpid()}"
+            )
+            try:
+                self._run(console)
+            except EmgscribeError as error:
+                console.print(f"Error: {error}", soft_wrap=True)
+                return 2
+            except Exception:
+                traceback.print_exc()
+                return 1
+        return 0
+
+    def _run(self, console: Console) -> None:
+        if self.results is None:
+            split = split_sessions(self.data, self.experiment.data)
+            train_experiment(self.experiment, split, runs=self.runs, console=console)
+        else:
+            places = {"runs": self.runs, "results": self.results, "lm": self.lm}
+            result = run_experiment(self.experiment, self.data, **places, decoders=self.decoders, console=console)
+            console.print(f"done: {result!r}", soft_wrap=True)
+
+    def checkpoint(self) -> Any:
+        """What Slurm runs after a job that it preempted or whose time was up (submitit's protocol)."""
+        return optional("submitit", "slurm").helpers.DelayedSubmission(self)
+
 
 @dataclass(frozen=True)
-class Workers:
-    """Who runs, how many at a time, and what each run may use."""
+class Workers(Settings):
+    """Where runs go, how many at a time, and what each of them uses."""
 
-    on: Literal["local", "slurm", "ray"] = "local"  # this machine, or a cluster
-    jobs: int = 1  # how many runs at a time
-    cores: int = 0  # cores of each run; 0: a share of this machine's
-    gpus: int = 0  # GPUs that each run has to itself; 0: it sees what is there
-
-    def __post_init__(self) -> None:
-        require(self.jobs >= 1, "jobs", self.jobs, "1 or more")
-        require(self.cores >= 0, "cores", self.cores, "0 or more")
-        require(self.gpus >= 0, "gpus", self.gpus, "0 or more")
+    on: Literal["local", "slurm", "ray"] = "local"  # this machine, a Slurm cluster or a Ray cluster
+    jobs: Count = 1  # how many runs at a time
+    cores: Whole = 0  # cores of each run; 0: this machine's cores, divided by the runs
+    gpus: Whole = 0  # GPUs of each run; 0: all that it can see
 
     @property
     def threads(self) -> int:
@@ -80,169 +110,227 @@ class Workers:
         return self.cores or max(1, (os.cpu_count() or 1) // self.jobs)
 
 
-Run = Callable[[Order], int]
-"""Runs an order and waits: the exit status, below 0 where the process was killed or its worker was lost."""
+class Job(Protocol):
+    """A run somewhere: the interface of submitit's jobs."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    def result(self) -> int:
+        """Its status, 0 where all went well; an exception where its worker was lost."""
+
+    def cancel(self) -> object:
+        """End it."""
 
 
-def missing(suite: Sequence[Experiment], results: Path, data: Path | None = None) -> list[Experiment]:
-    """The experiments of a suite that have no result yet, those that start from another one's model last.
-
-    Raises `EmgscribeError` where a result was made with other settings than the experiment now has, or, with the folder
-    `data`, on other sessions than that would test.
-    """
-    split = cache(partial(split_sessions, data)) if data is not None else lambda _: None
-    left = [experiment for experiment in suite if recorded(experiment, results, split(experiment.data)) is None]
-    return sorted(left, key=lambda experiment: bool(experiment.start))
+Submit = Callable[[Order], Job]
 
 
 def run_suite(
-    suite: Sequence[Experiment], data: Path, *, runs: Path, results: Path, workers: Workers, console: Console
+    suite: Sequence[Experiment],
+    data: Path,
+    *,
+    runs: Path,
+    results: Path,
+    decoders: Sequence[str] = ("greedy",),
+    lm: Path | None = None,
+    workers: Workers,
+    console: Console,
 ) -> list[str]:
-    """Run what is missing of a suite; returns the names that failed.
+    """Run what is missing of a suite; returns the names of the runs that failed.
 
-    A failed run does not stop the others; what it printed is in `runs/<name>-<seed>.log`. Ctrl-C stops all, and the
-    same call goes on from each run's last checkpoint. Raises `EmgscribeError` where `data` or a result does not do.
+    A failed run does not stop the others; `runs/<name>-<seed>.log` says why. Raises `EmgscribeError` where `data` or a
+    result is not the suite's.
     """
     failed: list[str] = []
-    left = missing(suite, results, data)  # a folder that will not do is said once, not by every run
+    left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
+    places = [path and path.absolute() for path in (data, runs, results)]
+    lm = lm and lm.absolute()
 
     def done(order: Order, status: int) -> None:
-        if status:
-            failed.append(order.name)
-        console.print(f"{order.name}: " + (f"failed, see {order.log}" if status else "done"), soft_wrap=True)
+        failed.extend([order.name] if status else [])
 
     for chained in (False, True):
-        orders = [Order(each, data, runs, results) for each in left if bool(each.start) == chained]
-        if orders:
-            launch(orders, workers, done)
+        chosen = (experiment for experiment in left if bool(experiment.start) == chained)
+        orders = (Order(one, *places, tuple(decoders), lm, workers.threads) for one in chosen)
+        launch(orders, workers, done, console)
     return failed
 
 
-def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None]) -> None:
-    """Run orders, taken one by one as workers get free; `done` hears of each with its exit status.
+@dataclass
+class _Running:
+    """A run under way, since `begun` (seconds) and `epochs`; `shown` is when the last line about it was printed."""
 
-    A run that was killed, or whose worker was lost, is tried twice more, each time from its last checkpoint; one that
-    ended with an error of its own is not. Neither `orders` nor `done` is called by two threads at once. An exception of
-    theirs, or Ctrl-C, stops all runs and is raised.
+    order: Order
+    job: Job
+    begun: float
+    epochs: int
+    shown: float
+
+    def __str__(self) -> str:
+        (done, cer), epochs = progress(self.order.runs / self.order.name), self.order.experiment.train.epochs
+        told = [f"{self.order.name}: epoch {done} of {epochs}"]
+        told += [f"validation CER {cer:.1f} %"] if cer is not None else []
+        if done > self.epochs:
+            seconds = (time.monotonic() - self.begun) * (epochs - done) / (done - self.epochs)
+            told += [f"about {duration(seconds)} left"]
+        return ", ".join(told)
+
+
+def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None], console: Console) -> None:
+    """Carry out orders, each taken as a worker gets free; `done` is called with each order and its status.
+
+    An exception, Ctrl-C too, ends all runs.
     """
-    turn, stop, source = Lock(), Event(), iter(orders)
-
-    def work(run: Run) -> None:
-        while not stop.is_set():
-            with turn:
-                order = next(source, None)
-            if order is None:
-                return
-            order = replace(order, cores=workers.threads, cwd=Path.cwd())
-            make_folder(order.log.parent)  # before a worker that may be lost at once
-            status = run(order)
-            for _ in range(_RETRIES):
-                if status < 0 and not stop.is_set():
-                    with (order.cwd / order.log).open("a") as log:
-                        log.write("killed, or its worker was lost; again from the last checkpoint\n")
-                    status = run(order)
-            with turn:
-                if not stop.is_set():
-                    done(order, status)
-
-    with _BACKENDS[workers.on](workers, stop) as run, ThreadPoolExecutor(workers.jobs) as pool:
+    source, running = iter(orders), list[_Running]()
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext()
+    with _BACKENDS[workers.on](workers) as submit, live:
         try:
-            for ended in wait([pool.submit(work, run) for _ in range(workers.jobs)], None, FIRST_EXCEPTION).done:
-                ended.result()
+            while True:
+                while len(running) < workers.jobs and (order := next(source, None)) is not None:
+                    make_folder(order.log.parent)
+                    console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
+                    begun, epochs = time.monotonic(), progress(order.runs / order.name)[0]
+                    running.append(_Running(order, submit(order), begun, epochs, begun))
+                if not running:
+                    return
+                for run in [run for run in running if run.job.done()]:
+                    running.remove(run)
+                    status = _status(run.job)
+                    fault = f"failed, see {os.path.relpath(run.order.log)}"
+                    console.print(f"{run.order.name}: " + (fault if status else "done"), soft_wrap=True)
+                    done(run.order, status)
+                _show(running, live, console)
+                time.sleep(_LOOK)
         finally:
-            stop.set()
+            for run in running:
+                run.job.cancel()
 
 
-def execute(order: Order, stop: Event | None = None, environment: dict[str, str] | None = None) -> int:
-    """Carry out an order in a process of its own, killed when `stop` is set; returns its exit status."""
-    text = {"experiment": to_json(order.experiment), "data": str(order.data), "runs": str(order.runs)}
-    text["results"] = order.results and str(order.results)
-    with (
-        (order.cwd / order.log).open("a") as output,
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "emgscribe.experiments.launch",
-                order.name,
-            ],  # the name is for those who list processes
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=order.cwd,
-            env=os.environ | {"OMP_NUM_THREADS": str(order.cores)} | (environment or {}),
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us, who then stop it
-        ) as process,
-    ):
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it has been killed already
-            process.stdin.write(json.dumps(text) + "\n")
-            process.stdin.flush()
-        while True:
-            try:
-                return process.wait(_LOOK)
-            except subprocess.TimeoutExpired:
-                if stop is not None and stop.is_set():
-                    process.kill()
+def _show(running: list[_Running], live: Any, console: Console) -> None:
+    if isinstance(live, Live):
+        live.update("\n".join(map(str, running)), refresh=True)
+    for run in running:
+        if not isinstance(live, Live) and time.monotonic() > run.shown + _LINE:
+            run.shown = time.monotonic()
+            console.print(str(run), soft_wrap=True)
+
+
+def _status(job: Job) -> int:
+    try:
+        return int(job.result())
+    except Exception:  # its worker was killed or lost, for which each library has errors of its own
+        return 1
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or seconds, for people."""
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes // 60} h {minutes % 60:02} min"
+        if minutes >= 60
+        else f"{minutes} min"
+        if minutes
+        else f"{seconds:.0f} s"
+    )
+
+
+class _Process:
+    """A run in a process of its own on this machine, which ends when this process does, even by SIGKILL."""
+
+    def __init__(self, order: Order, gpus: str) -> None:
+        self.gpus = gpus
+        with order.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "emgscribe.experiments.launch",
+                    order.name,
+                ],  # the name is for lists of processes
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
+                start_new_session=True,  # Ctrl-C is for us, who then end it
+            )
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended already
+            pickle.dump(order, self._process.stdin)
+            self._process.stdin.flush()
+
+    def done(self) -> bool:
+        return self._process.poll() is not None
+
+    def result(self) -> int:
+        return self._process.wait()
+
+    def cancel(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 @contextmanager
-def _local(workers: Workers, stop: Event) -> Iterator[Run]:
-    """Processes on this machine."""
+def _local(workers: Workers) -> Iterator[Submit]:
+    """Processes on this machine. With GPUs, each sees those that no other uses, of those that we may use."""
     found, wanted = torch.cuda.device_count(), workers.jobs * workers.gpus
     if wanted > found:
         hint = "ask for fewer with --gpus or --jobs"
         raise EmgscribeError(f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, there are {found}", hint=hint)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]  # of those that the caller may use
-    free: SimpleQueue[dict[str, str]] = SimpleQueue()
-    for job in range(workers.jobs):
-        own = ",".join(names[job * workers.gpus : (job + 1) * workers.gpus])
-        free.put({"CUDA_VISIBLE_DEVICES": own} if own else {})
+    names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]
+    shares = [",".join(names[job * workers.gpus : (job + 1) * workers.gpus]) for job in range(workers.jobs)]
+    started: list[_Process] = []
 
-    def run(order: Order) -> int:
-        environment = free.get()
-        try:
-            return execute(order, stop, environment)
-        finally:
-            free.put(environment)
+    def submit(order: Order) -> Job:
+        used = {process.gpus for process in started if not process.done()}
+        started.append(_Process(order, next((share for share in shares if share not in used), "")))
+        return started[-1]
 
-    yield run
+    yield submit
 
 
 @contextmanager
-def _slurm(workers: Workers, stop: Event, cluster: str = "slurm") -> Iterator[Run]:
+def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
     """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) holds for them too."""
     submitit = optional("submitit", "slurm")
 
-    def run(order: Order) -> int:
+    def submit(order: Order) -> Job:
         try:
             executor = submitit.AutoExecutor(order.runs / "slurm", cluster=cluster)
+            gpus = {"gpus_per_node": workers.gpus} if workers.gpus else {}
             executor.update_parameters(
-                name=order.name,
-                timeout_min=_SLURM_MINUTES,
-                cpus_per_task=workers.threads,
-                **({"gpus_per_node": workers.gpus} if workers.gpus else {}),
+                name=order.name, timeout_min=_SLURM_MINUTES, cpus_per_task=workers.threads, **gpus
             )
-            job = executor.submit(execute, order)
+            job: Job = executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
             raise EmgscribeError(f"Slurm does not take the job ({error})", hint=hint) from error
-        while not job.done():
-            if stop.wait(_LOOK):
-                job.cancel()
-                return _LOST
-        try:
-            return int(job.result())
-        except submitit.core.utils.UncompletedJobError:  # its job was killed, cancelled or ran out of time
-            return _LOST
+        return job
 
-    yield run
+    yield submit
+
+
+@dataclass
+class _Task:
+    """A task of a Ray cluster."""
+
+    ray: Any
+    reference: Any
+
+    def done(self) -> bool:
+        return bool(self.ray.wait([self.reference], timeout=0)[0])
+
+    def result(self) -> int:
+        return int(self.ray.get(self.reference))
+
+    def cancel(self) -> None:
+        self.ray.cancel(self.reference, force=True)
 
 
 @contextmanager
-def _ray(workers: Workers, stop: Event) -> Iterator[Run]:
+def _ray(workers: Workers) -> Iterator[Submit]:
     """Tasks of the Ray cluster that `RAY_ADDRESS` names or that runs here, else of one that is started for them."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # 0 GPUs: a run sees what is there
@@ -252,26 +340,14 @@ def _ray(workers: Workers, stop: Event) -> Iterator[Run]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "check RAY_ADDRESS, or leave it unset to start Ray here"
         raise EmgscribeError(f"Ray cannot be reached or started ({error})", hint=hint) from error
-    task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=0)(execute)
-
-    def run(order: Order) -> int:
-        waited = task.remote(order)
-        while not ray.wait([waited], timeout=_LOOK)[0]:
-            if stop.is_set():
-                ray.cancel(waited, force=True)
-                return _LOST
-        try:
-            return int(ray.get(waited))
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError):
-            return _LOST
-
+    task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=_RETRIES)(Order.__call__)
     try:
-        yield run
+        yield lambda order: _Task(ray, task.remote(order))
     finally:
         ray.shutdown()
 
 
-_BACKENDS: dict[str, Callable[[Workers, Event], AbstractContextManager[Run]]] = {
+_BACKENDS: dict[str, Callable[[Workers], AbstractContextManager[Submit]]] = {
     "local": _local,
     "slurm": _slurm,
     "ray": _ray,
@@ -286,30 +362,17 @@ def optional(package: str, extra: str) -> Any:
         raise EmgscribeError(f"this needs {package} ({error})", hint=f"pip install 'emgscribe[{extra}]'") from error
 
 
-def _carry_out() -> int:
-    """What `execute` starts: reads the order and runs it."""
-    text = json.loads(sys.stdin.readline())
-    Thread(target=_leave_with_parent, daemon=True).start()
-    console = Console(stderr=True, highlight=False, markup=False)
-    try:
-        experiment = from_json(Experiment, text["experiment"], where="order")
-        data, runs = Path(text["data"]), Path(text["runs"])
-        if text["results"] is None:
-            train_experiment(experiment, split_sessions(data, experiment.data), runs=runs, console=console)
-        else:
-            run_experiment(experiment, data, runs=runs, results=Path(text["results"]), console=console)
-    except EmgscribeError as error:
-        console.print(f"error: {error}", soft_wrap=True)
-        return 2
-    return 0
+def _end_with_parent() -> None:
+    """End this process group as soon as the other end of standard input is gone: whoever waits for us was killed.
 
-
-def _leave_with_parent() -> None:
-    """End at once when the other end of standard input is gone: its holder has ended, or was killed."""
+    A thread is the only portable way to notice that: a parent ended by SIGKILL cannot end its children.
+    """
     while os.read(0, 1):
         pass
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(_carry_out())
+    carried_out: Order = pickle.load(sys.stdin.buffer)
+    Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(carried_out())

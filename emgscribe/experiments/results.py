@@ -1,59 +1,158 @@
-"""Result files, read and checked: the runs of an experiment, whose seeds make one row of a table."""
+"""Result files: `RunResult` is what one holds, and the only code that writes or reads one; `Row` is runs of one recipe."""
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
+from statistics import mean, pstdev
 from typing import Any
 
-from emgscribe.config import to_json
+from emgscribe.config import reads_as, to_json
+from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import SessionScore
-from emgscribe.experiments.suites import EXPERIMENTS
-from emgscribe.files import read_json
-from emgscribe.scoring import Counts, cer_interval, count, total
+from emgscribe.evaluation import Evaluation, SessionScore
+from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
+from emgscribe.files import read_json, write_json
+from emgscribe.scoring import Counts, cer_interval, total
 
 SIMULATED, REAL = "simulated", "real"
 _LISTED = 3  # settings named in a row's label
+Curve = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One decoder's score in one result file."""
+class DataUsed:
+    """The sessions of a run by name and part, one hash over all of them, and the contents of those that were tested."""
 
-    path: Path
-    name: str
-    seed: int
-    settings: dict[str, Any]
     kind: str
-    data: str  # hash of all sessions, of training too
+    hash: str
+    protocol: str = ""  # latest where a published protocol met simulated sessions
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    contents: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, protocol: str, train: Sequence[Session], val: Sequence[Session], test: Sequence[Session]) -> "DataUsed":
+        """What these sessions are as data of a run."""
+        every = [*train, *val, *test]
+        kind = SIMULATED if any(session.simulated for session in every) else REAL
+        names = [tuple(session.name for session in part) for part in (train, val, test)]
+        return cls(kind, data_hash(every), protocol, *names, {session.name: session.content for session in test})
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """One finished run: its experiment as JSON, its data, how it was trained, and what each decoder read.
+
+    `settings` are those of each decoder that has any, such as the beam's tuned weights.
+    """
+
+    experiment: dict[str, Any]
+    seed: int
+    data: DataUsed
     commit: str
-    curves: tuple[dict[str, float], ...]
-    decoder: str
-    unit: str
-    sessions: tuple[SessionScore, ...]
+    versions: dict[str, str]
+    device: str
+    machine: str
+    precision: str
+    seconds: float
+    curves: list[Curve]
+    test: dict[str, Evaluation]
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        read = ", ".join(f"{decoder} CER {evaluation.cer:.2f} %" for decoder, evaluation in self.test.items())
+        return f"<RunResult of {self.name}, seed {self.seed}, {self.data.kind} sessions: {read}>"
 
     @property
-    def counts(self) -> Counts:
-        """Counts over all sessions."""
-        return total([session.counts for session in self.sessions])
+    def name(self) -> str:
+        """The experiment's name."""
+        return str(self.experiment["name"])
 
     @cached_property
     def changes(self) -> tuple[str, ...]:
-        """The settings that differ from the experiment of this name as it is now, the seed aside.
+        """The settings that differ from the experiment of this name as it is now, apart from the seed.
 
-        All of them where no experiment has this name. What a file leaves out was added since and is taken as named.
+        All of them where no experiment has this name. A setting that the file lacks is newer, and taken as named.
         """
-        ours = dict(leaves(self.settings))
-        known = EXPERIMENTS.get(self.name)
+        ours, known = dict(leaves(self.experiment)), EXPERIMENTS.get(self.name)
         named = dict(leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
-        return tuple(
-            f"{field} {value}"
-            for field, value in ours.items()
-            if field != "train.seed" and named.get(field, value) != value
+        changed = (f"{field} {value}" for field, value in ours.items() if named.get(field, value) != value)
+        return tuple(change for change in changed if not change.startswith("train.seed "))
+
+    def check(self, path: Path, experiment: Experiment, tested: Sequence[Session] = ()) -> None:
+        """Refuse the result at `path` as one of `experiment` with other settings, or with other sessions than `tested`.
+
+        A session is known by the name in its header and by its content, whatever its file is called.
+        """
+        hint = "move it away, or choose another folder with --results"
+        if not reads_as(experiment, self.experiment):
+            hint = f"give this variant a name of its own with --name, {hint.replace('move it', 'move the file')}"
+            raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), hint=hint)
+        now = {session.name: session.content for session in tested}
+        then = self.data.contents or dict.fromkeys(self.data.test)
+        if now and (now.keys() != then.keys() or any(then[name] not in (None, now[name]) for name in now)):
+            raise EmgscribeError("is of this experiment on other sessions", where=str(path), hint=hint)
+
+    def write(self, path: Path | str) -> None:
+        """Write the result file."""
+        content = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
+        settings = content.pop("settings")
+        content["data"] = asdict(self.data)
+        content["test"] = {
+            decoder: evaluation.to_json() | ({"settings": settings[decoder]} if decoder in settings else {})
+            for decoder, evaluation in self.test.items()
+        }
+        write_json(Path(path), content)
+
+    @classmethod
+    def read(cls, path: Path | str) -> "RunResult":
+        """Read a result file; one that is not whole and consistent is an `EmgscribeError`."""
+        content = read_json(Path(path))
+        try:
+            return cls._checked(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            fault = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            if isinstance(error, TypeError | AttributeError):
+                fault = f"a field has another type ({error})"
+            hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
+            raise EmgscribeError(f"is no whole result: {fault}", where=str(path), hint=hint) from error
+
+    @classmethod
+    def _checked(cls, content: Any) -> "RunResult":
+        tests = content["test"].items()
+        found = cls(
+            experiment=content["experiment"],
+            seed=int(content["seed"]),
+            data=DataUsed(**{key: tuple(v) if isinstance(v, list) else v for key, v in content["data"].items()}),
+            commit=str(content.get("commit")),
+            versions=content.get("versions", {}),
+            device=str(content.get("device")),
+            machine=str(content.get("machine")),
+            precision=str(content.get("precision")),
+            seconds=float(content.get("seconds", 0)),
+            curves=[{name: float(value) for name, value in entry.items()} for entry in content["curves"]],
+            test={decoder: Evaluation.from_json(test) for decoder, test in tests},
+            settings={decoder: test["settings"] for decoder, test in tests if "settings" in test},
         )
+        if not found.test or not found.name:
+            raise ValueError("its test names no decoder")
+        for test in found.test.values():
+            if found.data.kind not in (SIMULATED, REAL) or (test.simulated and found.data.kind == REAL):
+                raise ValueError(f"its data are {found.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
+            if not test.counts.length:
+                raise ValueError("its test sessions have no character")
+        return found
+
+
+def data_hash(sessions: Sequence[Session]) -> str:
+    """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
+    parts = sorted(f"{session.name} {session.content}" for session in sessions)
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,131 +164,118 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield before + name, value
 
 
+def read_results(folder: Path | str) -> list[RunResult]:
+    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is not whole.
+
+    Hidden files and folders are left out: another run is writing them, or died while it was.
+    """
+    paths: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(place, name) for name in names if name.endswith(".json") and not name.startswith(".")]
+    paths = sorted(path for path in paths if path != Path(folder, "paper.json"))
+    if not paths:
+        raise EmgscribeError("no result files", where=str(folder), hint="emgscribe reproduce SUITE makes them")
+    return [RunResult.read(path) for path in paths]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What one decoder read in the test sessions of a run, or in some of them."""
+
+    run: RunResult
+    decoder: str
+    sessions: tuple[SessionScore, ...]
+
+    @property
+    def cer(self) -> float:
+        """CER over the sessions, in per cent."""
+        return total([session.counts for session in self.sessions]).cer
+
+
 @dataclass(frozen=True)
 class Row:
-    """The runs of one experiment that differ in nothing but the seed.
+    """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common.
 
     `apart` are changes that the label has to name, since another row would have the same label without them.
     """
 
-    runs: tuple[Run, ...]
+    name: str
+    scores: tuple[Score, ...]
     apart: frozenset[str] = frozenset()
+    over_users: bool = False
 
     @property
-    def first(self) -> Run:
+    def run(self) -> RunResult:
         """The run that stands for what all have in common."""
-        return self.runs[0]
+        return self.scores[0].run
+
+    @property
+    def decoder(self) -> str:
+        """The decoder's name."""
+        return self.scores[0].decoder
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The first run's evaluation, for its unit and whether its sessions were seen in training."""
+        return self.run.test[self.decoder]
 
     @property
     def label(self) -> str:
         """The experiment's name, and what was set otherwise on the command line."""
-        changes = self.first.changes
+        changes = self.run.changes
         named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
+        named += ["seen in training"] if self.evaluation.seen else []
         more = [f"and {len(changes) - len(named)} more"] if len(changes) > len(named) else []
-        return self.first.name + (f" ({', '.join([*named, *more])})" if changes else "")
+        return self.name + (f" ({', '.join([*named, *more])})" if named else "")
 
     @cached_property
     def units(self) -> dict[tuple[str, str, int], Counts]:
-        """Counts of each stretch, (session, its text, place in it), those of all seeds added."""
+        """Counts of each segment, by (session, its text, place in it), those of all seeds added."""
         found: dict[tuple[str, str, int], Counts] = {}
-        for run in self.runs:
-            for session in run.sessions:
-                for place, unit in enumerate(session.units):
-                    key = session.session, session.reference, place
-                    found[key] = found.get(key, Counts()) + unit
+        for session in self.sessions:
+            for place, unit in enumerate(session.units):
+                key = session.session, session.reference, place
+                found[key] = found.get(key, Counts()) + unit
         return found
 
     @property
-    def cers(self) -> list[float]:
-        """CER of each seed."""
-        return [run.counts.cer for run in self.runs]
+    def sessions(self) -> list[SessionScore]:
+        """Every session of every run."""
+        return [session for score in self.scores for session in score.sessions]
+
+    @cached_property
+    def cers(self) -> dict[str, float]:
+        """CER of each seed, or of each user."""
+        if not self.over_users:
+            return {str(score.run.seed): score.cer for score in self.scores}
+        users = sorted({session.user for session in self.sessions})
+        return {user: total([s.counts for s in self.sessions if s.user == user]).cer for user in users}
 
     @property
     def cer(self) -> float:
-        """Mean over the seeds."""
-        return sum(self.cers) / len(self.runs)
+        """Mean over the seeds, or over the users."""
+        return mean(self.cers.values())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over the users (of these users, not of an estimate for others, as in published numbers)."""
+        return pstdev(self.cers.values())
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the CER over stretches, with the seeds of a stretch kept together."""
+        """95 % interval of the pooled CER over segments, with the seeds of a segment kept together."""
         return cer_interval(list(self.units.values()))
 
     @property
     def texts(self) -> list[tuple[str, str]]:
-        """Reference and hypothesis of every session and seed."""
-        return [(session.reference, session.hypothesis) for run in self.runs for session in run.sessions]
+        """Reference and hypothesis of every session and run."""
+        return [(session.reference, session.hypothesis) for session in self.sessions]
 
     @property
     def test_sessions(self) -> dict[str, list[Counts]]:
-        """Session -> counts of its stretches, the seeds added."""
+        """Session -> counts of its segments, the seeds added."""
         found: dict[str, list[Counts]] = {}
         for (session, _, _), unit in self.units.items():
             found.setdefault(session, []).append(unit)
         return found
-
-
-def read_results(folder: Path) -> list[Run]:
-    """Every result file in a folder and those below it, one entry a decoder.
-
-    Raises `EmgscribeError` where the folder holds none, and for the first file that is no whole result.
-    """
-    paths = [path for path in sorted(_json_files(folder)) if path != folder / "paper.json"]
-    if not paths:
-        raise EmgscribeError("no result files", where=str(folder), hint="emgscribe reproduce SUITE makes them")
-    return [run for path in paths for run in read_result(path)]
-
-
-def _json_files(folder: Path) -> Iterator[Path]:
-    """The JSON files in a folder and those below it, but for hidden ones: another run is writing them, or died so."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if name.endswith(".json") and not name.startswith("."))
-
-
-def read_result(path: Path) -> list[Run]:
-    """The scores in one result file, one for each decoder; `EmgscribeError` where it is not whole and consistent."""
-    record = read_json(path)
-    try:
-        runs = [_run(path, record, decoder, test) for decoder, test in record["test"].items()]
-        if not runs:
-            raise ValueError("its test names no decoder")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        fault = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        if isinstance(error, TypeError | AttributeError):
-            fault = f"a field is of another type ({error})"
-        hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
-        raise EmgscribeError(f"is no whole result: {fault}", where=str(path), hint=hint) from error
-    return runs
-
-
-def _run(path: Path, record: dict[str, Any], decoder: str, test: dict[str, Any]) -> Run:
-    kind = str(record["data"]["kind"])
-    if kind not in (SIMULATED, REAL) or (test["simulated"] and kind == REAL):
-        raise ValueError(f"its data are said to be {kind!r}, its test {'simulated' if test['simulated'] else 'real'}")
-    run = Run(
-        path=path,
-        name=str(record["experiment"]["name"]),
-        seed=int(record["seed"]),
-        settings=record["experiment"],
-        kind=kind,
-        data=str(record["data"]["hash"]),
-        commit=str(record.get("commit")),
-        curves=tuple({name: float(value) for name, value in entry.items()} for entry in record["curves"]),
-        decoder=decoder,
-        unit=str(test["unit"]),
-        sessions=tuple(_session(session) for session in test["sessions"]),
-    )
-    if not run.counts.length:
-        raise ValueError("its test sessions have no character")
-    if not abs(run.counts.cer - float(test["cer"])) < 1e-6:  # NaN does not fit either
-        raise ValueError(f"its CER is {test['cer']}, its counts make {run.counts.cer}")
-    return run
-
-
-def _session(record: dict[str, Any]) -> SessionScore:
-    units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in record["units"])
-    session = SessionScore(record["session"], record["user"], record["reference"], record["hypothesis"], units)
-    fewest = count(session.reference, session.hypothesis).edits  # windows, aligned one by one, may need more
-    if session.counts.length != len(session.reference) or session.counts.edits < fewest:
-        raise ValueError(f"the counts of {session.session} do not fit its texts")
-    return session

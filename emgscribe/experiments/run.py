@@ -1,30 +1,43 @@
-"""One experiment, from data to its result file."""
+"""One experiment, from data to its result file: split, train, evaluate by every decoder, write."""
 
+import csv
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from hashlib import sha256
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 
-from emgscribe.config import reads_as, to_json
-from emgscribe.data.hdf5 import SAMPLE_RATE
+from emgscribe.config import to_json
+from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, prompts_of
 from emgscribe.data.session import Session, open_sessions
-from emgscribe.data.splits import Split, split_sessions
-from emgscribe.decoding.greedy import GreedyDecoder
+from emgscribe.data.splits import DataConfig, Split, split_sessions
+from emgscribe.decoding.language_model import LanguageModel, default_language_model
+from emgscribe.decoding.registry import DECODERS, Inputs
+from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import Evaluation, evaluate, evaluate_attention
-from emgscribe.experiments.named import Experiment
-from emgscribe.files import read_json, write_json
+from emgscribe.evaluation import evaluate_all, evaluate_attention
+from emgscribe.experiments.recipes import Experiment, Simulated
+from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
-from emgscribe.models.model import load_ancestry
-from emgscribe.training import Trained, current_commit, fit
+from emgscribe.models.model import Model, load_ancestry
+from emgscribe.simulation import synthesize_session
+from emgscribe.training import Trained, current_commit, fit, seconds_for
 
-Parts = dict[str, list[Session]]
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
+_MEASURED_MINUTES = 4.0  # of a simulated session, to take steps on
+
+
+class Parts(NamedTuple):
+    """The sessions that train, that validate and that test."""
+
+    train: list[Session]
+    val: list[Session]
+    test: list[Session]
 
 
 def run_name(experiment: Experiment) -> str:
@@ -33,84 +46,112 @@ def run_name(experiment: Experiment) -> str:
 
 
 def result_path(experiment: Experiment, results: Path) -> Path:
-    """Where an experiment's result lies in the folder `results`."""
+    """Where an experiment's result is in the folder `results`."""
     return results / f"{run_name(experiment)}.json"
 
 
-def recorded(experiment: Experiment, results: Path, split: Split | None = None) -> dict[str, Any] | None:
+def recorded(experiment: Experiment, results: Path, split: Split | None = None) -> RunResult | None:
     """The result that an experiment has in the folder `results`, None where it has none.
 
-    Raises `EmgscribeError` where a result of this name was made with other settings than the experiment has, or tested
-    on other sessions than those of `split`.
+    Raises `EmgscribeError` where a result of this name has other settings or, with `split`, other test sessions.
     """
     path = result_path(experiment, results)
     if not path.exists():
         return None
-    record: dict[str, Any] = read_json(path)
-    hint = "move it away to run the experiment again, or name another folder with --results"
-    try:
-        if not reads_as(experiment, record["experiment"]):
-            what = "is of an experiment of this name with other settings"
-            raise EmgscribeError(what, where=str(path), hint=hint)
-        if split is not None:
-            tested = {session["session"] for session in record["test"]["greedy"]["sessions"]}
-            if tested != {session.stem for session in split.test}:
-                raise EmgscribeError("is of this experiment on other sessions", where=str(path), hint=hint)
-    except (KeyError, TypeError) as error:
-        raise EmgscribeError("is no result", where=str(path), hint=hint) from error
-    return record
+    result = RunResult.read(path)
+    result.check(path, experiment, open_sessions(split.test) if split else ())
+    return result
 
 
 def run_experiment(
-    experiment: Experiment, data: Path, *, runs: Path, results: Path, console: Console
-) -> tuple[Path, Evaluation]:
-    """Train, test and write `results/<name>-<seed>.json`; returns the model's folder and the score.
+    experiment: Experiment,
+    data: Path | str,
+    *,
+    runs: Path | str,
+    results: Path | str,
+    decoders: Sequence[str] = ("greedy",),
+    lm: Path | None = None,
+    console: Console,
+) -> RunResult:
+    """Train, evaluate on the test sessions and write `results/<name>-<seed>.json`.
 
-    `data` is a folder of sessions, split by the protocol that the experiment names. What `train_experiment` and
-    `recorded` say holds here too. Scores of other decoders stay in a result that comes out as it was.
+    `data` is a folder of sessions, split by the experiment's protocol. A run that was cut off goes on from
+    `runs/<name>-<seed>`, a finished one is only evaluated, greedily and by all of `decoders` from the same emissions.
+    The beam is tuned before on the sessions that validate, with the language model in the ARPA file `lm` or the default
+    one. Scores of other decoders stay in a result where the greedy one has not changed. Raises what `recorded` and
+    `train_experiment` do.
     """
-    commit, split = current_commit(), split_sessions(data, experiment.data)
+    runs, results, commit, split = (
+        Path(runs),
+        Path(results),
+        current_commit(),
+        split_sessions(Path(data), experiment.data),
+    )
     earlier = recorded(experiment, results, split)
     trained, parts = train_experiment(experiment, split, runs=runs, console=console)
-    scores = {"greedy": evaluate(trained.model, parts["test"], GreedyDecoder())}
+    names = list(dict.fromkeys(("greedy", *decoders)))
+    if "beam" in names:
+        _tune_beam(trained.model, runs / run_name(experiment) / "best", parts.val, split, lm, console)
+    made = {
+        name: DECODERS[name](Inputs(trained.model, runs / run_name(experiment) / "best", scored=parts.test))
+        for name in names
+    }
+    test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
-        length = experiment.windows.length
-        scores["attention"] = evaluate_attention(trained.model, parts["test"], length=length)
-    record = _record(experiment, split.protocol, parts, trained, scores)
-    record["commit"] = ", ".join(dict.fromkeys([*trained.commits, commit]))  # of what trained, and of what tested
-    if earlier is not None and earlier["test"]["greedy"] == record["test"]["greedy"]:
-        record["test"] = earlier["test"] | record["test"]
-    write_json(result_path(experiment, results), record)
-    return runs / run_name(experiment) / "best", scores["greedy"]
+        test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
+    settings = {name: one.settings for name, one in made.items() if one.settings}
+    if earlier and earlier.test["greedy"].to_json() == test["greedy"].to_json():
+        test, settings = earlier.test | test, earlier.settings | settings
+    result = RunResult(
+        experiment=to_json(experiment),
+        seed=experiment.train.seed,
+        data=DataUsed.of(split.protocol, *parts),
+        commit=", ".join(dict.fromkeys([*trained.commits, commit])),  # of what trained, and of what tested
+        versions={"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
+        device=trained.device,
+        machine=platform.machine(),
+        precision=trained.precision,
+        seconds=round(trained.seconds, 1),
+        curves=trained.curves,
+        test=test,
+        settings=settings,
+    )
+    result.write(result_path(experiment, results))
+    return result
+
+
+def _tune_beam(
+    model: Model, folder: Path, sessions: list[Session], split: Split, lm: Path | None, console: Console
+) -> None:
+    """Tune the beam of the model in `folder` on the sessions that validated it, unless it is for this language model."""
+    words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
+    tuned = load_tuned(folder)
+    if tuned is None or tuned.language_model != words.digest:
+        console.print(f"tuning the beam on {', '.join(session.name for session in sessions)}", soft_wrap=True)
+        tune_model(folder, model, sessions, words)
 
 
 def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
-    """Train without scoring what tests; returns the outcome, and the sessions of each part.
+    """Train without testing, or go on with a run that was cut off; returns the outcome, and the sessions of each part.
 
-    A run that was cut off is resumed from `runs/<name>-<seed>`. Raises `EmgscribeError` where the experiment starts
-    from a model that is not in `runs` yet, or that was trained on a session that tests or on a user who is to be
-    unseen: before training, not after.
+    Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
+    that was trained on a session that tests or on a user that has to be unseen.
     """
-    parts = {name: open_sessions(getattr(split, name)) for name in ("train", "val", "test")}
-    parts["train"] = list(_beginning(parts["train"], experiment.data.minutes))
+    parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
+    parts = parts._replace(train=list(_beginning(parts.train, experiment.data.minutes)))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
     # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
-    unseen = not {s.user for s in parts["train"]} & {s.user for s in parts["test"]}
-    ancestry.after(parts["train"], parts["val"]).refuse(parts["test"], unseen_users=unseen)
+    unseen = not {s.user for s in parts.train} & {s.user for s in parts.test}
+    ancestry.after(parts.train, parts.val).refuse(parts.test, unseen_users=unseen)
     trained = fit(
-        experiment,
-        train_sessions=parts["train"],
-        val_sessions=parts["val"],
-        folder=folder,
-        start=start,
-        console=console,
+        experiment, train_sessions=parts.train, val_sessions=parts.val, folder=folder, start=start, console=console
     )
     return trained, parts
 
 
 def _beginning(sessions: list[Session], minutes: float) -> Iterator[Session]:
-    """The first so many minutes of `sessions`, in their order; 0: all."""
+    """The first `minutes` of `sessions`, in their order; 0: all."""
     left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
     for session in sessions:
         if left > 0:
@@ -132,30 +173,86 @@ def _start(experiment: Experiment, runs: Path) -> Path | None:
     return folder
 
 
-def _record(
-    experiment: Experiment, protocol: str, parts: Parts, trained: Trained, scores: dict[str, Evaluation]
-) -> dict[str, Any]:
-    sessions = [session for part in parts.values() for session in part]
-    return {
-        "experiment": to_json(experiment),
-        "seed": experiment.train.seed,
-        "data": {
-            "kind": "simulated" if any(s.simulated for s in sessions) else "real",
-            "hash": data_hash(sessions),
-            "protocol": protocol,  # that split them: by date where a published one met simulated sessions
-            **{part: [s.name for s in members] for part, members in parts.items()},
-        },
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
-        "device": trained.device,
-        "machine": platform.machine(),
-        "precision": trained.precision,
-        "seconds": round(trained.seconds, 1),
-        "curves": trained.curves,
-        "test": {decoder: result.to_json() for decoder, result in scores.items()},
-    }
+def missing(
+    suite: Sequence[Experiment], results: Path, data: Path | None = None, decoders: Sequence[str] = ()
+) -> list[Experiment]:
+    """The experiments of a suite that have no result by all of `decoders` yet; those that start from another one last.
+
+    Raises `EmgscribeError` where a result was made with other settings or, with the folder `data`, on other sessions.
+    """
+    split = cache(partial(split_sessions, data)) if data is not None else lambda _: None
+
+    def done(experiment: Experiment) -> bool:
+        result = recorded(experiment, results, split(experiment.data))
+        return result is not None and set(decoders) <= result.test.keys()
+
+    return sorted((one for one in suite if not done(one)), key=lambda experiment: bool(experiment.start))
 
 
-def data_hash(sessions: Sequence[Session]) -> str:
-    """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
-    parts = sorted(f"{session.name} {session.content}" for session in sessions)
-    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+def progress(folder: Path) -> tuple[int, float | None]:
+    """Epochs that the run in a folder has done, and its lowest validation CER so far in per cent."""
+    try:
+        with (folder / "curves.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, None
+    return len(rows), min((float(row["val_cer"]) for row in rows if row.get("val_cer")), default=None)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a suite: whether it has a result, was cut off or is missing, and about how many seconds are left."""
+
+    name: str
+    state: Literal["done", "cut off", "missing"]
+    seconds: float
+
+
+def plan(
+    suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
+) -> Iterator[Planned]:
+    """The runs of a suite in order. Recipes that differ in nothing but the seed are measured once, by a few steps.
+
+    Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
+    """
+    left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
+    measured: dict[Experiment, float] = {}
+    with TemporaryDirectory() as folder:
+        for experiment in suite:
+            place, seconds = runs / run_name(experiment), 0.0
+            if experiment in left:
+                kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
+                if kind not in measured:
+                    train, val = _as_long(experiment.data, data, Path(folder))
+                    measured[kind] = seconds_for(kind, train_sessions=train, val_sessions=val)
+                seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
+            begun = "cut off" if (place / "last.ckpt").exists() else "missing"
+            yield Planned(run_name(experiment), begun if experiment in left else "done", seconds)
+
+
+def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[list[Session], list[Session]]:
+    """As much as trains and as much as validates: the first session of each over and over, so that few are read."""
+    if isinstance(data, Simulated):
+        train = val = folder / "simulated.hdf5"
+        if not train.exists():
+            synthesize_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
+        users = len(used.train_users) or data.users
+        sessions = min(data.sessions - 2, used.sessions or data.sessions)
+        trains, validates = users * sessions * data.minutes, users * data.minutes
+    else:
+        split = split_sessions(data, used)
+        train, val = split.train[0], split.val[0]
+        trains, validates = (sum(_minutes(path) for path in part) for part in (split.train, split.val))
+    first, second = open_sessions([train, val])
+    return _repeated(first, min(trains, used.minutes or trains)), _repeated(second, validates)
+
+
+def _minutes(path: Path) -> float:
+    with SessionFile(path) as session:
+        return len(session) / SAMPLE_RATE / 60
+
+
+def _repeated(session: Session, minutes: float) -> list[Session]:
+    """So many minutes of a session that begins again when it ends."""
+    times, rest = divmod(round(minutes * 60 * SAMPLE_RATE), len(session))
+    return [session] * times + ([session.first(rest)] if rest else [])

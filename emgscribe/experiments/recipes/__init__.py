@@ -1,0 +1,51 @@
+"""The named experiments, a file per source, and the suites of them behind each table or figure."""
+
+from emgscribe.experiments.recipes.ablation import ABLATION_SUITE, ABLATIONS, SMALL
+from emgscribe.experiments.recipes.baseline import BASELINE, BASELINE_KEYPRESS, BENCHMARK, BENCHMARK_SUITES, GENERIC
+from emgscribe.experiments.recipes.budgets import BUDGET_SUITES, BUDGETS, SMALL_ATTENTION, Budget
+from emgscribe.experiments.recipes.course import TABLE1, TABLE2, course_suites
+from emgscribe.experiments.recipes.demo import DEMO
+from emgscribe.experiments.recipes.experiment import Experiment, Experiments, Simulated, Suite, by_name
+from emgscribe.experiments.recipes.records import RECORDS, RECORDS_SUITE
+
+__all__ = [
+    "ABLATIONS",
+    "BASELINE",
+    "BASELINE_KEYPRESS",
+    "BENCHMARK",
+    "DEMO",
+    "EXPERIMENTS",
+    "GENERIC",
+    "GROUPS",
+    "RECORDS",
+    "SMALL",
+    "SUITES",
+    "TABLE1",
+    "TABLE2",
+    "Budget",
+    "Experiment",
+    "Simulated",
+    "Suite",
+]
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE)
+}
+"""Every suite, in the order of the report."""
+
+GROUPS: dict[str, Experiments] = {
+    "demo: simulated typing on two cores, a few minutes": by_name((DEMO,)),
+    "baseline: Sivakumar et al. 2024, and the same with the key-press loss": by_name((BASELINE, BASELINE_KEYPRESS)),
+    "table1: Borthakur et al., augmentation and reduction before the encoder": TABLE1,
+    "table2: Borthakur et al., encoders": TABLE2,
+    "records: the best public recipes, future work of Borthakur et al., causal encoders": RECORDS,
+    "benchmark: Sivakumar et al. 2024, one model of many people, then eight new users": BENCHMARK,
+    "small: the tables at a size for two cores": by_name((SMALL_ATTENTION,)) | BUDGETS["small"],
+    "medium: the same networks, with as much typing as a published user": BUDGETS["medium"],
+    "ablation: a small network with less of everything": ABLATIONS,
+}
+"""Every named experiment, in groups for listings: a group's name and description, then its experiments."""
+
+EXPERIMENTS: Experiments = {name: one for group in GROUPS.values() for name, one in group.items()}
+"""Every named experiment."""

@@ -1,0 +1,87 @@
+"""What a small network reads from less: the baseline's ablations, at a size for two cores."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from emgscribe.data.splits import DataConfig
+from emgscribe.experiments.recipes.demo import DEMO
+from emgscribe.experiments.recipes.experiment import Experiment, Suite, by_name
+from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
+from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
+from emgscribe.models.model import ModelConfig
+
+SMALL = Experiment(
+    name="ablation/full",
+    model=ModelConfig(
+        features=SpectrogramConfig(n_fft=64, hop=48),
+        encoder=TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=11, lookahead=4),
+    ),
+    windows=DEMO.windows,
+    augment=Augmentation(spec=SpecAugment(2, 6, 1, 4)),
+    train=replace(DEMO.train, epochs=15),
+    data=DataConfig(train_users=(0,), test_users=(0,)),
+)
+"""What the ablations are measured with: the demo's kind of network at 42 frames/s, on the first user of the data."""
+
+
+def _ablations() -> Iterator[Experiment]:
+    """`SMALL` with one thing taken away; nothing else changes, and the number of training steps stays near its own."""
+    model, augment, data, train = SMALL.model, SMALL.augment, SMALL.data, SMALL.train
+    yield SMALL
+
+    def changed(name: str, **fields: Any) -> Experiment:
+        return replace(SMALL, name=f"ablation/{name}", **fields)
+
+    def seen(name: str, **fields: Any) -> Experiment:
+        return changed(name, model=replace(model, features=replace(model.features, **fields)))
+
+    for step in (2, 4, 8):
+        yield seen(f"electrodes-{16 // step}", electrodes=tuple(range(0, 16, step)))
+    for factor in (2, 4, 8):  # the frame rate and the length of a frame in time stay as they are
+        yield seen(f"rate-{2000 // factor}", decimation=factor, n_fft=64 // factor, hop=48 // factor)
+    for band, hand in enumerate(("left", "right")):
+        yield seen(f"{hand}-hand", bands=(band,))
+    for hop, kernel, lookahead, frames in ((16, 31, 12, 18), (32, 16, 6, 9), (64, 8, 3, 5)):  # in time all the same
+        finer = ModelConfig(
+            SpectrogramConfig(n_fft=64, hop=hop),
+            TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=kernel, lookahead=lookahead),
+        )
+        masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
+        yield changed(f"hop-{hop}", model=finer, augment=masks)
+    yield changed("raw-emg", model=replace(model, features=StridedConvConfig()))
+    for sessions, epochs in ((6, 30), (3, 60)):
+        again = replace(train, epochs=epochs, validate_every=epochs // 15)
+        few = changed(f"sessions-{sessions}", data=replace(data, sessions=sessions), train=again)
+        yield few
+    still = replace(augment, rotation=BandRotation((0,)))
+    yield replace(few, name=f"{few.name}-no-rotation", augment=still)
+    without = {
+        "rotation": still,
+        "jitter": replace(augment, jitter=AlignmentJitter(0)),
+        "specaugment": replace(augment, spec=SpecAugment(0, 0, 0, 0)),
+    }
+    for name, remaining in without.items():
+        yield changed(f"no-{name}", augment=remaining)
+    others = replace(data, train_users=(1, 2, 3, 4))
+    yield changed("unseen-user", data=others, train=replace(train, epochs=8))
+    for minutes, epochs, every in ((5, 60, 10), (20, 15, 5)):
+        yield changed(
+            f"adapted-{minutes}-minutes",
+            start="ablation/unseen-user",
+            data=replace(data, minutes=minutes),
+            train=replace(train, epochs=epochs, validate_every=every, lr=5e-4, keypress_weight=0.0),
+        )
+
+
+ABLATIONS = by_name(_ablations())
+"""What a small network reads from less: fewer electrodes of each band, a lower sampling rate in Hz, one hand, another
+frame rate, fewer training sessions, less augmentation; from a person whom it was never trained on, before and after
+adapting to so many minutes of theirs. For a folder of five users with 14 sessions or more of four minutes each."""
+
+ABLATION_SUITE = Suite(
+    name="ablation",
+    about="fewer electrodes, samples, sessions or augmentations, one hand, a new person; five simulated people",
+    experiments=tuple(ABLATIONS.values()),
+)

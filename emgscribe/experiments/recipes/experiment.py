@@ -1,0 +1,73 @@
+"""What an experiment and a suite are. An experiment is a value; a variant is `replace(base, ...)`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from emgscribe.data.splits import DataConfig, Protocol
+from emgscribe.models.encoders import EncoderConfig
+from emgscribe.training import Recipe
+
+Experiments = dict[str, "Experiment"]
+
+
+@dataclass(frozen=True)
+class Experiment(Recipe):
+    """A recipe with a name and its part of the data; the result goes to `results/<name>-<seed>.json`."""
+
+    name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
+    data: DataConfig = field(default_factory=DataConfig)
+    start: str = ""  # experiment whose model of the same seed training begins with; none: random weights
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The sessions that `--data simulated` makes, and the folder among the runs that they go to."""
+
+    folder: str
+    users: int
+    sessions: int
+    minutes: float
+    difficulty: float = 1.0
+
+
+FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=14, minutes=4.0)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The runs behind one table or figure, in order, seeds included. Some runs belong to several suites.
+
+    Experiments of another protocol appear in the suite's table only with the sessions that `protocol` tests. With
+    `over_users` the table has the mean and standard deviation over the users, each of which has experiments of its
+    own: `benchmark/user0/finetuned` to `benchmark/user7/finetuned` are one row.
+    """
+
+    name: str
+    about: str
+    experiments: tuple[Experiment, ...]
+    protocol: Protocol = "latest"
+    simulated: Simulated = FIVE_PEOPLE
+    over_users: bool = False
+
+
+def by_name(experiments: Iterable[Experiment]) -> Experiments:
+    """Experiments by their names."""
+    return {experiment.name: experiment for experiment in experiments}
+
+
+def variant(base: Experiment, name: str, encoder: EncoderConfig, **settings: Any) -> Experiment:
+    """`base` under another name, with another encoder; `settings` of the experiment, or of its training."""
+    of_training = {key: settings.pop(key) for key in list(settings) if hasattr(base.train, key)}
+    model = replace(settings.pop("model", base.model), encoder=encoder)
+    return replace(base, name=name, model=model, train=replace(base.train, **of_training), **settings)
+
+
+def seeded(experiments: Experiments, *thrice: str) -> tuple[Experiment, ...]:
+    """The experiments in order, those named `thrice` with three seeds."""
+    seeds = dict.fromkeys(thrice, (1501, 1502, 1503))
+    return tuple(
+        replace(experiment, train=replace(experiment.train, seed=seed))
+        for name, experiment in experiments.items()
+        for seed in seeds.get(name, (experiment.train.seed,))
+    )
