@@ -21,14 +21,14 @@ from rich.console import Console
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import WindowConfig
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import GreedyDecoder, decode
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import train as train_language_model
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, ResidualCnnConfig, TdsConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Recipe, fit
 from emgscribe.training.config import TrainConfig
 
@@ -62,14 +62,14 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
     """Train every run in `folder`; returns what each run and its model say."""
     paths = [folder / f"{number}.hdf5" for number in range(3)]
     for number, path in enumerate(paths):
-        synthesize_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)
+        simulate_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)
     train, val, test = open_sessions(paths, folder / "cache")
     words = train_language_model(TEXT, order=4, across=True)
     found = {}
     for name, recipe in RUNS.items():
         run = fit(recipe, train_sessions=[train], val_sessions=[val], folder=folder / name, console=Console(quiet=True))
         emissions = run.model.log_probs(test)
-        beam = BeamDecoder(BeamConfig(beam_size=20), words.automaton())
+        beam = BeamDecoder(BeamConfig(beam_size=20), words)
         without_blank = emissions.copy()
         without_blank[:, 98] -= 3
         found[name] = {
@@ -77,7 +77,7 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
             "greedy": run.model.transcribe(test).text,
             "beam": run.model.transcribe(test, beam).text,
             "log_probs": hashlib.sha256(np.ascontiguousarray(emissions).tobytes()).hexdigest()[:16],
-            "greedy_without_blank": decode(GreedyDecoder(), without_blank).text,
+            "greedy_without_blank": GreedyDecoder().decode(without_blank).text,
         }
     return found
 

@@ -24,7 +24,7 @@ from emgscribe.experiments import launch as launch
 from emgscribe.experiments.launch import Order, Workers, execute, missing, run_suite
 from emgscribe.experiments.run import run_experiment, run_name
 from emgscribe.files import read_json, write_json
-from emgscribe.simulation import synthesize_dataset
+from emgscribe.simulation import simulate
 
 QUIET = Console(quiet=True)
 COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reproduce", "tiny", "--cores", "1"]
@@ -33,7 +33,7 @@ COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reprod
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-user") / "data"
-    synthesize_dataset(folder, users=1, sessions=3, minutes=0.2)
+    simulate(folder, users=1, sessions=3, minutes=0.2)
     return folder
 
 

@@ -28,7 +28,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import synthesize_dataset, synthesize_session
+from emgscribe.simulation import simulate, simulate_session
 from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
@@ -62,7 +62,7 @@ def held_out(protocol: str, part: str) -> list[str]:
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "template.hdf5"
-    synthesize_session(path, user=1, session=0, minutes=0.05, seed=0)
+    simulate_session(path, user=1, session=0, minutes=0.05, seed=0)
     return path
 
 
@@ -227,7 +227,7 @@ def test_the_shipped_list_refuses_what_only_has_the_names(
 
 
 def test_simulated_sessions_are_split_by_date_and_the_result_says_so(tmp_path: Path) -> None:
-    synthesize_dataset(tmp_path / "data", users=1, sessions=3, minutes=0.05)
+    simulate(tmp_path / "data", users=1, sessions=3, minutes=0.05)
     experiment = replace(TINY, data=COURSE)
     run_experiment(experiment, tmp_path / "data", runs=tmp_path, results=tmp_path / "results", console=QUIET)
     record = read_json(tmp_path / "results" / "tiny-5.json")
@@ -237,7 +237,7 @@ def test_simulated_sessions_are_split_by_date_and_the_result_says_so(tmp_path: P
 
 
 def test_recordings_of_other_names_are_not_split_by_a_published_protocol(tmp_path: Path) -> None:
-    synthesize_dataset(tmp_path, users=1, sessions=1, minutes=0.05)
+    simulate(tmp_path, users=1, sessions=1, minutes=0.05)
     header = SessionHeader("mine", "me", "on_keyboard", 1e-3, (), ())
     write_session(tmp_path / "mine.hdf5", header, np.arange(4) / 2000, np.zeros((4, 2, 16), dtype=np.float32))
     with pytest.raises(EmgscribeError, match="18 of the 18 sessions") as caught:

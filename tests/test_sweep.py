@@ -23,7 +23,7 @@ from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import leaves
 from emgscribe.experiments.search import changed, spans, tune
 from emgscribe.experiments.recipes import EXPERIMENTS
-from emgscribe.simulation import synthesize_dataset
+from emgscribe.simulation import simulate
 
 optuna = pytest.importorskip("optuna")
 QUIET = Console(quiet=True)
@@ -38,7 +38,7 @@ SEARCH = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-user") / "data"
-    synthesize_dataset(folder, users=1, sessions=3, minutes=0.1)
+    simulate(folder, users=1, sessions=3, minutes=0.1)
     return folder
 
 
@@ -308,7 +308,7 @@ def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: lis
 @pytest.fixture
 def make_other(tmp_path: Path) -> Callable[[], Path]:
     def make() -> Path:
-        synthesize_dataset(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
+        simulate(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
         return tmp_path / "other"
 
     return make

@@ -14,11 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -33,7 +33,6 @@ from emgscribe.files import make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
 _LINE = 60  # seconds between two lines about a run where there is no terminal
-_RETRIES = 2  # by Ray, of a task whose worker was lost
 _SLURM_MINUTES = 24 * 60
 
 
@@ -41,7 +40,7 @@ _SLURM_MINUTES = 24 * 60
 class Order:
     """One run: an experiment on a folder of sessions. Without `results` it is trained and not tested.
 
-    On a cluster the folders are on a disk that all machines share, and their paths absolute.
+    Paths are absolute; on a cluster they are on a disk that all machines share.
     """
 
     experiment: Experiment
@@ -54,7 +53,6 @@ class Order:
 
     @property
     def name(self) -> str:
-        """The run's name."""
         return run_name(self.experiment)
 
     @property
@@ -63,13 +61,13 @@ class Order:
         return self.runs / f"{self.name}.log"
 
     def __call__(self) -> int:
-        """Carry out the order in this process; returns 0, 2 after an error of the user's, 1 after another one."""
+        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after another one."""
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
         with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
             console = Console(file=file, width=120, highlight=False, markup=False)
             console.print(
-                f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name} on {platform.node()}, process {os.getpid()}"
+                f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}, process {os.getpid()} on {platform.node()}"
             )
             try:
                 self._run(console)
@@ -83,15 +81,23 @@ class Order:
 
     def _run(self, console: Console) -> None:
         if self.results is None:
-            split = split_sessions(self.data, self.experiment.data)
-            train_experiment(self.experiment, split, runs=self.runs, console=console)
-        else:
-            places = {"runs": self.runs, "results": self.results, "lm": self.lm}
-            result = run_experiment(self.experiment, self.data, **places, decoders=self.decoders, console=console)
-            console.print(f"done: {result!r}", soft_wrap=True)
+            train_experiment(
+                self.experiment, split_sessions(self.data, self.experiment.data), runs=self.runs, console=console
+            )
+            return
+        result = run_experiment(
+            self.experiment,
+            self.data,
+            runs=self.runs,
+            results=self.results,
+            decoders=self.decoders,
+            lm=self.lm,
+            console=console,
+        )
+        console.print(f"done: {result!r}", soft_wrap=True)
 
     def checkpoint(self) -> Any:
-        """What Slurm runs after a job that it preempted or whose time was up (submitit's protocol)."""
+        """What Slurm runs after a job that it preempted or that ran out of time (submitit's protocol)."""
         return optional("submitit", "slurm").helpers.DelayedSubmission(self)
 
 
@@ -110,20 +116,7 @@ class Workers(Settings):
         return self.cores or max(1, (os.cpu_count() or 1) // self.jobs)
 
 
-class Job(Protocol):
-    """A run somewhere: the interface of submitit's jobs."""
-
-    def done(self) -> bool:
-        """Whether it has ended."""
-
-    def result(self) -> int:
-        """Its status, 0 where all went well; an exception where its worker was lost."""
-
-    def cancel(self) -> object:
-        """End it."""
-
-
-Submit = Callable[[Order], Job]
+Submit = Callable[[Order], Any]  # returns a job with `done()`, `result()` and `cancel()`, as submitit's are
 
 
 def run_suite(
@@ -144,16 +137,13 @@ def run_suite(
     """
     failed: list[str] = []
     left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
-    places = [path and path.absolute() for path in (data, runs, results)]
-    lm = lm and lm.absolute()
-
-    def done(order: Order, status: int) -> None:
-        failed.extend([order.name] if status else [])
-
-    for chained in (False, True):
-        chosen = (experiment for experiment in left if bool(experiment.start) == chained)
-        orders = (Order(one, *places, tuple(decoders), lm, workers.threads) for one in chosen)
-        launch(orders, workers, done, console)
+    for chained in (False, True):  # those that start from another one's model come last
+        orders = (
+            Order(one, data.absolute(), runs.absolute(), results.absolute(), tuple(decoders), lm, workers.threads)
+            for one in left
+            if bool(one.start) == chained
+        )
+        launch(orders, workers, lambda order, status: failed.extend([order.name] * bool(status)), console)
     return failed
 
 
@@ -162,43 +152,43 @@ class _Running:
     """A run under way, since `begun` (seconds) and `epochs`; `shown` is when the last line about it was printed."""
 
     order: Order
-    job: Job
+    job: Any
     begun: float
     epochs: int
     shown: float
 
     def __str__(self) -> str:
         (done, cer), epochs = progress(self.order.runs / self.order.name), self.order.experiment.train.epochs
-        told = [f"{self.order.name}: epoch {done} of {epochs}"]
-        told += [f"validation CER {cer:.1f} %"] if cer is not None else []
+        parts = [f"{self.order.name}: epoch {done} of {epochs}"]
+        parts += [f"validation CER {cer:.1f} %"] if cer is not None else []
         if done > self.epochs:
             seconds = (time.monotonic() - self.begun) * (epochs - done) / (done - self.epochs)
-            told += [f"about {duration(seconds)} left"]
-        return ", ".join(told)
+            parts += [f"about {duration(seconds)} left"]
+        return ", ".join(parts)
 
 
 def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None], console: Console) -> None:
     """Carry out orders, each taken as a worker gets free; `done` is called with each order and its status.
 
-    An exception, Ctrl-C too, ends all runs.
+    Prints what starts and ends; beside that a terminal shows how far each run is. An exception, or Ctrl-C, ends all.
     """
     source, running = iter(orders), list[_Running]()
-    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else nullcontext()
-    with _BACKENDS[workers.on](workers) as submit, live:
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+    with _BACKENDS[workers.on](workers) as submit, live or nullcontext():
         try:
             while True:
                 while len(running) < workers.jobs and (order := next(source, None)) is not None:
                     make_folder(order.log.parent)
                     console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
-                    begun, epochs = time.monotonic(), progress(order.runs / order.name)[0]
-                    running.append(_Running(order, submit(order), begun, epochs, begun))
+                    now, epochs = time.monotonic(), progress(order.runs / order.name)[0]
+                    running.append(_Running(order, submit(order), now, epochs, now))
                 if not running:
                     return
                 for run in [run for run in running if run.job.done()]:
                     running.remove(run)
                     status = _status(run.job)
-                    fault = f"failed, see {os.path.relpath(run.order.log)}"
-                    console.print(f"{run.order.name}: " + (fault if status else "done"), soft_wrap=True)
+                    end = f"failed, see {os.path.relpath(run.order.log)}" if status else "done"
+                    console.print(f"{run.order.name}: {end}", soft_wrap=True)
                     done(run.order, status)
                 _show(running, live, console)
                 time.sleep(_LOOK)
@@ -207,16 +197,16 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                 run.job.cancel()
 
 
-def _show(running: list[_Running], live: Any, console: Console) -> None:
-    if isinstance(live, Live):
+def _show(running: list[_Running], live: Live | None, console: Console) -> None:
+    if live:
         live.update("\n".join(map(str, running)), refresh=True)
-    for run in running:
-        if not isinstance(live, Live) and time.monotonic() > run.shown + _LINE:
+    for run in running if not live else ():
+        if time.monotonic() > run.shown + _LINE:
             run.shown = time.monotonic()
             console.print(str(run), soft_wrap=True)
 
 
-def _status(job: Job) -> int:
+def _status(job: Any) -> int:
     try:
         return int(job.result())
     except Exception:  # its worker was killed or lost, for which each library has errors of its own
@@ -226,13 +216,7 @@ def _status(job: Job) -> int:
 def duration(seconds: float) -> str:
     """Hours and minutes, or seconds, for people."""
     minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60:02} min"
-        if minutes >= 60
-        else f"{minutes} min"
-        if minutes
-        else f"{seconds:.0f} s"
-    )
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
 
 
 class _Process:
@@ -242,12 +226,7 @@ class _Process:
         self.gpus = gpus
         with order.log.open("a") as log:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "emgscribe.experiments.launch",
-                    order.name,
-                ],  # the name is for lists of processes
+                [sys.executable, "-m", "emgscribe.experiments.launch", order.name],  # the name, for lists of processes
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -283,7 +262,7 @@ def _local(workers: Workers) -> Iterator[Submit]:
     shares = [",".join(names[job * workers.gpus : (job + 1) * workers.gpus]) for job in range(workers.jobs)]
     started: list[_Process] = []
 
-    def submit(order: Order) -> Job:
+    def submit(order: Order) -> _Process:
         used = {process.gpus for process in started if not process.done()}
         started.append(_Process(order, next((share for share in shares if share not in used), "")))
         return started[-1]
@@ -295,27 +274,22 @@ def _local(workers: Workers) -> Iterator[Submit]:
 def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
     """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) holds for them too."""
     submitit = optional("submitit", "slurm")
+    resources = {"cpus_per_task": workers.threads, **({"gpus_per_node": workers.gpus} if workers.gpus else {})}
 
-    def submit(order: Order) -> Job:
+    def submit(order: Order) -> Any:
         try:
             executor = submitit.AutoExecutor(order.runs / "slurm", cluster=cluster)
-            gpus = {"gpus_per_node": workers.gpus} if workers.gpus else {}
-            executor.update_parameters(
-                name=order.name, timeout_min=_SLURM_MINUTES, cpus_per_task=workers.threads, **gpus
-            )
-            job: Job = executor.submit(order)
+            executor.update_parameters(name=order.name, timeout_min=_SLURM_MINUTES, **resources)
+            return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
             raise EmgscribeError(f"Slurm does not take the job ({error})", hint=hint) from error
-        return job
 
     yield submit
 
 
 @dataclass
 class _Task:
-    """A task of a Ray cluster."""
-
     ray: Any
     reference: Any
 
@@ -340,18 +314,15 @@ def _ray(workers: Workers) -> Iterator[Submit]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "check RAY_ADDRESS, or leave it unset to start Ray here"
         raise EmgscribeError(f"Ray cannot be reached or started ({error})", hint=hint) from error
-    task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=_RETRIES)(Order.__call__)
+    # A task whose worker is lost is tried twice more, each time from the last checkpoint.
+    task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=2)(Order.__call__)
     try:
         yield lambda order: _Task(ray, task.remote(order))
     finally:
         ray.shutdown()
 
 
-_BACKENDS: dict[str, Callable[[Workers], AbstractContextManager[Submit]]] = {
-    "local": _local,
-    "slurm": _slurm,
-    "ray": _ray,
-}
+_BACKENDS = {"local": _local, "slurm": _slurm, "ray": _ray}
 
 
 def optional(package: str, extra: str) -> Any:
@@ -363,9 +334,9 @@ def optional(package: str, extra: str) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process group as soon as the other end of standard input is gone: whoever waits for us was killed.
+    """End this process group when the other end of standard input is gone: the process that waits for us was killed.
 
-    A thread is the only portable way to notice that: a parent ended by SIGKILL cannot end its children.
+    Needs a thread, since a parent that SIGKILL ended cannot end its children.
     """
     while os.read(0, 1):
         pass
@@ -373,6 +344,6 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    carried_out: Order = pickle.load(sys.stdin.buffer)
+    received: Order = pickle.load(sys.stdin.buffer)
     Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(carried_out())
+    sys.exit(received())

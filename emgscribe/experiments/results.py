@@ -1,4 +1,4 @@
-"""Result files: `RunResult` is what one holds, and the only code that writes or reads one; `Row` is runs of one recipe."""
+"""Result files: `RunResult` is the only code that writes or reads one. Rows of tables are made of them."""
 
 import json
 import os
@@ -36,12 +36,12 @@ class DataUsed:
     contents: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, protocol: str, train: Sequence[Session], val: Sequence[Session], test: Sequence[Session]) -> "DataUsed":
-        """What these sessions are as data of a run."""
-        every = [*train, *val, *test]
+    def of(cls, protocol: str, *parts: Sequence[Session]) -> "DataUsed":
+        """The data of a run that has these sessions to train, validate and test."""
+        every = [session for part in parts for session in part]
         kind = SIMULATED if any(session.simulated for session in every) else REAL
-        names = [tuple(session.name for session in part) for part in (train, val, test)]
-        return cls(kind, data_hash(every), protocol, *names, {session.name: session.content for session in test})
+        names = (tuple(session.name for session in part) for part in parts)
+        return cls(kind, data_hash(every), protocol, *names, {session.name: session.content for session in parts[-1]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,6 @@ class RunResult:
 
     @property
     def name(self) -> str:
-        """The experiment's name."""
         return str(self.experiment["name"])
 
     @cached_property
@@ -99,7 +98,6 @@ class RunResult:
             raise EmgscribeError("is of this experiment on other sessions", where=str(path), hint=hint)
 
     def write(self, path: Path | str) -> None:
-        """Write the result file."""
         content = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
         settings = content.pop("settings")
         content["data"] = asdict(self.data)
@@ -189,7 +187,6 @@ class Score:
 
     @property
     def cer(self) -> float:
-        """CER over the sessions, in per cent."""
         return total([session.counts for session in self.sessions]).cer
 
 
@@ -207,12 +204,10 @@ class Row:
 
     @property
     def run(self) -> RunResult:
-        """The run that stands for what all have in common."""
         return self.scores[0].run
 
     @property
     def decoder(self) -> str:
-        """The decoder's name."""
         return self.scores[0].decoder
 
     @property
@@ -241,7 +236,6 @@ class Row:
 
     @property
     def sessions(self) -> list[SessionScore]:
-        """Every session of every run."""
         return [session for score in self.scores for session in score.sessions]
 
     @cached_property
@@ -254,12 +248,11 @@ class Row:
 
     @property
     def cer(self) -> float:
-        """Mean over the seeds, or over the users."""
         return mean(self.cers.values())
 
     @property
     def deviation(self) -> float:
-        """Standard deviation over the users (of these users, not of an estimate for others, as in published numbers)."""
+        """Standard deviation over the users, divided by their number as in published tables."""
         return pstdev(self.cers.values())
 
     @cached_property
@@ -269,7 +262,6 @@ class Row:
 
     @property
     def texts(self) -> list[tuple[str, str]]:
-        """Reference and hypothesis of every session and run."""
         return [(session.reference, session.hypothesis) for session in self.sessions]
 
     @property

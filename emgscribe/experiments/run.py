@@ -17,7 +17,7 @@ from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, prompts_of
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.splits import DataConfig, Split, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
-from emgscribe.decoding.registry import DECODERS, Inputs
+from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
@@ -25,7 +25,7 @@ from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Trained, current_commit, fit, seconds_for
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
@@ -92,10 +92,7 @@ def run_experiment(
     names = list(dict.fromkeys(("greedy", *decoders)))
     if "beam" in names:
         _tune_beam(trained.model, runs / run_name(experiment) / "best", parts.val, split, lm, console)
-    made = {
-        name: DECODERS[name](Inputs(trained.model, runs / run_name(experiment) / "best", scored=parts.test))
-        for name in names
-    }
+    made = {name: make_decoder(name, folder=runs / run_name(experiment) / "best", scored=parts.test) for name in names}
     test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
         test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
@@ -128,7 +125,8 @@ def _tune_beam(
     tuned = load_tuned(folder)
     if tuned is None or tuned.language_model != words.digest:
         console.print(f"tuning the beam on {', '.join(session.name for session in sessions)}", soft_wrap=True)
-        tune_model(folder, model, sessions, words)
+        log_probs = (model.log_probs(session) for session in sessions)
+        tune_model(folder, model.ancestry, sessions, log_probs, words)
 
 
 def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
@@ -235,7 +233,7 @@ def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[li
     if isinstance(data, Simulated):
         train = val = folder / "simulated.hdf5"
         if not train.exists():
-            synthesize_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
+            simulate_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
         users = len(used.train_users) or data.users
         sessions = min(data.sessions - 2, used.sessions or data.sessions)
         trains, validates = users * sessions * data.minutes, users * data.minutes
