@@ -90,7 +90,7 @@ def test_help_lists_every_verb_with_a_line(capsys: pytest.CaptureFixture[str]) -
 def test_help_of_every_verb_has_examples_and_a_text_for_each_option(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli.main([*verb.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: emgscribe {verb.split()[0]}")

@@ -162,8 +162,10 @@ def tune(
       emgscribe tune demo --data data --search train.lr=1e-4..1e-2:log --trials 10
       emgscribe tune demo --data data --search model.encoder.dropout=0..0.5 --search train.optimizer=adam,adamw
     """
-    places = {"base": named(name), "runs": runs, "workers": workers, "console": log}
-    screen.print(f"study: {search_settings(experiment, data, search, trials=trials, **places)}")
+    folder = search_settings(
+        experiment, data, search, base=named(name), trials=trials, runs=runs, workers=workers, console=log
+    )
+    screen.print(f"study: {folder}")
     return 0
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, bar, screen
+from emgscribe.cli.terminal import Arpa, log, screen
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding import language_model
-from emgscribe.decoding.tuning import tune_model
+from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import best_device
 
@@ -70,12 +70,14 @@ def tune(
     loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
     prompts = prompts_of([*sessions, *exclude])
     words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)
-    emissions = [loaded.log_probs(session) for session in opened]
-    config = es.BeamConfig(beam_size=beam_size)
-    with bar("tuning") as progress:
-        best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=progress).best
+    emissions, config = map(loaded.log_probs, opened), es.BeamConfig(beam_size=beam_size)
+    best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=_print_trial).best
     screen.print(
         f"lm_weight {best.lm_weight:g}, insertion_bonus {best.insertion_bonus:g}: CER {best.counts.cer:.2f} % on the"
         f" sessions they were tuned on; stored in {model / 'beam.json'}"
     )
     return 0
+
+
+def _print_trial(trial: Trial) -> None:
+    log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")
