@@ -19,10 +19,9 @@ from emgscribe.config import to_json
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch as launch
 from emgscribe.experiments.launch import Order, Workers
-from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.experiments.results import leaves
 from emgscribe.experiments.search import changed, spans, tune
-from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.simulation import simulate
 
 optuna = pytest.importorskip("optuna")

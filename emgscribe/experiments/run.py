@@ -15,7 +15,7 @@ from rich.console import Console
 from emgscribe.config import to_json
 from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, prompts_of
 from emgscribe.data.session import Session, open_sessions
-from emgscribe.data.splits import DataConfig, Split, split_sessions
+from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
@@ -136,7 +136,7 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
     that was trained on a session that tests or on a user that has to be unseen.
     """
     parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
-    parts = parts._replace(train=list(_beginning(parts.train, experiment.data.minutes)))
+    parts = parts._replace(train=list(first_minutes(parts.train, experiment.data.minutes)))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
     # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
@@ -146,15 +146,6 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
         experiment, train_sessions=parts.train, val_sessions=parts.val, folder=folder, start=start, console=console
     )
     return trained, parts
-
-
-def _beginning(sessions: list[Session], minutes: float) -> Iterator[Session]:
-    """The first `minutes` of `sessions`, in their order; 0: all."""
-    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
-    for session in sessions:
-        if left > 0:
-            yield session.first(left)
-        left -= len(session)
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:

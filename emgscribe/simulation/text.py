@@ -69,7 +69,7 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
 
 
 class PromptWriter:
-    """Makes up prompts, as many as wanted, from one random generator."""
+    """Makes up prompts from one random generator."""
 
     def __init__(self, rng: Rng) -> None:
         self._rng = rng
