@@ -26,7 +26,7 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Trained, current_commit, fit, seconds_for
+from emgscribe.training import Trained, current_commit, estimate_seconds, fit
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 _MEASURED_MINUTES = 4.0  # of a simulated session, to take steps on
@@ -213,7 +213,7 @@ def plan(
                 kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
                 if kind not in measured:
                     train, val = _as_long(experiment.data, data, Path(folder))
-                    measured[kind] = seconds_for(kind, train_sessions=train, val_sessions=val)
+                    measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
                 seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
             begun = "cut off" if (place / "last.ckpt").exists() else "missing"
             yield Planned(run_name(experiment), begun if experiment in left else "done", seconds)

@@ -1,4 +1,4 @@
-"""What can be set about a simulation."""
+"""Settings of a simulation."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -40,7 +40,7 @@ class SimulationConfig(Settings):
     poor_contact: Share = 0.01  # share of the electrodes that lose contact for part of a session
     band_offset: Annotated[float, Range(0, 0.2)] = 0.02  # clock offset between the bands in s (standard deviation)
     highpass: Annotated[float, Range(1, 200)] = 40.0  # cut-off frequency of the band's high-pass filter in Hz
-    text: str = ""  # text to type again and again, one line per prompt; empty: prompts are made up
+    text: str = ""  # text to type, one line per prompt, repeated to the end; empty: made-up prompts
 
     def __post_init__(self) -> None:
         super().__post_init__()

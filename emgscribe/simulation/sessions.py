@@ -159,7 +159,7 @@ def simulate(
 
 
 def _user_numbers(users: int, seed: int) -> list[int]:
-    """Distinct numbers of eight digits; a larger data set with the same seed has the users of a smaller one too."""
+    """Distinct numbers of eight digits; a larger data set with the same seed contains the users of a smaller one."""
     rng = np.random.default_rng([_DATASET_STREAM, seed])
     numbers: dict[int, None] = {}
     while len(numbers) < users:

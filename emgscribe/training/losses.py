@@ -18,8 +18,11 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     `lengths` (N,) are the frames that each item has. An item with more labels than frames can carry has no path; it
     counts as 0 and gives no gradient.
     """
-    emissions = emissions.transpose(0, 1)  # (F, N, V)
-    return F.ctc_loss(emissions, batch.labels, lengths, batch.label_lengths, blank=BLANK, zero_infinity=True)
+    rows, labels = emissions.transpose(0, 1), batch.labels  # (F, N, V)
+    if emissions.device.type == "mps":  # for which PyTorch has no CTC
+        rows, labels = rows.cpu(), labels.cpu()
+    loss = F.ctc_loss(rows, labels, lengths, batch.label_lengths, blank=BLANK, zero_infinity=True)
+    return loss.to(emissions.device)
 
 
 def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
@@ -47,7 +50,8 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
 def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of every next key, and of the end, given what an attention decoder expects (N, L + 1, V).
 
-    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv 1512.00567).
+    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv
+    1512.00567).
     """
     lengths = batch.label_lengths.to(likely.device, non_blocking=True)[:, None]
     place = torch.arange(likely.shape[1], device=likely.device)
@@ -71,13 +75,13 @@ def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
     return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
 
 
-def averaging_decay(config: TrainConfig, step: int) -> float:
+def averaging_decay(ema: float, step: int) -> float:
     """The share of the averaged weights that step number `step`, counted from 0, leaves.
 
-    It rises to `ema` as (1 + step) / (10 + step): else the random weights of the start would count for thousands of
+    It rises to `ema` as (1 + step) / (10 + step). The random weights of the start would else count for thousands of
     steps, and the first epochs' validation would judge them.
     """
-    return min(config.ema, (1 + step) / (10 + step))
+    return min(ema, (1 + step) / (10 + step))
 
 
 def dropout_share(config: TrainConfig, step: int, total: int) -> float:
