@@ -223,7 +223,7 @@ def test_a_beam_from_training_to_the_report(
     record = read_json(path)
     test = record["test"]
     assert test["greedy"] == before
-    assert record["settings"]["beam"]["tuned_on"] == [sorted(data.glob("*.hdf5"))[1].stem]
+    assert record["test"]["beam"]["settings"]["tuned_on"] == [sorted(data.glob("*.hdf5"))[1].stem]
     assert [session["reference"] for session in test["beam"]["sessions"]] == [before["sessions"][0]["reference"]]
     capsys.readouterr()
     assert cli.main(["evaluate", str(model), last(data), "--decoder", "greedy,beam"]) == 0
@@ -246,7 +246,7 @@ def test_weights_are_tuned_on_validation_only(
     model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "model")
     trained, validated, test = (str(path) for path in sorted(data.glob("*.hdf5")))
     options = ["--lm", str(words), "--beam-size", "2"]
-    for session, told in ((trained, "was trained on this session"), (test, "it may be a test")):
+    for session, told in ((trained, "was trained on this session"), (test, "a test session")):
         assert cli.main(["lm", "tune", str(model), session, *options]) == 2
         assert told in capsys.readouterr().err
     assert not (model / "beam.json").exists()
@@ -333,7 +333,7 @@ def test_reproduce_ends_with_the_table_of_the_suite(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("emgscribe.experiments.launch.run_suite", lambda *_, **__: [])
+    monkeypatch.setattr("emgscribe.cli.experiments.run_suite", lambda *_, **__: [])
     for experiment in SUITES[suite].experiments:
         write_result(experiment.name, experiment.train.seed)
     write_result("demo")
@@ -367,7 +367,7 @@ def test_sessions_are_simulated_for_the_budget(
         assert (out, (users, sessions, minutes, config.difficulty)) == (tmp_path / folder, made)
         raise EmgscribeError("enough")
 
-    monkeypatch.setattr("emgscribe.simulation.simulate", simulate)
+    monkeypatch.setattr("emgscribe.simulate", simulate, raising=False)
     places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
     assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
     assert "Error: enough" in capsys.readouterr().err
@@ -385,7 +385,7 @@ def test_sessions_are_simulated_for_the_budget(
         (["reproduce", "tabel1", "--data", "x"], "did you mean table1?"),
         (["reproduce", "table1", "--data", "x", "--decoder", "beem"], "did you mean beam?"),
         (["inspect"], "no session given"),
-        (["inspect", "."], "holds no session"),
+        (["inspect", "."], "no session files"),
         (["evaluate", "absent-model", "x.hdf5"], "config.json is missing"),
         (["evaluate", "absent-model"], "no session given"),
         (["evaluate", "m", "x.hdf5", "--decoder", "greedy,baem"], "unknown decoder 'baem'"),

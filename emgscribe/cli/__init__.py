@@ -55,12 +55,11 @@ def _terminate(*_: Any) -> None:
 
 
 def _unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EPIPE):
+    gone = isinstance(error, BrokenPipeError)
+    if gone or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
         with suppress(OSError, ValueError):  # Python would complain again when it flushes at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:
-            return 141
-        return _fail(2, f"cannot write {error.filename or 'the output'}: the disk is full", "free some disk space")
+        return 141 if gone else _fail(2, "cannot write the output: the disk is full", "free some disk space")
     if os.environ.get("EMGSCRIBE_DEBUG"):
         raise error
     hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"

@@ -12,7 +12,13 @@ from tyro.conf import arg
 
 from emgscribe.errors import EmgscribeError
 
-screen = Console(highlight=False, markup=False, soft_wrap=True)
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the outermost frame knows the exit status; rich would leave with 1
+
+
+screen = _Screen(highlight=False, markup=False, soft_wrap=True)
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 Folder = Annotated[Path, arg(help="Folder of session files.")]
