@@ -1,4 +1,4 @@
-"""Rules of the package that a machine can check, beside the import contracts in pyproject.toml: light imports, words."""
+"""Rules of the package that a machine can check, beside the import contracts: light imports, public names."""
 
 import ast
 import subprocess

@@ -35,8 +35,8 @@ def evaluate(
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
     allow_seen: Annotated[bool, arg(help="Score sessions that the model was trained on, too, and mark it.")] = False,
 ) -> int:
-    """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the weights of the beam
-    search were tuned on it. The network runs once for all decoders.
+    """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
+    tuned on it. The network runs once for all decoders.
 
     Examples:
       emgscribe evaluate runs/demo-0/best data/SESSION.hdf5

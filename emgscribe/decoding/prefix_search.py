@@ -207,33 +207,25 @@ def _find(nodes: npt.NDArray[np.void], parent: int, label: int) -> int:
 
 
 @_compiled
-def _offer(search: Search, rules: Rules, at: int, label: int) -> None:
-    """One hypothesis with one key more, unless it is in the beam already (`_stay` has what comes to it)."""
-    nodes, slot = search.nodes, search.beam[at]
-    mass = search.kept[label] + (slot.blank if nodes[slot.node].label == label else slot.both)
-    if mass == -np.inf:
-        return
-    child = _find(nodes, slot.node, label)
-    if child < 0 or nodes[child].slot < 0:
-        score = mass + _bias(nodes, rules, nodes[slot.node].screen, label)
-        _push(search, score, (-np.inf, mass), slot.node, label)
-
-
-@_compiled
 def _extend(search: Search, rules: Rules) -> None:
-    """All hypotheses with one key more that can still be among the best."""
-    heap, kept, place = search.heap, search.kept, search.place[0]
+    """All hypotheses with one key more that can still be among the best, but those in the beam: they are in `_stay`."""
+    nodes, heap, kept, place = search.nodes, search.heap, search.kept, search.place[0]
     for at in range(place.slots):
         slot = search.beam[at]
-        if kept[rules.backspace] > -np.inf:
-            _offer(search, rules, at, rules.backspace)
-        # No other key can be given more than the bonus, and classes are in order: after one too bad, all are.
+        node = nodes[slot.node]
+        # No key but backspace, which comes first, can be given more than the bonus, and classes are in order: after one
+        # that is too bad, all are.
         best = slot.both + slot.bias + max(rules.bonus, 0.0)
-        for label in search.classes[: place.classes]:
-            if place.waiting == len(heap) and best + kept[label] <= heap[0].score:
+        for number in range(-1, place.classes):
+            label = search.classes[number] if number >= 0 else rules.backspace
+            if number >= 0 and place.waiting == len(heap) and best + kept[label] <= heap[0].score:
                 break
-            if label not in (rules.blank, rules.backspace):
-                _offer(search, rules, at, label)
+            mass = kept[label] + (slot.blank if node.label == label else slot.both)
+            if mass == -np.inf or label == rules.blank or (number >= 0 and label == rules.backspace):
+                continue
+            child = _find(nodes, slot.node, label)
+            if child < 0 or nodes[child].slot < 0:
+                _push(search, mass + _bias(nodes, rules, node.screen, label), (-np.inf, mass), slot.node, label)
 
 
 @_compiled

@@ -21,8 +21,11 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     rows, labels = emissions.transpose(0, 1), batch.labels  # (F, N, V)
     if emissions.device.type == "mps":  # for which PyTorch has no CTC
         rows, labels = rows.cpu(), labels.cpu()
-    loss = F.ctc_loss(rows, labels, lengths, batch.label_lengths, blank=BLANK, zero_infinity=True)
-    return loss.to(emissions.device)
+    given = rows, labels, lengths, batch.label_lengths
+    losses = F.ctc_loss(*given, blank=BLANK, reduction="none", zero_infinity=True).to(emissions.device)  # (N,)
+    # PyTorch's own mean copies the lengths to a GPU in a way that waits for all of its queue.
+    counts = batch.label_lengths.clamp(min=1).to(losses.device, losses.dtype, non_blocking=True)
+    return (losses / counts).mean()
 
 
 def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
@@ -31,8 +34,9 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
     The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
     the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
     """
-    real = batch.onsets >= 0  # (N, L)
-    frames = batch.onsets.clamp(min=0) // samples_per_frame
+    onsets = batch.onsets.to(emissions.device, non_blocking=True)
+    real = onsets >= 0  # (N, L)
+    frames = onsets.clamp(min=0) // samples_per_frame
     rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
     pressed = -(picked * real).sum() / real.sum().clamp(min=1)
