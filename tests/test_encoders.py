@@ -1,19 +1,19 @@
 """The contract of encoders, held by every architecture and its variants at a size that tests can afford."""
 
 import dataclasses
-import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emgscribe.config import from_json, to_json
 from emgscribe.data.windows import Batch
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import (
     ConformerConfig,
     Encoder,
@@ -294,14 +294,24 @@ def test_two_windows_are_learnt_by_heart(kind: str) -> None:
     pytest.fail(f"not learnt in 200 steps, the loss is {loss.item():.3f}")
 
 
-def test_the_contract_is_abstract() -> None:
-    with pytest.raises(NotImplementedError):
-        Encoder()(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(NotImplementedError):
-        EncoderConfig().build(BANDS, CHANNELS, BINS)
-    assert "lengths" in inspect.signature(Encoder.forward).parameters
-    assert not Encoder().unbounded_left
-    assert isinstance(Encoder(), nn.Module)
+# Sizes that a small network keeps: numbers of layers and of what divides a width, and steps in time.
+KEPT = {"blocks", "channels", "layers", "heads", "strides"}
+
+
+@pytest.mark.parametrize("kind", EncoderConfig.kinds.values())
+def test_every_size_shrinks_or_is_kept_on_purpose(kind: type[EncoderConfig]) -> None:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if name in {field.name for field in dataclasses.fields(kind)} and "int" in str(hint):
+            assert ("Shrinks" in str(hint)) != (name in KEPT), f"{name} of {kind.__name__}"
+
+
+def test_a_small_network_has_smaller_sizes_all_the_way_down() -> None:
+    rolling = TdsConfig(mlp_features=480, reduction=576, rolling=125, lookahead=1)
+    whole = TransformerConfig(base=SplitShareConfig(base=rolling), width=0, feed_forward=1048, past=125, future=-1)
+    small = TdsConfig(120, 4, 24, 11, 0, 144, 11, rolling=42, squeeze=208)
+    assert whole.small() == replace(whole, base=SplitShareConfig(base=small), feed_forward=524, past=42)
+    assert ResidualCnnConfig(widths=(256, 128)).small().widths == (128, 64)
+    assert AttentionConfig(2, 256, 4, 1024).small() == AttentionConfig(2, 128, 4, 512)
 
 
 @pytest.mark.parametrize(

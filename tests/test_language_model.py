@@ -341,7 +341,8 @@ def test_the_cache_keeps_the_default_models_used_last(isolated_cache: Path, monk
     assert first in cached()
     blocked = isolated_cache / "file"
     blocked.write_text("")
-    assert default_language_model(cache=blocked).ngrams.order == 6  # a cache that cannot be written to
+    monkeypatch.setenv("EMGSCRIBE_CACHE", str(blocked))
+    assert default_language_model().ngrams.order == 6  # the cache cannot be written to
 
 
 def test_order_one_has_one_state() -> None:

@@ -30,8 +30,6 @@ from emgscribe.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from emgscribe.data.plot import Keys
-
 _VERSION = 4
 _HEADER_BYTES = 1 << 16
 _ROW = SAMPLE_DTYPE.itemsize // 4  # float32 values in a row, two of which hold its time
@@ -92,7 +90,7 @@ class Session:
         first, last = np.searchsorted(self.onsets, (start, stop))
         return slice(int(first), int(last))
 
-    def plot(self, start: float, stop: float, *, read: "Keys" = ()) -> "Figure":
+    def plot(self, start: float, stop: float, *, read: Any = ()) -> "Figure":
         """Seconds [start, stop): all electrodes and the keys that went down, as a matplotlib figure.
 
         `read` adds what a model read: a `Transcript`, or a symbol and its second for each key.

@@ -53,7 +53,6 @@ class NGrams:
 
     @property
     def order(self) -> int:
-        """The length of the longest n-grams."""
         return len(self.levels)
 
     @cached_property

@@ -66,13 +66,11 @@ class LanguageModel:
     ngrams: NGrams
 
     def __repr__(self) -> str:
-        grams = sum(map(len, self.ngrams.levels))
-        kind = "across" if self.across else "within"
+        grams, kind = sum(map(len, self.ngrams.levels)), "across" if self.across else "within"
         return f"<LanguageModel of order {self.ngrams.order}: {grams} n-grams, {kind} words>"
 
     @property
     def across(self) -> bool:
-        """Whether the model goes across words, with the space as a token."""
         return SPACE in self.ngrams.tokens
 
     @classmethod
@@ -287,9 +285,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
     return levels
 
 
-def default_language_model(
-    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
-) -> LanguageModel:
+def default_language_model(*, exclude: Collection[str] = (), across: bool = True) -> LanguageModel:
     """A 6-gram of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
 
     Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
@@ -298,8 +294,7 @@ def default_language_model(
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
-    folder = cache or default_cache()
-    path = folder / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
+    path = default_cache() / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
     with suppress(EmgscribeError):  # missing, or damaged by something else: it is built again
         model = LanguageModel.read(path)
         with suppress(OSError):
@@ -312,6 +307,6 @@ def default_language_model(
     model = train(text, across=across, min_count=2 if across else 1)
     with suppress(EmgscribeError, OSError):  # an unwritable cache is no obstacle
         model.write(path)
-        for old in sorted(folder.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
+        for old in sorted(path.parent.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
             old.unlink()
     return model

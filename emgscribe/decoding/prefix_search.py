@@ -240,7 +240,7 @@ def _grow(search: Search, rules: Rules, parent: int, label: int) -> int:
         node.parent, node.child, node.sibling, node.label = parent, -1, above.child, label
         above.child = number
         screen = above.screen
-        node.below = 0  # `_compact` looks at it, whatever the key
+        node.below = 0  # `collect` looks at it, whatever the key
         if label == rules.backspace:
             node.screen = nodes[screen].below
         elif label == rules.silent:
@@ -333,26 +333,6 @@ def _reach(search: Search, reached: npt.NDArray[np.bool_]) -> int:
 
 
 @_compiled
-def _compact(search: Search, kept: npt.NDArray[np.bool_], last: int) -> None:
-    """Move the kept nodes together, in order; screens that are no longer known become `last`."""
-    nodes, place, numbers = search.nodes, search.place[0], np.cumsum(kept) - 1
-    for old in range(len(kept)):
-        if not kept[old]:
-            continue
-        nodes[numbers[old]] = nodes[old]
-        node = nodes[numbers[old]]
-        node.screen = numbers[node.screen if kept[node.screen] else last]
-        node.below = numbers[node.below if kept[node.below] else last]
-        node.parent = numbers[node.parent] if node.parent >= 0 and kept[node.parent] else -1
-        node.child = node.sibling = -1
-        if node.parent >= 0:  # parents come before their children
-            node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
-    for at in range(place.slots):
-        search.beam[at].node = numbers[search.beam[at].node]
-    place.root, place.used = numbers[place.root], numbers[-1] + 1
-
-
-@_compiled
 def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
     """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
 
@@ -371,6 +351,17 @@ def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
         last = nodes[last].below
     kept[last] = True
     nodes[last].below = last
-    place.root = root
-    _compact(search, kept, last)
+    numbers = np.cumsum(kept) - 1
+    for old in np.flatnonzero(kept):  # kept nodes move together, in order; a screen that is forgotten becomes `last`
+        nodes[numbers[old]] = nodes[old]
+        node = nodes[numbers[old]]
+        node.screen = numbers[node.screen if kept[node.screen] else last]
+        node.below = numbers[node.below if kept[node.below] else last]
+        node.parent = numbers[node.parent] if node.parent >= 0 and kept[node.parent] else -1
+        node.child = node.sibling = -1
+        if node.parent >= 0:  # parents come before their children
+            node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
+    for at in range(place.slots):
+        search.beam[at].node = numbers[search.beam[at].node]
+    place.root, place.used = numbers[root], numbers[-1] + 1
     return settled
