@@ -50,9 +50,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_readme_commands_leave_what_they_promise(clone: Path) -> None:
     assert len(list((clone / "tiny").glob("*.hdf5"))) == 3
-    assert (clone / "runs" / "tiny-0" / "best" / "beam.json").exists()
-    assert [path.name for path in (clone / "results").glob("*.json")] == ["tiny-0.json"]
-    assert "| tiny |" in (clone / "report" / "report.md").read_text()
+    assert (clone / "runs" / "demo-0" / "best" / "beam.json").exists()
+    assert [path.name for path in (clone / "results").glob("*.json")] == ["demo-0.json"]
+    assert "| demo (train.epochs 2) |" in (clone / "report" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
