@@ -30,15 +30,9 @@ LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GP
 
 
 def training_loss(
-    model: Model,
-    batch: Batch,
-    augmentation: Augmentation,
-    config: TrainConfig,
-    *,
-    step: int,
-    total: int,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
+    model: Model, batch: Batch, augmentation: Augmentation, config: TrainConfig,
+    *, step: int, total: int, generator: torch.Generator,
+) -> dict[str, Tensor]:  # fmt: skip
     """The losses of step `step` of `total`: "total" to minimise, and its parts "loss" (CTC) and "attention_loss".
 
     `generator` (on the CPU) draws the augmentation. Nothing here makes a GPU wait.
