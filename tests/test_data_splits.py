@@ -60,7 +60,7 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
 
 def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
     days = recorded(tmp_path, enough=3, few=2)
-    with pytest.raises(EmgscribeError, match="user few has 2 sessions; to train, validate and test takes 3"):
+    with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3 to train, validate and test"):
         split_sessions(tmp_path)
     split = split_sessions(tmp_path, DataConfig(train_users=(0,)))
     assert (split.train, split.val) == ((days["enough"][0],), (days["enough"][1],))

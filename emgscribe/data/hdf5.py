@@ -264,7 +264,7 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
         raise EmgscribeError("no such folder", where=str(folder), hint="check the path")
     found = sorted(folder.glob("*.hdf5"))
     if not found:
-        hint = "name a folder of session files, or simulate some: emgscribe synthesize"
+        hint = "name a folder of session files, or simulate some: emgscribe simulate"
         raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
     return found
 

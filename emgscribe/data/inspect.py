@@ -1,6 +1,6 @@
-"""What is wrong with session files: every fault that would surprise training, named.
+"""What is wrong with session files: every fault that would disturb training.
 
-`scan` is also how a session is opened for the first time, so that both agree on which file cannot be used.
+`scan` also runs when a session is opened for the first time, so both agree on which files cannot be used.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 @dataclass(repr=False)
 class Inspection:
-    """What a file holds, and all that is wrong with it."""
+    """What a file holds, and everything that is wrong with it."""
 
     path: str
     summary: dict[str, Any] = field(default_factory=dict)

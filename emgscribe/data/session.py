@@ -192,7 +192,7 @@ def _converted(path: Path, copy: Path, samples: int) -> Emg:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the entries of files that are gone, and what writers that were killed left more than a day ago."""
+    """Remove the entries of files that are gone, and what killed writers left more than a day ago."""
     for entry in folder.glob("*.npz"):
         source = _kept(entry, "path")
         if source is None or not Path(str(source[0])).exists():

@@ -39,8 +39,8 @@ class DataConfig(Settings):
     protocol: Protocol = LATEST  # latest: each user's last session tests; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
-    sessions: Whole = 0  # train on each user's latest sessions, this many; 0: all
-    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # train on the first minutes of all sessions together; 0: all
+    sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
+    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,8 +94,8 @@ def split_sessions(folder: Path | str, data: DataConfig = _ALL) -> Split:
     """Split a folder by the protocol that `data` names. Simulated sessions, which no list names, are split by date.
 
     By date, each user's latest session tests, the one before validates, all earlier ones train; `data` narrows this.
-    Only sessions of the users who train validate. Raises `EmgscribeError` where sessions or users are missing, and for
-    a published protocol where files are not the published ones, by size or SHA-256: it names each of them.
+    Validation sessions come only from users who train. Raises `EmgscribeError` where sessions or users are
+    missing, and for a published protocol where files differ from the published ones in size or SHA-256: it names each.
     """
     paths = find_sessions(folder)
     if data.protocol == LATEST:
@@ -117,7 +117,7 @@ def _split_by_date(paths: Sequence[Path], folder: Path, data: DataConfig) -> Spl
     trained = _chosen(by_user, data.train_users, "data.train_users", folder)
     for user in trained:
         if len(by_user[user]) < 3:
-            what = f"user {user} has {len(by_user[user])} sessions; to train, validate and test takes 3"
+            what = f"user {user} has {len(by_user[user])} sessions; it takes 3 to train, validate and test"
             hint = "add sessions, or choose other users with data.train_users"
             raise EmgscribeError(what, where=str(folder), hint=hint)
     return Split(

@@ -138,7 +138,7 @@ class Windows:
         """Batches of `batch_size` windows at `places`; the last one may be smaller.
 
         Of each batch, part number `part` of `parts`; its `share` weights the loss so that the mean over the parts is
-        the mean over the batch. A part without a window of a small last batch gets one that has no weight.
+        the mean over the batch. A part that a small last batch leaves empty gets one window with weight 0.
         """
         for first in range(0, len(places), batch_size):
             whole = places[first : first + batch_size]
