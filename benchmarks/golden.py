@@ -21,7 +21,7 @@ from rich.console import Console
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import WindowConfig
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import GreedyDecoder, decode
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import train as train_language_model
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
@@ -69,7 +69,7 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
     for name, recipe in RUNS.items():
         run = fit(recipe, train_sessions=[train], val_sessions=[val], folder=folder / name, console=Console(quiet=True))
         emissions = run.model.log_probs(test)
-        beam = BeamDecoder(BeamConfig(beam_size=20), words.automaton())
+        beam = BeamDecoder(BeamConfig(beam_size=20), words)
         without_blank = emissions.copy()
         without_blank[:, 98] -= 3
         found[name] = {
@@ -77,7 +77,7 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
             "greedy": run.model.transcribe(test).text,
             "beam": run.model.transcribe(test, beam).text,
             "log_probs": hashlib.sha256(np.ascontiguousarray(emissions).tobytes()).hexdigest()[:16],
-            "greedy_without_blank": decode(GreedyDecoder(), without_blank).text,
+            "greedy_without_blank": GreedyDecoder().decode(without_blank).text,
         }
     return found
 

@@ -57,9 +57,10 @@ class PlainScorer:
             inside = column != UNKNOWN
             column = END if column == UNKNOWN and screen.inside else column
         state = int(self.model.following[screen.state, column])
-        if not self.model.across and column == UNKNOWN:
-            state = self.model.start
         step = float(self.model.log_prob[screen.state, column])
+        if column == UNKNOWN:  # a character that is in no word, where no word is begun
+            state = state if self.model.across else self.model.start
+            step = float(self.model.log_prob[0, UNKNOWN])
         return Screen(screen, state, screen.bias + self.scale * step + self.bonus, inside=inside)
 
     def final(self, screen: Screen) -> float:

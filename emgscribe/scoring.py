@@ -1,11 +1,12 @@
-"""Edits between hypothesis and reference -> CER, IER, DER, SER, WER, and how sure they are.
+"""Edits between hypothesis and reference -> CER, IER, DER, SER, WER and their intervals.
 
-Conventions of speech recognition: an insertion is an extra character in the hypothesis, a deletion a missing one.
-All rates are per cent of the reference's characters.
+An insertion is an extra character in the hypothesis, a deletion a missing one, as in speech recognition. Sivakumar et
+al. 2024 name the two the other way round: their published IER is our DER, and their DER our IER. Rates are per cent of
+the reference's characters.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from emgscribe.data.charset import ENTER
 class Counts:
     """Edits that turn the reference into the hypothesis, and the reference's length. Counts add up.
 
-    The unit is the character, or the word where `count_words` made them; the two are not for adding.
+    The unit is the character, or the word where `count_words` made them; do not add the two.
     """
 
     insertions: int = 0
@@ -27,12 +28,7 @@ class Counts:
     length: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.insertions + other.insertions,
-            self.deletions + other.deletions,
-            self.substitutions + other.substitutions,
-            self.length + other.length,
-        )
+        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     @property
     def edits(self) -> int:
@@ -70,21 +66,14 @@ class Counts:
 
 def side_by_side(reference: str, hypothesis: str) -> tuple[str, str, str]:
     """Reference and hypothesis at equal length, gaps filled with "·", and a line with I, D or S under each edit."""
-    rows: list[tuple[str, str, str]] = []
-    done_reference = done_hypothesis = 0
-    end = Edit("", len(reference), len(hypothesis))
-    for edit in [*align(reference, hypothesis), end]:
-        same = reference[done_reference : edit.reference]
-        rows += [(character, character, " ") for character in same]
-        done_reference, done_hypothesis = edit.reference, done_hypothesis + len(same)
-        if edit is end:
-            break
-        extra, missing = edit.kind == "insertion", edit.kind == "deletion"
-        shown = "·" if extra else reference[done_reference], "·" if missing else hypothesis[done_hypothesis]
-        rows.append((*shown, edit.kind[0].upper()))
-        done_reference, done_hypothesis = done_reference + (not extra), done_hypothesis + (not missing)
-    first, second, marks = ("".join(column) for column in zip(*rows, strict=True)) if rows else ("", "", "")
-    return first, second, marks
+    marks = {"equal": " ", "insert": "I", "delete": "D", "replace": "S"}
+    rows = ["", "", ""]
+    for block in Levenshtein.opcodes(reference, hypothesis):
+        parts = reference[block.src_start : block.src_end], hypothesis[block.dest_start : block.dest_end]
+        length = max(map(len, parts))
+        for row, part in enumerate((*parts, marks[block.tag] * length)):
+            rows[row] += part.ljust(length, "·")
+    return rows[0], rows[1], rows[2]
 
 
 @dataclass(frozen=True)
@@ -113,8 +102,8 @@ def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Co
 def count_words(reference: str, hypothesis: str) -> Counts:
     """Counts of the edits between the words of two texts, as a screen shows them (`charset.screen_text`).
 
-    Words are what stands between spaces and enters; case and punctuation count. Rates of what is on the screen are to
-    be told apart from those of keystrokes: a key too many and a backspace after it are two edits there and none here.
+    Words stand between spaces and enters; case and punctuation count. Do not mix rates of the screen with rates of
+    keystrokes: an extra key and the backspace after it are two edits there and none here.
     """
     numbers: dict[str, int] = {}
     first, second = (
@@ -127,7 +116,7 @@ def count_words(reference: str, hypothesis: str) -> Counts:
 def count_units(
     reference: Sequence[int] | str, hypothesis: Sequence[int] | str, unit: npt.NDArray[np.int64], units: int
 ) -> list[Counts]:
-    """Counts for each of `units` parts of the reference; `unit` (len(reference),) says where each character belongs.
+    """Counts for each of `units` parts of the reference; `unit` (len(reference),) gives the part of each character.
 
     The alignment is that of the whole, so the parts add up to it. An insertion belongs to the character before
     which it stands, at the end to the last one; with an empty reference, to unit 0.
@@ -149,14 +138,14 @@ def total(counts: Sequence[Counts]) -> Counts:
 def cer_interval(
     units: Sequence[Counts], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the CER in per cent, resampling whole units (prompts or windows).
+    """Percentile bootstrap interval of the CER in per cent, resampling whole units (segments or windows).
 
     Errors cluster, so units, not characters, are exchangeable (Bisani and Ney 2004, "Bootstrap estimates for
     confidence intervals in ASR performance evaluation"). NaN where no unit has a character.
     """
-    if not sum(unit.length for unit in units):
+    if not total(units).length:
         return float("nan"), float("nan")
-    low, high = np.quantile(_resampled_rates(units, resamples, seed), _tails(level))
+    low, high = np.quantile(_resampled_rates(units, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -165,29 +154,24 @@ def cer_difference(
 ) -> tuple[float, float, float]:
     """CER of `first` minus CER of `second` in points, and the percentile bootstrap interval of that difference.
 
-    Unit i of both is the same stretch of the same session, read by two systems, and each resample draws the same units
-    for both: what is hard for both cancels, so the interval is narrower than two separate ones suggest (Bisani and Ney
-    2004). An interval without 0 is a difference that these sessions show. NaN where no unit has a character.
+    Unit i of both is the same segment of the same session, read by two systems, and each resample draws the same units
+    for both. What is hard for both cancels, so the interval is narrower than two separate ones suggest (Bisani and Ney
+    2004). An interval without 0 shows a difference on these sessions. NaN where no unit has a character.
     """
-    assert len(first) == len(second), "paired units are as many on both sides"
+    assert len(first) == len(second), "both sides need the same number of paired units"
     one, other = total(first), total(second)
     if not (one.length and other.length):
         return (float("nan"),) * 3
     differences = _resampled_rates(first, resamples, seed) - _resampled_rates(second, resamples, seed)
-    low, high = np.quantile(differences, _tails(level))
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return one.cer - other.cer, float(low), float(high)
 
 
 def _resampled_rates(units: Sequence[Counts], resamples: int, seed: int) -> npt.NDArray[np.float64]:
-    """CER (resamples,) of units drawn with replacement; as many units and the same seed draw the same ones."""
+    """CER (resamples,) of units drawn with replacement; the same number of units and the same seed draw the same."""
     edits = np.array([unit.edits for unit in units])
     lengths = np.array([unit.length for unit in units])
     drawn = np.random.default_rng(seed).integers(len(units), size=(resamples, len(units)))
-    # A resample that holds no reference character at all would have no rate: it is taken as one character long.
+    # A resample without any reference character would have no rate: it counts as one character long.
     rates: npt.NDArray[np.float64] = 100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1)
     return rates
-
-
-def _tails(level: float) -> list[float]:
-    tail = (1 - level) / 2
-    return [tail, 1 - tail]

@@ -56,10 +56,9 @@ def test_users_are_refused_where_they_are_to_be_unseen(make_stored: MakeStored) 
     ancestry = Ancestry().after([trained], [replace(stranger, content="validation")])
     ancestry.refuse([later, stranger])
     ancestry.refuse([stranger], unseen_users=True)
-    with pytest.raises(EmgscribeError, match="user ann is to be unseen") as caught:
+    with pytest.raises(EmgscribeError, match="user ann is to be unseen.*session monday") as caught:
         ancestry.refuse([stranger, later], unseen_users=True)
     assert caught.value.where == "friday"
-    assert "monday" in caught.value.what
 
 
 def test_what_is_not_known_stays_unknown(make_stored: MakeStored) -> None:

@@ -238,7 +238,7 @@ def test_a_batch_goes_through_all_changes_in_the_order_of_the_fields() -> None:
     assert torch.equal(found.emg, emg)
     assert torch.equal(found.lengths, expected.lengths)
     assert [field.name for field in fields(changes)] == [
-        *("rotation", "jitter", "crop", "warp", "scale", "dropout", "noise", "spec")
+        *("rotation", "jitter", "crop", "warp", "scale", "dropout", "noise", "spec", "more")
     ]
 
 

@@ -1,3 +1,7 @@
+"""What holds for every decoder, greedy decoding, and decoders by name."""
+
+import re
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -7,29 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import BLANK, NUM_CLASSES
-from emgscribe.decoding.greedy import (
-    Decoder,
-    Emissions,
-    GreedyDecoder,
-    Hypothesis,
-    check_emissions,
-    decode,
-    decode_batch,
-)
+from emgscribe.decoding.beam import BeamConfig, BeamDecoder
+from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis, check_emissions, decode_batch
+from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 
 PATHS = st.lists(st.sampled_from([BLANK, BLANK, 0, 1, 2, 97]), max_size=40)
+TEXT = "abba baba ab cab bac abacab 42 ab\n" * 3
+DECODERS: dict[str, Callable[[], Decoder]] = {
+    "greedy": GreedyDecoder,
+    "beam": BeamDecoder,
+    "beam within words": lambda: BeamDecoder(BeamConfig(8), train(TEXT, order=4)),
+    "beam across words": lambda: BeamDecoder(BeamConfig(8), train(TEXT, order=4, across=True)),
+    "beam, reference": lambda: BeamDecoder(BeamConfig(8, convention="reference"), train(TEXT, order=4)),
+}
+each_decoder = pytest.mark.parametrize("make", DECODERS.values(), ids=list(DECODERS))
 
 
-def emissions_of(path: list[int], seed: int = 0) -> Emissions:
-    """Log-probabilities (F, 99) whose best class in each frame is `path`."""
-    scores = np.random.default_rng(seed).normal(size=(len(path), NUM_CLASSES)).astype(np.float32)
+def emissions_of(path: list[int], seed: int = 0, impossible: float = 0.0) -> Emissions:
+    """Log-probabilities (F, 99) whose best class in each frame is `path`; a share of the others is minus infinity."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(len(path), NUM_CLASSES)).astype(np.float32)
+    scores[random.random(scores.shape) < impossible] = -np.inf
     scores[np.arange(len(path)), path] = 8
     return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
 
 
 def collapsed(path: list[int]) -> list[tuple[int, int]]:
-    """(label, first frame) of each run of one class that is no blank."""
+    """(label, first frame) of each run of one class that is not blank."""
     runs, frame = [], 0
     for label, run in groupby(path):
         if label != BLANK:
@@ -38,68 +47,65 @@ def collapsed(path: list[int]) -> list[tuple[int, int]]:
     return runs
 
 
+@each_decoder
+@given(PATHS, st.lists(st.integers(0, 12), max_size=12), st.sampled_from([0.0, 0.97]))
+def test_any_chunking_gives_the_same(
+    make: Callable[[], Decoder], path: list[int], sizes: list[int], impossible: float
+) -> None:
+    emissions = emissions_of(path, impossible=impossible)
+    decoder = make()
+    whole = decoder.decode(emissions)
+    decoder.reset()
+    start = 0
+    for size in [*sizes, len(path)]:  # sizes of 0 are empty chunks
+        decoder.feed(emissions[start : start + size])
+        start += size
+    assert decoder.flush() == whole == decoder.flush()
+
+
+@each_decoder
+def test_reset_forgets(make: Callable[[], Decoder]) -> None:
+    decoder = make()
+    assert decoder.flush() == Hypothesis()
+    first = decoder.feed(emissions_of([3, 4]))
+    decoder.feed(emissions_of([5]))
+    assert first == Hypothesis((3, 4), (0, 1))  # more frames do not change what was returned
+    decoder.reset()
+    assert decoder.flush() == Hypothesis()
+    assert decoder.feed(emissions_of([5])) == Hypothesis((5,), (0,))  # the 5 before the reset is not repeated
+    assert decoder.decode(emissions_of([4])) == Hypothesis((4,), (0,))
+
+
+@each_decoder
+@pytest.mark.parametrize("shape", [(5, 98), (5, 100), (99,), (1, 5, 99), (0, 98)])
+def test_other_shapes_and_nan_are_refused(make: Callable[[], Decoder], shape: tuple[int, ...]) -> None:
+    what = re.escape(f"emissions have shape {shape}, expected (frames, 99)")
+    with pytest.raises(EmgscribeError, match=what) as caught:
+        make().feed(np.zeros(shape, np.float32))
+    assert caught.value.hint
+    emissions = emissions_of([1, 2, 3, 4])
+    emissions[2:, 50] = np.nan
+    with pytest.raises(EmgscribeError, match="NaN from frame 2 on"):
+        make().feed(emissions)
+
+
 @given(PATHS)
 def test_greedy_merges_repeats_and_drops_blanks(path: list[int]) -> None:
-    hypothesis = decode(GreedyDecoder(), emissions_of(path))
+    hypothesis = GreedyDecoder().decode(emissions_of(path))
     assert list(zip(hypothesis.labels, hypothesis.frames, strict=True)) == collapsed(path)
 
 
 def test_a_blank_between_repeats_keeps_both() -> None:
-    hypothesis = decode(GreedyDecoder(), emissions_of([7, 7, BLANK, 7, 8, 8, BLANK, BLANK, 33]))
-    assert hypothesis.text == "hhiH"
-    assert hypothesis.frames == (0, 3, 4, 8)
-
-
-@given(PATHS, st.lists(st.integers(0, 12), max_size=12))
-def test_any_chunking_gives_the_same(path: list[int], sizes: list[int]) -> None:
-    emissions = emissions_of(path)
-    whole = decode(GreedyDecoder(), emissions)
-    decoder = GreedyDecoder()
-    start = 0
-    for size in [*sizes, len(path)]:  # sizes of 0 are empty chunks
-        part = decoder.feed(emissions[start : start + size])
-        start += size
-        assert list(zip(part.labels, part.frames, strict=True)) == collapsed(path[:start])
-    assert decoder.flush() == whole
-    assert decoder.flush() == whole
-
-
-def test_reset_forgets() -> None:
-    decoder: Decoder = GreedyDecoder()
-    decoder.feed(emissions_of([3, 4]))
-    decoder.reset()
-    assert decoder.flush() == Hypothesis()
-    assert decoder.feed(emissions_of([4])) == Hypothesis((4,), (0,))  # the 4 before the reset is not repeated
-    assert decode(decoder, emissions_of([5])) == Hypothesis((5,), (0,))
-
-
-def test_a_hypothesis_does_not_change_when_more_is_fed() -> None:
-    decoder = GreedyDecoder()
-    first = decoder.feed(emissions_of([1]))
-    decoder.feed(emissions_of([2]))
-    assert first == Hypothesis((1,), (0,))
-
-
-@pytest.mark.parametrize("shape", [(5, 98), (5, 100), (99,), (1, 5, 99), (0, 98)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(EmgscribeError, match="expected \\(frames, 99\\)") as caught:
-        GreedyDecoder().feed(np.zeros(shape, np.float32))
-    assert str(shape) in caught.value.what
-    assert caught.value.hint
-
-
-def test_nan_is_refused_and_the_frame_named() -> None:
-    emissions = emissions_of([1, 2, 3, 4])
-    emissions[2:, 50] = np.nan
-    with pytest.raises(EmgscribeError, match="NaN from frame 2 on"):
-        GreedyDecoder().feed(emissions)
+    hypothesis = GreedyDecoder().decode(emissions_of([7, 7, BLANK, 7, 8, 8, BLANK, BLANK, 33]))
+    assert (hypothesis.text, hypothesis.frames) == ("hhiH", (0, 3, 4, 8))
+    assert repr(hypothesis) == "<Hypothesis of 4 keys: 'hhiH'>"
 
 
 def test_impossible_classes_are_no_fault() -> None:
     emissions = np.full((4, NUM_CLASSES), -np.inf, np.float32)
     emissions[range(4), [1, 1, BLANK, 2]] = 0
     check_emissions(emissions)
-    assert decode(GreedyDecoder(), emissions) == Hypothesis((1, 2), (0, 3))
+    assert GreedyDecoder().decode(emissions) == Hypothesis((1, 2), (0, 3))
 
 
 def test_a_batch_is_decoded_item_by_item_over_its_own_frames() -> None:

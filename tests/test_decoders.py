@@ -1,72 +1,81 @@
-"""Decoders by name: what each is made of, and what is said where that does not fit."""
+"""Decoders by name, and the search of the beam's two weights that is stored with a model."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock
-from hypothesis import given
-from hypothesis import strategies as st
 
-from emgscribe import evaluation
-from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.data.charset import BLANK, NUM_CLASSES, labels_of_text
 from emgscribe.data.session import Session
-from emgscribe.decoding import registry as decoders
-from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder, decode
-from emgscribe.decoding.language_model import LanguageModel, train
-from emgscribe.decoding.registry import DECODERS, Inputs
-from emgscribe.decoding.tuning import load_tuned, tune_model
+from emgscribe.decoding import registry
+from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.decoding.language_model import Automaton, LanguageModel, train
+from emgscribe.decoding.registry import DECODERS, make_decoder
+from emgscribe.decoding.tuning import Grid, Trial, load_tuned, tune, tune_model
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import read
 from emgscribe.models.ancestry import Ancestry
-from emgscribe.models.encoders import MlpConfig
-from emgscribe.models.model import Model, ModelConfig
+from emgscribe.scoring import count, total
 
 MakeStored = Callable[..., Session]
-WORDS = train("the cat sat on the mat and the rat ate the oat " * 3, order=3)
+TEXT = "the cat sat on the mat and the rat ate the oat that the cat had at the mat "
+WORDS = train(TEXT * 3, order=3)
 OTHER = train("a dog is a dog and no cat " * 3, order=3)
+SMALL = BeamConfig(beam_size=8, labels_per_frame=6)
 
 
-@pytest.fixture(scope="module")
-def model() -> Model:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return Model(ModelConfig(encoder=MlpConfig())).eval()
+def misread(text: str, seed: int = 0) -> Emissions:
+    """Emissions of a typed text in which wrong letters are often the likelier ones, and keys are weak."""
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(4 * len(text), NUM_CLASSES))
+    scores[:, BLANK] += 6
+    for place, label in enumerate(labels_of_text(text)):
+        scores[4 * place + 1, label] += 6 + random.normal()
+        scores[4 * place + 1, random.choice(labels_of_text("bcdefgnopqrst"))] += 6 + random.normal()
+    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def tuned_on(
+    folder: Path, ancestry: Ancestry, sessions: list[Session], lm: LanguageModel = WORDS, beam_size: int = 3
+) -> None:
+    tune_model(folder, ancestry, sessions, (misread("cat") for _ in sessions), lm, BeamConfig(beam_size, 3))
 
 
 @pytest.fixture
-def validated(model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch) -> list[Session]:
-    """A session that validated the model, beside one that trained it."""
-    sessions = [make_stored(3000, [(3, 500), (4, 1500)], name=name) for name in ("trained", "validated")]
-    monkeypatch.setattr(model, "ancestry", Ancestry().after(sessions[:1], sessions[1:]))
-    return sessions
+def trained_and_validated(make_stored: MakeStored) -> list[Session]:
+    return [make_stored(3000, [(3, 500), (4, 1500)], name=name) for name in ("trained", "validated")]
 
 
 @pytest.fixture
-def tuned(model: Model, validated: list[Session], tmp_path: Path) -> Path:
+def ancestry(trained_and_validated: list[Session]) -> Ancestry:
+    return Ancestry().after(trained_and_validated[:1], trained_and_validated[1:])
+
+
+@pytest.fixture
+def tuned(ancestry: Ancestry, trained_and_validated: list[Session], tmp_path: Path) -> Path:
     """The folder of a model whose beam was tuned."""
-    folder = tmp_path / "model"
-    tune_model(folder, model, validated[1:], WORDS, BeamConfig(beam_size=3, labels_per_frame=3))
-    return folder
+    tuned_on(tmp_path / "model", ancestry, trained_and_validated[1:])
+    return tmp_path / "model"
 
 
-def made(model: Model, folder: Path, **changes: object) -> tuple[BeamDecoder, dict]:
-    found = DECODERS["beam"](Inputs(model, folder, **changes))
+def made(folder: Path | str | None = None, **changes: object) -> tuple[BeamDecoder, dict]:
+    found = make_decoder("beam", folder=folder, **changes)
     assert isinstance(found.decoder, BeamDecoder)
     return found.decoder, found.settings
 
 
-def test_greedy_needs_nothing(model: Model, tmp_path: Path) -> None:
-    assert isinstance(DECODERS["greedy"](Inputs(model, tmp_path)).decoder, GreedyDecoder)
+def test_decoders_have_names() -> None:
+    assert isinstance(make_decoder("greedy").decoder, GreedyDecoder)
+    assert list(DECODERS) == ["greedy", "beam"]
+    with pytest.raises(EmgscribeError, match="decoder is 'bean', allowed: greedy, beam"):
+        make_decoder("bean")
 
 
 def test_without_tuned_weights_the_beam_takes_the_stated_defaults(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left_out = []
 
@@ -74,145 +83,174 @@ def test_without_tuned_weights_the_beam_takes_the_stated_defaults(
         left_out.append(exclude)
         return WORDS
 
-    monkeypatch.setattr(decoders, "default_language_model", default)
-    decoder, settings = made(model, tmp_path, exclude=frozenset({"a prompt"}))
+    monkeypatch.setattr(registry, "default_language_model", default)
+    decoder, settings = made(tmp_path, exclude=frozenset({"a prompt"}))
     assert left_out == [{"a prompt"}]
     assert decoder.config == BeamConfig()
     assert (settings["lm_weight"], settings["insertion_bonus"], settings["tuned_on"]) == (0.5, 1.0, [])
     OTHER.write(tmp_path / "other.arpa")
-    assert made(model, tmp_path, language_model=tmp_path / "other.arpa")[1]["language_model"] == OTHER.digest
+    for lm in (OTHER, tmp_path / "other.arpa", str(tmp_path / "other.arpa")):
+        assert made(lm=lm)[1]["language_model"] == OTHER.digest
     assert len(left_out) == 1
 
 
-def test_what_was_tuned_is_taken_with_its_language_model(model: Model, tuned: Path) -> None:
+def test_what_was_tuned_is_taken_with_its_language_model(tuned: Path) -> None:
     stored = load_tuned(tuned)
     assert stored
-    assert sorted(path.name for path in tuned.iterdir()) == [
-        "beam.json",
-        f"language-model-{WORDS.digest}.arpa.gz",
-    ]
-    decoder, settings = made(model, tuned)
+    assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{WORDS.digest}.arpa.gz"]
+    decoder, settings = made(str(tuned))
     assert decoder.config == stored.config
     assert decoder.config.beam_size == 3
-    assert settings["language_model"] == WORDS.digest
-    assert settings["tuned_on"] == ["validated"]
-    assert settings["order"] == 3
+    assert (settings["language_model"], settings["tuned_on"], settings["order"]) == (WORDS.digest, ["validated"], 3)
     WORDS.write(tuned / "same.arpa")  # another file, the same model
-    assert made(model, tuned, language_model=tuned / "same.arpa")[1] == settings
+    assert made(tuned, lm=tuned / "same.arpa")[1] == settings
 
 
-def test_tuned_anew_the_old_language_model_goes(model: Model, validated: list[Session], tuned: Path) -> None:
-    tune_model(tuned, model, validated[1:], OTHER, BeamConfig(beam_size=2))
+def test_when_tuned_again_the_old_language_model_goes(
+    ancestry: Ancestry, trained_and_validated: list[Session], tuned: Path
+) -> None:
+    tuned_on(tuned, ancestry, trained_and_validated[1:], OTHER)
     assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{OTHER.digest}.arpa.gz"]
-    assert made(model, tuned)[1]["language_model"] == OTHER.digest
+    assert made(tuned)[1]["language_model"] == OTHER.digest
 
 
-def test_of_two_who_tune_one_model_the_second_is_told(model: Model, validated: list[Session], tuned: Path) -> None:
+def test_one_process_at_a_time_tunes_a_model(
+    ancestry: Ancestry, trained_and_validated: list[Session], tuned: Path
+) -> None:
     before = {path.name: path.read_bytes() for path in tuned.iterdir()}
     with (
         FileLock(tuned.parent / ".lock"),
         pytest.raises(EmgscribeError, match="another process is training or tuning a model") as caught,
     ):
-        tune_model(tuned, model, validated[1:], OTHER, BeamConfig(beam_size=1))
+        tuned_on(tuned, ancestry, trained_and_validated[1:], OTHER, 1)
     assert caught.value.where == str(tuned.parent)
     assert {path.name: path.read_bytes() for path in tuned.iterdir()} == before
 
 
-def test_weights_of_another_language_model_are_refused(model: Model, tuned: Path, tmp_path: Path) -> None:
+def test_weights_of_another_language_model_are_refused(tuned: Path, tmp_path: Path) -> None:
     OTHER.write(tmp_path / "other.arpa.gz")
-    with pytest.raises(EmgscribeError, match="were tuned with another language model") as caught:
-        made(model, tuned, language_model=tmp_path / "other.arpa.gz")
-    assert "lm tune" in str(caught.value)
+    with pytest.raises(EmgscribeError, match=r"(?s)were tuned with another language model.*lm tune"):
+        made(tuned, lm=tmp_path / "other.arpa.gz")
 
 
 def test_what_it_was_tuned_on_is_not_scored(
-    model: Model, validated: list[Session], tuned: Path, make_stored: MakeStored
+    trained_and_validated: list[Session], tuned: Path, make_stored: MakeStored
 ) -> None:
     with pytest.raises(EmgscribeError, match="validated: the beam's weights were tuned on this session"):
-        made(model, tuned, scored=validated[1:])
-    made(model, tuned, scored=[make_stored(100, name="fresh")])
+        made(tuned, scored=trained_and_validated[1:])
+    made(tuned, scored=[make_stored(100, name="fresh")])
 
 
 def test_only_what_validated_is_tuned_on(
-    model: Model, validated: list[Session], make_stored: MakeStored, tmp_path: Path
+    ancestry: Ancestry, trained_and_validated: list[Session], make_stored: MakeStored, tmp_path: Path
 ) -> None:
-    trained, (test,) = validated[0], [make_stored(3000, [(1, 50)], name="test")]
-    for session, told in ((trained, "was trained on this session"), (test, "it may be a test.*tune on validated")):
-        with pytest.raises(EmgscribeError, match=f"(?s){session.name}: .*{told}"):
-            tune_model(tmp_path / "model", model, [validated[1], session], WORDS)
+    (trained, validated), test = trained_and_validated, make_stored(3000, [(1, 50)], name="test")
+
+    def unwanted() -> None:
+        pytest.fail("the network ran on refused sessions")
+        yield
+
+    for session, reason in ((trained, "was trained on this session"), (test, "may be a test.*tune on validated")):
+        with pytest.raises(EmgscribeError, match=f"(?s){session.name}: .*{reason}"):
+            tune_model(tmp_path / "model", ancestry, [validated, session], unwanted(), WORDS)
     assert not (tmp_path / "model").exists()
-    model.ancestry = replace(model.ancestry, validated_on=())  # a model that does not say
-    tune_model(tmp_path / "model", model, [test], WORDS, BeamConfig(beam_size=1))
+    tuned_on(tmp_path / "model", replace(ancestry, validated_on=()), [test])  # a model that does not say
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reason"),
     [
         (lambda folder, path: path.unlink(), "cannot be read"),
         (lambda folder, path: path.write_bytes(path.read_bytes()[:-30]), "is damaged"),
         (lambda folder, path: OTHER.write(path), "not the language model that the weights were tuned with"),
         (lambda folder, path: (folder / "beam.json").write_text("{}"), "not of format emgscribe-beam version 1"),
         (lambda folder, path: (folder / "beam.json").write_text("{"), "not valid JSON"),
-        (
-            lambda folder, path: (folder / "beam.json").write_text(
-                (folder / "beam.json").read_text().replace('"beam_size": 3', '"beam_size": 0')
-            ),
-            "beam_size is 0",
-        ),
+        (lambda folder, path: edit(folder / "beam.json", '"version": 1', '"version": 2'), "version 1"),
+        (lambda folder, path: edit(folder / "beam.json", '"beam_size": 3', '"beam_size": 0'), "beam_size is 0"),
     ],
-    ids=["gone", "cut", "another", "foreign", "no-json", "impossible"],
+    ids=["gone", "cut", "another", "foreign", "no-json", "version", "impossible"],
 )
-def test_damage_is_told(model: Model, tuned: Path, damage: Callable[[Path, Path], None], told: str) -> None:
+def test_damage_is_reported(tuned: Path, damage: Callable[[Path, Path], None], reason: str) -> None:
     (path,) = tuned.glob("*.arpa.gz")
     damage(tuned, path)
-    with pytest.raises(EmgscribeError, match=told) as caught:
-        made(model, tuned)
+    with pytest.raises(EmgscribeError, match=reason) as caught:
+        made(tuned)
     assert caught.value.hint
 
 
-def test_another_version_is_told(model: Model, tuned: Path) -> None:
-    content = json.loads((tuned / "beam.json").read_text())
-    (tuned / "beam.json").write_text(json.dumps(content | {"version": 2}))
-    with pytest.raises(EmgscribeError, match="version 1"):
-        made(model, tuned)
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
-def emitted(frames: int, seed: int, impossible: float) -> Emissions:
-    """Log-probabilities of which a share is minus infinity, the blank's never."""
-    random = np.random.default_rng(seed)
-    scores = 3 * random.normal(size=(frames, NUM_CLASSES))
-    scores[random.random(scores.shape) < impossible] = -np.inf
-    scores[:, BLANK] = 0
-    return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
+# The search.
 
 
-@given(st.integers(1, 40), st.integers(0, 99), st.sampled_from([0.0, 0.5, 0.97]), st.sampled_from(["beam", "greedy"]))
-def test_a_session_is_read_as_its_emissions_are(
-    model: Model, make_stored: MakeStored, frames: int, seed: int, impossible: float, name: str
+@pytest.fixture(scope="module")
+def model() -> Automaton:
+    return train(TEXT * 3, order=4).automaton()
+
+
+@pytest.fixture(scope="module")
+def validation() -> tuple[list[Emissions], list[list[int]]]:
+    texts = [TEXT[:40], TEXT[20:70], TEXT[8:30]]
+    return [misread(text, seed) for seed, text in enumerate(texts)], [labels_of_text(text) for text in texts]
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(PUBLISHED, beam_size=8)])
+def test_the_best_pair_is_the_best_of_all_that_were_tried(
+    config: BeamConfig, model: Automaton, validation: tuple[list[Emissions], list[list[int]]]
 ) -> None:
-    given_emissions = emitted(frames, seed, impossible)
-    session = make_stored(frames * model.samples_per_frame, name=f"{frames}-{seed}-{impossible}")
-    folder = Path("no folder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoders, "default_language_model", lambda **_: WORDS)
-        patch.setattr(evaluation, "_emissions", lambda *_: iter([given_emissions]))
-        decoder = DECODERS[name](Inputs(model, folder)).decoder
-        assert read(model, session, decoder, block_seconds=0.1) == decode(decoder, given_emissions)
+    emissions, references = validation
+    seen: list[Trial] = []
+    tuning = tune(emissions, references, model, config, progress=seen.append)
+    assert tuple(seen) == tuning.trials
+    pairs = [(trial.lm_weight, trial.insertion_bonus) for trial in tuning.trials]
+    assert len(set(pairs)) == len(pairs) > 22
+    assert min(pairs)[0] >= 0
+    found = tuning.config
+    assert replace(found, lm_weight=config.lm_weight, insertion_bonus=config.insertion_bonus) == config
+    assert (tuning.best.lm_weight, tuning.best.insertion_bonus) == (found.lm_weight, found.insertion_bonus)
+    assert tuning.best.counts.edits == min(trial.counts.edits for trial in tuning.trials)
+    hypotheses = decode_all(emissions, found, model)
+    assert total([count(r, h.labels) for r, h in zip(references, hypotheses, strict=True)]) == tuning.best.counts
+    without = next(trial for trial in tuning.trials if (trial.lm_weight, trial.insertion_bonus) == (0, 0))
+    assert tuning.best.counts.cer < 0.6 * without.counts.cer
+    assert tune(emissions, references, model, config, threads=3) == tuning
 
 
-@pytest.mark.parametrize(
-    ("emissions", "told"),
-    [
-        (np.zeros((2, 98), np.float32), r"shape \(2, 98\), expected \(frames, 99\)"),
-        (np.zeros((2, 100), np.float32), r"shape \(2, 100\)"),
-        (np.full((2, 99), np.nan, np.float32), "NaN from frame 0 on"),
-        (np.full((2, 99), -np.inf, np.float32), "no class is possible in frame 0"),
-    ],
-    ids=["fewer", "more", "nan", "impossible"],
-)
-def test_emissions_that_no_beam_can_read_are_told(
-    model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch, emissions: Emissions, told: str
+def test_of_equals_the_smaller_weights_are_taken(model: Automaton) -> None:
+    emissions = np.full((6, NUM_CLASSES), -np.inf, np.float32)
+    emissions[range(6), [*labels_of_text("cat"), BLANK, BLANK, BLANK]] = 0
+    tuning = tune([emissions], [labels_of_text("cat")], model, SMALL, grid=Grid((2.0, 1.0), (2.0, -1.0), 0))
+    assert [trial.counts.edits for trial in tuning.trials] == [0] * 4
+    assert (tuning.config.lm_weight, tuning.config.insertion_bonus) == (1.0, -1.0)
+
+
+def test_refinements_halve_the_smallest_step(
+    model: Automaton, validation: tuple[list[Emissions], list[list[int]]]
 ) -> None:
-    monkeypatch.setattr(evaluation, "_emissions", lambda *_: iter([emissions]))
-    with pytest.raises(EmgscribeError, match=told):
-        read(model, make_stored(2 * model.samples_per_frame), BeamDecoder(BeamConfig(3), WORDS.automaton()))
+    tuning = tune(*validation, model, SMALL, grid=Grid((0.0, 1.0, 4.0), (0.5,), 1))
+    coarse, fine = tuning.trials[:3], tuning.trials[3:]
+    best = min(coarse, key=lambda trial: trial.counts.edits)
+    assert {abs(trial.lm_weight - best.lm_weight) for trial in fine} <= {0.0, 0.5}
+    assert {trial.insertion_bonus for trial in fine} == {0.0, 0.5, 1.0}
+
+
+@pytest.mark.parametrize(("sessions", "texts"), [(0, []), (1, []), (1, [""]), (1, ["a", "b"])])
+def test_nothing_to_score_is_refused(model: Automaton, sessions: int, texts: list[str]) -> None:
+    with pytest.raises(EmgscribeError, match=f"{sessions} sessions and {len(texts)} references"):
+        tune([misread("the")] * sessions, [labels_of_text(text) for text in texts], model)
+
+
+def test_settings_are_checked(model: Automaton) -> None:
+    for field, value in (("lm_weights", ()), ("lm_weights", (-1.0,)), ("insertion_bonuses", (1.0, 1.0))):
+        with pytest.raises(EmgscribeError, match=f"grid.{field}"):
+            Grid(**{field: value})
+    with pytest.raises(EmgscribeError, match="refinements"):
+        Grid(refinements=-1)
+    with pytest.raises(EmgscribeError, match="threads"):
+        tune([misread("the")], [labels_of_text("the")], model, threads=0)
+    with pytest.raises(EmgscribeError, match="threads"):
+        decode_all([], threads=0)

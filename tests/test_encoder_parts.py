@@ -1,7 +1,5 @@
 """The parts of encoders against the textbook: written a second time, plainly, or held to a reference of torch's."""
 
-from typing import Literal
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +7,6 @@ from torch.nn import functional as F
 
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.encoders.layers import (
-    Recurrent,
     Reduction,
     RollingNorm,
     RotationInvariantMLP,
@@ -160,7 +157,7 @@ def test_rolling_norm_is_mean_and_deviation_of_the_last_frames() -> None:
     assert RollingNorm(8)(torch.ones(1, 20, BANDS, CHANNELS, BINS)).abs().max() < 1e-3  # silence stays finite
 
 
-def test_reductions_of_the_seed_paper_see_what_they_should() -> None:
+def test_reductions_of_the_course_project_see_what_they_should() -> None:
     for kernel, back, consumed in ((32, False, 155), (16, False, 139), (16, True, 154)):
         config = TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
         assert config.consumed == consumed
@@ -175,17 +172,6 @@ def test_baseline_sees_125_frames() -> None:
 
 
 NONE = torch.zeros(2, dtype=torch.int64)
-
-
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_the_way_back_starts_at_each_items_end(cell: Literal["gru", "lstm"]) -> None:
-    recurrent = Recurrent(5, 4, 2, cell=cell).eval()
-    frames, padding = noise(3, 9, 5), torch.tensor([0, 4, 2])
-    found = recurrent(frames, padding)
-    for item, end in enumerate((9, 5, 7)):
-        alone = recurrent(frames[item : item + 1, :end], torch.zeros(1, dtype=torch.int64))
-        torch.testing.assert_close(found[item, :end], alone[0])
-    assert found.shape == (3, 9, 8)
 
 
 @pytest.mark.parametrize(("past", "future"), [(-1, -1), (-1, 0), (3, 2), (0, 4), (200, 100), (-1, 5), (5, -1)])

@@ -17,7 +17,7 @@ from emgscribe import evaluation
 from emgscribe.data.charset import text_of_labels
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis, decode
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import (
     Result,
@@ -78,7 +78,7 @@ def test_a_hypothesis_is_that_of_the_concatenated_emissions(model: Model, make_s
     session = make_stored(30_000, typing(30_000, 300))
     result = evaluate(model, [session], GreedyDecoder(), block_seconds=1.3)
     emissions = np.concatenate(list(session_emissions(model, session, block_seconds=1.3)))
-    hypothesis = decode(GreedyDecoder(), emissions)
+    hypothesis = GreedyDecoder().decode(emissions)
     (score,) = result.sessions
     assert len(hypothesis.labels) > 50  # else there is nothing to compare
     assert score.hypothesis == hypothesis.text
@@ -163,7 +163,7 @@ def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) ->
     result = evaluate_windows(model, [session], GreedyDecoder(), 8000)
     (score,) = result.sessions
     emissions = one_pass(model, session)
-    hypotheses = [decode(GreedyDecoder(), emissions[start : start + 500]) for start in (0, 500, 1000)]
+    hypotheses = [GreedyDecoder().decode(emissions[start : start + 500]) for start in (0, 500, 1000)]
     references = [session.labels[session.typed(start, start + 8000)].tolist() for start in (0, 8000, 16000)]
     assert list(score.units) == [count(r, h.labels) for r, h in zip(references, hypotheses, strict=True)]
     assert score.hypothesis == "".join(hypothesis.text for hypothesis in hypotheses)

@@ -1,6 +1,8 @@
 import gzip
 import math
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +78,16 @@ def test_taking_prompts_out_takes_no_more_than_them() -> None:
 def test_the_digest_is_of_the_model_not_of_its_file(tmp_path: Path) -> None:
     model = train(WORDS, order=3)
     for name in ("a.arpa", "a.arpa.gz"):
-        model.write(tmp_path / name)
-        assert LanguageModel.read(tmp_path / name).digest == model.digest
+        model.write(str(tmp_path / name))
+        assert LanguageModel.read(str(tmp_path / name)).digest == model.digest
+    (tmp_path / "minus").write_text(GOOD.replace("\t0\n", "\t-0\n"))
+    (tmp_path / "plus").write_text(GOOD)
+    minus, plus = (LanguageModel.read(tmp_path / name) for name in ("minus", "plus"))
+    assert not np.signbit(minus.ngrams.levels[0].backoff[0])
+    level = minus.ngrams.levels[0]
+    negative = replace(level, backoff=np.where(level.backoff == 0, np.float32(-0.0), level.backoff))
+    signed = LanguageModel(replace(minus.ngrams, levels=(negative, minus.ngrams.levels[1])))
+    assert minus.digest == plus.digest == signed.digest
     others = [train(WORDS, order=2), train(WORDS + " and", order=3), train(WORDS.replace("w", "v"), order=3)]
     assert len({model.digest, *(other.digest for other in others)}) == 4
 
@@ -188,7 +198,7 @@ def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("old", "new", "line", "what"),
     [
-        ("\\data\\", "\\dota\\", 1, "begins with"),
+        ("\\data\\", "\\dota\\", 1, "expected .data"),
         ("ngram 2=2", "ngram 3=2", 3, "ngram 2="),
         ("ngram 1=4", "ngram 1=x", 2, "ngram 1="),
         ("ngram 1=4", "ngram 1=5", 10, "promises 5 1-grams"),
@@ -196,8 +206,8 @@ def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) ->
         ("ngram 2=2", "ngram 2=1", 13, "expected \\\\end"),
         ("\\2-grams:", "\\3-grams:", 11, "expected \\\\2-grams"),
         ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "a tab"),
-        ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "no number"),
-        ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "no log-probability"),
+        ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "not a number"),
+        ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "not a log-probability"),
         ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "above 0"),
         ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),
         ("-0.2\t<s> a", "-0.2\t<s> b", 12, "not among the 1-grams"),
@@ -235,7 +245,7 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path, data: bytes) -> None
 
 def test_word_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.arpa").write_text(GOOD.replace("\ta\t", "\thello\t").replace(" a", " hello").replace("a ", "hello "))
-    with pytest.raises(EmgscribeError, match="'hello' is no single character"):
+    with pytest.raises(EmgscribeError, match="'hello' is not a single character"):
         LanguageModel.read(tmp_path / "m.arpa")
 
 
@@ -263,6 +273,17 @@ def test_perplexity_is_that_of_the_tables_symbol_by_symbol() -> None:
     assert model.perplexity(WORDS) < train(WORDS, order=1).perplexity(WORDS)
     with pytest.raises(EmgscribeError, match="no character"):
         model.perplexity("42")
+    assert repr(model) == f"<LanguageModel of order 4: {sum(map(len, model.ngrams.levels))} n-grams, within words>"
+    assert repr(table) == f"<Automaton of {len(table.log_prob)} states, within words>"
+
+
+def test_a_token_outside_ascii_changes_no_perplexity(tmp_path: Path) -> None:
+    text = GOOD.replace("\ta", "\ti").replace(" a", " i")
+    (tmp_path / "plain").write_text(text)
+    more = text.replace("ngram 1=4", "ngram 1=5").replace("-0.4\ti\t-0.3", "-0.4\ti\t-0.3\n-9\té\t0")
+    (tmp_path / "more").write_text(more)  # "é" & 127 is "i"
+    plain, accented = (LanguageModel.read(tmp_path / name).perplexity("i i iii") for name in ("plain", "more"))
+    assert accented == pytest.approx(plain)
 
 
 def test_rare_ngrams_can_be_left_out() -> None:
@@ -290,9 +311,9 @@ def test_the_default_is_built_once_and_leaves_prompts_out(
     monkeypatch.setattr(language_model, "_PROMPTS", 40)
     model = default_language_model()
     (path,) = isolated_cache.glob("language-model-*.arpa.gz")
-    stamp = path.stat().st_mtime_ns
+    inode = path.stat().st_ino
     assert same(default_language_model().ngrams, model.ngrams)
-    assert path.stat().st_mtime_ns == stamp
+    assert path.stat().st_ino == inode
     path.write_bytes(b"damaged")
     assert same(default_language_model().ngrams, model.ngrams)
     writer = language_model.PromptWriter(np.random.default_rng(language_model._SEED))
@@ -301,6 +322,26 @@ def test_the_default_is_built_once_and_leaves_prompts_out(
     assert same(few.ngrams, train(prompts[39], across=True, min_count=2).ngrams)
     within = default_language_model(exclude=prompts[:39], across=False)
     assert same(within.ngrams, train(prompts[39]).ngrams)
+
+
+def test_the_cache_keeps_the_default_models_used_last(isolated_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_model, "_PROMPTS", 3)
+
+    def cached() -> list[Path]:
+        return sorted(isolated_cache.glob("language-model-*"))
+
+    default_language_model(exclude=["first"])
+    (first,) = cached()
+    for number in range(6):
+        for path in cached():
+            os.utime(path, (0, number - 10 * (path == first)))  # the first is the oldest, until it is used again
+        default_language_model(exclude=["first"])
+        default_language_model(exclude=[f"prompt {number}"])
+    assert len(cached()) == 4
+    assert first in cached()
+    blocked = isolated_cache / "file"
+    blocked.write_text("")
+    assert default_language_model(cache=blocked).ngrams.order == 6  # a cache that cannot be written to
 
 
 def test_order_one_has_one_state() -> None:

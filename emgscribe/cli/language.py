@@ -101,7 +101,8 @@ def _tune(arguments: list[str]) -> int:
         config = BeamConfig(beam_size=beam)
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*sessions, *exclude]))
-        tuning = tune_model(model, loaded, opened, words, config, progress=told)
+        log_probs = (loaded.log_probs(session) for session in opened)
+        tuning = tune_model(model, loaded.ancestry, opened, log_probs, words, config, progress=told)
         best = tuning.best
         screen.print(
             f"lm_weight {best.lm_weight:g}, insertion_bonus {best.insertion_bonus:g}: CER {best.counts.cer:.2f} %"

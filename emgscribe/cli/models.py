@@ -44,7 +44,7 @@ def evaluate(arguments: list[str]) -> int:
         """
         from emgscribe.data.hdf5 import prompts_of
         from emgscribe.data.session import open_sessions
-        from emgscribe.decoding.registry import DECODERS, Inputs
+        from emgscribe.decoding.registry import make_decoder
         from emgscribe.evaluation import evaluate as score
         from emgscribe.evaluation import evaluate_windows
         from emgscribe.experiments.report import print_difference, print_evaluation
@@ -56,8 +56,10 @@ def evaluate(arguments: list[str]) -> int:
         loaded, opened = load_model(model, best_device()), open_sessions(sessions)
         if not loaded.ancestry.complete:
             log.print(f"{model} does not say all that it was trained on: nobody can tell whether it has seen these")
-        inputs = Inputs(loaded, model, lm, scored=opened, exclude=prompts_of(sessions))
-        made = {name: DECODERS[name](inputs).decoder for name in names}
+        excluded = frozenset(prompts_of(sessions))
+        made = {
+            name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=excluded).decoder for name in names
+        }
         found = {}
         for name, reader in made.items():
             if windowed:
@@ -97,7 +99,7 @@ def transcribe(arguments: list[str]) -> int:
         """
         from emgscribe.data.charset import screen_text
         from emgscribe.data.session import open_sessions
-        from emgscribe.decoding.registry import DECODERS, Inputs
+        from emgscribe.decoding.registry import make_decoder
         from emgscribe.evaluation import read
         from emgscribe.models.model import best_device, load_model
 
@@ -105,7 +107,7 @@ def transcribe(arguments: list[str]) -> int:
         if len(names) > 1:
             raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", hint="name one of them")
         loaded, (session,) = load_model(model, best_device()), open_sessions([file])
-        hypothesis = read(loaded, session, DECODERS[names[0]](Inputs(loaded, model, lm)).decoder)
+        hypothesis = read(loaded, session, make_decoder(names[0], folder=model, lm=lm).decoder)
         text = screen_text(hypothesis.labels) if on_screen else hypothesis.text
         sys.stdout.write(text.replace("⏎", "⏎\n") + "\n")
         return 0

@@ -1,7 +1,7 @@
-"""Back-off n-grams as arrays, and ARPA files, plain or gzipped, as KenLM reads and writes them.
+"""Back-off n-grams as arrays, and ARPA files, plain or gzipped, as KenLM and SRILM write them.
 
 Probabilities and back-off weights are log10 in float32, written with the fewest digits that read back as the same
-number: a file that was read and written again holds the same model, bit for bit.
+number: a file that is read and written again holds the same model, bit for bit.
 """
 
 import gzip
@@ -23,7 +23,7 @@ Logs = npt.NDArray[np.float32]
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
-_HINT = "make the file anew: emgscribe reads ARPA files as KenLM and SRILM write them"
+_HINT = "write the file again: emgscribe reads ARPA files as KenLM and SRILM write them"
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ class NGrams:
 
 def write_arpa(path: Path, ngrams: NGrams) -> None:
     """Write an ARPA file, gzipped where the name ends in .gz. The same model always gives the same bytes."""
-    text = "\n".join(_lines(ngrams)) + "\n"
-    data = text.encode()
+    data = ("\n".join(_lines(ngrams)) + "\n").encode()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
@@ -108,11 +107,11 @@ def _shortest(value: np.float32) -> str:
 
 @dataclass
 class _Reader:
-    """The lines of one file, and where we are in them."""
+    """The lines of one file, and the number of the line read last, from 1."""
 
     path: Path
     lines: list[str]
-    number: int = 0  # of the line read last, from 1
+    number: int = 0
     tokens: dict[str, int] = field(default_factory=lambda: {token: n for n, token in enumerate(SPECIAL)})
 
     def next_line(self, *, blank: bool = False) -> str:
@@ -124,23 +123,26 @@ class _Reader:
                 return line
         raise self.fault("the file ends too early")
 
+    def expect(self, wanted: str) -> None:
+        if (line := self.next_line()) != wanted:
+            raise self.fault(f"expected {wanted}, found {line[:40]!r}")
+
     def fault(self, what: str) -> EmgscribeError:
         return EmgscribeError(what, where=f"{self.path}, line {self.number}", hint=_HINT)
 
 
 def read_arpa(path: Path) -> NGrams:
-    """Read an ARPA file, plain or gzipped; a file that is none is an `EmgscribeError` with the line."""
+    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line."""
     reader = _Reader(path, _text(path).split("\n"))
-    if (line := reader.next_line()) != "\\data\\":
-        raise reader.fault(f"an ARPA file begins with \\data\\, this one with {line[:40]!r}")
+    reader.expect("\\data\\")
     counts = _counts(reader)
     ngrams = NGrams((), ())
     for length, count in enumerate(counts, 1):
-        section = _section(reader, length, count, last=length == len(counts))
+        reader.expect(f"\\{length}-grams:")
+        rows = [_row(reader, length, count, last=length == len(counts)) for _ in range(count)]
         tokens = tuple(reader.tokens)
-        ngrams = NGrams(tokens, (*ngrams.levels, _level(reader, NGrams(tokens, ngrams.levels), section)))
-    if (line := reader.next_line()) != "\\end\\":
-        raise reader.fault(f"expected \\end\\ after {counts[-1]} {len(counts)}-grams, found {line[:40]!r}")
+        ngrams = NGrams(tokens, (*ngrams.levels, _level(reader, NGrams(tokens, ngrams.levels), rows)))
+    reader.expect("\\end\\")
     return ngrams
 
 
@@ -151,7 +153,7 @@ def _text(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise EmgscribeError(f"is damaged ({error})", where=str(path), hint=_HINT) from error
     except UnicodeDecodeError as error:
-        raise EmgscribeError("is no text in UTF-8, so no ARPA file", where=str(path), hint=_HINT) from error
+        raise EmgscribeError("is not text in UTF-8, so not an ARPA file", where=str(path), hint=_HINT) from error
     except OSError as error:
         raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
 
@@ -167,60 +169,46 @@ def _counts(reader: _Reader) -> list[int]:
     return counts
 
 
-@dataclass
-class _Section:
-    """The lines of one length: token numbers of each n-gram, its two values and the number of its line."""
-
-    grams: list[list[int]]
-    values: list[tuple[float, float]]
-    lines: list[int]
+Row = tuple[list[int], float, float, int]  # token numbers, log-probability, back-off weight, number of the line
 
 
-def _section(reader: _Reader, length: int, count: int, *, last: bool) -> _Section:
-    if (line := reader.next_line()) != f"\\{length}-grams:":
-        raise reader.fault(f"expected \\{length}-grams:, found {line[:40]!r}")
-    section = _Section([], [], [])
-    for _ in range(count):
-        fields = reader.next_line(blank=True).split("\t")
-        names = fields[1].split(" ") if len(fields) > 1 else []
-        if len(names) != length or len(fields) > 3 - last or "" in names:
-            raise reader.fault(_unlike(reader, length, count))
-        section.values.append((_number(reader, fields[0]), _number(reader, fields[2]) if len(fields) > 2 else 0.0))
-        if length == 1:
-            reader.tokens.setdefault(names[0], len(reader.tokens))
-        try:
-            section.grams.append([reader.tokens[name] for name in names])
-        except KeyError as error:
-            raise reader.fault(f"{error} is not among the 1-grams") from error
-        section.lines.append(reader.number)
-    return section
-
-
-def _unlike(reader: _Reader, length: int, count: int) -> str:
-    line = reader.lines[reader.number - 1]
+def _row(reader: _Reader, length: int, count: int, *, last: bool) -> Row:
+    line = reader.next_line(blank=True)
+    log_prob, *rest = line.split("\t")
+    names = rest[0].split(" ") if rest else []
     if not line.strip() or line.startswith("\\"):
-        return f"the header promises {count} {length}-grams, there are fewer"
-    return f"expected a number, a tab and {length} tokens (and a tab and a number), found {line[:60]!r}"
+        raise reader.fault(f"the header promises {count} {length}-grams, there are fewer")
+    if len(names) != length or len(rest) > 2 - last or "" in names:
+        what = f"expected a number, a tab and {length} tokens (and a tab and a number), found {line[:60]!r}"
+        raise reader.fault(what)
+    if length == 1:
+        reader.tokens.setdefault(names[0], len(reader.tokens))
+    values = _number(reader, log_prob), _number(reader, rest[1]) if len(rest) > 1 else 0.0
+    try:
+        return [reader.tokens[name] for name in names], *values, reader.number
+    except KeyError as error:
+        raise reader.fault(f"{error} is not among the 1-grams") from error
 
 
 def _number(reader: _Reader, text: str) -> float:
     try:
         value = float(text)
     except ValueError as error:
-        raise reader.fault(f"{text[:40]!r} is no number") from error
+        raise reader.fault(f"{text[:40]!r} is not a number") from error
     if math.isnan(value) or value == math.inf:
-        raise reader.fault(f"{text} is no log-probability")
+        raise reader.fault(f"{text} is not a log-probability")
     return value
 
 
-def _level(reader: _Reader, below: NGrams, section: _Section) -> Level:
+def _level(reader: _Reader, below: NGrams, rows: list[Row]) -> Level:
     """Sort one section; refuse n-grams that come twice, positive probabilities, and contexts that are missing."""
     length = len(below.levels) + 1
-    grams = np.array(section.grams, dtype=np.int64).reshape(-1, length)
-    values = np.array(section.values, dtype=np.float32).reshape(-1, 2)
-    lines = np.array(section.lines, dtype=np.int64)
-    if length == 1:
-        grams, values, lines = _with_special(grams, values, lines)
+    if length == 1:  # a special token that the file leaves out is as impossible as KenLM takes it to be
+        given = {row[0][0] for row in rows}
+        rows = rows + [([token], -100.0, 0.0, 0) for token in range(len(SPECIAL)) if token not in given]
+    grams = np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, length)
+    values = np.array([row[1:3] for row in rows], dtype=np.float32).reshape(-1, 2) + 0  # -0 becomes 0
+    lines = np.array([row[3] for row in rows], dtype=np.int64)
     context = below.find(grams[:, :-1]) if length > 1 else np.zeros(len(grams), dtype=np.int64)
     order = np.lexsort((grams[:, -1], context))
     context, symbol, lines, values = context[order], grams[order, -1], lines[order], values[order]
@@ -230,19 +218,8 @@ def _level(reader: _Reader, below: NGrams, section: _Section) -> Level:
         "the n-gram without its last token is missing": np.flatnonzero(context < 0),
         "a log-probability is above 0": np.flatnonzero(values[:, 0] > 0),
     }
-    for what, rows in faults.items():
-        if len(rows):
-            reader.number = int(lines[rows].min())
+    for what, bad in faults.items():
+        if len(bad):
+            reader.number = int(lines[bad].min())
             raise reader.fault(what)
-    return Level(context, symbol, np.ascontiguousarray(values[:, 0]), np.ascontiguousarray(values[:, 1]))
-
-
-def _with_special(grams: Rows, values: Logs, lines: Rows) -> tuple[Rows, Logs, Rows]:
-    """Add those of the special tokens that a file leaves out, as impossible as KenLM takes them to be."""
-    missing = np.setdiff1d(np.arange(len(SPECIAL)), grams[:, 0])
-    impossible = np.tile(np.array([-100.0, 0.0], dtype=np.float32), (len(missing), 1))
-    return (
-        np.concatenate([grams, missing[:, None]]),
-        np.concatenate([values, impossible]),
-        np.concatenate([lines, np.zeros_like(missing)]),
-    )
+    return Level(context, symbol, *np.ascontiguousarray(values.T))

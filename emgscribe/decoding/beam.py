@@ -1,8 +1,8 @@
-"""Emissions -> keystrokes by prefix beam search, with a language model that knows backspace.
+"""Emissions -> keystrokes by prefix beam search, with a language model that follows backspaces.
 
-A hypothesis is ranked by its CTC log-probability plus `lm_weight` times the language model's log-probability of the
-text on the screen plus `insertion_bonus` for each character on it. What a backspace removes is taken back: model state,
-score and bonus are again what they were before that character. The search itself is in `emgscribe.decoding.prefix_search`.
+A hypothesis is ranked by its CTC log-probability, plus `lm_weight` times the language model's log-probability of the
+text on the screen, plus `insertion_bonus` for each character there. A backspace takes back the model state, score and
+bonus of the character that it removes. The search itself is in `emgscribe.decoding.prefix_search`.
 """
 
 import math
@@ -10,52 +10,43 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from emgscribe.config import require
+from emgscribe.config import Count, Range, Settings, require
 from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, SHIFT, SYMBOLS, labels_of_text
 from emgscribe.data.charset import SPACE as SPACE_KEY
-from emgscribe.decoding.greedy import Emissions, Hypothesis, check_emissions, decode
-from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton
+from emgscribe.decoding.greedy import Decoder, Emissions, Hypothesis, check_emissions
+from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton, LanguageModel
 from emgscribe.decoding.prefix_search import Ints, Rules, advance, begin, collect, rank, trace
 from emgscribe.errors import EmgscribeError
 
 _CAPACITY = 4096  # nodes of the tree at the beginning; it doubles where the beam needs more
-_MOST = 1 << 18  # nodes from which on old doubts are decided rather than kept: 15 MB
+_MOST = 1 << 18  # nodes (15 MB) above which old alternatives are dropped rather than kept
 _REMEMBERED = 1 << 16  # characters that backspaces can reach, however long the session
-_IMPOSSIBLE = -100.0  # log10, as KenLM has it: minus infinity times a weight of 0 would be no number
+_IMPOSSIBLE = -100.0  # log10, as KenLM has it: minus infinity times a weight of 0 would be NaN
 
 
 @dataclass(frozen=True)
-class BeamConfig:
-    """How to search.
+class BeamConfig(Settings):
+    """How to search, and what is scored.
 
-    `beam_size` hypotheses are kept after each frame, and only the `labels_per_frame` best classes of a frame, blank
-    among them, extend them. `convention` says what is scored:
-
-    - "natural" is ours: natural logarithms everywhere; a word that is unfinished at the flush is ended; capitals are
-      scored as small letters; shift puts nothing on the screen, so that neither model nor backspace sees it.
-    - "reference" is what published numbers were made with: the model's log10 beside natural logarithms of the
-      emissions; no end of a word at the flush; capitals and shift are characters that the model does not know, and a
-      backspace removes a shift; without a model there is no bonus.
+    The convention "natural" takes natural logarithms everywhere, ends an unfinished word at the flush and scores
+    capitals as small letters; shift puts nothing on the screen, so neither model nor backspace sees it. "reference" is
+    the convention of published numbers: the model's log10 beside natural logarithms of the emissions, no end of a word
+    at the flush, capitals and shift as characters unknown to the model, backspace removes a shift, and no bonus
+    without a model.
     """
 
-    beam_size: int = 50
-    labels_per_frame: int = 10
-    lm_weight: float = 0.5
-    insertion_bonus: float = 1.0
-    convention: Literal["natural", "reference"] = "natural"
+    section = "beam"
 
-    def __post_init__(self) -> None:
-        require(1 <= self.beam_size <= 10_000, "beam_size", self.beam_size, "1 to 10,000")
-        require(self.labels_per_frame >= 1, "labels_per_frame", self.labels_per_frame, "1 or more")
-        require(0 <= self.lm_weight <= 1000, "lm_weight", self.lm_weight, "0 to 1000")
-        require(abs(self.insertion_bonus) <= 1000, "insertion_bonus", self.insertion_bonus, "-1000 to 1000")
-        require(self.convention in ("natural", "reference"), "convention", self.convention, "natural or reference")
+    beam_size: Annotated[int, Range(1, 10_000)] = 50  # hypotheses that are kept after each frame
+    labels_per_frame: Count = 10  # classes of a frame, the likeliest, that extend hypotheses; blank is one of them
+    lm_weight: Annotated[float, Range(0, 1000)] = 0.5  # weight of the language model's log-probability
+    insertion_bonus: Annotated[float, Range(-1000, 1000)] = 1.0  # added for each character on the screen
+    convention: Literal["natural", "reference"] = "natural"  # what is scored: reference is that of published numbers
 
 
 PUBLISHED = BeamConfig(lm_weight=2.0, insertion_bonus=2.0, convention="reference")
@@ -70,19 +61,22 @@ class Scored:
     score: float
 
 
-class BeamDecoder:
-    """Prefix beam search (a `Decoder`). Its work is done without the interpreter's lock: one decoder a thread.
+class BeamDecoder(Decoder):
+    """Prefix beam search. It runs without the interpreter's lock; each thread needs a decoder of its own.
 
-    Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded but
-    for the keystrokes that are returned: what all hypotheses agree upon leaves the tree, and of the text on the
-    screen the last 65,536 characters stay, which is as far as backspaces reach. Where hypotheses still differ in what
-    they read so long ago that the tree would grow beyond its limit, the best one decides.
+    Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded,
+    except for the keystrokes that are returned: what all hypotheses share leaves the tree, and backspaces reach the
+    last 65,536 characters. Where hypotheses still differ in keys so old that the tree would outgrow its limit, the best
+    one is kept.
     """
 
-    def __init__(self, config: BeamConfig | None = None, language_model: Automaton | None = None) -> None:
-        self.config = config or BeamConfig()
-        self._rules = _rules(self.config, language_model)
+    def __init__(self, config: BeamConfig | None = None, lm: LanguageModel | Automaton | None = None) -> None:
+        self.config, self.lm = config or BeamConfig(), lm
+        self._rules = _rules(self.config, lm.automaton() if isinstance(lm, LanguageModel) else lm)
         self.reset()
+
+    def __repr__(self) -> str:
+        return f"<BeamDecoder: {self.config}, lm={self.lm}>"
 
     def reset(self) -> None:
         """Forget everything read."""
@@ -94,16 +88,16 @@ class BeamDecoder:
 
     @property
     def nodes(self) -> int:
-        """How many keystrokes the tree has room for; each takes 56 bytes."""
+        """How many keystrokes the tree has room for, 56 bytes each."""
         return len(self._search.nodes)
 
-    def feed(self, emissions: Emissions) -> Hypothesis:
+    def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, 99) of natural log-probabilities; returns the best hypothesis up to now.
 
         Raises `EmgscribeError`, and reads nothing, on another number of classes, NaN, plus infinity, or a frame in
         which no class is possible.
         """
-        frames = _checked(emissions)
+        frames = _checked(log_probs)
         read = 0
         while (read := advance(self._search, self._rules, frames, read)) < len(frames):
             self._make_room()
@@ -114,7 +108,7 @@ class BeamDecoder:
         return self.n_best(1)[0].hypothesis
 
     def n_best(self, count: int) -> list[Scored]:
-        """The best hypotheses of all that was read, best first: `count` of them, or as many as the beam holds."""
+        """The `count` best hypotheses of all that was read, best first; fewer where the beam holds fewer."""
         require(count >= 1, "count", count, "1 or more")
         return self._best(count, final=self.config.convention == "natural")
 
@@ -128,7 +122,7 @@ class BeamDecoder:
         return Hypothesis(tuple(labels.tolist()), tuple(frames.tolist()))
 
     def _joined(self, labels: Ints, frames: Ints) -> tuple[Ints, Ints]:
-        """What is settled and what comes after it. A key settled before its follower's onset is still before it."""
+        """The settled keys and those after them. Later frames may move an onset: settled ones still come before it."""
         settled = self._frames
         if len(frames) and len(settled) and settled[-1] >= frames[0]:
             settled = np.minimum(settled, frames[0] - np.arange(len(settled), 0, -1))
@@ -150,7 +144,7 @@ class BeamDecoder:
         return 2 * int(self._search.place[0]["used"]) > len(self._search.nodes)
 
     def _decide(self) -> bool:
-        """Drop the hypotheses that differ from the best one in the older half of what is unsettled, if there is any."""
+        """Drop the hypotheses that differ from the best one in the older half of its unsettled keys, if it has any."""
         search, beam = self._search, self._search.beam
         scores = rank(search, self._rules, False)
         paths = [trace(search, int(beam[place]["node"]))[0] for place in range(len(scores))]
@@ -167,26 +161,22 @@ class BeamDecoder:
 def decode_all(
     recordings: Sequence[Emissions],
     config: BeamConfig | None = None,
-    language_model: Automaton | None = None,
+    lm: LanguageModel | Automaton | None = None,
     *,
     threads: int | None = None,
 ) -> list[Hypothesis]:
-    """Decode each item of `recordings` (F, 99), on `threads` threads (by default one a core)."""
+    """Decode log-probabilities (F, 99) of several recordings, on `threads` threads (default: one per core)."""
     require(threads is None or threads >= 1, "threads", threads, "1 or more")
-    work = partial(_decode_one, config, language_model)
+    tables = lm.automaton() if isinstance(lm, LanguageModel) else lm
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(work, recordings))
+        return list(pool.map(lambda log_probs: BeamDecoder(config, tables).decode(log_probs), recordings))
 
 
-def _decode_one(config: BeamConfig | None, language_model: Automaton | None, emissions: Emissions) -> Hypothesis:
-    return decode(BeamDecoder(config, language_model), emissions)
-
-
-def _checked(emissions: Emissions) -> npt.NDArray[np.float32]:
-    """Emissions as the compiled search takes them: contiguous, writable float32 without what it cannot rank."""
-    check_emissions(emissions)
+def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:
+    """Log-probabilities as the compiled search takes them: contiguous, writable float32 that it can rank."""
+    check_emissions(log_probs)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-        frames = np.require(emissions, dtype=np.float32, requirements=["C", "W", "A"])
+        frames = np.require(log_probs, dtype=np.float32, requirements=["C", "W", "A"])
     best = frames.max(axis=1, initial=-np.inf)
     for bad, what in ((-np.inf, "no class is possible"), (np.inf, "a log-probability is infinite")):
         if (best == bad).any():
@@ -204,24 +194,23 @@ def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
         tokens, across, start = [""] * (END + 1), False, 0
         log_prob, following = np.zeros((1, END + 1), np.float32), np.zeros((1, END + 1), np.int32)
     else:
-        tokens, across, start = list(model.tokens), model.across, model.start
-        log_prob, following = model.log_prob, model.following
+        tokens, across, start, following = list(model.tokens), model.across, model.start, model.following
+        log_prob = model.log_prob
         if log_prob.min() < _IMPOSSIBLE:
             log_prob = np.maximum(log_prob, np.float32(_IMPOSSIBLE))
     for label, symbol in enumerate(SYMBOLS):
         names = [SPACE if symbol == SPACE_KEY else symbol, *([symbol.lower()] if natural else [])]
         known = [tokens.index(name) for name in names if name in tokens]
         column[label] = END if across and symbol == ENTER else known[0] if known else UNKNOWN
-    inside = column > END
-    if across:  # unknown symbols do not end a line
-        inside = column != END
-        inside[BLANK] = False
+    # Unknown symbols do not end a line.
+    inside = (column != END) & (np.arange(len(column)) != BLANK) if across else column > END
     return Rules(
         log_prob=np.require(log_prob, np.float32, ["C", "W", "A"]),
         following=np.require(following, np.int32, ["C", "W", "A"]),
         column=column,
         inside=inside,
         start=int(start),
+        unknown=float(log_prob[0, UNKNOWN]),
         across=across,
         scale=config.lm_weight * (math.log(10) if natural else 1.0),
         bonus=float(config.insertion_bonus) if natural or model is not None else 0.0,

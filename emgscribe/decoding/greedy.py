@@ -1,4 +1,4 @@
-"""Emissions -> keystrokes: the decoder protocol, and greedy decoding."""
+"""Emissions -> keystrokes: what every decoder does, and greedy decoding."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,33 +13,45 @@ from emgscribe.errors import EmgscribeError
 Emissions = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hypothesis:
     """What a decoder has read so far: `labels`, and for each the frame in which it began (its onset)."""
 
     labels: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Hypothesis of {len(self.labels)} keys: {self.text[:40]!r}{'…' * (len(self.labels) > 40)}>"
+
     @property
     def text(self) -> str:
-        """The symbols of the labels."""
+        """The keystrokes, with ⌫ ⏎ and ⇧ as symbols."""
         return text_of_labels(self.labels)
 
 
 class Decoder(Protocol):
-    """Reads emissions (F, V) chunk by chunk; any chunking of the same emissions gives the same hypothesis."""
+    """Reads log-probabilities (F, V) chunk by chunk; any chunking gives the same hypothesis.
+
+    A decoder of your own is a subclass with these three methods; `decode` comes with it.
+    """
 
     def reset(self) -> None:
         """Forget everything read."""
 
-    def feed(self, emissions: Emissions) -> Hypothesis:
-        """Read F more frames (F, V) of log-probabilities; returns the hypothesis up to now."""
+    def feed(self, log_probs: Emissions) -> Hypothesis:
+        """Read F more frames (F, V); returns the best hypothesis up to now, whose end may still change."""
 
     def flush(self) -> Hypothesis:
         """Return the final hypothesis: nothing more will be fed before the next `reset`."""
 
+    def decode(self, log_probs: Emissions) -> Hypothesis:
+        """The hypothesis for log-probabilities (F, V) of a whole recording."""
+        self.reset()
+        self.feed(log_probs)
+        return self.flush()
 
-class GreedyDecoder:
+
+class GreedyDecoder(Decoder):
     """The best class of each frame, repeats merged, blanks dropped (Graves et al. 2006, best path decoding)."""
 
     def __init__(self) -> None:
@@ -51,16 +63,16 @@ class GreedyDecoder:
         self._labels: list[int] = []
         self._frames: list[int] = []
 
-    def feed(self, emissions: Emissions) -> Hypothesis:
+    def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, 99); raises `EmgscribeError` on another number of classes or on NaN."""
-        check_emissions(emissions)
-        best = emissions.argmax(axis=1) if len(emissions) else np.empty(0, dtype=np.int64)
-        before = np.concatenate([[self._last], best[:-1]]) if len(best) else best
-        begun = np.flatnonzero((best != BLANK) & (best != before))
+        check_emissions(log_probs)
+        best = log_probs.argmax(axis=1) if len(log_probs) else np.empty(0, dtype=np.int64)
+        path = np.concatenate([[self._last], best])
+        begun = np.flatnonzero((best != BLANK) & (best != path[:-1]))
         self._labels += best[begun].tolist()
         self._frames += (begun + self._read).tolist()
         self._read += len(best)
-        self._last = int(best[-1]) if len(best) else self._last
+        self._last = int(path[-1])
         return self.flush()
 
     def flush(self) -> Hypothesis:
@@ -68,26 +80,18 @@ class GreedyDecoder:
         return Hypothesis(tuple(self._labels), tuple(self._frames))
 
 
-def check_emissions(emissions: Emissions) -> None:
+def check_emissions(log_probs: Emissions) -> None:
     """Refuse what no decoder can read: another shape than (F, 99), or NaN."""
     hint = "feed the output of a model, one item at a time"
-    if emissions.ndim != 2 or emissions.shape[1] != NUM_CLASSES:
-        raise EmgscribeError(f"emissions have shape {emissions.shape}, expected (frames, {NUM_CLASSES})", hint=hint)
-    if np.isnan(emissions).any():
-        frame = int(np.argmax(np.isnan(emissions).any(axis=1)))
-        raise EmgscribeError(
-            f"emissions are NaN from frame {frame} on", hint="check the recording: emgscribe inspect FILE"
-        )
+    if log_probs.ndim != 2 or log_probs.shape[1] != NUM_CLASSES:
+        raise EmgscribeError(f"emissions have shape {log_probs.shape}, expected (frames, {NUM_CLASSES})", hint=hint)
+    if np.isnan(log_probs).any():
+        frame = int(np.argmax(np.isnan(log_probs).any(axis=1)))
+        hint = "check the recording: emgscribe inspect FILE"
+        raise EmgscribeError(f"emissions are NaN from frame {frame} on", hint=hint)
 
 
-def decode(decoder: Decoder, emissions: Emissions) -> Hypothesis:
-    """Decode emissions (F, V) at once: reset, feed, flush."""
-    decoder.reset()
-    decoder.feed(emissions)
-    return decoder.flush()
-
-
-def decode_batch(decoder: Decoder, emissions: Tensor, frames: Tensor) -> list[Hypothesis]:
-    """Decode each item of emissions (N, F, V) over its first `frames[n]` frames."""
-    items = emissions.detach().float().cpu().numpy()
-    return [decode(decoder, item[:length]) for item, length in zip(items, frames.tolist(), strict=True)]
+def decode_batch(decoder: Decoder, log_probs: Tensor, frames: Tensor) -> list[Hypothesis]:
+    """Decode each item of log-probabilities (N, F, V) over its first `frames[n]` frames."""
+    items = log_probs.detach().float().cpu().numpy()
+    return [decoder.decode(item[:length]) for item, length in zip(items, frames.tolist(), strict=True)]

@@ -5,8 +5,8 @@ language modeling", section 3), with the choices of KenLM's lmplz (Heafield et a
 adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
 included and <s> not.
 
-A model is *within words* (the published convention: every run of a-z is a sequence between <s> and </s>) or *across
-words* (every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
+A model is *within words* (the published kind: every run of a-z is a sequence between <s> and </s>) or *across words*
+(every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
 """
 
 import hashlib
@@ -29,19 +29,20 @@ from emgscribe.simulation.text import PromptWriter
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
 _TABLE_BYTES = 1 << 30
+_KEPT = 4  # default models in the cache, one for each set of excluded prompts
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
 # The default model's text. The seed is its own: no simulation draws its prompts from it.
 _PROMPTS, _SEED, _VERSION = 60_000, 20_261_122, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Automaton:
-    """A model as tables (S states, one column a token): each step is one lookup.
+    """A model as tables (S states, a column for each token): each step is one lookup.
 
     In state s, token w has the log10 probability `log_prob[s, w]` and leads to the state `following[s, w]`; back-off is
-    worked into both. A state is a context that some n-gram goes on from; `start` is the one after <s>, where </s> leads
-    too. `tokens` name the columns. The column of <s> is never predicted and holds -100.
+    worked into both. A state is a context that some n-gram continues; `start` is the one after <s>, and </s> leads
+    there too. `tokens` name the columns. <s> is never predicted: its column holds -100.
     """
 
     tokens: tuple[str, ...]
@@ -49,22 +50,25 @@ class Automaton:
     log_prob: Logs
     following: npt.NDArray[np.int32]
 
+    def __repr__(self) -> str:
+        return f"<Automaton of {len(self.log_prob)} states, {'across' if self.across else 'within'} words>"
+
     @property
     def across(self) -> bool:
         """Whether the space is a token, so that the model goes across words."""
         return SPACE in self.tokens
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the tables in bytes."""
-        return self.log_prob.nbytes + self.following.nbytes
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LanguageModel:
-    """A character n-gram model: its n-grams, and what can be done with them."""
+    """A character n-gram model."""
 
     ngrams: NGrams
+
+    def __repr__(self) -> str:
+        grams = sum(map(len, self.ngrams.levels))
+        kind = "across" if self.across else "within"
+        return f"<LanguageModel of order {self.ngrams.order}: {grams} n-grams, {kind} words>"
 
     @property
     def across(self) -> bool:
@@ -72,38 +76,38 @@ class LanguageModel:
         return SPACE in self.ngrams.tokens
 
     @classmethod
-    def read(cls, path: Path) -> "LanguageModel":
+    def read(cls, path: Path | str) -> "LanguageModel":
         """Read an ARPA file (plain or gzipped) of single characters; anything else is an `EmgscribeError`."""
-        ngrams = read_arpa(path)
+        ngrams = read_arpa(Path(path))
         odd = [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]
         if odd:
             hint = f"train a character model; the space is written {SPACE}"
-            raise EmgscribeError(f"{odd[0]!r} is no single character", where=str(path), hint=hint)
+            raise EmgscribeError(f"{odd[0]!r} is not a single character", where=str(path), hint=hint)
         return cls(ngrams)
 
     @property
     def digest(self) -> str:
-        """A hash of the model, whatever file it came from."""
+        """A hash of the model, the same for every file that holds it."""
         found = hashlib.sha256(repr(self.ngrams.tokens).encode())
         for level in self.ngrams.levels:
             for array in (level.context, level.symbol, level.log_prob, level.backoff):
-                found.update(array.tobytes())
+                found.update((array + 0).tobytes())  # -0 and 0 are one value
         return found.hexdigest()[:16]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str) -> None:
         """Write an ARPA file, gzipped where the name ends in .gz."""
-        write_arpa(path, self.ngrams)
+        write_arpa(Path(path), self.ngrams)
 
     def automaton(self, max_bytes: int = _TABLE_BYTES) -> Automaton:
         """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
         return _flatten(self.ngrams, max_bytes)
 
     def perplexity(self, text: str) -> float:
-        """Perplexity per character of `text`, cut into sequences as for training, their ends counted."""
+        """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
         sequences = _encoded(text, self.ngrams.tokens, across=self.across)
         begins = np.flatnonzero(sequences == START)
         if not len(begins):
-            raise EmgscribeError("the text has no character that the model could know", hint="give another text")
+            raise EmgscribeError("the text has no character that the model can know", hint="give another text")
         table, total = self.automaton(), 0.0
         states, ends = np.full(len(begins), table.start), np.append(begins[1:], len(sequences))
         for step in range(1, int((ends - begins).max())):  # one character further in all sequences at once
@@ -118,9 +122,8 @@ class LanguageModel:
 def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1) -> LanguageModel:
     """A model of `order` of a text, within words or across them.
 
-    `min_count` above 1 leaves out n-grams of three tokens and more that were seen less often (as lmplz --prune does),
-    which is how a large text at a high order is made to fit. Discounts that the counts do not determine are 0.5, 1
-    and 1.5 (lmplz --discount_fallback).
+    `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
+    fits at a high order. Discounts that the counts do not determine are 0.5, 1 and 1.5 (lmplz --discount_fallback).
     """
     require(order >= 1, "order", order, "1 or more")
     require(min_count >= 1, "min_count", min_count, "1 or more")
@@ -133,9 +136,9 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
 
 
 def without_prompts(text: str, prompts: Collection[str]) -> str:
-    """A text without the prompts of sessions, wherever they stand in it, case and punctuation and line breaks aside.
+    """A text without the prompts of sessions, whatever their case, punctuation and line breaks.
 
-    A prompt of one word stays: what every text has in common is no prompt that was seen.
+    A prompt of one word stays: it is in every text.
     """
     wanted: dict[str, list[re.Pattern[str]]] = {}
     for prompt in prompts:
@@ -169,10 +172,11 @@ def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
     normal = _normal(text, across=across)
     if not normal:
         return np.empty(0, dtype=np.int64)
-    numbers = np.full(128, UNKNOWN, dtype=np.int64)  # all symbols that are left are ASCII
+    numbers = np.full(128, UNKNOWN, dtype=np.int64)  # the text is ASCII by now, whatever the tokens are
     for number, token in enumerate(tokens):
-        if number > END:
-            numbers[ord(" " if token == SPACE else token) & 127] = number
+        character = " " if token == SPACE else token
+        if number > END and character.isascii():
+            numbers[ord(character)] = number
     symbols = np.frombuffer(f"\n{normal}\n".encode("ascii"), dtype=np.uint8)
     ends = np.flatnonzero(symbols == ord("\n"))
     encoded = numbers[symbols]
@@ -185,8 +189,9 @@ def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
 class _Counted:
     """The n-grams of one length in a text, sorted as in `Level`.
 
-    `suffix` is the row, one level below, of all but the first token; `seen` how often each occurs; `adjusted` what
-    Kneser-Ney counts: below the highest order how many different tokens stand before it, unless it begins with <s>.
+    `suffix` is the row, one level below, of all but the first token; `seen` is how often each occurs; `kept` are those
+    that the model will hold. `adjusted` is what Kneser-Ney counts: below the highest order, the number of different
+    tokens before the n-gram, unless it begins with <s>.
     """
 
     context: Rows
@@ -212,7 +217,7 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
             rows[ends - 1] * width + sequences[ends], return_index=True, return_inverse=True, return_counts=True
         )
         context, suffix = keys // width, rows[ends[first]]
-        # What stands before the n-grams one shorter is known now. <s> has nothing before it, and is counted as it is.
+        # What stands before the n-grams one shorter is known now. Nothing stands before <s>: it keeps its count.
         below = levels[-1]
         adjusted = np.where(begin_with_start, below.seen, np.bincount(suffix, minlength=len(below.symbol)))
         levels[-1] = _Counted(below.context, below.symbol, below.suffix, below.seen, adjusted, below.kept)
@@ -226,9 +231,9 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
 
 
 def discounts(adjusted: Rows) -> tuple[float, float, float]:
-    """What is taken off n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
+    """The discounts of n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
 
-    (0.5, 1, 1.5) where the counts of counts are too few to tell, as in the unigrams of most characters.
+    (0.5, 1, 1.5) where the counts of counts do not determine them, as in the unigrams of most characters.
     """
     ones, twos, threes, fours = (int((adjusted == times).sum()) for times in (1, 2, 3, 4))
     if not (ones and twos and threes):
@@ -239,14 +244,14 @@ def discounts(adjusted: Rows) -> tuple[float, float, float]:
 
 
 def _smooth(counted: list[_Counted], width: int) -> list[Level]:
-    """Interpolated probabilities of each level, and the back-off weights that lead to them; left-out n-grams go."""
+    """Interpolated probabilities and back-off weights of each level, without the n-grams that are left out."""
     lower = np.full(width, 1 / (width - 1))  # over all tokens but <s>
     levels: list[Level] = []
-    place = np.zeros(1, dtype=np.int64)  # where each row of the level below went
+    place = np.zeros(1, dtype=np.int64)  # the new row of each row of the level below
     for number, level in enumerate(counted):
         contexts = len(counted[number - 1].symbol) if number else 1
         taken = np.array([0.0, *discounts(level.adjusted)])[np.minimum(level.adjusted, 3)]
-        # A context's mass for shorter ones: its discounts, and all of the n-grams that are left out (as in lmplz).
+        # A context leaves to shorter ones its discounts, and all of the n-grams that are left out (as in lmplz).
         spared = np.bincount(level.context, np.where(level.kept, taken, level.adjusted), contexts)
         total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
         lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * (
@@ -257,7 +262,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
             weights = np.log10(np.where(goes_on, spared / total, 1.0))[counted[number - 1].kept]
             levels[-1].backoff[:] = weights
         else:
-            lower[START] = 1.0  # lmplz writes log10 0 for it; nobody asks
+            lower[START] = 1.0  # as lmplz writes it; never predicted
         kept = level.kept
         values = np.log10(lower[kept]).astype(np.float32)
         levels.append(Level(place[level.context[kept]], level.symbol[kept], values, np.zeros_like(values)))
@@ -273,61 +278,56 @@ def _flatten(ngrams: NGrams, max_bytes: int) -> Automaton:
         for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
     ]
     if goes_on:
-        goes_on[0][START] = True  # the start has a state, come what may
+        goes_on[0][START] = True  # the start always has a state
     states = 1 + sum(int(flags.sum()) for flags in goes_on)
     if states * width * 8 > max_bytes:
         what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
         raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
     log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
     log_prob[0] = ngrams.levels[0].log_prob
-    resolved = [np.zeros(1, dtype=np.int64)]  # by level: the state of each n-gram, of its longest suffix with one
-    used = 1
+    state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
+    start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
     for length, flags in enumerate(goes_on, 1):
-        fallback = _suffix_states(ngrams, resolved, length)
-        resolved.append(np.where(flags, used + np.cumsum(flags) - 1, fallback))
-        own = resolved[-1][flags]
         level, above = ngrams.levels[length - 1], ngrams.levels[length]
-        # From the state of its context, an n-gram's last token leads to its own: first, for rows are copied next.
-        following[resolved[-2][level.context[flags]], level.symbol[flags]] = own
-        following[own] = following[fallback[flags]]
-        log_prob[own] = level.backoff[flags, None] + log_prob[fallback[flags]]
-        log_prob[resolved[-1][above.context], above.symbol] = above.log_prob
+        suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
+        own = used + np.arange(flags.sum())
+        # An n-gram's last token leads from its context's state to its own. This comes first: rows are copied next.
+        following[state[level.context[flags]], level.symbol[flags]] = own
+        following[own] = following[suffix[flags]]
+        log_prob[own] = level.backoff[flags, None] + log_prob[suffix[flags]]
+        state, fallback = suffix.copy(), suffix
+        state[flags] = own
+        log_prob[state[above.context], above.symbol] = above.log_prob
         used += len(own)
-    start = int(resolved[1][START]) if goes_on else 0
     log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
     return Automaton(ngrams.tokens, start, log_prob, following)
-
-
-def _suffix_states(ngrams: NGrams, resolved: list[Rows], length: int) -> Rows:
-    """For each n-gram of `length`, the state of its longest proper suffix that has one; the empty one has 0."""
-    grams = ngrams.spelled(length)
-    states = np.zeros(len(grams), dtype=np.int64)
-    for shorter in range(1, length):
-        rows = ngrams.find(grams[:, -shorter:])
-        states = np.where(rows >= 0, resolved[shorter][rows], states)
-    return states
 
 
 def default_language_model(
     *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
 ) -> LanguageModel:
-    """A 6-gram of the text that simulated typists are given, built at the first call and then read from the cache.
+    """A 6-gram of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
 
     Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
-    occur once are left out. The text is drawn with a seed of its own, without prompts that are in `exclude` (their
-    texts, as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is what is made of them.
+    occur once are left out. The text is drawn with a seed of its own, without the prompts in `exclude` (their texts,
+    as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is the model.
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
-    name = f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
-    path = (cache or default_cache()) / name
-    if path.exists():
-        with suppress(EmgscribeError):  # something else damaged it: it is built anew
-            return LanguageModel.read(path)
+    folder = cache or default_cache()
+    path = folder / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
+    with suppress(EmgscribeError):  # missing, or damaged by something else: it is built again
+        model = LanguageModel.read(path)
+        with suppress(OSError):
+            path.touch()  # the models used longest ago are removed first
+        return model
     writer, left_out = PromptWriter(np.random.default_rng(_SEED)), set(prompts)
     drawn = (writer.next_prompt().removesuffix(ENTER) for _ in range(_PROMPTS))
     text = "\n".join(prompt for prompt in drawn if prompt not in left_out)
     # Across words most n-grams occur once: with them the tables would take 192 MB.
     model = train(text, across=across, min_count=2 if across else 1)
-    model.write(path)
+    with suppress(EmgscribeError, OSError):  # an unwritable cache is no obstacle
+        model.write(path)
+        for old in sorted(folder.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
+            old.unlink()
     return model

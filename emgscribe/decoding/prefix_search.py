@@ -43,12 +43,13 @@ PLACE = np.dtype([(name, np.int64) for name in ("used", "slots", "waiting", "cla
 
 
 class Rules(NamedTuple):
-    """How a text on the screen is scored, and which labels are keys of their own kind.
+    """How a text on the screen is scored, and which labels are special keys.
 
-    `log_prob` and `following` (S, W) are the language model; `column` (V,) is the column of a label (`UNKNOWN` where
-    it has none), `inside` (V,) whether a word (a line, with a model `across` words) is unfinished after it. `scale`
-    multiplies the model's log10, `bonus` is added for each character. `silent` is a label that puts nothing on the
-    screen, or -1.
+    `log_prob` and `following` (S, W) are the language model; `column` (V,) is the column of a label. Where it is
+    `UNKNOWN` the symbol's log10 is `unknown` in every state, without back-off weights (with them a model deletes digits
+    and marks). `inside` (V,) says whether a word (a line, with a model `across` words) is unfinished after a label.
+    `scale` multiplies the model's log10, `bonus` is added for each character. `silent` is a label that puts nothing on
+    the screen, or -1.
     """
 
     log_prob: npt.NDArray[np.float32]
@@ -56,6 +57,7 @@ class Rules(NamedTuple):
     column: Ints
     inside: npt.NDArray[np.bool_]
     start: int
+    unknown: float
     across: bool
     scale: float
     bonus: float
@@ -206,7 +208,8 @@ def _bias(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) ->
         return float(nodes[nodes[screen].below].bias)
     if label == rules.silent:
         return float(nodes[screen].bias)
-    step = rules.log_prob[nodes[screen].state, _column(nodes, rules, screen, label)]
+    column = _column(nodes, rules, screen, label)
+    step = rules.unknown if column == UNKNOWN else float(rules.log_prob[nodes[screen].state, column])
     return float(nodes[screen].bias + (rules.scale * step + rules.bonus))
 
 

@@ -1,8 +1,7 @@
-"""Search of the beam's two weights on validation emissions: `lm_weight` and `insertion_bonus` by the least CER.
+"""Search of the beam's two weights on validation sessions: `lm_weight` and `insertion_bonus` with the lowest CER.
 
-The emissions are computed once and kept; only decoding is repeated. What is found is fixed before any test session is
-decoded: it is stored in the model's folder with the language model that it was found with, as `beam.json` and
-`language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
+The result is fixed before any test session is decoded. It is stored in the model's folder with its language model, as
+`beam.json` and `language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
 """
 
 import os
@@ -11,50 +10,44 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Annotated
 
-from emgscribe.config import from_json, require, to_json
+from emgscribe.config import Range, Settings, Whole, from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, decode
+from emgscribe.decoding.greedy import Emissions
 from emgscribe.decoding.language_model import Automaton, LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, write_json
 from emgscribe.models.ancestry import Ancestry, Seen
-from emgscribe.models.model import Model
 from emgscribe.scoring import Counts, count, total
-from emgscribe.transcription import log_probs
 
-Pair = tuple[float, float]
 _FORMAT, _VERSION = "emgscribe-beam", 1
 _HINT = "tune again: emgscribe lm tune MODEL SESSIONS"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where to look: all pairs of the two rows, then `refinements` times all around the best, at half the step.
+class Grid(Settings):
+    """Where to look: all pairs of weights and bonuses, then closer and closer around the best pair."""
 
-    The first refinement's step is half the smallest step of the row.
-    """
+    section = "grid"
 
-    lm_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
-    insertion_bonuses: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
-    refinements: int = 2
+    # Values of lm_weight to begin with.
+    lm_weights: tuple[Annotated[float, Range(0, 1000)], ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    # Values of insertion_bonus to begin with.
+    insertion_bonuses: tuple[Annotated[float, Range(-1000, 1000)], ...] = (0.0, 1.0, 2.0, 3.0)
+    refinements: Whole = 2  # times that the best pair's neighbours are tried, each time at half the smallest step
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("lm_weights", "insertion_bonuses"):
             row = getattr(self, field)
-            require(len(set(row)) == len(row) > 0, field, row, "one or more different numbers")
-        require(self.refinements >= 0, "refinements", self.refinements, "0 or more")
-
-    def step(self, row: Sequence[float]) -> float:
-        """The smallest step of a row; 1 for a row of one number."""
-        ordered = sorted(row)
-        return min((b - a for a, b in pairwise(ordered)), default=1.0)
+            require(len(set(row)) == len(row) > 0, f"grid.{field}", row, "one or more different numbers")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A pair of weights and what it made of the validation sessions."""
+    """A pair of weights, and the edits that it leaves in the validation sessions."""
 
     lm_weight: float
     insertion_bonus: float
@@ -79,67 +72,68 @@ def _best(trials: Iterable[Trial]) -> Trial:
 
 
 def tune(
-    emissions: Sequence[Emissions],
+    log_probs: Sequence[Emissions],
     references: Sequence[Sequence[int]],
-    language_model: Automaton,
+    lm: LanguageModel | Automaton,
     config: BeamConfig | None = None,
     *,
     grid: Grid | None = None,
     threads: int | None = None,
     progress: Callable[[Trial], None] | None = None,
 ) -> Tuning:
-    """The best pair of weights for sessions' emissions (F, 99) and their reference labels, by CER over all of them.
+    """The best pair of weights for sessions' log-probabilities (F, 99) and reference labels, by CER over all of them.
 
-    All else is taken from `config`, its convention too. Sessions are decoded on `threads` threads (by default one a
-    core); `progress` is called with each trial. Raises `EmgscribeError` where there is nothing to score.
+    `config` gives everything but the two weights. Sessions are decoded on `threads` threads (default: one per core);
+    `progress` is called with each trial. Raises `EmgscribeError` where there is nothing to score.
     """
     config, grid = config or BeamConfig(), grid or Grid()
     require(threads is None or threads >= 1, "threads", threads, "1 or more")
-    if len(emissions) != len(references) or not any(map(len, references)):
-        what = f"{len(emissions)} sessions and {len(references)} references, {sum(map(len, references))} keys in all"
-        raise EmgscribeError(what, hint="give the emissions and the labels of at least one session in which was typed")
-    sessions = list(zip(emissions, references, strict=True))
-    trials: dict[Pair, Trial] = {}
+    if len(log_probs) != len(references) or not any(map(len, references)):
+        what = f"{len(log_probs)} sessions and {len(references)} references, {sum(map(len, references))} keys in all"
+        raise EmgscribeError(what, hint="give log-probabilities and labels of at least one session with keystrokes")
+    tables = lm.automaton() if isinstance(lm, LanguageModel) else lm
+    sessions = list(zip(log_probs, references, strict=True))
+    trials: dict[tuple[float, float], Trial] = {}
 
-    def read(job: tuple[Pair, tuple[Emissions, Sequence[int]]]) -> Counts:
+    def edits(job: tuple[tuple[float, float], tuple[Emissions, Sequence[int]]]) -> Counts:
         (weight, bonus), (frames, reference) = job
-        decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), language_model)
-        return count(list(reference), decode(decoder, frames).labels)
+        decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), tables)
+        return count(list(reference), decoder.decode(frames).labels)
 
-    def try_all(pairs: Iterable[Pair]) -> None:
-        new = [pair for pair in pairs if pair not in trials]
-        counts = pool.map(read, product(new, sessions))
+    def try_all(weights: Iterable[float], bonuses: Iterable[float]) -> None:
+        new = [pair for pair in product(weights, bonuses) if pair not in trials]
+        counts = pool.map(edits, product(new, sessions))
         for pair in new:
             trials[pair] = Trial(*pair, total([next(counts) for _ in sessions]))
             if progress:
                 progress(trials[pair])
 
+    weight_step, bonus_step = _smallest_step(grid.lm_weights), _smallest_step(grid.insertion_bonuses)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try_all(product(grid.lm_weights, grid.insertion_bonuses))
-        steps = grid.step(grid.lm_weights), grid.step(grid.insertion_bonuses)
-        for halving in range(1, grid.refinements + 1):
-            try_all(_around(_best(trials.values()), steps[0] / 2**halving, steps[1] / 2**halving))
+        try_all(grid.lm_weights, grid.insertion_bonuses)
+        for _ in range(grid.refinements):
+            best, weight_step, bonus_step = _best(trials.values()), weight_step / 2, bonus_step / 2
+            weights = [weight for side in (-1, 0, 1) if (weight := best.lm_weight + side * weight_step) >= 0]
+            try_all(weights, [best.insertion_bonus + side * bonus_step for side in (-1, 0, 1)])
     best = _best(trials.values())
     tuned = replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus)
     return Tuning(tuned, tuple(trials.values()))
 
 
-def _around(trial: Trial, weight_step: float, bonus_step: float) -> list[Pair]:
-    """The eight neighbours, without negative weights of the language model."""
-    weights = [weight for step in (-1, 0, 1) if (weight := trial.lm_weight + step * weight_step) >= 0]
-    return list(product(weights, [trial.insertion_bonus + step * bonus_step for step in (-1, 0, 1)]))
+def _smallest_step(row: Sequence[float]) -> float:
+    return min((b - a for a, b in pairwise(sorted(row))), default=1.0)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Settings tuned for one model, the hash of the language model they hold for, and the sessions they come from."""
+    """Settings tuned for one model, the hash of the language model they were tuned with, and the sessions used."""
 
     config: BeamConfig
     language_model: str
     sessions: tuple[Seen, ...]
 
     def refuse(self, sessions: Iterable[Session]) -> None:
-        """Raise `EmgscribeError` where one of `sessions` is among those that the weights were tuned on."""
+        """Raise `EmgscribeError` where the weights were tuned on one of `sessions`."""
         own = {seen.content for seen in self.sessions}
         for session in sessions:
             if session.content in own:
@@ -148,57 +142,56 @@ class Tuned:
 
 
 def tune_model(
-    folder: Path,
-    model: Model,
+    folder: Path | str,
+    ancestry: Ancestry,
     sessions: Sequence[Session],
-    language_model: LanguageModel,
+    log_probs: Iterable[Emissions],
+    lm: LanguageModel,
     config: BeamConfig | None = None,
     *,
     progress: Callable[[Trial], None] | None = None,
 ) -> Tuning:
     """Tune the beam on sessions that validated the model in `folder`, and store the result there.
 
-    Raises `EmgscribeError` for a session that the model was trained on or, where its ancestry says what validated it,
-    any other: that one may be a test. Another one where a process trains or tunes the model.
+    `log_probs` has one array (F, 99) per session; a generator is not run before the sessions are accepted. Raises
+    `EmgscribeError` for a session that the model was trained on and, where `ancestry` names those that validated it,
+    for any other: it may be a test session. Also where another process trains or tunes the model.
     """
-    _refuse_all_but_validation(model.ancestry, sessions)
+    _refuse_all_but_validation(ancestry, sessions)
     # The run's folder, as in training: the model's own is replaced with every better epoch.
-    with alone(folder.resolve().parent, "is training or tuning a model here"):
-        emissions = [log_probs(model, session) for session in sessions]
+    with alone(Path(folder).resolve().parent, "is training or tuning a model here"):
         references = [session.labels.tolist() for session in sessions]
-        tuning = tune(emissions, references, language_model.automaton(), config, progress=progress)
+        tuning = tune(list(log_probs), references, lm, config, progress=progress)
         seen = tuple(Seen(session.content, session.name, session.user) for session in sessions)
-        _store(folder, Tuned(tuning.config, language_model.digest, seen), language_model)
+        _store(Path(folder), Tuned(tuning.config, lm.digest, seen), lm)
     return tuning
 
 
-def _store(folder: Path, tuned: Tuned, language_model: LanguageModel) -> None:
-    """Write what was tuned into the model's folder, which nobody else writes to meanwhile."""
+def _store(folder: Path, tuned: Tuned, lm: LanguageModel) -> None:
     path = _language_model_file(folder, tuned.language_model)
     before = set(folder.glob(_language_model_file(folder, "*").name))
     # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
-    language_model.write(path)
+    lm.write(path)
     write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
     for stale in before - {path}:
         stale.unlink(missing_ok=True)
 
 
-def _refuse_all_but_validation(ancestry: Ancestry, sessions: Iterable[Session]) -> None:
-    sessions = list(sessions)
+def _refuse_all_but_validation(ancestry: Ancestry, sessions: Sequence[Session]) -> None:
     ancestry.refuse(sessions)
     known = {seen.content: seen.name for seen in ancestry.validated_on}
     for session in sessions:
         if known and session.content not in known:
             raise EmgscribeError(
-                "weights are tuned on what validated the model, and this session did not: it may be a test",
+                "the beam is tuned on sessions that validated the model; this one did not, and may be a test session",
                 where=session.name,
                 hint=f"tune on {', '.join(known.values())}",
             )
 
 
-def load_tuned(folder: Path) -> Tuned | None:
-    """What was tuned for the model in `folder`, None where nothing was; a damaged file is an `EmgscribeError`."""
-    path = folder / "beam.json"
+def load_tuned(folder: Path | str) -> Tuned | None:
+    """What was tuned for the model in `folder`, or None; a damaged file is an `EmgscribeError`."""
+    path = Path(folder) / "beam.json"
     if not path.exists():
         return None
     content = read_json(path)
@@ -207,9 +200,9 @@ def load_tuned(folder: Path) -> Tuned | None:
     return from_json(Tuned, content.get("tuned"), where=str(path))
 
 
-def load_tuned_language_model(folder: Path, tuned: Tuned) -> LanguageModel:
-    """The language model that was stored with `tuned`; `EmgscribeError` where it is missing, damaged or another."""
-    path = _language_model_file(folder, tuned.language_model)
+def load_tuned_language_model(folder: Path | str, tuned: Tuned) -> LanguageModel:
+    """The language model stored with `tuned`; `EmgscribeError` where it is missing, damaged or another one."""
+    path = _language_model_file(Path(folder), tuned.language_model)
     found = LanguageModel.read(path)
     if found.digest != tuned.language_model:
         raise EmgscribeError("is not the language model that the weights were tuned with", where=str(path), hint=_HINT)

@@ -112,13 +112,15 @@ def run_suite(
     A failed run does not stop the others; `runs/<name>-<seed>.log` says why. Raises `EmgscribeError` where `data` or a
     result is not the suite's.
     """
+    lm = lm and lm.absolute()
     left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
     runs, failed = runs.absolute(), list[str]()
-    settings = {"runs": runs, "results": results.absolute(), "decoders": decoders, "lm": lm and lm.absolute()}
+    work = partial(
+        run_experiment, data=data.absolute(), runs=runs, results=results.absolute(), decoders=decoders, lm=lm
+    )
 
     def order(experiment: Experiment) -> Order:
-        work = partial(run_experiment, experiment, data.absolute(), **settings)
-        return Order(experiment, runs, work, workers.threads)
+        return Order(experiment, runs, partial(work, experiment), workers.threads)
 
     def done(order: Order, status: int) -> None:
         failed.extend([order.name] * bool(status))

@@ -18,7 +18,7 @@ from emgscribe.data.hdf5 import SAMPLE_RATE, prompts_of
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.splits import DataConfig, Split, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
-from emgscribe.decoding.registry import DECODERS, Inputs
+from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
@@ -88,7 +88,7 @@ def run_experiment(
     folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
         _tune_beam(trained.model, folder, parts.val, split, lm, console)
-    made = {name: DECODERS[name](Inputs(trained.model, folder, scored=parts.test)) for name in names}
+    made = {name: make_decoder(name, folder=folder, scored=parts.test) for name in names}
     test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
         test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
@@ -121,7 +121,8 @@ def _tune_beam(
     tuned = load_tuned(folder)
     if tuned is None or tuned.language_model != words.digest:
         console.print(f"tuning the beam on {', '.join(session.name for session in sessions)}", soft_wrap=True)
-        tune_model(folder, model, sessions, words)
+        log_probs = (model.log_probs(session) for session in sessions)
+        tune_model(folder, model.ancestry, sessions, log_probs, words)
 
 
 def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:

@@ -1,6 +1,6 @@
-"""What a model has seen: the sessions that it, and the models it was trained from, learned from.
+"""The sessions that a model, and the models that it was fine-tuned from, were trained on.
 
-It is kept in the model's folder, so that no model is scored on what it learned, nor on what an ancestor did.
+They are stored in the model's folder, so that no model is scored on a session that it or an ancestor has seen.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from emgscribe.errors import EmgscribeError
 
 @dataclass(frozen=True)
 class Seen:
-    """A session that was learned from, by the hash of its content ("<hash>:<samples>" where only its beginning was)."""
+    """A session by the hash of its content, or "<hash>:<samples>" where only its beginning was used."""
 
     content: str
     name: str
@@ -21,9 +21,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ancestry:
-    """Sessions that a model or an ancestor was trained on, and those by which its best weights were chosen.
+    """The sessions that trained a model or an ancestor, and those that chose its best weights.
 
-    `complete` is false where an ancestor's folder did not say: then there may be more.
+    `complete` is false for an imported model, or one fine-tuned from it: there may have been more sessions.
     """
 
     trained_on: tuple[Seen, ...] = ()
@@ -31,14 +31,13 @@ class Ancestry:
     complete: bool = True
 
     def after(self, train: Sequence[Session], val: Sequence[Session]) -> "Ancestry":
-        """The ancestry of a model that is now trained on `train` and validated on `val`."""
+        """The ancestry of this model once it is trained on `train` and validated on `val`."""
         return Ancestry(_joined(self.trained_on, train), _joined(self.validated_on, val), self.complete)
 
     def refuse(self, sessions: Sequence[Session], *, unseen_users: bool = False) -> None:
-        """Raise `EmgscribeError` where one of `sessions`, or with `unseen_users` its user, was trained on.
+        """Raise `EmgscribeError` if one of `sessions` was trained on, or with `unseen_users` its user.
 
-        Sessions are told by what is in them, whatever their name, and a session of which a part was trained on is
-        refused as a whole.
+        Sessions are compared by content, not by name. A session of which a part was trained on is refused as a whole.
         """
         known = {_whole(seen.content): seen for seen in self.trained_on}
         users = {seen.user: seen for seen in self.trained_on} if unseen_users else {}
@@ -46,21 +45,20 @@ class Ancestry:
             if seen := known.get(_whole(session.content)):
                 other = f", there called {seen.name}" if seen.name != session.name else ""
                 raise EmgscribeError(
-                    f"the model, or one that it was trained from, was trained on this session{other}",
+                    f"the model, or one that it was fine-tuned from, was trained on this session{other}",
                     where=session.name,
-                    hint="score it on sessions that it has not seen; config.json of the model lists those it has",
+                    hint="choose held-out sessions; the model's config.json lists those that it was trained on",
                 )
             if seen := users.get(session.user):
                 raise EmgscribeError(
-                    f"its user {session.user} is to be unseen, but the model, or one that it was trained from, was "
-                    f"trained on {seen.name} of theirs",
+                    f"user {session.user} is to be unseen, but the model, or one that it was fine-tuned from, was "
+                    f"trained on session {seen.name} of this user",
                     where=session.name,
-                    hint="start from a model that has not seen them, or choose other data.test_users",
+                    hint="start from a model that was not trained on this user, or choose other data.test_users",
                 )
 
 
 def _whole(content: str) -> str:
-    """The hash of the session that `content` is, or is the beginning of."""
     return content.partition(":")[0]
 
 

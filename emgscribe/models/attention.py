@@ -1,22 +1,24 @@
 """Frames -> keystrokes by attention: a second head that writes the text key by key, beside the emissions of CTC.
 
 A Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762), trained together with CTC on the same encoder (Kim, Hori
-and Watanabe 2017, arXiv 1609.06773). Shapes: N items, F frames, L keys of a text, D width, V symbols with the end.
+and Watanabe 2017, arXiv 1609.06773). Shapes: N items, F frames, L keys of a text, D width, V symbols including the end.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import require
+from emgscribe.config import Count, Dropout, Range, Whole, require
 from emgscribe.data.charset import BLANK, SYMBOLS
 from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.sizes import Shrinks, Sized, Width
 from emgscribe.models.encoders.transformer import angles
 
 END = len(SYMBOLS)
-"""The decoder's own symbol, which begins and ends every text. The blank, that has its place in CTC, is none here."""
+"""The decoder's own symbol, which begins and ends every text. It takes the place of CTC's blank."""
 
 _NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
 
@@ -24,24 +26,22 @@ Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
-    """A decoder of so many `layers` (0: none), each `width` wide, with `heads` and `feed_forward` features inside."""
+class AttentionConfig(Sized):
+    """A Transformer decoder as a second head."""
 
-    layers: int = 0
-    width: int = 256
-    heads: int = 4
-    feed_forward: int = 1024
-    dropout: float = 0.1
+    section = "attention"
+
+    layers: Whole = 0  # layers; 0: no attention decoder
+    width: Annotated[int, Range(2), Shrinks(2)] = 256  # features of a symbol, an even number
+    heads: Count = 4  # attention heads
+    feed_forward: Width = 1024  # features inside each feed-forward
+    dropout: Dropout = 0.1  # dropout in attention and feed-forward
 
     def __post_init__(self) -> None:
-        require(self.layers >= 0, "attention.layers", self.layers, "0 (no attention decoder) or more")
-        for name in ("heads", "feed_forward"):
-            require(getattr(self, name) >= 1, f"attention.{name}", getattr(self, name), "1 or more")
-        fits = self.width >= 2 and self.width % 2 == 0
-        require(fits, "attention.width", self.width, "an even number from 2 on")
+        super().__post_init__()
+        require(self.width % 2 == 0, "attention.width", self.width, "an even number from 2 on")
         allowed = f"a divisor of attention.width = {self.width}"
         require(self.width % self.heads == 0, "attention.heads", self.heads, allowed)
-        require(0 <= self.dropout < 1, "attention.dropout", self.dropout, "0 or more, below 1")
 
 
 class AttentionDecoder(nn.Module):
@@ -57,17 +57,17 @@ class AttentionDecoder(nn.Module):
         self.head = nn.Linear(width, END + 1)
 
     def forward(self, frames: Tensor, counts: Tensor, labels: Tensor) -> Tensor:
-        """Frames (N, F, frames_width), labels (N, L) -> what may follow each prefix of the labels (N, L + 1, V).
+        """Frames (N, F, frames_width), labels (N, L) -> log-probabilities of the next symbol (N, L + 1, V), in float32.
 
-        Row l follows the first l labels, so that the last one follows them all. Items have `counts` (N,) frames, on the
-        CPU; what comes after them, and after the labels that a row follows, has no part in it. In float32.
+        Row l follows the first l labels. `counts` (N,), on the CPU, are the frames of each item: later frames and later
+        labels have no influence.
         """
         texts = F.pad(labels, (1, 0), value=END)
         likely, _ = self.following(texts, self.remember(frames, counts))
         return likely
 
     def remember(self, frames: Tensor, counts: Tensor) -> "Memory":
-        """What attention needs of the frames (N, F, frames_width), of which each item has `counts` (N,)."""
+        """Keys and values of the frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
         count = frames.shape[1]
         padding = count - counts
         memory = self.memory(without(frames, padding))  # (N, F, D)
@@ -81,9 +81,9 @@ class AttentionDecoder(nn.Module):
         return Memory(pairs, mask)
 
     def following(self, texts: Tensor, memory: "Memory", before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
-        """What may follow each of `texts` (N, L) -> (N, L, V), and the keys and values that a later call needs.
+        """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.
 
-        With `before`, what the last call returned, the one symbol (N, 1) is read as the next of those texts.
+        With `before`, which the last call returned, `texts` (N, 1) are the next symbols of those texts.
         """
         read = before[0][0].shape[2] if before else 0
         hidden = self.embedding(texts)  # (N, L, D)
@@ -97,7 +97,7 @@ class AttentionDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of the frames for each layer, and which frames are none (N, 1, 1, F)."""
+    """Keys and values of the frames for each layer, and which frames are no padding (N, 1, 1, F); None: all."""
 
     pairs: list[Pair]
     mask: Tensor | None
@@ -109,7 +109,7 @@ class Memory:
 
 
 class DecoderBlock(nn.Module):
-    """Attention to the text so far, attention to the frames, feed-forward; each with its norm before and a residual."""
+    """Attention to the text so far, attention to the frames, feed-forward; each with pre-norm and a residual."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward(config.width, config.feed_forward, nn.ReLU(), config.dropout)
 
     def forward(self, hidden: Tensor, before: Pair | None, frames: Pair, mask: Tensor | None) -> tuple[Tensor, Pair]:
-        """Hidden (N, L, D), keys and values of the text before and of the frames -> (N, L, D), those of all text."""
+        """Hidden (N, L, D), keys and values of the earlier text and of the frames -> (N, L, D), those of all text."""
         normed = self.text_norm(hidden)
         pair = self.text.remember(normed)
         if before is not None:
@@ -131,7 +131,7 @@ class DecoderBlock(nn.Module):
 
 
 class CachedAttention(nn.Module):
-    """Attention to a sequence whose keys and values are made once and kept."""
+    """Attention to a sequence, with keys and values that are computed once and kept."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class CachedAttention(nn.Module):
         return key, value
 
     def forward(self, hidden: Tensor, pair: Pair, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Hidden (N, L, D), keys and values (N, heads, S, D / heads) -> (N, L, D); a `mask` says what is seen."""
+        """Hidden (N, L, D), keys and values (N, heads, S, D / heads) -> (N, L, D); `mask` is true where seen."""
         query = self.query(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, D / heads)
         rate = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, *pair, attn_mask=mask, dropout_p=rate, is_causal=causal)
@@ -155,7 +155,7 @@ class CachedAttention(nn.Module):
 
 
 def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
-    """Positions `first`, `first` + 1, ... as sines and cosines (count, D) of the width and kind of `like`."""
+    """Positions `first`, `first` + 1, ... as sines and cosines (count, D), with the width and type of `like`."""
     turned = angles(first, count, like.shape[-1], like.device)
     return torch.cat([turned.sin(), turned.cos()], dim=-1).to(like.dtype)
 
@@ -170,12 +170,12 @@ def search(
     beam_size: int = 4,
     ctc_weight: float = 0.5,
 ) -> list[list[int]]:
-    """The keys of each item's likeliest text, from frames (N, F, frames_width) of which it has `counts` (N,).
+    """The keys of each item's most likely text, from frames (N, F, frames_width), of which each item has `counts` (N,).
 
-    Keeps the `beam_size` likeliest beginnings; 1 is greedy. A text ends where the decoder says so, or when it has as
-    many keys as the item has frames. With `emissions` (N, F, V) of CTC texts are ranked by both heads: what CTC gives a
-    beginning of a text has the share `ctc_weight`, below 1 (Hori, Watanabe and Hershey 2017, "Joint CTC/attention
-    decoding for end-to-end speech recognition").
+    Keeps the `beam_size` best prefixes; 1 is greedy. A text ends with the decoder's end symbol, or when it has as many
+    keys as the item has frames. With CTC's `emissions` (N, F, V) both heads rank the texts: CTC's prefix score has the
+    weight `ctc_weight`, below 1 (Hori, Watanabe and Hershey 2017, "Joint CTC/attention decoding for end-to-end speech
+    recognition").
     """
     items, symbols = len(frames), END + 1
     memory = decoder.remember(frames, counts).repeated(beam_size)
@@ -213,10 +213,10 @@ def search(
 
 
 class CtcPrefixes:
-    """How well the texts of a beam, as beginnings of a longer one, fit emissions: N items, B beams, float64.
+    """CTC prefix scores of the texts of a beam: N items, B beams, float64.
 
-    For each frame it keeps the log-probability of all paths that have just made the text up to there and end in its
-    last key (`in_key`) or in blanks after it (`in_blank`), both (N, B, F).
+    For each frame it keeps the log-probability of all paths that make exactly the text by then and end in its last key
+    (`in_key`) or in a blank after it (`in_blank`), both (N, B, F).
     """
 
     def __init__(self, emissions: Tensor, counts: Tensor, beam_size: int) -> None:
@@ -229,15 +229,15 @@ class CtcPrefixes:
         self.empty = True
 
     def extended(self, ends: Tensor) -> Tensor:
-        """Texts whose last symbols are `ends` (N, B) -> log-probability of each with one more key (N, B, V).
+        """Texts with the last symbols `ends` (N, B) -> log-probability of each with one more key (N, B, V).
 
-        That of all paths whose first keys are these, whatever follows; under END, of those that make just the text.
+        It sums all paths that start with these keys, whatever follows; under END, the paths that make exactly the text.
         """
         made = torch.logaddexp(self.in_key, self.in_blank)
         before = self._earlier(made)
         top = before.amax(-1, keepdim=True)
         found = ((before - top).exp() @ self.weights).log() + top  # (N, B, V)
-        # The same key again is another one only after a blank.
+        # The same key again counts as a new one only after a blank.
         again = self._earlier(self.in_blank)
         top = again.amax(-1, keepdim=True)
         repeated = ((again - top).exp() @ self.weights).log() + top
@@ -246,7 +246,7 @@ class CtcPrefixes:
         return found.clamp(min=_NEVER)
 
     def extend(self, ends: Tensor, origin: Tensor, symbol: Tensor) -> None:
-        """Make each text the one at `origin` (N, B) with `symbol` (N, B) added; before, they ended in `ends` (N, B)."""
+        """Replace each text by the one at `origin` (N, B) plus `symbol` (N, B); `ends` (N, B) ended the texts."""
         place = origin[..., None].expand_as(self.in_key)
         in_key, in_blank = self.in_key.gather(1, place), self.in_blank.gather(1, place)
         again = (ends.gather(1, origin) == symbol)[..., None]
@@ -257,11 +257,11 @@ class CtcPrefixes:
         self.in_blank = _entered(self._earlier(self.in_key), self.classes[:, None, BLANK].expand_as(key))
 
     def _earlier(self, paths: Tensor) -> Tensor:
-        """Log-probabilities (N, B, F) one frame before each; before the first, nothing has made the empty text."""
+        """Log-probabilities (N, B, F) one frame earlier; before the first frame only the empty text is complete."""
         return F.pad(paths[..., :-1], (1, 0), value=0.0 if self.empty else _NEVER)
 
 
 def _entered(before: Tensor, staying: Tensor) -> Tensor:
-    """Paths that enter a symbol at any frame, where `before` (N, B, F) waits, and stay in it, by frame (N, B, F)."""
+    """Log-probability by frame (N, B, F) of entering a symbol at any frame so far, from `before`, then `staying`."""
     total = staying.cumsum(-1)
     return total + (before - (total - staying)).logcumsumexp(-1)

@@ -1,13 +1,13 @@
 """Random changes of a whole batch, on its device; training only.
 
-Each change is a frozen dataclass that holds its parameters and acts on a batch, in place where it can: a training batch
-is a copy of the recording already. `probability` is that of an item being changed at all. Random numbers are drawn on
-the CPU from the generator that is passed in, so the same seed gives the same batch on every device (but for the noise
-itself, which is drawn where it is added).
+A change acts in place where it can: a training batch is already a copy of the recording. Random numbers are drawn on
+the CPU from the generator that is passed in, so the same seed gives the same batch on every device; only the noise
+itself is drawn on the batch's device.
 """
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -15,59 +15,69 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.config import require
+from emgscribe.config import Below, Kind, Range, Settings, Share, Whole, require
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 
 
 @dataclass(frozen=True)
-class BandRotation:
-    """Rolls each band's electrodes by an offset drawn from `offsets`, anew for each band and window.
+class _Random(Settings):
+    """A change that is called with EMG (N, T, B, C), unless it says otherwise, and returns it changed."""
 
-    The bands turn on the wrist between sessions (Sivakumar et al. 2024, section 5.2).
+    probability: Share = field(default=1.0, kw_only=True)  # chance that a window is changed
+
+    def chosen(self, items: int, generator: torch.Generator, axes: int = 1) -> Tensor:
+        """Which items are changed: bool (items, 1, ...) of `axes` axes. With probability 1 nothing is drawn."""
+        chosen = torch.ones(items, dtype=torch.bool)
+        if self.probability < 1:
+            chosen = torch.rand(items, generator=generator) < self.probability
+        return chosen.view(-1, *(1,) * (axes - 1))
+
+
+@dataclass(frozen=True)
+class BandRotation(_Random):
+    """Rolls each band's electrodes by a random offset, drawn for each band and window.
+
+    The bands rotate on the wrist between sessions (Sivakumar et al. 2024, section 5.2).
     """
 
-    offsets: tuple[int, ...] = (-1, 0, 1)
-    probability: float = 1.0
+    section = "augment.rotation"
+    offsets: tuple[int, ...] = (-1, 0, 1)  # electrodes to roll by, drawn with equal chance; (0,): never
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.offsets) > 0, "augment.rotation.offsets", self.offsets, "at least one offset in electrodes")
-        _require_probability("rotation", self.probability)
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C) -> the same shape; channel c of the result is channel c - offset of the band."""
+        """Channel c of the result is channel c - offset of the band."""
         if set(self.offsets) == {0}:
             return emg
         items, _, bands, channels = emg.shape
         drawn = torch.randint(len(self.offsets), (items, bands, 1), generator=generator)
-        offsets = torch.tensor(self.offsets)[drawn] * _chosen(items, self.probability, generator)[:, None, None]
+        offsets = torch.tensor(self.offsets)[drawn] * self.chosen(items, generator, 3)
         source = (torch.arange(channels) - offsets) % channels  # (N, B, C)
         return emg.gather(3, _on(emg.device, source)[:, None].expand_as(emg))  # (N, T, B, C)
 
 
 @dataclass(frozen=True)
-class AlignmentJitter:
-    """Shifts the right band against the left by up to `samples` either way, anew for each window.
+class AlignmentJitter(_Random):
+    """Shifts the right band against the left by a random number of samples, drawn for each window.
 
-    The bands' clocks differ by a few tens of ms (Sivakumar et al. 2024, section 5.2). Past the window's ends the right
-    band is mirrored, so no window gets shorter.
+    The bands' clocks differ by a few tens of ms (Sivakumar et al. 2024, section 5.2). The right band is mirrored beyond
+    the window's ends, so no window gets shorter.
     """
 
-    samples: int = 120
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.samples >= 0, "augment.jitter.samples", self.samples, "0 or more samples")
-        _require_probability("jitter", self.probability)
+    section = "augment.jitter"
+    samples: Whole = 120  # largest shift of the right band, in samples either way
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, 2, C), changed in place and returned; the left band is untouched. T must exceed `samples`."""
+        """T must exceed `samples`."""
         items, length = emg.shape[:2]
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
         if self.samples == 0:
             return emg
         shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator)
-        shifts *= _chosen(items, self.probability, generator)
+        shifts *= self.chosen(items, generator)
         source = torch.arange(length) + shifts[:, None]  # (N, T)
         source = source.where(source >= 0, -1 - source)
         source = _on(emg.device, source.where(source < length, 2 * length - 1 - source))
@@ -76,26 +86,22 @@ class AlignmentJitter:
 
 
 @dataclass(frozen=True)
-class RandomCrop:
-    """Withholds up to `samples` at the end of a window: signal 0, labels gone, length shorter.
+class RandomCrop(_Random):
+    """Cuts a random number of samples off the end of a window: signal, labels and length.
 
-    Windows begin anywhere, so cropping one end is cropping both (the seed paper's future work, section 4).
+    Windows begin anywhere, so cropping one end is enough (named as future work by Borthakur et al., section 4).
     """
 
-    samples: int = 0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.samples >= 0, "augment.crop.samples", self.samples, "0 or more samples")
-        _require_probability("crop", self.probability)
+    section = "augment.crop"
+    samples: Whole = 0  # most samples cut off
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A batch of the same shapes, its EMG changed in place. At least one labelled sample is left."""
+        """A batch of the same shapes. At least one labelled sample is left."""
         if self.samples == 0:
             return batch
         items, device = len(batch), batch.emg.device
         cropped = torch.randint(self.samples + 1, (items,), generator=generator)
-        cropped *= _chosen(items, self.probability, generator)
+        cropped *= self.chosen(items, generator)
         lengths = torch.minimum(batch.lengths, (batch.labelled - cropped).clamp(min=1))
         # An item that is not cropped keeps its context.
         ends = (batch.left + lengths).where(lengths < batch.lengths, batch.emg.shape[1])
@@ -112,34 +118,28 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
-class MagnitudeWarp:
+class MagnitudeWarp(_Random):
     """Multiplies each window by a smooth random curve, the same for all channels of both bands.
 
-    `knots` + 2 factors from N(1, `sigma`) at equally spaced times, both ends included, and the cubic spline through
-    them with SciPy's default end condition (Um et al. 2017, arXiv 1706.00527). A spline is linear in its values, so a
-    batch of curves is one product with a fixed basis.
+    The curve is a cubic spline through `knots` + 2 factors from N(1, `sigma`) at equally spaced times, both ends
+    included, with SciPy's default end condition (Um et al. 2017, arXiv 1706.00527). A spline is linear in its values:
+    a batch of curves is one product with a fixed basis.
     """
 
-    knots: int = 4
-    sigma: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.knots >= 0, "augment.warp.knots", self.knots, "0 or more")
-        require(0 <= self.sigma < 1, "augment.warp.sigma", self.sigma, "0 up to 1")
-        _require_probability("warp", self.probability)
+    section = "augment.warp"
+    knots: Whole = 4  # random factors between the two at the ends
+    sigma: Annotated[float, Below(0, 1)] = 0.0  # standard deviation of the factors
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C), changed in place and returned."""
         if self.sigma == 0:
             return emg
         curves = self.curves(len(emg), emg.shape[1], generator)
         return emg.mul_(_on(emg.device, curves)[..., None, None])
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
-        """Random curves (items, samples), 1 for an item that is left alone."""
+        """Random curves (items, samples); 1 everywhere for an item that is not changed."""
         changes = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
-        changes *= _chosen(items, self.probability, generator)[:, None]
+        changes *= self.chosen(items, generator, 2)
         return F.pad(changes, (0, 1), value=1.0) @ warp_basis(self.knots + 2, samples)
 
 
@@ -147,7 +147,7 @@ class MagnitudeWarp:
 def warp_basis(knots: int, samples: int) -> Tensor:
     """The cubic splines through the unit vectors at `knots` equally spaced times, then 1: float32 (knots + 1, samples).
 
-    The 1 adds the curve that leaves a window alone to a batch's changes of it in the same product, and exactly.
+    The 1 makes the curve of an unchanged window in the same product, and exactly.
     """
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
     basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
@@ -155,63 +155,48 @@ def warp_basis(knots: int, samples: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AmplitudeScale:
-    """Multiplies each band of a window by exp(N(0, `spread`)): gain differs between donnings."""
+class AmplitudeScale(_Random):
+    """Multiplies each band of a window by exp(N(0, `spread`)): the gain differs each time a band is put on."""
 
-    spread: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(0 <= self.spread <= 2, "augment.scale.spread", self.spread, "0 to 2")
-        _require_probability("scale", self.probability)
+    section = "augment.scale"
+    spread: Annotated[float, Range(0, 2)] = 0.0  # standard deviation of the logarithm of the gain
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C), changed in place and returned."""
         if self.spread == 0:
             return emg
         items, _, bands, _ = emg.shape
         drawn = self.spread * torch.randn(items, bands, generator=generator)
-        factors = (drawn * _chosen(items, self.probability, generator)[:, None]).exp()
+        factors = (drawn * self.chosen(items, generator, 2)).exp()
         return emg.mul_(_on(emg.device, factors)[:, None, :, None])
 
 
 @dataclass(frozen=True)
-class ElectrodeDropout:
-    """Silences each electrode channel of a window with probability `rate`: an electrode may lose contact."""
+class ElectrodeDropout(_Random):
+    """Silences random electrode channels of a window: an electrode may lose contact."""
 
-    rate: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(0 <= self.rate < 1, "augment.dropout.rate", self.rate, "0 up to 1")
-        _require_probability("dropout", self.probability)
+    section = "augment.dropout"
+    rate: Annotated[float, Below(0, 1)] = 0.0  # chance that an electrode channel is silenced
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C), changed in place and returned."""
         if self.rate == 0:
             return emg
         items, _, bands, channels = emg.shape
         lost = torch.rand(items, bands, channels, generator=generator) < self.rate
-        lost &= _chosen(items, self.probability, generator)[:, None, None]
+        lost &= self.chosen(items, generator, 3)
         return emg.mul_(_on(emg.device, ~lost)[:, None])
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
-    """Adds white noise of `ratio` times the window's root mean square."""
+class GaussianNoise(_Random):
+    """Adds white noise to all electrode channels of a window."""
 
-    ratio: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(0 <= self.ratio <= 10, "augment.noise.ratio", self.ratio, "0 to 10")
-        _require_probability("noise", self.probability)
+    section = "augment.noise"
+    ratio: Annotated[float, Range(0, 10)] = 0.0  # level of the noise, relative to the window's root mean square
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """EMG (N, T, B, C), changed in place and returned."""
         if self.ratio == 0:
             return emg
-        chosen = _on(emg.device, _chosen(len(emg), self.probability, generator))
+        chosen = _on(emg.device, self.chosen(len(emg), generator))
         scale = self.ratio * emg.square().mean(dim=(1, 2, 3)).sqrt() * chosen  # (N,)
         seed = int(torch.randint(1 << 62, (), generator=generator))
         drawn = torch.Generator(emg.device).manual_seed(seed)
@@ -220,31 +205,25 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True)
-class SpecAugment:
+class SpecAugment(_Random):
     """Masks runs of frames and of frequency bins with 0 (Park et al. 2019, arXiv 1904.08779).
 
-    The number of masks is uniform in 0..`time_masks` (`frequency_masks`), the size of each uniform in 0..`time_frames`
-    (0..`frequency_bins`), its place uniform where it fits; drawn anew for each electrode channel, or once for all of an
-    item where `shared`. 0 in log units is power 1.
+    The number of masks is uniform from 0 to the most, the size of each uniform from 0 to the largest, its place uniform
+    where it fits; drawn for each electrode channel of each window. A 0 in log units is power 1.
     """
 
-    time_masks: int = 3
-    time_frames: int = 25
-    frequency_masks: int = 2
-    frequency_bins: int = 4
-    shared: bool = False
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("time_masks", "time_frames", "frequency_masks", "frequency_bins"):
-            require(getattr(self, name) >= 0, f"augment.spec.{name}", getattr(self, name), "0 or more")
-        _require_probability("spec", self.probability)
+    section = "augment.spec"
+    time_masks: Whole = 3  # most masks over time
+    time_frames: Whole = 25  # longest mask, in frames
+    frequency_masks: Whole = 2  # most masks over frequency
+    frequency_bins: Whole = 4  # widest mask, in frequency bins
+    shared: bool = False  # the same masks for all electrode channels of a window
 
     def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Features (N, F, B, C, K), changed in place and returned; at most all of F and K is masked."""
         items, frames, bands, channels, bins = features.shape
         shape = (items, 1, 1) if self.shared else (items, bands, channels)
-        chosen = _chosen(items, self.probability, generator)[:, None, None, None]
+        chosen = self.chosen(items, generator, 4)
         frame_masks = _masks(frames, self.time_masks, self.time_frames, shape, generator)
         bin_masks = _masks(bins, self.frequency_masks, self.frequency_bins, shape, generator)
         kept_frames = _kept(frames, *(_on(features.device, edge * chosen) for edge in frame_masks))  # (N, B, C, F)
@@ -272,37 +251,47 @@ def _kept(length: int, starts: Tensor, ends: Tensor) -> Tensor:
 
 
 def _on(device: torch.device, drawn: Tensor) -> Tensor:
-    """What was drawn on the CPU, on `device`, without waiting for the work that a GPU has queued."""
-    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn
-
-
-def _chosen(items: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Which items are changed: bool (items,). Nothing is drawn where all are."""
-    if probability == 1:
-        return torch.ones(items, dtype=torch.bool)
-    return torch.rand(items, generator=generator) < probability
-
-
-def _require_probability(change: str, probability: float) -> None:
-    require(0 <= probability <= 1, f"augment.{change}.probability", probability, "0 to 1")
+    """A copy on `device` of what was drawn on the CPU, without waiting for a GPU's queue."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training batch, in the order of the fields: all but SpecAugment on the EMG, it on the features.
+class Change(Kind):
+    """Base of a change of your own: define one of the two methods, and register the class by a name.
 
-    A change is left out by its neutral value: offsets (0,), 0 samples, sigma, spread, rate or ratio 0, 0 masks. The
-    defaults are the published baseline's three.
+    A subclass takes every random number from `generator`, which is on the CPU; it may change its argument in place.
     """
 
-    rotation: BandRotation = field(default_factory=BandRotation)
-    jitter: AlignmentJitter = field(default_factory=AlignmentJitter)
-    crop: RandomCrop = field(default_factory=RandomCrop)
-    warp: MagnitudeWarp = field(default_factory=MagnitudeWarp)
-    scale: AmplitudeScale = field(default_factory=AmplitudeScale)
-    dropout: ElectrodeDropout = field(default_factory=ElectrodeDropout)
-    noise: GaussianNoise = field(default_factory=GaussianNoise)
-    spec: SpecAugment = field(default_factory=SpecAugment)
+    section = "augment.more"
+    kinds: ClassVar[dict[str, type["Change"]]] = {}
+
+    def on_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch, changed."""
+        return batch
+
+    def on_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (N, F, B, C, K), changed; the shape stays."""
+        return features
+
+
+@dataclass(frozen=True)
+class Augmentation(Settings):
+    """Changes of a training batch, in the order of the fields; SpecAugment on the features, the others on the EMG.
+
+    A change is off at its neutral value: offsets (0,), 0 samples, sigma, spread, rate or ratio 0, 0 masks. The defaults
+    are the published baseline's three.
+    """
+
+    section = "augment"
+    rotation: BandRotation = field(default_factory=BandRotation)  # band rotation
+    jitter: AlignmentJitter = field(default_factory=AlignmentJitter)  # alignment jitter between the bands
+    crop: RandomCrop = field(default_factory=RandomCrop)  # random crop
+    warp: MagnitudeWarp = field(default_factory=MagnitudeWarp)  # magnitude warp
+    scale: AmplitudeScale = field(default_factory=AmplitudeScale)  # random gain of each band
+    dropout: ElectrodeDropout = field(default_factory=ElectrodeDropout)  # electrode dropout
+    noise: GaussianNoise = field(default_factory=GaussianNoise)  # additive noise
+    spec: SpecAugment = field(default_factory=SpecAugment)  # SpecAugment
+    more: tuple[Change, ...] = ()  # registered changes, after those above
 
     def on_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch with its EMG, and where it is cropped its labels, changed; the argument may be changed in place."""
@@ -311,8 +300,14 @@ class Augmentation:
         emg = batch.emg
         for change in (self.warp, self.scale, self.dropout, self.noise):
             emg = change(emg, generator)
-        return replace(batch, emg=emg)
+        batch = replace(batch, emg=emg)
+        for own in self.more:
+            batch = own.on_batch(batch, generator)
+        return batch
 
     def on_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Features (N, F, B, C, K) -> the same shape; the argument may be changed in place."""
-        return self.spec(features, generator)
+        features = self.spec(features, generator)
+        for own in self.more:
+            features = own.on_features(features, generator)
+        return features

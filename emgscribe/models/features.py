@@ -3,20 +3,20 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from scipy import signal
 from torch import Tensor, nn
 
-from emgscribe.config import Kind, register, require
+from emgscribe.config import Below, Count, Kind, Range, Whole, register, require
 from emgscribe.data.hdf5 import BANDS, CHANNELS
 
 
 class Features(nn.Module):
-    """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1, in float32.
+    """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1 and K = `bins`, in float32.
 
-    A frame spans `span` samples, a new one begins every `hop` samples, each has `bins` features.
+    A frame spans `span` samples; a new one begins every `hop` samples.
     """
 
     span: int
@@ -25,11 +25,11 @@ class Features(nn.Module):
 
     @property
     def before(self) -> int:
-        """Samples by which a frame starts before the hop that it stands for, so that its span is centred on it."""
+        """Samples by which a frame starts before the hop that it stands for: its span is centred on the hop."""
         return (self.span - self.hop) // 2
 
     def frames(self, samples: int) -> int:
-        """Frames that lie whole within `samples` samples."""
+        """Whole frames within `samples` samples."""
         return max(0, (samples - self.span) // self.hop + 1)
 
     def samples(self, frames: int) -> int:
@@ -39,17 +39,18 @@ class Features(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(Kind):
-    """Base of the features' parameters: `electrodes` and `bands` choose what is used of both bands (0 is the left)."""
+    """Base of every feature extractor's settings."""
 
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
 
-    electrodes: tuple[int, ...] = tuple(range(CHANNELS))
-    bands: tuple[int, ...] = tuple(range(BANDS))
+    electrodes: tuple[Annotated[int, Below(0, CHANNELS)], ...] = tuple(range(CHANNELS))  # electrodes of each band
+    bands: tuple[Annotated[int, Below(0, BANDS)], ...] = tuple(range(BANDS))  # wristbands: 0 is the left one
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, chosen, count in (("electrodes", self.electrodes, CHANNELS), ("bands", self.bands, BANDS)):
-            fits = len(chosen) > 0 and len(set(chosen)) == len(chosen) and set(chosen) <= set(range(count))
+            fits = 0 < len(chosen) == len(set(chosen))
             require(fits, f"features.{name}", chosen, f"some of 0 to {count - 1}, each once")
 
     @property
@@ -58,7 +59,7 @@ class FeaturesConfig(Kind):
         raise NotImplementedError
 
     def build(self) -> Features:
-        """The module that computes them."""
+        """The module that computes the features; untrained where they are learned."""
         raise NotImplementedError
 
     def chosen(self, emg: Tensor) -> Tensor:
@@ -73,45 +74,35 @@ class FeaturesConfig(Kind):
 @register("spectrogram")
 @dataclass(frozen=True)
 class SpectrogramConfig(FeaturesConfig):
-    """Log-spectrogram of each electrode channel: log10(power + `offset`) of `n_fft` samples, every `hop` samples.
+    """Log-spectrogram of each electrode channel: log10(power + `offset`)."""
 
-    `decimation` lowers the sampling rate first, with an anti-alias filter: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz;
-    `n_fft` and `hop` then count samples of the lower rate. `edges` pools the n_fft / 2 + 1 bins into as many sums of
-    power as there are gaps between edges, bin edges[i] up to but not including edges[i + 1]; none: every bin is one.
-    """
-
-    n_fft: int = 64
-    hop: int = 16
-    offset: float = 1e-6
-    decimation: Literal[1, 2, 4, 8] = 1
-    edges: tuple[int, ...] = ()
+    n_fft: Annotated[int, Range(2)] = 64  # samples of a frame's transform, at the decimated rate
+    hop: Count = 16  # samples from one frame to the next, at the decimated rate
+    offset: Annotated[float, Range(0, 1e6, open=True)] = 1e-6  # added to the power before the logarithm
+    decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz
+    edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: every bin is one
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.n_fft >= 2, "features.n_fft", self.n_fft, "2 samples or more")
-        require(0 < self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
-        require(0 < self.offset < 1e6, "features.offset", self.offset, "above 0, below a million")
-        require(self.decimation in (1, 2, 4, 8), "features.decimation", self.decimation, "1, 2, 4, 8")
+        require(self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
         bins, rising = self.n_fft // 2 + 1, list(self.edges) == sorted(set(self.edges))
-        fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[0] >= 0 and self.edges[-1] <= bins)
+        fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[-1] <= bins)
         require(fits, "features.edges", self.edges, f"none, or two and more rising from 0 to {bins}")
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples (2 kHz) from one frame to the next."""
         return self.hop * self.decimation
 
     def build(self) -> "LogSpectrogram":
-        """The module that computes them."""
         return LogSpectrogram(self)
 
 
 class LogSpectrogram(Features):
     """Short-time power spectra with a periodic Hann window of unit L2 norm, without centring, in log10.
 
-    The transform of a short window is a product with a fixed basis (2K, span), one matrix product a frame over all
-    electrode channels at once; on a CPU the frames are a strided view, not a copy. Decimation filters and then
-    transforms, both linear: it is another basis, with a longer span and hop, and costs nothing else.
+    The transform of a short window is one product with a fixed basis (2K, span), for all electrode channels of a frame
+    at once. On a CPU the frames are a strided view, not a copy. Decimation filters and then transforms, both linear: it
+    only makes another basis with a longer span and hop.
     """
 
     basis: Tensor
@@ -163,46 +154,35 @@ class LogSpectrogram(Features):
 @register("strided-conv")
 @dataclass(frozen=True)
 class StridedConvConfig(FeaturesConfig):
-    """Learned features of the raw EMG: convolutions over time, one after the other, the same for every electrode.
+    """Learned features of the raw EMG: convolutions over time, the same for every electrode channel.
 
-    `strides` multiply to the hop; each kernel is `overlap` times as long as its stride. `filters` grow from layer to
-    layer up to `bins`, the features of an electrode. The default's 3, 4, 4 make 41.7 frames/s, as in the best public
-    front end of this kind.
+    The default makes 41.7 frames/s, as the best public front end of this kind does.
     """
 
-    strides: tuple[int, ...] = (3, 4, 4)
-    filters: tuple[int, ...] = (16, 24)
-    bins: int = 32
-    overlap: int = 2
+    strides: tuple[Count, ...] = (3, 4, 4)  # stride of each layer; they multiply to the hop in samples
+    filters: tuple[Count, ...] = (16, 24)  # filters of each layer but the last
+    bins: Count = 32  # filters of the last layer: features of each electrode channel
+    overlap: Count = 2  # length of each kernel, in strides
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("strides", "filters"):
-            values = getattr(self, name)
-            require(all(value >= 1 for value in values), f"features.{name}", values, "whole numbers of 1 or more")
         require(len(self.strides) >= 1, "features.strides", self.strides, "one stride or more")
-        layers = len(self.strides)
-        require(
-            len(self.filters) == layers - 1, "features.filters", self.filters, f"{layers - 1}, one fewer than strides"
-        )
-        require(self.bins >= 1, "features.bins", self.bins, "1 or more")
-        require(self.overlap >= 1, "features.overlap", self.overlap, "1 or more")
+        fits, allowed = len(self.filters) == len(self.strides) - 1, f"{len(self.strides) - 1}, one fewer than strides"
+        require(fits, "features.filters", self.filters, allowed)
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples (2 kHz) from one frame to the next."""
         return math.prod(self.strides)
 
     def build(self) -> "StridedConv":
-        """The untrained module."""
         return StridedConv(self)
 
 
 class StridedConv(Features):
     """Strided convolutions over each electrode's own signal, each with batch norm and ReLU; log(1 + x) of the last.
 
-    Every electrode passes through the same filters, so that turning the band stays turning the electrodes. Without the
-    logarithm bursts of muscle activity, which span decades, would reach the encoder with their heavy tails.
+    All electrodes share the filters, so rotating the band still rotates the features' electrodes. Without the logarithm
+    the heavy tails of muscle activity, which spans decades, would reach the encoder.
     """
 
     def __init__(self, config: StridedConvConfig) -> None:
@@ -228,7 +208,7 @@ class StridedConv(Features):
 
 
 def hann_basis(n_fft: int) -> Tensor:
-    """The Fourier transform under a periodic Hann window of unit norm, real over imaginary part: (n_fft + 2, n_fft)."""
+    """The Fourier transform under a periodic Hann window of unit norm, real parts first: (n_fft + 2, n_fft)."""
     window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
     angles = 2 * math.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)).double()
     basis: Tensor = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
@@ -242,6 +222,6 @@ def anti_alias_filter(decimation: int) -> Tensor:
     """
     if decimation == 1:
         return torch.ones(1, dtype=torch.float64)
-    nyquist = 1 / decimation  # of the lower rate, in units of the higher one's
+    nyquist = 1 / decimation  # of the lower rate, relative to that of the higher rate
     count, beta = signal.kaiserord(60.0, 0.3 * nyquist)
     return torch.from_numpy(signal.firwin(count | 1, 0.85 * nyquist, window=("kaiser", beta)))

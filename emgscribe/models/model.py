@@ -1,10 +1,11 @@
-"""Features + encoder + head -> emissions, and the folder a model is kept in.
+"""Features + encoder + head -> emissions, and the folder that a model is stored in.
 
 Shapes, batch first: N items, T samples, F frames, B bands (2), C electrode channels (16), K frequency bins, D width,
 V symbols with the blank (99).
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import from_json, to_json
+from emgscribe.config import Settings, from_json, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
@@ -38,39 +40,51 @@ _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Everything that a network is built from. `attention` with layers is a second head beside that of CTC."""
+class ModelConfig(Settings):
+    """The settings that a network is built from."""
 
-    features: FeaturesConfig = field(default_factory=SpectrogramConfig)
-    encoder: EncoderConfig = field(default_factory=TdsConfig)
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    section = "model"
+
+    features: FeaturesConfig = field(default_factory=SpectrogramConfig)  # EMG to features
+    encoder: EncoderConfig = field(default_factory=TdsConfig)  # features to frames
+    attention: AttentionConfig = field(default_factory=AttentionConfig)  # a second head beside CTC
 
 
 class Model(nn.Module):
     """EMG -> emissions: log-probabilities of the 99 classes, one frame for every `samples_per_frame` samples.
 
     `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
-    F = ceil(T / samples_per_frame), and how many frames each item has. Context that the encoder does not need is cut off, context that is missing is
-    taken as zero. `attention` is the second head, if it has one, and `ancestry` what the model was trained on.
+    F = ceil(T / samples_per_frame), and the number of frames of each item (N,), on the CPU. Surplus context is cut off;
+    missing context counts as zero. `attention` is the second head or None, `ancestry` the sessions that the model was
+    trained on, `folder` where it was loaded from.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.ancestry = Ancestry()
-        self.folder: Path | None = None  # where it was loaded from
-        chosen = len(config.features.bands), len(config.features.electrodes)
+        self.folder: Path | None = None
         self.features = config.features.build()
-        self.encoder = config.encoder.build(*chosen, self.features.bins)
+        shape = len(config.features.bands), len(config.features.electrodes), self.features.bins
+        self.encoder = config.encoder.build(*shape)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
-        layers, width = config.attention.layers, self.encoder.width
-        self.attention = AttentionDecoder(config.attention, width) if layers else None
+        has_attention = config.attention.layers > 0
+        self.attention = AttentionDecoder(config.attention, self.encoder.width) if has_attention else None
+
+    def __repr__(self) -> str:
+        encoders = [self.config.encoder]
+        while base := getattr(encoders[0], "base", None):
+            encoders.insert(0, base)
+        kinds = " + ".join(encoder.kind() for encoder in encoders)
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        rate = SAMPLE_RATE / self.samples_per_frame
+        return f"<Model {kinds}, {parameters:,} parameters, {rate:.4g} frames/s>"
 
     def expect_blank(self, share: float) -> None:
-        """Let an untrained head give the blank about this share of each frame, and all symbols the same of the rest.
+        """Make an untrained head expect the blank with probability `share`, and all symbols equally.
 
-        Else the first steps teach it that most frames are blank through all layers, which drives recurrent ones into
-        saturation, and they stay on CTC's all-blank plateau (LOG.md, 2026-11-22).
+        Otherwise the first steps push all layers toward the blank, which saturates recurrent ones, and training stays
+        on CTC's all-blank plateau (LOG.md, 2026-11-22).
         """
         with torch.no_grad():
             self.head.bias.zero_()
@@ -109,7 +123,7 @@ class Model(nn.Module):
         return features
 
     def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features as `featurize` makes them, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
+        """Features from `featurize`, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
         hidden: Tensor = self.encoder(features, self.frames(lengths) * self.encoder.stride)
         return hidden
 
@@ -117,29 +131,29 @@ class Model(nn.Module):
         """Frames (N, F, D) -> emissions (N, F, V) in float32."""
         return F.log_softmax(self.head(frames).float(), dim=-1)
 
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A batch -> emissions (N, F, V) over its labelled samples, frames of each item (N,), on the CPU."""
+        frames = self.encode(self.featurize(batch), batch.lengths)
+        return self.classify(frames), self.frames(batch.lengths)
+
     def log_probs(self, session: Session) -> "Emissions":
-        """Natural log-probabilities (F, 99) over a whole session, a frame every `samples_per_frame` samples."""
+        """Natural log-probabilities (F, 99) over a whole session, one frame every `samples_per_frame` samples."""
         from emgscribe.transcription import log_probs
 
         with evaluating(self):
             return log_probs(self, session)
 
     def transcribe(self, session: Session, decoder: "Decoder | None" = None) -> "Transcript":
-        """What a decoder (default: greedy) reads in a whole session: text, and when each key was pressed."""
+        """The text of a whole session by a decoder (default: greedy), with the time of each key."""
         from emgscribe.transcription import transcribe
 
         with evaluating(self):
             return transcribe(self, session, decoder)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A batch -> emissions (N, F, V) over its labelled samples, and the frames (N,) that each item has, on the CPU."""
-        frames = self.encode(self.featurize(batch), batch.lengths)
-        return self.classify(frames), self.frames(batch.lengths)
-
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """The model in evaluation mode: in training mode it would be scored by its batches' statistics."""
+    """The model in evaluation mode: in training mode batch norms would use the statistics of what is transcribed."""
     training = model.training
     model.eval()
     try:
@@ -149,8 +163,16 @@ def evaluating(model: Model) -> Iterator[None]:
 
 
 def best_device() -> torch.device:
-    """A CUDA GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A CUDA GPU where there is one, else the CPU; the environment's EMGSCRIBE_DEVICE (cuda, mps or cpu) overrides it.
+
+    Apple's GPU (mps) must be chosen so: torch has no CTC there, which is then computed on the CPU. A device that is not
+    available is an `EmgscribeError`.
+    """
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    chosen = os.environ.get("EMGSCRIBE_DEVICE") or ("cuda" if found["cuda"] else "cpu")
+    allowed = ", ".join(name for name in found if found[name])
+    require(found.get(chosen, False), "EMGSCRIBE_DEVICE", chosen, f"{allowed} (what this machine and its torch have)")
+    return torch.device(chosen)
 
 
 def save_model(model: Model, folder: Path | str) -> None:
@@ -158,8 +180,7 @@ def save_model(model: Model, folder: Path | str) -> None:
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
-        content["ancestry"] = to_json(model.ancestry)
-        write_json(temporary / "config.json", content)
+        write_json(temporary / "config.json", content | {"ancestry": to_json(model.ancestry)})
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         try:
             save_file(weights, temporary / "model.safetensors")
@@ -168,11 +189,10 @@ def save_model(model: Model, folder: Path | str) -> None:
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
-    """Read what `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
+    """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
     folder = Path(folder)
-    content = _described(folder)
-    model = Model(from_json(ModelConfig, content.get("model"), where=str(folder / "config.json")))
-    model.ancestry, model.folder = _ancestry(content, folder), folder
+    model = Model(from_json(ModelConfig, _described(folder).get("model"), where=str(folder / "config.json")))
+    model.ancestry, model.folder = load_ancestry(folder), folder
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -181,23 +201,22 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     return model.to(device).eval()
 
 
-def load_ancestry(folder: Path) -> Ancestry:
+def load_ancestry(folder: Path | str) -> Ancestry:
     """What the model in `folder` was trained on, without its weights; the same errors."""
-    return _ancestry(_described(folder), folder)
+    return from_json(Ancestry, _described(Path(folder)).get("ancestry"), where=str(Path(folder) / "config.json"))
 
 
-def stored_hash(folder: Path) -> str:
-    """A hash of what `save_model` wrote into `folder`, ancestry and weights, wherever that is; the same errors."""
-    _described(folder)
+def stored_hash(folder: Path | str) -> str:
+    """A hash of the model in `folder`, of its settings, ancestry and weights; the same errors."""
+    _described(Path(folder))
     try:
-        files = [(folder / name).read_bytes() for name in ("config.json", "model.safetensors")]
+        files = [(Path(folder) / name).read_bytes() for name in ("config.json", "model.safetensors")]
     except OSError as error:
         raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(error.filename), hint=_HINT) from error
     return sha256(b"".join(files)).hexdigest()[:16]
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """The content of a model's config.json, as far as every version of the format has it."""
     if not (folder / "config.json").is_file():
         raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=_HINT)
     content = read_json(folder / "config.json")
@@ -205,9 +224,3 @@ def _described(folder: Path) -> dict[str, Any]:
         what = f"config.json is not of format {_FORMAT} version {_VERSION}"
         raise EmgscribeError(what, where=str(folder), hint=_HINT)
     return content
-
-
-def _ancestry(content: dict[str, Any], folder: Path) -> Ancestry:
-    if "ancestry" not in content:  # written before models kept it
-        return Ancestry(complete=False)
-    return from_json(Ancestry, content["ancestry"], where=str(folder / "config.json"))

@@ -1,14 +1,12 @@
 """Small and medium budgets: the rows of a table as small networks, equal in everything but what they differ in."""
 
-from dataclasses import fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Literal
 
 from emgscribe.experiments.recipes.ablation import SMALL
 from emgscribe.experiments.recipes.course import TABLE1, TABLE2, course_suites
 from emgscribe.experiments.recipes.experiment import FIVE_PEOPLE, Experiment, Simulated, by_name
 from emgscribe.experiments.recipes.records import RECORDS
-from emgscribe.models.attention import AttentionConfig
-from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import ModelConfig
 from emgscribe.training.config import TrainConfig
 
@@ -18,37 +16,6 @@ Budget = Literal["full", "medium", "small"]
 # As many sessions as the user of Borthakur et al. has, as long, and so hard that the small baseline's CER is near the
 # published one.
 ONE_PERSON = Simulated("simulated-sessions-medium", users=1, sessions=18, minutes=16.0, difficulty=2.0)
-
-_NARROWER = {
-    "width": 2,
-    "mlp_features": 4,
-    "reduction": 4,
-    "hidden": 2,
-    "projection": 2,
-    "widths": 2,
-    "output": 2,
-    "feed_forward": 2,
-}
-_SHORTER = {"kernel", "reduction_kernel", "lookahead", "squeeze", "left", "right"}  # counted in frames
-
-
-_Sized = TypeVar("_Sized", EncoderConfig, AttentionConfig)
-
-
-def _smaller(network: _Sized) -> _Sized:
-    """A quarter of the baseline's width and half of what others add to it; a third of the frames, which last thrice."""
-    changes: dict[str, Any] = {}
-    for part in fields(network):
-        value = getattr(network, part.name)
-        if isinstance(value, EncoderConfig):
-            changes[part.name] = _smaller(value)
-        elif part.name == "widths":
-            changes[part.name] = tuple(width // _NARROWER["widths"] for width in value)
-        elif part.name in _NARROWER:
-            changes[part.name] = value // _NARROWER[part.name]
-        elif part.name in _SHORTER:
-            changes[part.name] = round(value / 3)
-    return replace(network, **changes)
 
 
 def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.train) -> Experiment:
@@ -65,8 +32,8 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
         name=f"{budget}/{base.name}",
         model=ModelConfig(
             SMALL.model.features,
-            _smaller(base.model.encoder),
-            _smaller(attention) if attention.layers else attention,
+            base.model.encoder.small(),
+            attention.small() if attention.layers else attention,
         ),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),

@@ -1,7 +1,7 @@
-"""The architectures: `ENCODERS` names the configuration of each; a new one is one file here and one line below.
+"""The architectures, each a file here that registers its settings by name.
 
-Most of them read the frames of another encoder (their field `base`), so that a combination is a value and not a file:
-`RecurrentConfig(base=TdsConfig(dropout=0.3), cell="lstm")` is the TDS network with an LSTM behind it.
+Most of them transform the frames of a base encoder, so a combination is a value: `RecurrentConfig(base=TdsConfig())` is
+the TDS network followed by a GRU.
 """
 
 from emgscribe.models.encoders.conformer import ConformerConfig

@@ -1,7 +1,7 @@
-"""Conformer upon another encoder: attention and convolution between two halves of a feed-forward.
+"""Conformer after a base encoder: attention and convolution between two halves of a feed-forward.
 
-Source: Gulati et al. 2020 (arXiv 2005.08100), with rotary positions, and a layer norm in the convolution module in
-place of the batch norm, whose statistics would take in padding.
+Source: Gulati et al. 2020 (arXiv 2005.08100), with rotary positions, and with a layer norm in the convolution module in
+place of the batch norm, whose statistics would include padding.
 """
 
 from dataclasses import dataclass, field
@@ -9,30 +9,27 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, register
 from emgscribe.models.encoders.contract import EncoderConfig
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.mlp import MlpConfig
+from emgscribe.models.encoders.sizes import Frames, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.transformer import Attention, TransformerConfig
 
 
 @register("conformer")
 @dataclass(frozen=True)
 class ConformerConfig(TransformerConfig):
-    """A transformer's settings, and the `kernel` frames of its convolutions: centred, or with `future` 0 the last."""
+    """Conformer layers after a base encoder; `past` and `future` as in the transformer."""
 
-    base: EncoderConfig = field(default_factory=MlpConfig)
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    feed_forward: int = 1024
-    kernel: int = 15
-    left: int = 36
-    right: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.kernel >= 1, "encoder.kernel", self.kernel, "1 or more")
+    base: EncoderConfig = field(default_factory=MlpConfig)  # the encoder that makes the frames
+    width: WidthOrNone = 256  # features of a linear layer before the layers; 0: none, as wide as the base encoder
+    layers: Count = 4  # layers
+    heads: Count = 4  # attention heads
+    feed_forward: Width = 1024  # features inside each half of a feed-forward
+    left: Frames = 36  # frames of context before, where past is -1
+    right: Frames = 4  # frames of context after, where future is -1
+    kernel: Kernel = 15  # frames of each convolution, centred; with future 0 the last ones
 
     @property
     def around(self) -> tuple[int, int]:
@@ -42,12 +39,10 @@ class ConformerConfig(TransformerConfig):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Frames before and after its own that a layer looks at, where they are bounded."""
         before, after = self.around
         return self.past + before, self.future + after
 
     def block(self, width: int) -> nn.Module:
-        """One layer: frames (N, F, `width`), padding (N,) -> frames of the same shape."""
         return ConformerBlock(self, width)
 
 
@@ -64,7 +59,6 @@ class ConformerBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
         frames = frames + 0.5 * self.first(frames)
         frames = frames + self.attention(self.attention_norm(frames), padding)
         frames = frames + self.conv(frames, padding)
@@ -84,7 +78,6 @@ class ConvModule(nn.Module):
         self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
         gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
         hidden = self.depthwise(F.pad(gated, self.around)).transpose(1, 2)  # (N, F, width)
         output: Tensor = self.output(hidden)

@@ -6,21 +6,24 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from emgscribe.config import Kind
+from emgscribe.models.encoders.sizes import Sized
 
 
 class Encoder(nn.Module):
     """Features -> frames, `stride` feature frames to one.
 
-    `forward(features, lengths)` takes features (N, left_context + F * stride + right_context, B, C, K) and the
-    number of feature frames (N,) that are labelled in each item, on the CPU, and returns frames (N, F, width): exactly
-    one for every `stride` labelled feature frames. What comes later than an item's labelled frames and
-    `right_context` is padding, and has no part in the frames of its labelled ones; nor have other items.
+    `forward(features, lengths)` takes features (N, left_context + F * stride + right_context, B, C, K) and the number
+    of labelled feature frames of each item (N,), on the CPU. It returns frames (N, F, width): exactly one for every
+    `stride` labelled feature frames. What comes after an item's labelled frames and `right_context` is padding. It does
+    not change the frames of the labelled ones; nor do other items.
 
-    `left_context` and `right_context` are the feature frames that the encoder is given beyond the labelled ones. Where
-    `unbounded_left` or `unbounded_right` is false, no frame depends on anything beyond that many feature frames on
-    that side, so that a session can be read block by block; where true (recurrence, attention) frames depend on all
-    that the window has on that side, and the context is merely what a window brings along. `extrapolates` says that
-    windows far longer than those of training are read as well as those (recurrence; not attention).
+    `left_context` and `right_context` are the feature frames that the encoder needs beyond the labelled ones. Where
+    `unbounded_left` or `unbounded_right` is false, no frame depends on anything further away on that side, so a session
+    can be transcribed block by block. Where it is true (recurrence, attention), frames depend on all of the window on
+    that side. `extrapolates` says that windows far longer than those of training work as well (recurrence does,
+    attention does not).
+
+    A dropout is an `nn.Dropout`, or a rate in a module's attribute `dropout`: training finds and schedules both.
     """
 
     width: int
@@ -42,8 +45,8 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class EncoderConfig(Kind):
-    """Base of every architecture's parameters. `build` makes the network for features of a given shape."""
+class EncoderConfig(Sized, Kind):
+    """Base of every architecture's settings."""
 
     section = "encoder"
     kinds: ClassVar[dict[str, type["EncoderConfig"]]] = {}
@@ -54,11 +57,10 @@ class EncoderConfig(Kind):
 
 
 class Stacked(Encoder):
-    """An encoder that reads the frames of another one, `base`, and asks it for `left` and `right` frames of context.
+    """An encoder that transforms the frames of a base encoder, with `left` and `right` frames of context.
 
-    A subclass makes of the frames (N, left + F + right, base.width) as many of its own in `upon`, told how many at the
-    end of each item are padding; the `F` in the middle are returned, or with `delay` the last ones, each of which then
-    stands for what was `right` frames earlier.
+    A subclass defines `transform`. Of the frames that it returns, those in the middle are kept; with `delay` the last
+    ones, each of which then stands for what was `right` frames earlier.
     """
 
     def __init__(self, base: Encoder, left: int, right: int, *, delay: bool = False) -> None:
@@ -71,29 +73,30 @@ class Stacked(Encoder):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
-        frames = self.base(
-            features, lengths + (self.left + self.right) * self.stride
-        )  # (N, left + F + right, base.width)
-        count = frames.shape[1] - self.left - self.right
+        around = self.left + self.right
+        frames = self.base(features, lengths + around * self.stride)  # (N, left + F + right, base.width)
+        count = frames.shape[1] - around
         frames = self.transform(frames, count - lengths // self.stride)
-        first = self.left + self.right if self.delay else self.left
+        first = around if self.delay else self.left
         return frames[:, first : first + count]  # (N, F, width)
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, left + F + right, base.width), padding frames at each item's end (N,) -> (N, as many, width)."""
+        """Frames (N, S, base.width), of which `padding` (N,), on the CPU, at the end are padding -> (N, S, width)."""
         raise NotImplementedError
 
 
 class StackedBlocks(Stacked):
-    """Frames of `base` through a `projection` to the width, `blocks` that are told of the padding, and a last `norm`."""
+    """A `projection` to the width, `blocks`, and a last `norm`.
+
+    A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to that shape.
+    """
 
     projection: nn.Module
     blocks: nn.ModuleList
     norm: nn.Module
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, base.width), of which `padding` (N,) at the end are none -> (N, F, width)."""
-        hidden = self.projection(frames)  # (N, F, width)
+        hidden = self.projection(frames)  # (N, S, width)
         for block in self.blocks:
             hidden = block(hidden, padding)
         normed: Tensor = self.norm(hidden)

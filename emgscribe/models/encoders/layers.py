@@ -1,11 +1,8 @@
 """Parts that several encoders share."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import rnn
 
 
 class SpectrogramNorm(nn.Module):
@@ -24,8 +21,8 @@ class SpectrogramNorm(nn.Module):
 class RotationInvariantMLP(nn.Module):
     """One linear layer and ReLU for each band, averaged over rolls of the band's electrodes by each of `offsets`.
 
-    Rolling the electrodes of the input is rolling those of the weights the other way, so the rolls share one matrix
-    product over the features as they are. Source: Sivakumar et al. 2024 (arXiv 2410.20081), section 5.1.
+    Rolling the input's electrodes equals rolling the weights the other way, so the rolls share one matrix product
+    over the features as they are. Source: Sivakumar et al. 2024 (arXiv 2410.20081), section 5.1.
     """
 
     def __init__(self, bands: int, channels: int, bins: int, width: int, offsets: tuple[int, ...] = (-1, 0, 1)) -> None:
@@ -48,10 +45,10 @@ class RotationInvariantMLP(nn.Module):
 
 
 class RollingNorm(nn.Module):
-    """Mean 0 and variance 1 of each electrode channel's bins over the last `span` frames, this one included.
+    """Mean 0 and variance 1 of each bin of each electrode channel over the last `span` frames, this one included.
 
-    Causal and without learned statistics, so a session is normalised by its own recent past (after the rolling time
-    normalisation of SplashNet, arXiv 2506.12356, with a finite span so that any block of a session gives the same).
+    Causal and without learned statistics: a session is normalised by its own recent past. It follows the rolling time
+    normalisation of SplashNet (arXiv 2506.12356), with a finite span, so that any block of a session gives the same.
     """
 
     def __init__(self, span: int) -> None:
@@ -60,19 +57,19 @@ class RollingNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> (N, F - span + 1, B, C, K)."""
-        sums = F.pad(features.double().cumsum(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))  # (N, F + 1, B, C, K)
-        squares = F.pad(features.double().square().cumsum(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))
-        mean = (sums[:, self.span :] - sums[:, : -self.span]) / self.span  # (N, F - span + 1, B, C, K)
-        power = (squares[:, self.span :] - squares[:, : -self.span]) / self.span
+        exact = precise(features)
+        sums = [running_sums(part) for part in (exact, exact.square())]  # each (N, F + 1, B, C, K)
+        # each (N, F - span + 1, B, C, K)
+        mean, power = ((part[:, self.span :] - part[:, : -self.span]) / self.span for part in sums)
         deviation = (power - mean.square()).clamp(min=1e-4).sqrt()
         return (features[:, self.span - 1 :] - mean.to(features.dtype)) / deviation.to(features.dtype)
 
 
 class Reduction(nn.Module):
-    """Convolution over time to fewer features, ReLU, optionally back to as many by a transposed one, layer norm.
+    """Convolution over time to fewer features, ReLU, with `back` a transposed one to `width` again; layer norm.
 
-    The seed paper's dimensionality reduction (its section 2.1.2). Frames at the ends that the transposed convolution
-    could only build from a part of its inputs are cut off.
+    The dimensionality reduction of Borthakur et al. (section 2.1.2). Frames at the ends that the transposed convolution
+    would build from a part of its inputs are cut off.
     """
 
     def __init__(self, width: int, reduced: int, kernel: int, *, back: bool) -> None:
@@ -91,36 +88,6 @@ class Reduction(nn.Module):
             hidden = F.relu(self.back(hidden))[:, :, edge : frames.shape[1] - edge]  # (N, width, F - consumed)
         normed: Tensor = self.norm(hidden.transpose(1, 2))
         return normed
-
-
-class Recurrent(nn.Module):
-    """LSTM or GRU layers over time, one way or both; padding is not read, so the way back starts at each item's end."""
-
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        layers: int,
-        *,
-        cell: Literal["gru", "lstm"],
-        bidirectional: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
-        between = dropout if layers > 1 else 0.0
-        self.cells = kind(width, hidden, layers, batch_first=True, bidirectional=bidirectional, dropout=between)
-        self.width = hidden * (2 if bidirectional else 1)
-
-    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), of which `padding` (N,), on the CPU, at the end are none -> (N, F, self.width)."""
-        if not self.cells.bidirectional or not padding.any():
-            whole: Tensor = self.cells(frames)[0]
-            return whole  # (N, F, self.width)
-        # Packing costs time, and is needed only where a session ends within a window.
-        packed = rnn.pack_padded_sequence(frames, frames.shape[1] - padding, batch_first=True, enforce_sorted=False)
-        hidden: Tensor = rnn.pad_packed_sequence(self.cells(packed)[0], True, total_length=frames.shape[1])[0]
-        return hidden  # (N, F, self.width)
 
 
 def without(frames: Tensor, padding: Tensor) -> Tensor:
@@ -142,3 +109,13 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
         nn.Linear(inner, width),
         nn.Dropout(dropout),
     )
+
+
+def precise(values: Tensor) -> Tensor:
+    """The values in double precision, for differences of running sums; Apple's GPUs have single precision only."""
+    return values.float() if values.device.type == "mps" else values.double()
+
+
+def running_sums(values: Tensor) -> Tensor:
+    """Sums of the first 0, 1, ... F frames of values (N, F, ...), in their precision: (N, F + 1, ...)."""
+    return F.pad(values.cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))

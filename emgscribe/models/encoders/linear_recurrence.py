@@ -1,7 +1,7 @@
-"""Gated linear recurrences upon another encoder: a recurrence that is computed for all frames at once.
+"""Gated linear recurrences after a base encoder, computed for all frames at once.
 
-The cell is minGRU (Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.01201): its gate and candidate see the
-frame and not the state, so the state is a running weighted sum, and stretches of it are summed up side by side.
+The cell is minGRU (Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.01201). Its gate and candidate depend on
+the frame and not on the state, so the state is a running weighted sum, and segments of it can be summed in parallel.
 """
 
 from dataclasses import dataclass, field
@@ -11,46 +11,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, Dropout, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, StackedBlocks
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
+from emgscribe.models.encoders.sizes import Frames, Width
 
-_SPANS = 2.0, 128.0  # frames after which a new network's states have forgotten, shortest and longest
+_SPANS = 2.0, 128.0  # memory of a new network's states in frames: the shortest and the longest
 
 
 @register("linear-recurrence")
 @dataclass(frozen=True)
 class LinearRecurrenceConfig(EncoderConfig):
-    """`layers`, each a gated linear recurrence of `hidden` units each way and a feed-forward, of `width` features.
+    """Layers of a gated linear recurrence and a feed-forward, after a base encoder."""
 
-    `left` and `right` are as in `RecurrentConfig`: context that runs the recurrence in, and where it is not
-    `bidirectional` the lookahead.
-    """
-
-    base: EncoderConfig = field(default_factory=ResidualCnnConfig)
-    width: int = 256
-    hidden: int = 256
-    layers: int = 4
-    dropout: float = 0.1
-    bidirectional: bool = True
-    left: int = 36
-    right: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("width", "hidden", "layers"):
-            require(getattr(self, name) >= 1, f"encoder.{name}", getattr(self, name), "1 or more")
-        for name in ("left", "right"):
-            require(getattr(self, name) >= 0, f"encoder.{name}", getattr(self, name), "0 or more")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
+    base: EncoderConfig = field(default_factory=ResidualCnnConfig)  # the encoder that makes the frames
+    width: Width = 256  # features of a frame
+    hidden: Width = 256  # recurrent units of each layer and direction
+    layers: Count = 4  # layers
+    dropout: Dropout = 0.1  # dropout in the feed-forward and after each recurrence
+    bidirectional: bool = True  # also from the window's end to its start
+    left: Frames = 36  # frames of context before, to warm up the recurrence
+    right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
 
     def build(self, bands: int, channels: int, bins: int) -> "LinearRecurrenceEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return LinearRecurrenceEncoder(self, self.base.build(bands, channels, bins))
 
 
 class LinearRecurrenceEncoder(StackedBlocks):
-    """The frames of `base` brought to `width`, layers of recurrence and feed-forward, a norm."""
+    """A projection to `width`, layers of recurrence and feed-forward, a norm."""
 
     def __init__(self, config: LinearRecurrenceConfig, base: Encoder) -> None:
         super().__init__(base, config.left, config.right, delay=not config.bidirectional)
@@ -62,7 +51,7 @@ class LinearRecurrenceEncoder(StackedBlocks):
 
 
 class LinearRecurrenceBlock(nn.Module):
-    """h = (1 - z) * h before + z * candidate, each way; feed-forward; each with a norm before and a residual."""
+    """h = (1 - z) * previous h + z * candidate, each way; then a feed-forward. Both have pre-norm and a residual."""
 
     def __init__(self, config: LinearRecurrenceConfig) -> None:
         super().__init__()
@@ -73,17 +62,16 @@ class LinearRecurrenceBlock(nn.Module):
         self.candidate = nn.Linear(config.width, units)
         self.output = nn.Sequential(nn.Linear(units, config.width), nn.Dropout(config.dropout))
         self.feed_forward = feed_forward(config.width, 2 * config.width, nn.GELU(), config.dropout)
-        # Each way, states that forget at once to slowly (Tallec and Ollivier 2018, arXiv 1804.11188).
+        # Each way, states from a short to a long memory (Tallec and Ollivier 2018, arXiv 1804.11188).
         shortest, longest = (torch.tensor(span).log() for span in _SPANS)
         spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest
         with torch.no_grad():
             self.gate.bias.copy_((-spans).exp().logit().repeat(self.ways))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
         normed = self.norm(frames)
         gate = self.gate(normed).float().sigmoid()  # (N, F, ways * hidden)
-        # Padding adds nothing, so that the way back comes to an item's last frame with an empty state.
+        # Padding adds nothing, so the way back reaches an item's last frame with an empty state.
         value = without(gate * self.candidate(normed).float(), padding)
         parts = zip((1 - gate).chunk(self.ways, dim=2), value.chunk(self.ways, dim=2), strict=True)
         states = [
@@ -98,15 +86,15 @@ class LinearRecurrenceBlock(nn.Module):
 def scan(keep: Tensor, add: Tensor) -> Tensor:
     """States (N, F, D) of h[f] = keep[f] * h[f - 1] + add[f] from h = 0, in 2 sqrt(F) steps instead of F.
 
-    Stretches of sqrt(F) frames are gone through side by side, each from 0; then what each begins with is carried from
-    one to the next. Doubling the reach over whole tensors takes fewer steps still, but moves them log2(F) times.
+    Segments of sqrt(F) frames are computed in parallel, each from 0; then each segment's initial state is carried from
+    one to the next. A parallel scan would take fewer steps still, but moves the whole tensors log2(F) times.
     """
     items, count, width = keep.shape
     length = isqrt(count - 1) + 1
     padded = (F.pad(part, (0, 0, 0, -count % length)) for part in (keep, add))
-    stretches = (part.reshape(items, -1, length, width) for part in padded)  # (N, F / length, length, D)
-    keeps, adds = (part.unbind(2) for part in stretches)  # each `length` times (N, F / length, D)
-    kept, states = [keeps[0]], [adds[0]]  # what is left of the state before the stretch, and what was added to it
+    segments = (part.reshape(items, -1, length, width) for part in padded)  # (N, F / length, length, D)
+    keeps, adds = (part.unbind(2) for part in segments)  # each `length` times (N, F / length, D)
+    kept, states = [keeps[0]], [adds[0]]  # of the state before the segment, and what was added to it
     for factor, term in zip(keeps[1:], adds[1:], strict=True):
         kept.append(factor * kept[-1])
         states.append(torch.addcmul(term, factor, states[-1]))

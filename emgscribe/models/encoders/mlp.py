@@ -1,33 +1,29 @@
-"""The front alone: norm and rotation-invariant MLP, each frame for itself; what deeper encoders are put upon."""
+"""The front end alone: norm and rotation-invariant MLP of each frame; deeper encoders start with it."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from emgscribe.config import register, require
+from emgscribe.config import register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig
 from emgscribe.models.encoders.layers import RollingNorm, RotationInvariantMLP, SpectrogramNorm
+from emgscribe.models.encoders.sizes import Frames, Front
 
 
 @register("mlp")
 @dataclass(frozen=True)
 class MlpConfig(EncoderConfig):
-    """`mlp_features` of each band; `rolling` above 0 normalises by the last so many frames instead of by batch."""
+    """The front end alone."""
 
-    mlp_features: int = 384
-    rolling: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.mlp_features >= 1, "encoder.mlp_features", self.mlp_features, "1 or more")
-        require(self.rolling >= 0, "encoder.rolling", self.rolling, "0 or more")
+    mlp_features: Front = 384  # features of each band
+    rolling: Frames = 0  # normalise by this many last frames; 0: by batch
 
     def build(self, bands: int, channels: int, bins: int) -> "MlpEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return MlpEncoder(bands, channels, bins, self.mlp_features, rolling=self.rolling)
 
 
 class MlpEncoder(Encoder):
-    """The features of both bands side by side; also the base of encoders that go on from there."""
+    """The features of both bands side by side."""
 
     def __init__(self, bands: int, channels: int, bins: int, mlp_features: int, *, rolling: int = 0) -> None:
         super().__init__()
@@ -37,6 +33,5 @@ class MlpEncoder(Encoder):
         self.left_context = max(rolling - 1, 0)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F, B, C, K) -> frames (N, F, B * mlp_features)."""
         hidden: Tensor = self.mlp(self.norm(features))  # (N, F, B, mlp_features)
         return hidden.flatten(2)  # (N, F, width)

@@ -1,71 +1,66 @@
-"""Gated recurrent networks (LSTM, GRU) upon another encoder: the best public readers of a single user.
+"""Gated recurrent networks (LSTM, GRU) after a base encoder: the best public networks for a single user.
 
-Sources: the seed paper's rows 4 to 8; the recipes of the emg2qwerty course projects, see `experiments.RECORDS`.
+Sources: rows 4 to 8 of table 2 of Borthakur et al.; the recipes of other emg2qwerty course projects.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils import rnn
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, Dropout, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked
-from emgscribe.models.encoders.layers import Recurrent
 from emgscribe.models.encoders.mlp import MlpConfig
+from emgscribe.models.encoders.sizes import Frames, Width, WidthOrNone
 
 
 @register("recurrent")
 @dataclass(frozen=True)
 class RecurrentConfig(EncoderConfig):
-    """`layers` of `hidden` units each way upon the encoder `base`, with `dropout` between them.
+    """LSTM or GRU layers after a base encoder."""
 
-    `output` above 0 adds a linear layer to so many features and a dropout. `left` and `right` frames of context
-    run the recurrence in. Where it is not `bidirectional`, `right` is the lookahead: a frame is emitted so many later.
-    """
-
-    base: EncoderConfig = field(default_factory=MlpConfig)
-    cell: Literal["gru", "lstm"] = "gru"
-    hidden: int = 256
-    layers: int = 2
-    dropout: float = 0.3
-    bidirectional: bool = True
-    output: int = 0
-    left: int = 36
-    right: int = 4
-
-    def __post_init__(self) -> None:
-        require(self.cell in ("gru", "lstm"), "encoder.cell", self.cell, "gru, lstm")
-        for name in ("hidden", "layers"):
-            require(getattr(self, name) >= 1, f"encoder.{name}", getattr(self, name), "1 or more")
-        for name in ("output", "left", "right"):
-            require(getattr(self, name) >= 0, f"encoder.{name}", getattr(self, name), "0 or more")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
+    base: EncoderConfig = field(default_factory=MlpConfig)  # the encoder that makes the frames
+    cell: Literal["gru", "lstm"] = "gru"  # kind of recurrent unit
+    hidden: Width = 256  # units of each layer and direction
+    layers: Count = 2  # recurrent layers
+    dropout: Dropout = 0.3  # dropout between layers, and after the linear layer
+    bidirectional: bool = True  # also from the window's end to its start
+    output: WidthOrNone = 0  # features of a linear layer at the end; 0: none
+    left: Frames = 36  # frames of context before, to warm up the recurrence
+    right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
 
     def build(self, bands: int, channels: int, bins: int) -> "RecurrentEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return RecurrentEncoder(self, self.base.build(bands, channels, bins))
 
 
 class RecurrentEncoder(Stacked):
-    """The frames of `base`, the recurrence, and a linear layer if asked for."""
+    """The base encoder, the recurrence, and a linear layer where `output` is set."""
 
     def __init__(self, config: RecurrentConfig, base: Encoder) -> None:
         super().__init__(base, config.left, config.right, delay=not config.bidirectional)
         self.unbounded_left, self.unbounded_right = True, base.unbounded_right or config.bidirectional
-        self.recurrent = Recurrent(
+        self.cells = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell](
             base.width,
             config.hidden,
             config.layers,
-            cell=config.cell,
+            batch_first=True,
             bidirectional=config.bidirectional,
-            dropout=config.dropout,
+            dropout=config.dropout if config.layers > 1 else 0.0,
         )
-        self.width = config.output or self.recurrent.width
+        self.width = config.hidden * (2 if config.bidirectional else 1)
         self.output = nn.Sequential()
         if config.output:
-            self.output.extend([nn.Linear(self.recurrent.width, config.output), nn.Dropout(config.dropout)])
+            self.output.extend([nn.Linear(self.width, config.output), nn.Dropout(config.dropout)])
+            self.width = config.output
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, base.width), of which `padding` (N,) at the end are none -> (N, F, width)."""
-        hidden: Tensor = self.output(self.recurrent(frames, padding))
-        return hidden
+        if self.cells.bidirectional and padding.any():
+            # The way back starts at each item's end. Packing costs time, and is rarely needed.
+            count = frames.shape[1]
+            packed = rnn.pack_padded_sequence(frames, count - padding, batch_first=True, enforce_sorted=False)
+            hidden = rnn.pad_packed_sequence(self.cells(packed)[0], batch_first=True, total_length=count)[0]
+        else:
+            hidden = self.cells(frames)[0]
+        output: Tensor = self.output(hidden)  # (N, S, width)
+        return output

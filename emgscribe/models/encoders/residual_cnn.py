@@ -1,51 +1,44 @@
-"""Residual convolutions over time: the seed paper's own CNN (its section 2.2), alone or below a recurrent encoder."""
+"""Residual convolutions over time: the CNN of Borthakur et al. (section 2.2), alone or as a base encoder."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import EncoderConfig
 from emgscribe.models.encoders.mlp import MlpEncoder
+from emgscribe.models.encoders.sizes import Frames, Front, Kernel, Width, WidthOrNone
 
 
 @register("residual-cnn")
 @dataclass(frozen=True)
 class ResidualCnnConfig(EncoderConfig):
-    """A linear layer to `projection` features (0: none), then a block for each of `widths`.
+    """A residual block of convolution for each of `widths`."""
 
-    Each block convolves over `kernel` frames without padding, of which `lookahead` are later than those that its frame
-    stands for; its `strides` (empty: all 1) make one frame of that many. The published lookahead is half the kernel.
-    """
-
-    mlp_features: int = 384
-    projection: int = 0
-    widths: tuple[int, ...] = (128, 128)
-    kernel: int = 9
-    strides: tuple[int, ...] = ()
-    lookahead: int = 4
-    dropout: float = 0.3
+    mlp_features: Front = 384  # features of each band
+    projection: WidthOrNone = 0  # features of a linear layer before the blocks; 0: none
+    widths: tuple[Width, ...] = (128, 128)  # features of each block
+    kernel: Kernel = 9  # frames of each convolution, without padding
+    strides: tuple[Count, ...] = ()  # frames that each block makes one of; empty: all 1
+    lookahead: Frames = 4  # future frames of each convolution; the published one is half the kernel
+    dropout: Dropout = 0.3  # dropout in each block
 
     def __post_init__(self) -> None:
-        for field in ("mlp_features", "kernel"):
-            require(getattr(self, field) >= 1, f"encoder.{field}", getattr(self, field), "1 or more")
-        require(self.projection >= 0, "encoder.projection", self.projection, "0 or more")
-        require(len(self.widths) > 0 and min(self.widths) >= 1, "encoder.widths", self.widths, "some, 1 or more each")
-        fits = not self.strides or (len(self.strides) == len(self.widths) and min(self.strides) >= 1)
-        fits = fits and max(self.strides, default=1) <= self.kernel
+        super().__post_init__()
+        require(len(self.widths) > 0, "encoder.widths", self.widths, "one or more")
+        longest = max(self.strides, default=1)
+        fits = len(self.strides) in (0, len(self.widths)) and longest <= self.kernel
         require(fits, "encoder.strides", self.strides, f"none, or one for each of widths from 1 to {self.kernel}")
-        most = self.kernel - max(self.strides, default=1)
-        require(0 <= self.lookahead <= most, "encoder.lookahead", self.lookahead, f"0 to {most} frames")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
+        most = self.kernel - longest
+        require(self.lookahead <= most, "encoder.lookahead", self.lookahead, f"0 to {most} frames")
 
     def build(self, bands: int, channels: int, bins: int) -> "ResidualCnnEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return ResidualCnnEncoder(self, bands, channels, bins)
 
 
 class ResidualCnnEncoder(MlpEncoder):
-    """Norm, rotation-invariant MLP, a projection if asked for, residual blocks."""
+    """Norm, rotation-invariant MLP, optional projection, residual blocks."""
 
     def __init__(self, config: ResidualCnnConfig, bands: int, channels: int, bins: int) -> None:
         super().__init__(bands, channels, bins, config.mlp_features)
@@ -63,7 +56,6 @@ class ResidualCnnEncoder(MlpEncoder):
             self.width = width
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
         frames: Tensor = self.blocks(self.projection(super().forward(features, lengths)))
         return frames  # (N, F, width)
 
@@ -71,7 +63,7 @@ class ResidualCnnEncoder(MlpEncoder):
 class ResidualConv(nn.Module):
     """Convolution over time, ReLU, dropout, residual, norm.
 
-    The residual is the mean of the frames that a frame stands for, through a linear layer where widths differ.
+    The residual is the mean of the `stride` frames that a frame stands for, through a linear layer where widths differ.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One encoder for both hands, each read by itself (SplashNet, Hadidi et al. 2025, arXiv 2506.12356)."""
+"""One encoder for both hands, applied to each alone (SplashNet, Hadidi et al. 2025, arXiv 2506.12356)."""
 
 from dataclasses import dataclass, field
 
@@ -13,23 +13,18 @@ from emgscribe.models.encoders.tds import TdsConfig, TdsFeedForward
 @register("split-share")
 @dataclass(frozen=True)
 class SplitShareConfig(EncoderConfig):
-    """The encoder `base` reads each band as if there were no other; their frames stand side by side.
+    """A base encoder for each band alone, with shared weights; their frames stand side by side."""
 
-    With `mirror` the electrodes of the second band are counted the other way round, since arms mirror each other. With
-    `joint` a feed-forward over both hands comes last.
-    """
-
-    base: EncoderConfig = field(default_factory=TdsConfig)
-    mirror: bool = True
-    joint: bool = False
+    base: EncoderConfig = field(default_factory=TdsConfig)  # the encoder of one band
+    mirror: bool = True  # reverse the electrodes of the second band, since arms mirror each other
+    joint: bool = False  # a feed-forward over both hands at the end
 
     def build(self, bands: int, channels: int, bins: int) -> "SplitShareEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return SplitShareEncoder(self, self.base.build(1, channels, bins), bands)
 
 
 class SplitShareEncoder(Stacked):
-    """Bands as items of a batch for `base`, then side by side again."""
+    """Bands as items of a batch for the base encoder, then side by side again."""
 
     def __init__(self, config: SplitShareConfig, base: Encoder, bands: int) -> None:
         super().__init__(base, 0, 0)
@@ -38,7 +33,6 @@ class SplitShareEncoder(Stacked):
         self.joint = TdsFeedForward(self.width) if config.joint else nn.Identity()
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, B * base.width)."""
         items, _, bands = features.shape[:3]
         if self.mirror:
             features = torch.cat([features[:, :, :1], features[:, :, 1:].flip(3)], dim=2)

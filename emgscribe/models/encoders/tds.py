@@ -12,56 +12,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import EncoderConfig
-from emgscribe.models.encoders.layers import Reduction
+from emgscribe.models.encoders.layers import Reduction, precise, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
+from emgscribe.models.encoders.sizes import Frames, Front, FrontOrNone, Kernel
 
 
 @register("tds")
 @dataclass(frozen=True)
 class TdsConfig(EncoderConfig):
-    """Sizes of the TDS encoder; the defaults are the published baseline (5,293,315 parameters with its head).
+    """The TDS encoder; the defaults are the published baseline (5,293,315 parameters with its head)."""
 
-    `mlp_features` of each band are split into `channels` (of both bands together) times a width. Each of `blocks`
-    convolves over `kernel` frames without padding; `lookahead` of the frames that all convolutions consume are future.
-    `reduction` above 0 convolves over `reduction_kernel` frames to so many features before the blocks, and back to as
-    many as before with `reduction_back`. `rolling` above 0 normalises by the last so many frames instead of by batch.
-    `dropout` follows the ReLU of each convolution and the first of each feed-forward. `excitation` puts a
-    squeeze-and-excitation behind each convolution, which squeezes over the `squeeze` frames around each (with
-    `lookahead` 0: the last ones): "sliding" over those of them that the window has, "finite" over all of them, for
-    which it asks for more context, block upon block, or over everything that the window has, "global".
-    """
-
-    mlp_features: int = 384
-    blocks: int = 4
-    channels: int = 24
-    kernel: int = 32
-    lookahead: int = 12
-    reduction: int = 0
-    reduction_kernel: int = 32
-    reduction_back: bool = False
-    rolling: int = 0
-    dropout: float = 0.0
+    mlp_features: Front = 384  # features of each band
+    blocks: Count = 4  # blocks of a convolution and a feed-forward
+    channels: Count = 24  # channels of the convolutions, of both bands together
+    kernel: Kernel = 32  # frames of each convolution, without padding
+    lookahead: Frames = 12  # future frames, of those that all convolutions consume
+    reduction: FrontOrNone = 0  # features that a convolution reduces to before the blocks; 0: no reduction
+    reduction_kernel: Kernel = 32  # frames of that convolution
+    reduction_back: bool = False  # a transposed convolution goes back to the features of before
+    rolling: Frames = 0  # normalise by this many last frames; 0: by batch
+    dropout: Dropout = 0.0  # dropout after the ReLU of each convolution and feed-forward
+    # Squeeze-and-excitation after each convolution, by means over the frames around each that the window has (sliding),
+    # over all of those frames, for which it needs more context (finite), or over the whole window (global).
     excitation: Literal["none", "sliding", "finite", "global"] = "none"
-    squeeze: int = 625
+    squeeze: Kernel = 625  # frames of those means: around each frame, or with lookahead 0 the last ones
 
     def __post_init__(self) -> None:
-        for field in ("mlp_features", "blocks", "channels", "kernel", "reduction_kernel", "squeeze"):
-            require(getattr(self, field) >= 1, f"encoder.{field}", getattr(self, field), "1 or more")
-        for field in ("reduction", "rolling"):
-            require(getattr(self, field) >= 0, f"encoder.{field}", getattr(self, field), "0 or more")
-        fits = self.channels % 2 == 0 and 2 * self.mlp_features % self.channels == 0
-        require(
-            fits, "encoder.channels", self.channels, f"an even divisor of 2 * mlp_features = {2 * self.mlp_features}"
-        )
+        super().__post_init__()
+        width = 2 * self.mlp_features
+        fits = self.channels % 2 == 0 and width % self.channels == 0
+        require(fits, "encoder.channels", self.channels, f"an even divisor of 2 * mlp_features = {width}")
         fits = self.reduction_back or self.reduction % self.channels == 0
         require(fits, "encoder.reduction", self.reduction, f"0 or a multiple of channels = {self.channels}")
         consumed = self.consumed
-        require(0 <= self.lookahead <= consumed, "encoder.lookahead", self.lookahead, f"0 to {consumed} frames")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
-        kinds = ("none", "sliding", "finite", "global")
-        require(self.excitation in kinds, "encoder.excitation", self.excitation, ", ".join(kinds))
+        require(self.lookahead <= consumed, "encoder.lookahead", self.lookahead, f"0 to {consumed} frames")
 
     @property
     def consumed(self) -> int:
@@ -70,12 +56,11 @@ class TdsConfig(EncoderConfig):
         return reducing + self.blocks * (self.kernel - 1)
 
     def build(self, bands: int, channels: int, bins: int) -> "TdsEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return TdsEncoder(self, bands, channels, bins)
 
 
 class TdsEncoder(MlpEncoder):
-    """Norm, rotation-invariant MLP for each band, a reduction if asked for, blocks of convolution and feed-forward."""
+    """Norm, rotation-invariant MLP of each band, optional reduction, blocks of convolution and feed-forward."""
 
     def __init__(self, config: TdsConfig, bands: int, channels: int, bins: int) -> None:
         super().__init__(bands, channels, bins, config.mlp_features, rolling=config.rolling)
@@ -108,7 +93,6 @@ class TdsEncoder(MlpEncoder):
         return SqueezeExcitation(config.channels, None if everything else (before, after))
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F + right_context, B, C, K) -> frames (N, F, width)."""
         padding = features.shape[1] - self.left_context - self.right_context - lengths
         hidden = self.mlp(self.norm(features))  # (N, F, B, mlp_features)
         items, count, bands, _ = hidden.shape
@@ -159,10 +143,10 @@ class TdsFeedForward(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each convolution channel by what its mean over time says of all channels' means (Hu et al. 2018).
+    """Scales each convolution channel by a function of all channels' means over time (Hu et al. 2018).
 
-    The mean goes over the convolution's width and over the frames from `span[0]` before to `span[1]` after each, as far
-    as the window has them, or over all frames with no `span`. `cropped` returns only frames that have all of theirs.
+    A mean covers the convolution's width and the frames from `span[0]` before to `span[1]` after each, where the window
+    has them; without `span`, all frames. `cropped` returns only the frames that have their whole span.
     """
 
     def __init__(self, channels: int, span: tuple[int, int] | None, *, cropped: bool = False) -> None:
@@ -173,7 +157,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(squeezed, channels, bias=False)
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), of which `padding` (N,) at the end are none -> the same, or fewer with `cropped`."""
+        """Frames (N, F, width), of which `padding` (N,) at the end are padding -> the same, or fewer with `cropped`."""
         split = frames.view(*frames.shape[:2], -1, self.channels)  # (N, F, W, channels), as TdsConv splits them
         scale = self.excite(F.relu(self.squeeze(self._means(split.mean(dim=2), padding)))).sigmoid()  # (N, F, channels)
         scaled: Tensor = (split * scale[:, :, None]).flatten(2)  # (N, F, width)
@@ -183,7 +167,7 @@ class SqueezeExcitation(nn.Module):
         return scaled[:, self.span[0] : scaled.shape[1] - self.span[1]]
 
     def _means(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Means over time of frames (N, F, channels): as many, or (N, 1, channels) with no span."""
+        """Means over time of frames (N, F, channels): the same shape, or (N, 1, channels) without a span."""
         count = frames.shape[1]
         place = torch.arange(count, device=frames.device)
         ends = (count - padding).to(frames.device, non_blocking=True)[:, None]  # (N, 1)
@@ -192,7 +176,7 @@ class SqueezeExcitation(nn.Module):
         else:
             low = (place - self.span[0]).clamp(min=0)[None].expand(len(frames), -1)  # (N, F)
             high = torch.minimum((place + self.span[1] + 1)[None], ends).maximum(low + 1)  # padding sees something
-        sums = F.pad(frames.double().cumsum(dim=1), (0, 0, 1, 0))  # (N, F + 1, channels)
+        sums = running_sums(precise(frames))  # (N, F + 1, channels)
         index = torch.stack([low, high])[..., None].expand(-1, -1, -1, frames.shape[2])
         total = sums.gather(1, index[1]) - sums.gather(1, index[0])  # (N, F or 1, channels)
         return (total / (high - low)[..., None]).to(frames.dtype)

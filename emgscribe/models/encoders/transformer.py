@@ -1,6 +1,6 @@
-"""Attention over time upon another encoder (Vaswani et al. 2017, arXiv 1706.03762), with rotary positions.
+"""Attention over time after a base encoder (Vaswani et al. 2017, arXiv 1706.03762), with rotary positions.
 
-The seed paper's rows 10 to 12, which attended over the batch and knew no positions; these attend over time.
+Rows 10 to 12 of table 2 of Borthakur et al. attended over the batch, without positions; these attend over time.
 """
 
 from dataclasses import dataclass, field
@@ -9,50 +9,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import register, require
+from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, StackedBlocks
 from emgscribe.models.encoders.layers import feed_forward
+from emgscribe.models.encoders.sizes import Frames, FramesOrAll, Width, WidthOrNone
 from emgscribe.models.encoders.tds import TdsConfig
 
 
 @register("transformer")
 @dataclass(frozen=True)
 class TransformerConfig(EncoderConfig):
-    """`layers` of attention with `heads` and a feed-forward of `feed_forward` features, upon the encoder `base`.
+    """Layers of attention and a feed-forward, after a base encoder.
 
-    `width` above 0 is what a linear layer first makes of the frames of `base`. Each layer looks at `past` frames before
-    its own and `future` frames after it, -1 being all that the window has: with `future` 0 it is causal, with both 0
-    or more its receptive field is finite and the context is what it needs. Where it is not, `left` and `right` frames
-    of context are asked for.
+    With `future` 0 it is causal. With both `past` and `future` 0 or more its receptive field is finite, and its context
+    is what it needs.
     """
 
-    base: EncoderConfig = field(default_factory=TdsConfig)
-    width: int = 0
-    layers: int = 1
-    heads: int = 3
-    feed_forward: int = 1048
-    dropout: float = 0.1
-    past: int = -1
-    future: int = -1
-    left: int = 0
-    right: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "heads", "feed_forward"):
-            require(getattr(self, name) >= 1, f"encoder.{name}", getattr(self, name), "1 or more")
-        for name in ("width", "left", "right"):
-            require(getattr(self, name) >= 0, f"encoder.{name}", getattr(self, name), "0 or more")
-        for name in ("past", "future"):
-            require(getattr(self, name) >= -1, f"encoder.{name}", getattr(self, name), "-1 (all), 0 or more")
-        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 or more, below 1")
+    base: EncoderConfig = field(default_factory=TdsConfig)  # the encoder that makes the frames
+    width: WidthOrNone = 0  # features of a linear layer before the attention; 0: none, as wide as the base encoder
+    layers: Count = 1  # layers of attention and feed-forward
+    heads: Count = 3  # attention heads
+    feed_forward: Width = 1048  # features inside each feed-forward
+    dropout: Dropout = 0.1  # dropout in attention and feed-forward
+    past: FramesOrAll = -1  # frames before its own that a frame attends to in each layer; -1: all of the window
+    future: FramesOrAll = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
+    left: Frames = 0  # frames of context before, where past is -1
+    right: Frames = 0  # frames of context after, where future is -1
 
     def build(self, bands: int, channels: int, bins: int) -> "TransformerEncoder":
-        """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         return TransformerEncoder(self, self.base.build(bands, channels, bins))
 
     @property
     def reach(self) -> tuple[int, int]:
-        """Frames before and after its own that a layer looks at, where they are bounded."""
+        """Frames before and after its own that a frame sees in each layer, where they are bounded."""
         return self.past, self.future
 
     def block(self, width: int) -> nn.Module:
@@ -61,7 +50,7 @@ class TransformerConfig(EncoderConfig):
 
 
 class TransformerEncoder(StackedBlocks):
-    """The frames of `base`, brought to another width if asked for, and the layers; a norm before what sums them up."""
+    """The base encoder, an optional projection, the layers, and a norm of the sum of their residuals."""
 
     def __init__(self, config: TransformerConfig, base: Encoder) -> None:
         before, after = config.reach
@@ -80,7 +69,7 @@ class TransformerEncoder(StackedBlocks):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and feed-forward, each with its norm before and a residual (Xiong et al. 2020, arXiv 2002.04745)."""
+    """Attention and feed-forward, each with pre-norm and a residual (Xiong et al. 2020, arXiv 2002.04745)."""
 
     def __init__(self, config: TransformerConfig, width: int) -> None:
         super().__init__()
@@ -89,7 +78,6 @@ class TransformerBlock(nn.Module):
         self.feed_forward = feed_forward(width, config.feed_forward, nn.ReLU(), config.dropout)
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
         frames = frames + self.attention(self.attention_norm(frames), padding)
         hidden: Tensor = frames + self.feed_forward(frames)
         return hidden
@@ -105,14 +93,13 @@ class Attention(nn.Module):
         self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Frames (N, F, width), padding frames at each item's end (N,) -> the same shape."""
         items, count = frames.shape[:2]
         joint = self.inputs(frames).view(items, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = joint.unbind()  # each (N, heads, F, width / heads)
         query, key = rotated(query), rotated(key)
         ends = (count - padding).to(frames.device, non_blocking=True) if padding.any() else None
         banded = self.past >= 0 and self.future >= 0
-        # A band is computed stretch by stretch, each with the keys in its reach: memory stays linear in F.
+        # A band is computed in segments, each with the keys in its reach: memory stays linear in F.
         step = max(self.past + self.future, 128) if banded else count
         mixed = []
         for first in range(0, count, step):
@@ -133,7 +120,7 @@ class Attention(nn.Module):
     def _mask(
         self, queries: tuple[int, int], keys: tuple[int, int], ends: Tensor | None, device: torch.device
     ) -> Tensor | None:
-        """Which keys each query sees, (1 or N, 1, queries, keys); none where all see all."""
+        """Which keys each query sees, (1 or N, 1, queries, keys); None where all see all."""
         if self.past < 0 and self.future < 0 and ends is None:
             return None
         key = torch.arange(*keys, device=device)
@@ -151,7 +138,7 @@ class Attention(nn.Module):
 
 
 def rotated(heads: Tensor) -> Tensor:
-    """Queries or keys (..., F, D) turned by angles that grow with time, so that products see only distances in time.
+    """Queries or keys (..., F, D) rotated by angles that grow with time: products depend only on distances in time.
 
     Source: Su et al. 2021 (RoFormer, arXiv 2104.09864).
     """
@@ -164,6 +151,6 @@ def rotated(heads: Tensor) -> Tensor:
 
 
 def angles(first: int, count: int, width: int, device: torch.device) -> Tensor:
-    """Positions `first`, `first` + 1, ... as angles (count, `width` / 2) of slower and slower turns."""
+    """Positions `first`, `first` + 1, ... as angles (count, `width` / 2), each column slower than the one before."""
     speeds = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)  # (width / 2,)
     return torch.outer(torch.arange(first, first + count, device=device), speeds)
