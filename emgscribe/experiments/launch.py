@@ -225,12 +225,13 @@ class _Process:
         return self._process.poll() is not None
 
     def result(self) -> int:
-        return self._process.wait()
+        self._process.communicate()  # closes the pipe too
+        return self._process.returncode
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self.result()
 
 
 @contextmanager

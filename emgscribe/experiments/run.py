@@ -27,7 +27,8 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
 from emgscribe.simulation import synthesize_session
-from emgscribe.training import Trained, current_commit, fit, seconds_for
+from emgscribe.training import Trained, current_commit, fit
+from emgscribe.training import seconds_for as estimate_seconds
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
@@ -220,7 +221,7 @@ def plan(
             kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
             if kind not in measured:
                 train, val = _as_long(experiment.data, data, Path(folder))
-                measured[kind] = seconds_for(kind, train_sessions=train, val_sessions=val)
+                measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
             seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
             yield Planned(name, "cut off" if (place / "last.ckpt").exists() else "missing", seconds)
 
