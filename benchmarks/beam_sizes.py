@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import open_sessions
-from emgscribe.data.splits import split_latest
+from emgscribe.data.splits import split_sessions
 from emgscribe.decoding.beam import BeamDecoder
 from emgscribe.decoding.greedy import GreedyDecoder, decode
 from emgscribe.decoding.tuning import load_tuned, load_tuned_language_model
@@ -37,7 +37,7 @@ def main() -> None:
         folder = options.runs / run_name(experiment) / "best"
         if tuned := load_tuned(folder) if folder.exists() else None:
             model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
-            sessions = open_sessions(split_latest(options.data, experiment.data).test)
+            sessions = open_sessions(split_sessions(options.data, experiment.data).test)
             found += [(stored_emissions(model, session), session, tuned.config, words) for session in sessions]
     signal = sum(len(session) for _, session, _, _ in found) / SAMPLE_RATE
     print(f"{len(found)} test sessions read, {signal / 60:.0f} minutes of signal\n")

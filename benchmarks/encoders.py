@@ -1,9 +1,9 @@
 """Every encoder beside a plain textbook version of the same network: part of `make bench`.
 
-One table: parameters, seconds of a training step, from EMG to updated weights, real-time factor of one pass over a
-minute, and peak memory of reading a session of 20 minutes as `evaluate` reads it, in a process of its own. Ours and the
-textbook's compute the same function of the same weights and take turns, as in `bench.py`; our step takes two turns in a
-round, and how much those two differ is the noise that a verdict allows for. The EMG is random: no figure depends on it.
+One table: parameters, seconds of a training step from EMG to updated weights, the real-time factor of one pass over a
+minute, and the peak memory of a process that reads a session of 20 minutes as `evaluate` does. Ours and the textbook's
+compute the same function of the same weights and take turns, as in `bench.py`. Our step takes two turns in each round;
+how much they differ is the noise that a verdict allows for. The EMG is random, and no figure depends on it.
 """
 
 import multiprocessing
@@ -128,7 +128,7 @@ def reading_memory(path: Path, experiments: tuple[str, ...]) -> dict[str, Measur
 
 
 def read_once(path: Path, config: ModelConfig) -> tuple[float, float, str]:
-    """GB of peak memory of this process, seconds, and the way that the session was read."""
+    """GB of peak memory of this process, seconds, and the inference plan."""
     torch.set_num_threads(1)
     (session,) = open_sessions([path], path.parent / "cache")
     model = Model(config).eval()
@@ -197,7 +197,7 @@ def noise(rows: list[Row]) -> float:
 
 
 def kinds(encoder: EncoderConfig) -> set[type[EncoderConfig]]:
-    """The kinds of an encoder and of those that it is put upon."""
+    """The kinds of an encoder and of its base encoders."""
     parts = [getattr(encoder, field.name) for field in fields(encoder)]
     return {type(encoder)}.union(*(kinds(part) for part in parts if isinstance(part, EncoderConfig)))
 
@@ -222,7 +222,7 @@ def judge(rows: list[Row], *, quick: bool) -> list[Bar]:
 
 
 def show(console: Console, rows: list[Row], measured: str, quick: bool) -> None:
-    """The table."""
+    """Print the table."""
     title = f"Encoders, median (× faster than the textbook's); step: {measured}"
     table = Table(title=title + (" -- QUICK RUN, MEANS NOTHING" if quick else ""))
     for column in ("experiment", "parameters", "step, s", "forward, s/s", "peak, GB"):

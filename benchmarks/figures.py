@@ -1,4 +1,4 @@
-"""Figures of a benchmark: taking them in turns, what they depend on, and how they are shown."""
+"""Figures of a benchmark: measured in turns, with what they depend on, and shown as a table."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from rich.table import Table
 
 @dataclass
 class Measurement:
-    """One row of the table: `values` of each version, one a repetition."""
+    """One row of the table: `values` of each version, one per repetition."""
 
     name: str
     unit: str
@@ -101,7 +101,7 @@ def alternate(
     clock: Callable[[], float] = time.perf_counter,
     before: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each version, in turns: one turn that is not counted, then `repetitions`; none is of `before`."""
+    """Seconds of each version, in turns: an unmeasured one, then `repetitions`. `before` runs first, unmeasured."""
     seconds: dict[str, list[float]] = {name: [] for name in versions}
     for repetition in range(repetitions + 1):
         for name, work in versions.items():
@@ -126,7 +126,7 @@ def peak_memory() -> float:
 
 
 def show(console: Console, rows: list[Measurement], bars: list[Bar], *, quick: bool) -> None:
-    """The table and that of the bars."""
+    """Print the table, and that of the bars."""
     title = "Speed and memory: median (best)" + (" -- QUICK RUN, MEANS NOTHING" if quick else "")
     table = Table("what", "unit", "ours", "textbook", "ratio", title=title)
     for row in rows:

@@ -28,7 +28,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, ResidualCnnConfig, TdsConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Recipe, fit
 from emgscribe.training.config import TrainConfig
 
@@ -62,7 +62,7 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
     """Train every run in `folder`; returns what each run and its model say."""
     paths = [folder / f"{number}.hdf5" for number in range(3)]
     for number, path in enumerate(paths):
-        synthesize_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)
+        simulate_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)
     train, val, test = open_sessions(paths, folder / "cache")
     words = train_language_model(TEXT, order=4, across=True)
     found = {}

@@ -1,9 +1,9 @@
-"""Every network as a textbook would write it: what ours are measured against.
+"""Every network as a textbook would write it, to compare ours with.
 
-Written from the papers that `emgscribe.models.encoders` names, to be plain and not to be slow: one obvious torch call for each
-step, none of them repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a
-copy of the input, and all windows taken to be whole. Parameters have the names that ours have, so `network_like` loads
-ours as they are; it then computes the same function, and a test says so.
+Written from the papers that `emgscribe.models.encoders` names, to be plain, but not slow: one obvious torch call for
+each step, none repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a copy of
+the input, and no padded windows. Parameters have the same names as ours, so `network_like` loads our weights as they
+are; a test checks that both compute the same function.
 """
 
 import torch
@@ -54,7 +54,7 @@ class Network(nn.Module):
         return F.log_softmax(self.head(self.encoder(features)).float(), dim=-1)
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.emit(self.features(emg))
 
 
@@ -84,7 +84,7 @@ class Spectrogram(nn.Module):
         self.settings = {name: getattr(config, name) for name in ("n_fft", "hop", "offset", "edges")}
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return log_spectrogram(emg, **self.settings)
 
 
@@ -100,7 +100,7 @@ class StridedConv(nn.Module):
             before = after
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         items, samples, bands, channels = emg.shape
         signals = emg.permute(0, 2, 3, 1).reshape(-1, 1, samples)  # (N*B*C, 1, T)
         features = torch.log1p(self.layers(signals))  # (N*B*C, K, F)
@@ -118,7 +118,7 @@ class Mlp(nn.Module):
         self.width = bands * config.mlp_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.mlp(self.norm(features))
 
 
@@ -138,7 +138,7 @@ class Tds(Mlp):
             self.blocks.append(TdsFeedForward(self.width, config.dropout))
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         frames = super().forward(features)  # (N, F, width)
         # The order in which ours takes the features, the channels innermost and half of them of either band.
         columns = frames.unflatten(2, (self.bands, -1, self.channels // self.bands))  # (N, F, B, W, channels / B)
@@ -159,12 +159,12 @@ class ResidualCnn(Mlp):
             self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.blocks(self.projection(super().forward(features)))
 
 
 class Stacked(nn.Module):
-    """What comes upon the frames of the encoder `on`, of which it needs `left` and `right` more than it returns."""
+    """Transforms the frames of the encoder `on`: it needs `left` and `right` frames more than it returns."""
 
     def __init__(self, on: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Stacked(nn.Module):
 
 
 class Recurrence(Stacked):
-    """LSTM or GRU, and a linear layer if asked for."""
+    """LSTM or GRU, and an optional linear layer."""
 
     def __init__(self, config: RecurrentConfig, on: nn.Module) -> None:
         both, dropout = config.bidirectional, config.dropout

@@ -1,9 +1,10 @@
-"""Settings as frozen dataclasses: checked against their types, stored as JSON, and open to registered kinds.
+"""Settings as frozen dataclasses: checked against their types, stored as JSON, open to registered kinds.
 
-A stage keeps its settings beside its code, as in `models.encoders.tds.TdsConfig`. The type of a field says what it may
-hold (`Count`, `Share`, a `Literal`); a comment on its line is its help on the command line.
+The settings of a stage are beside its code, as in `models.encoders.tds.TdsConfig`. The type of a field says what it may
+be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the command line.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -21,20 +22,18 @@ K = TypeVar("K", bound="type[Kind]")
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, as metadata of `Annotated`: from `low` to `high`, or strictly between where `open`."""
+    """What a number may be, as metadata of `Annotated`: from `low` to `high`, without both ends where `open`."""
 
     low: float
-    high: float | None = None
+    high: float = math.inf
     open: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
-        if self.open:
-            return self.low < value and (self.high is None or value < self.high)
-        return self.low <= value and (self.high is None or value <= self.high)
+        """Whether a number is in the range; NaN is in none."""
+        return self.low < value < self.high if self.open else self.low <= value <= self.high
 
     def __str__(self) -> str:
-        if self.high is None:
+        if self.high == math.inf:
             return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
         return f"above {self.low:g} and below {self.high:g}" if self.open else f"{self.low:g} to {self.high:g}"
 
@@ -44,8 +43,8 @@ class Below(Range):
     """From `low` up to, but not including, `high`."""
 
     def holds(self, value: float) -> bool:
-        """Whether a number lies in the range; NaN lies in none."""
-        return self.low <= value and (self.high is None or value < self.high)
+        """Whether a number is in the range; NaN is in none."""
+        return self.low <= value < self.high
 
     def __str__(self) -> str:
         return f"{self.low:g} or more, below {self.high:g}"
@@ -65,9 +64,9 @@ def require(holds: bool, field: str, value: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all settings: a value that its field's type does not allow is an `EmgscribeError`.
+    """Base of all settings: a value that the type of its field does not allow is an `EmgscribeError`.
 
-    `section` is what errors put before a field's name. A subclass with further rules extends `__post_init__`.
+    Errors put `section` before the name of the field. A subclass adds rules across fields in `__post_init__`.
     """
 
     section: ClassVar[str] = ""
@@ -79,28 +78,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Kind(Settings):
-    """Base of settings that come in several kinds (encoders, features, augmentations), each stored by its name.
+    """Base of settings of several kinds (encoders, features, augmentations), each stored by its name.
 
-    A direct subclass owns a registry, `kinds`; `register` adds to it.
+    A direct subclass has a registry of its own, `kinds`; `register` adds to it.
     """
 
     kinds: ClassVar[dict[str, type[Self]]]
 
     @classmethod
     def kind(cls) -> str:
-        """The name that this class was registered by."""
+        """The name that this class is registered by."""
         for name, kind in cls.kinds.items():
             if kind is cls:
                 return name
-        hint = f"decorate the class with @emgscribe.register('a-name-of-its-own'), after @dataclass(frozen=True): {cls}"
-        raise EmgscribeError(f"{cls.__name__} has no name to be stored by", hint=hint)
+        hint = "put @emgscribe.register('some-name') above its @dataclass(frozen=True)"
+        raise EmgscribeError(f"{cls.__name__} is not registered, so it has no name to be stored by", hint=hint)
 
 
 def register(name: str) -> Callable[[K], K]:
-    """Class decorator: settings and models store this encoder, feature extractor or augmentation by `name`.
+    """Class decorator: models and results store this encoder, feature extractor or augmentation by `name`.
 
-    Put it above `@dataclass(frozen=True)`. A class of the same name in the same module is replaced, as when a notebook
-    cell runs again; a name that another class has is an `EmgscribeError`.
+    It goes above `@dataclass(frozen=True)`. A class of the same name in the same module is replaced, as when a notebook
+    cell runs again; the name of any other class is an `EmgscribeError`.
     """
     require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "small letters, digits and hyphens")
 
@@ -108,7 +107,7 @@ def register(name: str) -> Callable[[K], K]:
         known = kind.kinds.get(name)
         own = (kind.__module__, kind.__qualname__)
         if known is not None and (known.__module__, known.__qualname__) != own:
-            raise EmgscribeError(f"{name!r} is the name of {known.__name__}", hint="choose another name")
+            raise EmgscribeError(f"{name!r} is already the name of {known.__name__}", hint="choose another name")
         kind.kinds[name] = kind
         return kind
 
@@ -122,29 +121,31 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _check(hint: Any, value: Any, field: str) -> None:
-    """Refuse a value that a field's type does not allow."""
+    """Refuse a value that the type of a field does not allow."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        numbers = int if arguments[0] is int else (int, float)
+        whole = arguments[0] is int
+        number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         for limit in (part for part in arguments[1:] if isinstance(part, Range)):
-            kind = "a whole number, " if arguments[0] is int else ""
-            number = isinstance(value, numbers) and not isinstance(value, bool)
-            require(number and limit.holds(value), field, value, f"{kind}{limit}")
+            require(number and limit.holds(value), field, value, f"{'a whole number, ' * whole}{limit}")
     elif origin is Literal:
         require(value in arguments, field, value, ", ".join(map(str, arguments)))
     elif origin is tuple and arguments[-1] is Ellipsis:
         require(isinstance(value, tuple), field, value, "a tuple")
         for item in value:
             _check(arguments[0], item, field)
+    elif hint in (bool, str):
+        require(isinstance(value, hint), field, value, "true or false" if hint is bool else "a text")
     elif isclass(hint) and issubclass(hint, Kind):
         require(isinstance(value, hint), field, value, f"a {hint.__name__}")
+        value.kind()  # refuses a class that is not registered
     elif isclass(hint) and issubclass(hint, Settings):
         # A subclass would be stored as its base, and leave no trace.
         require(type(value) is hint, field, value, f"a {hint.__name__} itself, no subclass of it")
 
 
 def _whole(value: Any, kind: type[int]) -> int:
-    # For Python a truth value is a whole number and 16.5 can be made one; in a file both are mistakes.
+    # Python takes True for a whole number, and makes one of 16.5; in a file both are mistakes.
     if type(value) is not kind:
         raise ValueError(f"{value!r} is no {kind.__name__}")
     return value
@@ -178,12 +179,12 @@ def to_json(value: object) -> Any:
 
 
 def from_json(kind: type[T], data: Any, *, where: str) -> T:
-    """Rebuild settings of type `kind`; a missing, unknown or ill-typed field is an `EmgscribeError`."""
+    """Settings of type `kind` from JSON data. A missing, unknown or mistyped field is an `EmgscribeError`."""
     try:
         return converter.structure(data, kind)
     except Exception as error:
         faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_fault)
-        raise EmgscribeError("; ".join(faults), where=where, hint="was it written by another version?") from error
+        raise EmgscribeError("; ".join(faults), where=where, hint="another version may have written it") from error
 
 
 def _fault(error: BaseException, kind: type | None) -> str:
@@ -191,7 +192,7 @@ def _fault(error: BaseException, kind: type | None) -> str:
 
 
 def reads_as(value: object, data: Any) -> bool:
-    """Whether stored data are the settings `value`; a setting that they do not name was at its default."""
+    """Whether stored data are the settings `value`. Fields that they lack are at their defaults."""
     try:
         return bool(from_json(type(value), data, where="") == value)
     except EmgscribeError:

@@ -2,10 +2,9 @@
 
 
 class EmgscribeError(ValueError):
-    """Something a user can hint: what is wrong, where, and what to do about it.
+    """Something that a user can correct. The command line prints it without a traceback and exits with status 2.
 
-    `what` states the fault, `where` names the file, field or line (empty where the call itself is meant) and
-    `hint` is the next step. The command line prints the three in one message and leaves with status 2.
+    `what` is the fault, `where` the file, field or line (empty where the call is at fault), `hint` the next step.
     """
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
@@ -14,9 +13,9 @@ class EmgscribeError(ValueError):
         super().__init__(f"{message}\n  hint: {hint}" if hint else message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process boundaries by their `args`; ours are keyword-only.
-        return _rebuild, (self.what, self.where, self.hint)
+        # Exceptions cross process boundaries by their `args`; these are keyword-only.
+        return _rebuilt, (self.what, self.where, self.hint)
 
 
-def _rebuild(what: str, where: str, hint: str) -> EmgscribeError:
+def _rebuilt(what: str, where: str, hint: str) -> EmgscribeError:
     return EmgscribeError(what, where=where, hint=hint)

@@ -16,6 +16,7 @@ from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
+from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
 from emgscribe.models.model import Model, evaluating
@@ -137,15 +138,19 @@ class Evaluation:
 def evaluate(
     model: Model,
     sessions: Sequence[Session],
-    decoder: Decoder | None = None,
+    decoder: Decoder | str = "greedy",
     *,
     protocol: Protocol = "sessions",
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Transcribe whole sessions by one decoder (default: greedy) and score them; see `evaluate_all`."""
-    named = {"": decoder or GreedyDecoder()}
-    return evaluate_all(model, sessions, named, protocol=protocol, allow_seen=allow_seen, progress=progress)[""]
+    """Transcribe whole sessions by one decoder and score them; see `evaluate_all`.
+
+    A decoder's name makes it as `make_decoder` does, with the weights that were tuned for the model.
+    """
+    if isinstance(decoder, str):
+        decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder
+    return evaluate_all(model, sessions, {"": decoder}, protocol=protocol, allow_seen=allow_seen, progress=progress)[""]
 
 
 def evaluate_all(

@@ -1,4 +1,4 @@
-"""Writing so that a final name only ever holds a whole file or folder, and folders that one process has to itself."""
+"""Files and folders that appear whole or not at all, JSON, and folders that one process holds."""
 
 import json
 import os
@@ -13,93 +13,71 @@ from filelock import FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
 
-_ANOTHER = "choose another folder with --runs"
-
 
 @contextmanager
-def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is renamed to `path`, on any failure it is removed.
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name, where the caller makes a file or a folder. It becomes `path` when the block ends well.
 
-    The caller makes a file or a folder under the temporary name. With `overwrite=False` a `path` that another
-    process finished first is kept and ours is dropped. A full disk, a missing folder or a lack of permission
-    becomes an `EmgscribeError` that names `path`.
+    After a failure nothing is left, and an earlier `path` stays. A full disk, or a folder that is missing or cannot be
+    written to, becomes an `EmgscribeError` that names `path`.
     """
+    room = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        temporary = room / path.name
+        temporary, aside = room / path.name, room / ".old"
         yield temporary
-        _move_into_place(temporary, path, overwrite=overwrite)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def _move_into_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    aside = temporary.parent / ".old"
-    if temporary.is_dir() and path.exists():
-        if not overwrite:
-            return
-        # A folder cannot be renamed over a full one, so the old one steps aside into the doomed temporary folder.
-        os.replace(path, aside)
-    elif path.exists() and not overwrite:
-        return
-    try:
-        os.replace(temporary, path)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, path)
-        # Two processes that build the same folder: the first to arrive has won, and what it built is as good.
-        if overwrite or not path.is_dir():
+        if temporary.is_dir() and path.exists():
+            os.replace(path, aside)  # a folder cannot be renamed over a full one
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if aside.exists():
+                os.replace(aside, path)
             raise
-
-
-def _unwritable(path: Path, error: OSError) -> EmgscribeError:
-    return EmgscribeError(
-        f"cannot be written ({error.strerror or error})",
-        where=str(path),
-        hint="free some disk space or choose another folder; nothing was left under this name",
-    )
+    except OSError as error:
+        raise _failed("written", path, error) from error
+    finally:
+        if room is not None:
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented UTF-8 JSON; NaN and infinities are refused, since JSON has neither."""
+    """Write `content` as indented UTF-8 JSON. NaN and infinities, which JSON lacks, are a `ValueError`."""
     with replacing(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `EmgscribeError` with the line."""
+    """Read a JSON file. A missing or broken one is an `EmgscribeError`, with the line."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint="make the file anew") from error
+        raise _failed("read", path, error) from error
+    except ValueError as error:
+        hint = "remove the file and write it again, or restore a copy"
+        raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint=hint) from error
 
 
 @contextmanager
 def alone(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder, made if it is missing, against other processes.
 
-    Raises `EmgscribeError` where one holds it, which then says what it is `doing`, and where it cannot be written to.
+    Raises `EmgscribeError` where another process holds it, with what that process is `doing`, and where it cannot be
+    written to.
     """
     make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        hint = f"wait for it, or {_ANOTHER}"
+        hint = "wait for it, or choose another folder"
         raise EmgscribeError(f"another process {doing}", where=str(folder), hint=hint) from error
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _failed("used", folder, error) from error
     try:
         yield
     finally:
@@ -107,12 +85,13 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for what runs leave, where it is missing; `EmgscribeError` where it cannot be made."""
+    """Make a folder where it is missing; `EmgscribeError` where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise _failed("used", folder, error) from error
 
 
-def _unusable(folder: Path, error: OSError) -> EmgscribeError:
-    return EmgscribeError(f"cannot be used ({error.strerror or error})", where=str(folder), hint=_ANOTHER)
+def _failed(to_be: str, path: Path, error: OSError) -> EmgscribeError:
+    hint = "check the path and its permissions, free some disk space, or choose another folder"
+    return EmgscribeError(f"cannot be {to_be} ({error.strerror or error})", where=str(path), hint=hint)

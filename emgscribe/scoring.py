@@ -7,6 +7,7 @@ the reference's characters.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +38,10 @@ class Counts:
 
     @property
     def cer(self) -> float:
-        """Character error rate in per cent; NaN for an empty reference."""
+        """Character error rate in per cent; NaN, as all rates, for an empty reference."""
         return self._rate(self.edits)
 
-    @property
-    def wer(self) -> float:
-        """Word error rate in per cent, of counts of words."""
-        return self._rate(self.edits)
+    wer = cer  # the word error rate, where words were counted
 
     @property
     def ier(self) -> float:
@@ -76,8 +74,7 @@ def side_by_side(reference: str, hypothesis: str) -> tuple[str, str, str]:
     return rows[0], rows[1], rows[2]
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """One edit: `kind` is insertion, deletion or substitution; positions in reference and hypothesis."""
 
     kind: str
@@ -85,13 +82,10 @@ class Edit:
     hypothesis: int
 
 
-_KINDS = {"insert": "insertion", "delete": "deletion", "replace": "substitution"}
-
-
 def align(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> list[Edit]:
     """The edits of a shortest path from reference to hypothesis, in order of their place."""
-    operations = Levenshtein.editops(reference, hypothesis)
-    return [Edit(_KINDS[op.tag], op.src_pos, op.dest_pos) for op in operations]
+    kinds = {"insert": "insertion", "delete": "deletion", "replace": "substitution"}
+    return [Edit(kinds[op.tag], op.src_pos, op.dest_pos) for op in Levenshtein.editops(reference, hypothesis)]
 
 
 def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Counts:
@@ -106,11 +100,8 @@ def count_words(reference: str, hypothesis: str) -> Counts:
     keystrokes: an extra key and the backspace after it are two edits there and none here.
     """
     numbers: dict[str, int] = {}
-    first, second = (
-        [numbers.setdefault(word, len(numbers)) for word in text.replace(ENTER, " ").split()]
-        for text in (reference, hypothesis)
-    )
-    return count(first, second)
+    words = [text.replace(ENTER, " ").split() for text in (reference, hypothesis)]
+    return count(*([numbers.setdefault(word, len(numbers)) for word in text] for text in words))
 
 
 def count_units(
@@ -123,10 +114,9 @@ def count_units(
     """
     table = np.zeros((units, 4), dtype=np.int64)
     np.add.at(table[:, 3], unit, 1)
-    columns = {"insertion": 0, "deletion": 1, "substitution": 2}
     for edit in align(reference, hypothesis):
         place = unit[min(edit.reference, len(unit) - 1)] if len(unit) else 0
-        table[place, columns[edit.kind]] += 1
+        table[place, ("insertion", "deletion", "substitution").index(edit.kind)] += 1
     return [Counts(*map(int, row)) for row in table]
 
 
@@ -169,8 +159,7 @@ def cer_difference(
 
 def _resampled_rates(units: Sequence[Counts], resamples: int, seed: int) -> npt.NDArray[np.float64]:
     """CER (resamples,) of units drawn with replacement; the same number of units and the same seed draw the same."""
-    edits = np.array([unit.edits for unit in units])
-    lengths = np.array([unit.length for unit in units])
+    edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
     drawn = np.random.default_rng(seed).integers(len(units), size=(resamples, len(units)))
     # A resample without any reference character would have no rate: it counts as one character long.
     rates: npt.NDArray[np.float64] = 100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1)

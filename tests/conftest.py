@@ -29,6 +29,7 @@ settings.load_profile("emgscribe")
 
 START = 1_600_000_000.0  # unix seconds of the first sample of every session made here
 RATE = 2000
+DATA = Path(__file__).parent / "data"
 PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot start does not hang the tests
 
 

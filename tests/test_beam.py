@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, NUM_CLASSES, SHIFT, SYMBOLS, labels_of_text
 from emgscribe.decoding import beam as module
-from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
+from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis
 from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton, LanguageModel, train
 from emgscribe.errors import EmgscribeError
@@ -403,15 +403,6 @@ def test_impossible_tokens_of_a_model_are_bounded(tmp_path: Path) -> None:
         decoder = BeamDecoder(config, hopeless)
         decoder.decode(typing(100, 1, "1 2"))
         assert math.isfinite(decoder.n_best(1)[0].score)
-
-
-def test_a_batch_is_decoded_on_threads_as_one_by_one() -> None:
-    recordings = [typing(frames, frames) for frames in (0, 1, 400, 250, 90)]
-    config, model = BeamConfig(beam_size=12), models("across")
-    expected = [BeamDecoder(config, model).decode(item) for item in recordings]
-    assert decode_all(recordings, config, model, threads=3) == expected
-    assert decode_all(recordings, config, model) == expected
-    assert decode_all([], config, model) == []
 
 
 @pytest.mark.parametrize(

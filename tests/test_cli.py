@@ -211,7 +211,7 @@ def test_sessions_are_simulated_for_the_budget(
         out.mkdir()
         return []
 
-    monkeypatch.setattr(cli.sessions, "synthesize_dataset", synthesize)
+    monkeypatch.setattr(cli.sessions, "simulate", synthesize)
     places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
     assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
     assert f"{folder}: holds no session" in capsys.readouterr().err
@@ -497,7 +497,7 @@ def test_the_second_head_is_not_read_with(runs: Path, data: Path, capsys: pytest
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["transcribe", "x.hdf5", "--model", "absent-model"], "config.json is missing"),
         (["synthesize", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
-        (["synthesize", "--out", "x", "--users", "0"], "no data set"),
+        (["synthesize", "--out", "x", "--users", "0"], "users is 0, allowed: 1 to 10000"),
     ],
 )
 def test_mistakes_get_one_error_and_status_2(

@@ -11,7 +11,7 @@ from filelock import FileLock
 from emgscribe.data.charset import BLANK, NUM_CLASSES, labels_of_text
 from emgscribe.data.session import Session
 from emgscribe.decoding import registry
-from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder, decode_all
+from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
 from emgscribe.decoding.language_model import Automaton, LanguageModel, train
 from emgscribe.decoding.registry import DECODERS, make_decoder
@@ -213,8 +213,8 @@ def test_the_best_pair_is_the_best_of_all_that_were_tried(
     assert replace(found, lm_weight=config.lm_weight, insertion_bonus=config.insertion_bonus) == config
     assert (tuning.best.lm_weight, tuning.best.insertion_bonus) == (found.lm_weight, found.insertion_bonus)
     assert tuning.best.counts.edits == min(trial.counts.edits for trial in tuning.trials)
-    hypotheses = decode_all(emissions, found, model)
-    assert total([count(r, h.labels) for r, h in zip(references, hypotheses, strict=True)]) == tuning.best.counts
+    texts = [BeamDecoder(found, model).decode(item).labels for item in emissions]
+    assert total([count(*pair) for pair in zip(references, texts, strict=True)]) == tuning.best.counts
     without = next(trial for trial in tuning.trials if (trial.lm_weight, trial.insertion_bonus) == (0, 0))
     assert tuning.best.counts.cer < 0.6 * without.counts.cer
     assert tune(emissions, references, model, config, threads=3) == tuning
@@ -252,5 +252,3 @@ def test_settings_are_checked(model: Automaton) -> None:
         Grid(refinements=-1)
     with pytest.raises(EmgscribeError, match="threads"):
         tune([misread("the")], [labels_of_text("the")], model, threads=0)
-    with pytest.raises(EmgscribeError, match="threads"):
-        decode_all([], threads=0)

@@ -15,7 +15,7 @@ from emgscribe.data.windows import Store, Windows
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Recipe, Trained, fit
 from emgscribe.training.devices import spread
 
@@ -32,7 +32,7 @@ EXACT = replace(
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> list[Session]:
     folder = tmp_path_factory.mktemp("sessions")
     for number, minutes in enumerate((0.15, 0.1)):
-        synthesize_session(folder / f"{number}.hdf5", user=1, session=number, minutes=minutes, seed=0)
+        simulate_session(folder / f"{number}.hdf5", user=1, session=number, minutes=minutes, seed=0)
     return open_sessions(sorted(folder.glob("*.hdf5")), folder / "cache")
 
 

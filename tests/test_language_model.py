@@ -206,7 +206,7 @@ def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) ->
         ("ngram 2=2", "ngram 2=1", 13, "expected \\\\end"),
         ("\\2-grams:", "\\3-grams:", 11, "expected \\\\2-grams"),
         ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "a tab"),
-        ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "not a number"),
+        ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "could not convert"),
         ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "not a log-probability"),
         ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "above 0"),
         ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),

@@ -23,7 +23,7 @@ from emgscribe.experiments import launch
 from emgscribe.experiments.launch import Order, Workers, duration, run_suite
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import read_json
-from emgscribe.simulation import synthesize_dataset
+from emgscribe.simulation import simulate
 
 QUIET = Console(quiet=True)
 FIRST, ADAPTED = (run_name(experiment) for experiment in reversed(SUITE.experiments))
@@ -34,7 +34,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks f
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-user") / "data"
-    synthesize_dataset(folder, users=1, sessions=3, minutes=0.2)
+    simulate(folder, users=1, sessions=3, minutes=0.2)
     return folder
 
 

@@ -26,7 +26,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
-from emgscribe.simulation import synthesize_dataset
+from emgscribe.simulation import simulate
 from emgscribe.training import fit
 from emgscribe.training.config import TrainConfig
 
@@ -56,7 +56,7 @@ def run(experiment: Experiment, data: Path, folder: Path, *decoders: str) -> Run
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two simulated users with four sessions of 12 s each, in the data set's layout."""
     folder = tmp_path_factory.mktemp("two-users")
-    synthesize_dataset(folder, users=2, sessions=4, minutes=0.2)
+    simulate(folder, users=2, sessions=4, minutes=0.2)
     return folder
 
 
@@ -106,7 +106,7 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
     with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of .* with other settings\n.*--name.*--results"):
         run_experiment(longer, data, runs=tmp_path / "b", results=path.parent, console=QUIET)
     elsewhere = tmp_path / "elsewhere"
-    synthesize_dataset(elsewhere, users=1, sessions=3, minutes=0.2, seed=9)
+    simulate(elsewhere, users=1, sessions=3, minutes=0.2, seed=9)
     with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
         run_experiment(TINY, elsewhere, runs=tmp_path / "b", results=path.parent, console=QUIET)
     assert path.read_bytes() == kept
@@ -242,7 +242,7 @@ def test_a_run_cannot_start_from_what_is_missing_or_of_another_kind(data: Path, 
 
 
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = sorted(synthesize_dataset(tmp_path / "five", users=1, sessions=5, minutes=0.1))
+    paths = sorted(simulate(tmp_path / "five", users=1, sessions=5, minutes=0.1))
     run(TINY, tmp_path / "five", tmp_path)
     (tmp_path / "three").mkdir()
     for path in paths[:3]:  # those that trained; in a folder of their own the last one tests

@@ -19,7 +19,7 @@ from emgscribe.experiments import search as module
 from emgscribe.experiments.launch import Order, Workers
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.experiments.search import _command, changed, search, spans
-from emgscribe.simulation import synthesize_dataset
+from emgscribe.simulation import simulate
 
 optuna = pytest.importorskip("optuna")
 SEARCH = ["train.lr=1e-4..3e-2:log", "model.encoder.dropout=0..0.5", "train.optimizer=adam,adamw"]
@@ -28,7 +28,7 @@ SEARCH = ["train.lr=1e-4..3e-2:log", "model.encoder.dropout=0..0.5", "train.opti
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-user") / "data"
-    synthesize_dataset(folder, users=1, sessions=3, minutes=0.1)
+    simulate(folder, users=1, sessions=3, minutes=0.1)
     return folder
 
 
@@ -196,7 +196,7 @@ def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Pat
     run(data, tmp_path, 1)
     with pytest.raises(EmgscribeError, match="another search"):
         run(data, tmp_path, 2, ["train.lr=1e-4..1e-2:log"])
-    synthesize_dataset(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
+    simulate(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
     with pytest.raises(EmgscribeError, match="another data"):
         run(tmp_path / "other", tmp_path, 2)
     with pytest.raises(EmgscribeError, match="another experiment"):

@@ -28,7 +28,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import ENCODERS, RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Recipe, Trained, cut, fit, loop, resolve_precision
 from emgscribe.training import run as run_module
 from emgscribe.training.config import TrainConfig
@@ -55,7 +55,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     folder = tmp_path_factory.mktemp("sessions")
     paths = [folder / f"{number}.hdf5" for number in range(2)]
     for number, path in enumerate(paths):
-        synthesize_session(path, user=1, session=number, minutes=0.25, seed=0)
+        simulate_session(path, user=1, session=number, minutes=0.25, seed=0)
     train, val = open_sessions(paths, folder / "cache")
     return [train], [val]
 

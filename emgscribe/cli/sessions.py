@@ -10,9 +10,10 @@ from rich.text import Text
 from tyro.conf import Positional
 
 from emgscribe.cli.terminal import log, parsed, screen
-from emgscribe.data.inspect import Inspection, inspect_session
+from emgscribe.data.inspect import Inspection
+from emgscribe.data.inspect import inspect as inspect_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.simulation import SimulationConfig, synthesize_dataset
+from emgscribe.simulation import SimulationConfig, simulate
 
 _REPORTABLE = 0.2  # minutes
 DEFAULT_SIMULATION = SimulationConfig()
@@ -48,9 +49,11 @@ def synthesize(arguments: list[str]) -> int:
             raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
         paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
         if report:
-            from emgscribe.simulation import make_report
+            from emgscribe.simulation import compare_with_recording
 
-            make_report([path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png")
+            compare_with_recording(
+                [path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png"
+            )
             screen.print(f"report: {out / 'report.png'} (the first session of each user)", soft_wrap=True)
         return 0
 
@@ -63,7 +66,7 @@ def make_sessions(
     """Simulate sessions into the folder `out`, with a progress bar; returns their files."""
     with Progress(console=log) as bar:
         task = bar.add_task("simulating", total=1.0)
-        paths = synthesize_dataset(
+        paths = simulate(
             out,
             users=users,
             sessions=sessions,
@@ -86,7 +89,7 @@ def inspect(arguments: list[str]) -> int:
             file: A session in the emg2qwerty HDF5 layout.
             json: Print JSON instead of a table.
         """
-        found = inspect_session(file)
+        (found,) = inspect_sessions(file)
         if json:
             sys.stdout.write(json_format.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         else:

@@ -1,10 +1,11 @@
-"""Symbols and labels: what a wearer can type, in the order in which the emg2qwerty task numbers it.
+"""Symbols and labels: the keys of the emg2qwerty task, in its order.
 
 99 classes: a-z A-Z (52), 0-9 (10), the 32 ASCII punctuation characters, backspace, enter, space, shift, and the
 CTC blank as the last. Source: Sivakumar et al. 2024, "emg2qwerty" (arXiv 2410.20081), section 3.
 """
 
 import string
+import unicodedata
 from collections.abc import Iterable
 
 from anyascii import anyascii
@@ -21,13 +22,13 @@ _REPLACED = {"’": "'", "“": '"', "”": '"', "—": "-", "\n": ENTER, "\r": 
 
 
 def symbol_of_character(character: str) -> str | None:
-    """The symbol for one Unicode character, or None where none exists.
+    """The symbol for one Unicode character, or None where there is none.
 
-    Typographic quotes and dashes, newlines and the backspace character have symbols; other Unicode is
-    transliterated where one ASCII character does.
+    Typographic quotes and dashes, newlines and the backspace character have symbols. Other letters, numbers,
+    punctuation and spaces are transliterated where one ASCII character does; signs such as ⌘ or → name no symbol.
     """
     candidate = _REPLACED.get(character, character)
-    if candidate not in _LABELS:
+    if candidate not in _LABELS and unicodedata.category(candidate)[0] in "LNPZ":
         candidate = anyascii(candidate)
     return candidate if candidate in _LABELS else None
 
@@ -43,12 +44,12 @@ def key_of_symbol(symbol: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """`text` in symbols alone: known characters mapped, all others dropped. Cleaning twice changes nothing."""
+    """`text` in symbols: characters that have one are mapped, all others dropped. Cleaning twice changes nothing."""
     return "".join(filter(None, map(symbol_of_character, text)))
 
 
 def labels_of_text(text: str) -> list[int]:
-    """The labels of a string of symbols; a character that is no symbol raises `KeyError` (clean the text first)."""
+    """The labels of a string of symbols. Any other character raises `KeyError`: clean the text first."""
     return [_LABELS[character] for character in text]
 
 

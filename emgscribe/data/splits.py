@@ -1,21 +1,22 @@
-"""Which sessions train, which validate, which test: by date, or by a published list of names.
+"""Which sessions train, which validate, which test: by date, or by a published list.
 
-The lists are in `protocols/`: every session of emg2qwerty by user (`sessions.csv`, with size and sha256 where they were
-published), and which of them each protocol holds out (`held_out.csv`). Source: Sivakumar et al. 2024 (arXiv 2410.20081)
-for `generic` and `user0` to `user7`; `course` is the single user of the seed paper.
+The lists are in `protocols/`: every session of emg2qwerty by user (`sessions.csv`, with size and SHA-256 where they
+were published), and which of them each protocol holds out (`held_out.csv`). Sources: Sivakumar et al. 2024 (arXiv
+2410.20081) for `generic` and `user0` to `user7`; Borthakur et al. for `course`.
 """
 
 import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from emgscribe.config import Range, Settings, Whole, require
-from emgscribe.data.hdf5 import SessionFile, find_sessions
-from emgscribe.data.session import default_cache
+from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, name_of
+from emgscribe.data.session import Session, default_cache, open_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
 
@@ -38,16 +39,16 @@ class DataConfig(Settings):
     protocol: Protocol = LATEST  # latest: each user's last session tests; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
-    sessions: Whole = 0  # keep only this many of each user's latest training sessions; 0: all
-    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # keep only the first minutes of all training sessions; 0: all
+    sessions: Whole = 0  # train on each user's latest sessions, this many; 0: all
+    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # train on the first minutes of all sessions together; 0: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("train_users", "test_users"):
             chosen = getattr(self, field)
-            require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "numbers of users, each once")
+            require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "different numbers")
             by_date = self.protocol == LATEST or not chosen
-            require(by_date, f"data.{field}", chosen, f"none, since the protocol {self.protocol} names the users")
+            require(by_date, f"data.{field}", chosen, f"none: the protocol {self.protocol} names the users")
 
 
 _ALL = DataConfig()
@@ -55,7 +56,7 @@ _ALL = DataConfig()
 
 @dataclass(frozen=True)
 class Split:
-    """Session files by their part, and the protocol that told them apart; no file is in two."""
+    """Session files by part, and the protocol that was used; no file is in two parts."""
 
     protocol: str
     train: tuple[Path, ...]
@@ -63,60 +64,77 @@ class Split:
     test: tuple[Path, ...]
 
 
-def split_sessions(folder: Path, data: DataConfig = _ALL) -> Split:
-    """Split a folder by the protocol that `data` names; simulated sessions, which no list can name, by date.
+def split(
+    folder: Path | str,
+    protocol: Protocol = LATEST,
+    *,
+    train_users: tuple[int, ...] = (),
+    test_users: tuple[int, ...] = (),
+    sessions: int = 0,
+    minutes: float = 0.0,
+) -> tuple[list[Session], list[Session], list[Session]]:
+    """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
-    Raises `EmgscribeError` where the folder will not do; for a published protocol it names every session that is
-    missing and every file that is not the published one, by size or by sha256.
+    Raises what `split_sessions` and `open_sessions` raise.
     """
-    if data.protocol == LATEST:
-        return split_latest(folder, data)
-    listed = {row["session"]: row for row in _rows("sessions")}
+    parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
+    train, val, test = map(open_sessions, (parts.train, parts.val, parts.test))
+    return list(first_minutes(train, minutes)), val, test
+
+
+def first_minutes(sessions: Sequence[Session], minutes: float) -> Iterator[Session]:
+    """The first `minutes` of a series of sessions, the last one cut; 0: all of them."""
+    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
+    for session in sessions:
+        if left > 0:
+            yield session.first(left)
+        left -= len(session)
+
+
+def split_sessions(folder: Path | str, data: DataConfig = _ALL) -> Split:
+    """Split a folder by the protocol that `data` names. Simulated sessions, which no list names, are split by date.
+
+    By date, each user's latest session tests, the one before validates, all earlier ones train; `data` narrows this.
+    Only sessions of the users who train validate. Raises `EmgscribeError` where sessions or users are missing, and for
+    a published protocol where files are not the published ones, by size or SHA-256: it names each of them.
+    """
     paths = find_sessions(folder)
+    if data.protocol == LATEST:
+        return _split_by_date(paths, Path(folder), data)
+    listed = {row["session"]: row for row in _rows("sessions")}
     if not any(path.stem in listed for path in paths) and all(_is_simulated(path) for path in paths):
-        return split_latest(folder, data)
-    return _split_as_published(folder, {path.stem: path for path in paths}, listed, data)
+        return _split_by_date(paths, Path(folder), data)
+    return _split_as_published(paths, Path(folder), listed, data)
 
 
-def split_latest(folder: Path, data: DataConfig = _ALL) -> Split:
-    """For each user of a folder: the latest session tests, the one before validates, all earlier ones train.
-
-    `data` narrows this to some users and sessions; the sessions that validate are of the users who train. Raises
-    `EmgscribeError` where a user has fewer than three sessions, or `data` asks for a user whom the folder lacks.
-    """
+def _split_by_date(paths: Sequence[Path], folder: Path, data: DataConfig) -> Split:
     recorded: list[tuple[str, float, Path]] = []
-    for path in find_sessions(folder):
-        with SessionFile(path) as session:
-            recorded.append((session.header.user, float(session.times(0, 1)[0]) if len(session) else 0.0, path))
+    for path in paths:
+        with SessionFile(path) as file:
+            recorded.append((file.header.user, float(file.times(0, 1).sum()), path))
     by_user: dict[str, list[Path]] = defaultdict(list)
     for user, _, path in sorted(recorded):
         by_user[user].append(path)
-    for user, paths in by_user.items():
-        if len(paths) < 3:
-            raise EmgscribeError(
-                f"user {user} has {len(paths)} of the 3 sessions that train, validate and test need",
-                where=str(folder),
-                hint="add sessions, or make some: emgscribe synthesize",
-            )
-    users = list(by_user.values())
-    trained = _chosen(users, data.train_users, "data.train_users", folder)
+    trained = _chosen(by_user, data.train_users, "data.train_users", folder)
+    for user in trained:
+        if len(by_user[user]) < 3:
+            what = f"user {user} has {len(by_user[user])} sessions; to train, validate and test takes 3"
+            hint = "add sessions, or choose other users with data.train_users"
+            raise EmgscribeError(what, where=str(folder), hint=hint)
     return Split(
         protocol=LATEST,
-        train=tuple(path for paths in trained for path in paths[:-2][-data.sessions :]),
-        val=tuple(paths[-2] for paths in trained),
-        test=tuple(paths[-1] for paths in _chosen(users, data.test_users, "data.test_users", folder)),
+        train=tuple(path for user in trained for path in by_user[user][:-2][-data.sessions :]),
+        val=tuple(by_user[user][-2] for user in trained),
+        test=tuple(by_user[user][-1] for user in _chosen(by_user, data.test_users, "data.test_users", folder)),
     )
 
 
-def _chosen(users: list[list[Path]], places: tuple[int, ...], field: str, folder: Path) -> list[list[Path]]:
-    """The sessions of the users at `places`; none: of all."""
+def _chosen(users: Mapping[str, object], places: tuple[int, ...], field: str, folder: Path) -> list[str]:
+    """The users at `places`; all where there are none."""
     if max(places, default=0) >= len(users):
-        raise EmgscribeError(
-            f"{field} asks for user {max(places)}, counted from 0, and there are {len(users)}",
-            where=str(folder),
-            hint="add sessions of more people, or name others",
-        )
-    return [users[place] for place in places] or users
+        what = f"{field} names user {max(places)}, counted from 0, but the folder has {len(users)} users"
+        raise EmgscribeError(what, where=str(folder), hint="add sessions of more users, or choose other users")
+    return [list(users)[place] for place in places] or list(users)
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -130,28 +148,42 @@ def _is_simulated(path: Path) -> bool:
 
 
 def _split_as_published(
-    folder: Path, found: Mapping[str, Path], listed: Mapping[str, Mapping[str, str]], data: DataConfig
+    paths: Sequence[Path], folder: Path, listed: Mapping[str, Mapping[str, str]], data: DataConfig
 ) -> Split:
     held_out = [row for row in _rows("held_out") if row["protocol"] == data.protocol]
     val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
-    # Whoever validates also trains, with all that is not held out; names begin with the date.
+    # The users who validate also train, with all that is not held out; names begin with the date.
     by_user: dict[str, list[str]] = {row["user"]: [] for row in held_out if row["partition"] == "val"}
     for name in sorted(listed.keys() - {*val, *test}):
         by_user.get(listed[name]["user"], []).append(name)
     train = [name for _, names in sorted(by_user.items()) for name in names[-data.sessions :]]
-    faults = list(_faults([*train, *val, *test], found, listed))
+    names = [*train, *val, *test]
+    found = _by_name(paths, names)
+    faults = list(_faults(names, found, listed))
     if faults:
         raise EmgscribeError(
-            f"{len(faults)} of the {len(train + val + test)} sessions of the protocol {data.protocol} are missing or "
-            "are not the published files:\n  " + "\n  ".join(faults),
+            f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
+            "published files:\n  " + "\n  ".join(faults),
             where=str(folder),
-            hint=f"copy or download them again, or split what is there by date: --data.protocol {LATEST}",
+            hint="copy them from the data set's official archive (docs/your-data.md has the link); "
+            f"the protocol {LATEST} splits any folder by date",
         )
-    return Split(data.protocol, *(tuple(found[name] for name in names) for names in (train, val, test)))
+    return Split(data.protocol, *(tuple(found[name] for name in part) for part in (train, val, test)))
+
+
+def _by_name(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
+    """Files by the name of their session: the published file name, else, for a renamed file, the name in its header."""
+    found = {path.stem: path for path in paths}
+    if not found.keys() >= set(names):
+        for path in paths:
+            if path.stem not in names:
+                with suppress(EmgscribeError):  # a broken file that no list names is no obstacle
+                    found.setdefault(name_of(path), path)
+    return found
 
 
 def _faults(names: Sequence[str], found: Mapping[str, Path], listed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """What is wrong with each session that is not as listed; a file of another size is not read."""
+    """What is wrong with each session that differs from its listing; a file of another size is not read."""
     for name in names:
         expected = listed[name]
         if name not in found:
@@ -159,11 +191,11 @@ def _faults(names: Sequence[str], found: Mapping[str, Path], listed: Mapping[str
         elif expected["bytes"] and (size := found[name].stat().st_size) != int(expected["bytes"]):
             yield f"{name}: {size:,} bytes instead of {int(expected['bytes']):,}"
         elif expected["sha256"] and not _has_sha256(found[name], expected["sha256"]):
-            yield f"{name}: another sha256 than {expected['sha256']}"
+            yield f"{name}: its SHA-256 is not {expected['sha256']}"
 
 
 def _has_sha256(path: Path, expected: str) -> bool:
-    """Whether a file has this sha256; where it has, the cache remembers it until the file changes."""
+    """Whether a file has this SHA-256. A match stays in the cache until the file changes."""
     status = path.stat()
     identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected}"
     verified = default_cache() / "verified" / hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -172,6 +204,6 @@ def _has_sha256(path: Path, expected: str) -> bool:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != expected:
             return False
-    with replacing(verified) as temporary:
+    with suppress(EmgscribeError), replacing(verified) as temporary:
         temporary.touch()
     return True

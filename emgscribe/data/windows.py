@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
 
 from emgscribe.config import Count, Settings, Whole
 from emgscribe.data.charset import BLANK
@@ -13,6 +14,7 @@ from emgscribe.data.hdf5 import BANDS, CHANNELS
 from emgscribe.data.session import Session
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
+_NO_ONSET = -1
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class WindowConfig(Settings):
 
 
 class Store:
-    """Sessions from which windows are gathered, as a batch, on `device`.
+    """Sessions whose samples are gathered in batches on `device`.
 
-    On a CPU the samples stay on disk, mapped into memory. Another device is given a copy of them once, if it has room;
-    if not, the store stays on the CPU, and whoever gathers moves the batch.
+    On a CPU the samples stay on disk, mapped into memory. Another device gets a copy of them once, if it has room. If
+    not, the store stays on the CPU, and the caller moves each batch.
     """
 
     def __init__(self, sessions: Sequence[Session], device: torch.device | str = "cpu") -> None:
@@ -40,10 +42,13 @@ class Store:
         self.device = torch.device(device) if _has_room(torch.device(device), size) else torch.device("cpu")
         self._emg = [torch.from_numpy(session.emg).to(self.device) for session in self.sessions]
 
-    def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> torch.Tensor:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Store, (self.sessions, self.device)  # another process maps the same files
+
+    def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
         """EMG (N, length, 2, 16) of windows that begin at sample `starts[n]` of session number `sessions[n]`.
 
-        What lies before a session's first sample or after its last one is zero.
+        Before a session's first sample and after its last one it is zero.
         """
         out = torch.empty(len(starts), length, BANDS, CHANNELS, device=self.device)
         for window, session, start in zip(out, sessions, starts, strict=True):
@@ -67,10 +72,10 @@ def _has_room(device: torch.device, size: int) -> bool:
 class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
-    `emg` is (N, left + T + right, 2, 16); `lengths` (N,) says how many of the T labelled samples lie inside the
-    session. `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones,
-    and `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths
-    stay on the CPU, where CTC wants them.
+    `emg` is (N, left + T + right, 2, 16); `lengths` (N,) is how many of the T labelled samples lie inside the session.
+    `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones, and
+    `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths stay
+    on the CPU, where CTC expects them.
     """
 
     emg: Tensor
@@ -80,7 +85,7 @@ class Batch:
     labels: Tensor
     label_lengths: Tensor
     onsets: Tensor
-    share: float = 1.0  # the weight of its loss, where it is one of the parts of a batch
+    share: float = 1.0  # weight of its loss where several devices each get a part of a batch
 
     @property
     def labelled(self) -> int:
@@ -111,32 +116,30 @@ class Windows:
     right: int
 
     def tiling(self) -> Places:
-        """(session, first labelled sample) of windows that tile every session; the last one may reach past its end."""
+        """Windows that tile every session; the last one of a session may reach past its end."""
         lengths = map(len, self.store.sessions)
         return [(s, start) for s, length in enumerate(lengths) for start in range(0, length, self.stride)]
 
     def shuffled(self, generator: torch.Generator) -> Places:
         """The windows of one epoch, in random order: as many as tile the sessions at `stride`.
 
-        Each begins anywhere in its own equal part of the places where a window fits, anew each epoch, so that no sample
-        is favoured. A session shorter than a window gives one, from its start.
+        The places where a window fits into a session are divided equally among its windows. Each window begins at a
+        random place of its part, new in each epoch, so that no sample is favoured. A session shorter than a window
+        gives one, from its start.
         """
         places = []
         for s, session in enumerate(self.store.sessions):
             fitting = max(len(session) - self.length, 0) + 1
             count = -(-fitting // self.stride)
-            starts = (
-                (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) * fitting / count
-            )
-            places += [(s, int(start)) for start in starts.tolist()]
-        order = torch.randperm(len(places), generator=generator)
-        return [places[i] for i in order.tolist()]
+            offsets = torch.rand(count, generator=generator, dtype=torch.float64)
+            places += [(s, int(start)) for start in ((torch.arange(count) + offsets) * fitting / count).tolist()]
+        return [places[i] for i in torch.randperm(len(places), generator=generator).tolist()]
 
     def batches(self, places: Places, batch_size: int, *, part: int = 0, parts: int = 1) -> Iterator[Batch]:
         """Batches of `batch_size` windows at `places`; the last one may be smaller.
 
-        Of `parts` that make each batch together, part number `part`; the shares say what each counts in their mean. A
-        part that gets nothing of a small last batch is given a window that counts nothing.
+        Of each batch, part number `part` of `parts`; its `share` weights the loss so that the mean over the parts is
+        the mean over the batch. A part without a window of a small last batch gets one that has no weight.
         """
         for first in range(0, len(places), batch_size):
             whole = places[first : first + batch_size]
@@ -144,24 +147,64 @@ class Windows:
             yield replace(self.batch(own or whole[:1]), share=len(own) * parts / len(whole))
 
     def batch(self, places: Places) -> Batch:
-        """One batch of the windows at `places`, each (session, first labelled sample)."""
-        sessions, starts = zip(*places, strict=True)
-        span = self.left + self.length + self.right
-        typed = [self.store.sessions[s].typed(start, start + self.length) for s, start in places]
-        longest = max(1, *(keys.stop - keys.start for keys in typed))
-        labels = np.full((len(places), longest), BLANK)
-        onsets = np.full((len(places), longest), -1)
-        for row, (s, start), keys in zip(range(len(places)), places, typed, strict=True):
-            count = keys.stop - keys.start
-            labels[row, :count] = self.store.sessions[s].labels[keys]
-            onsets[row, :count] = self.store.sessions[s].onsets[keys] - start
-        lengths = [min(self.length, len(self.store.sessions[s]) - start) for s, start in places]
+        """One batch of the windows at `places`."""
+        numbers, starts = zip(*places, strict=True)
+        sessions = [self.store.sessions[number] for number in numbers]
+        typed = [session.typed(start, start + self.length) for session, start in zip(sessions, starts, strict=True)]
+        items = list(zip(sessions, starts, typed, strict=True))
         return Batch(
-            emg=self.store.gather(sessions, [start - self.left for start in starts], span),
+            emg=self.store.gather(numbers, [s - self.left for s in starts], self.left + self.length + self.right),
             left=self.left,
             right=self.right,
-            lengths=torch.tensor(lengths),
-            labels=torch.from_numpy(labels),
+            lengths=torch.tensor([min(self.length, len(session) - start) for session, start, _ in items]),
+            labels=_padded([torch.from_numpy(session.labels[keys]) for session, _, keys in items], BLANK),
             label_lengths=torch.tensor([keys.stop - keys.start for keys in typed]),
-            onsets=torch.from_numpy(onsets),
+            onsets=_padded(
+                [torch.from_numpy(session.onsets[keys] - start) for session, start, keys in items], _NO_ONSET
+            ),
         ).to(self.store.device)
+
+
+def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
+    """Rows of any lengths -> (N, L), L at least 1."""
+    padded = pad_sequence([*rows, torch.zeros(1, dtype=torch.int64)], batch_first=True, padding_value=padding)
+    return padded[:-1]
+
+
+class WindowDataset(Dataset[Batch]):
+    """Windows that tile sessions, for a plain `DataLoader(dataset, batch_size, collate_fn=dataset.collate)`.
+
+    Each item is a `Batch` of one window, at a fixed place; training here uses `Windows.shuffled` instead, which draws
+    new places each epoch. `context` (left, right) in samples replaces that of `windows`; `Model.context` is what a
+    model sees.
+    """
+
+    def __init__(
+        self, sessions: Sequence[Session], windows: WindowConfig | None = None, context: tuple[int, int] | None = None
+    ) -> None:
+        config = windows or WindowConfig()
+        left, right = context or (config.left, config.right)
+        self.windows = Windows(Store(sessions), config.length, config.stride, left, right)
+        self.places = self.windows.tiling()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.windows.batch([self.places[index]])
+
+    @staticmethod
+    def collate(items: Sequence[Batch]) -> Batch:
+        """Join batches of the same window length into one."""
+
+        def rows(name: str) -> list[Tensor]:
+            return [row for item in items for row in getattr(item, name)]
+
+        return replace(
+            items[0],
+            emg=torch.stack(rows("emg")),
+            lengths=torch.stack(rows("lengths")),
+            labels=_padded(rows("labels"), BLANK),
+            label_lengths=torch.stack(rows("label_lengths")),
+            onsets=_padded(rows("onsets"), _NO_ONSET),
+        )

@@ -6,6 +6,7 @@ number: a file that is read and written again holds the same model, bit for bit.
 
 import gzip
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,15 +89,12 @@ def write_arpa(path: Path, ngrams: NGrams) -> None:
 
 def _lines(ngrams: NGrams) -> Iterator[str]:
     yield "\\data\\"
-    for length, level in enumerate(ngrams.levels, 1):
-        yield f"ngram {length}={len(level)}"
+    yield from (f"ngram {length}={len(level)}" for length, level in enumerate(ngrams.levels, 1))
     for length, level in enumerate(ngrams.levels, 1):
         yield f"\n\\{length}-grams:"
-        words = [" ".join(ngrams.tokens[symbol] for symbol in gram) for gram in ngrams.spelled(length).tolist()]
-        last = length == ngrams.order
-        backoffs = [""] * len(words) if last else ["\t" + _shortest(value) for value in level.backoff]
-        for log_prob, word, backoff in zip(level.log_prob, words, backoffs, strict=True):
-            yield f"{_shortest(log_prob)}\t{word}{backoff}"
+        words = (" ".join(ngrams.tokens[symbol] for symbol in gram) for gram in ngrams.spelled(length).tolist())
+        for log_prob, word, backoff in zip(level.log_prob, words, level.backoff, strict=True):
+            yield f"{_shortest(log_prob)}\t{word}" + (f"\t{_shortest(backoff)}" if length < ngrams.order else "")
     yield "\n\\end\\"
 
 
@@ -161,11 +159,10 @@ def _text(path: Path) -> str:
 def _counts(reader: _Reader) -> list[int]:
     counts: list[int] = []
     while line := reader.next_line(blank=bool(counts)):
-        name, _, value = line.removeprefix("ngram ").partition("=")
-        good = line.startswith("ngram ") and name.strip() == str(len(counts) + 1)
-        if not (good and value.strip().isascii() and value.strip().isdigit()):
+        found = re.fullmatch(rf"ngram +{len(counts) + 1} *= *([0-9]+)", line)
+        if not found:
             raise reader.fault(f"expected 'ngram {len(counts) + 1}=COUNT', found {line[:40]!r}")
-        counts.append(int(value))
+        counts.append(int(found[1]))
     return counts
 
 
@@ -174,30 +171,24 @@ Row = tuple[list[int], float, float, int]  # token numbers, log-probability, bac
 
 def _row(reader: _Reader, length: int, count: int, *, last: bool) -> Row:
     line = reader.next_line(blank=True)
-    log_prob, *rest = line.split("\t")
-    names = rest[0].split(" ") if rest else []
+    fields = line.split("\t")
+    names = fields[1].split(" ") if len(fields) > 1 else []
     if not line.strip() or line.startswith("\\"):
         raise reader.fault(f"the header promises {count} {length}-grams, there are fewer")
-    if len(names) != length or len(rest) > 2 - last or "" in names:
+    if len(names) != length or len(fields) > 3 - last or "" in names:
         what = f"expected a number, a tab and {length} tokens (and a tab and a number), found {line[:60]!r}"
         raise reader.fault(what)
     if length == 1:
         reader.tokens.setdefault(names[0], len(reader.tokens))
-    values = _number(reader, log_prob), _number(reader, rest[1]) if len(rest) > 1 else 0.0
     try:
-        return [reader.tokens[name] for name in names], *values, reader.number
+        log_prob, backoff, *_ = *map(float, (fields[0], *fields[2:])), 0.0
+        if not (log_prob < math.inf and backoff < math.inf):  # nor NaN
+            raise ValueError(f"{line[:60]!r} holds a number that is not a log-probability")
+        return [reader.tokens[name] for name in names], log_prob, backoff, reader.number
     except KeyError as error:
         raise reader.fault(f"{error} is not among the 1-grams") from error
-
-
-def _number(reader: _Reader, text: str) -> float:
-    try:
-        value = float(text)
     except ValueError as error:
-        raise reader.fault(f"{text[:40]!r} is not a number") from error
-    if math.isnan(value) or value == math.inf:
-        raise reader.fault(f"{text} is not a log-probability")
-    return value
+        raise reader.fault(str(error)) from error
 
 
 def _level(reader: _Reader, below: NGrams, rows: list[Row]) -> Level:

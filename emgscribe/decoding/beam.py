@@ -6,9 +6,6 @@ bonus of the character that it removes. The search itself is in `emgscribe.decod
 """
 
 import math
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -79,12 +76,9 @@ class BeamDecoder(Decoder):
         return f"<BeamDecoder: {self.config}, lm={self.lm}>"
 
     def reset(self) -> None:
-        """Forget everything read."""
-        config = self.config
-        capacity = max(_CAPACITY, 4 * config.beam_size)
-        self._search = begin(self._rules, config.beam_size, config.labels_per_frame, capacity)
-        self._labels = np.empty(0, dtype=np.int64)
-        self._frames = np.empty(0, dtype=np.int64)
+        size = self.config.beam_size
+        self._search = begin(self._rules, size, self.config.labels_per_frame, max(_CAPACITY, 4 * size))
+        self._labels = self._frames = np.empty(0, dtype=np.int64)
 
     @property
     def nodes(self) -> int:
@@ -97,8 +91,7 @@ class BeamDecoder(Decoder):
         Raises `EmgscribeError`, and reads nothing, on another number of classes, NaN, plus infinity, or a frame in
         which no class is possible.
         """
-        frames = _checked(log_probs)
-        read = 0
+        frames, read = _checked(log_probs), 0
         while (read := advance(self._search, self._rules, frames, read)) < len(frames):
             self._make_room()
         return self._best(1, final=False)[0].hypothesis
@@ -115,11 +108,9 @@ class BeamDecoder(Decoder):
     def _best(self, count: int, *, final: bool) -> list[Scored]:
         scores = rank(self._search, self._rules, final)
         order = np.argsort(-scores, kind="stable")[:count]
-        return [Scored(self._hypothesis(int(place)), float(scores[place])) for place in order]
-
-    def _hypothesis(self, place: int) -> Hypothesis:
-        labels, frames = self._joined(*trace(self._search, int(self._search.beam[place]["node"])))
-        return Hypothesis(tuple(labels.tolist()), tuple(frames.tolist()))
+        paths = [self._joined(*trace(self._search, int(self._search.beam[place]["node"]))) for place in order]
+        hypotheses = [Hypothesis(*(tuple(row.tolist()) for row in path)) for path in paths]
+        return [Scored(*pair) for pair in zip(hypotheses, scores[order].tolist(), strict=True)]
 
     def _joined(self, labels: Ints, frames: Ints) -> tuple[Ints, Ints]:
         """The settled keys and those after them. Later frames may move an onset: settled ones still come before it."""
@@ -156,20 +147,6 @@ class BeamDecoder(Decoder):
         search.nodes["slot"][beam["node"][: len(alike)]] = np.arange(len(alike))
         search.place[0]["slots"] = len(alike)
         return len(old) > 0
-
-
-def decode_all(
-    recordings: Sequence[Emissions],
-    config: BeamConfig | None = None,
-    lm: LanguageModel | Automaton | None = None,
-    *,
-    threads: int | None = None,
-) -> list[Hypothesis]:
-    """Decode log-probabilities (F, 99) of several recordings, on `threads` threads (default: one per core)."""
-    require(threads is None or threads >= 1, "threads", threads, "1 or more")
-    tables = lm.automaton() if isinstance(lm, LanguageModel) else lm
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(lambda log_probs: BeamDecoder(config, tables).decode(log_probs), recordings))
 
 
 def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:

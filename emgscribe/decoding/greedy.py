@@ -58,7 +58,6 @@ class GreedyDecoder(Decoder):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything read."""
         self._last, self._read = BLANK, 0
         self._labels: list[int] = []
         self._frames: list[int] = []
@@ -66,7 +65,7 @@ class GreedyDecoder(Decoder):
     def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, 99); raises `EmgscribeError` on another number of classes or on NaN."""
         check_emissions(log_probs)
-        best = log_probs.argmax(axis=1) if len(log_probs) else np.empty(0, dtype=np.int64)
+        best = log_probs.argmax(axis=1)
         path = np.concatenate([[self._last], best])
         begun = np.flatnonzero((best != BLANK) & (best != path[:-1]))
         self._labels += best[begun].tolist()
@@ -76,7 +75,6 @@ class GreedyDecoder(Decoder):
         return self.flush()
 
     def flush(self) -> Hypothesis:
-        """The hypothesis of all that was read."""
         return Hypothesis(tuple(self._labels), tuple(self._frames))
 
 

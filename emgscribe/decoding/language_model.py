@@ -104,19 +104,15 @@ class LanguageModel:
 
     def perplexity(self, text: str) -> float:
         """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
-        sequences = _encoded(text, self.ngrams.tokens, across=self.across)
-        begins = np.flatnonzero(sequences == START)
-        if not len(begins):
+        symbols = _encoded(text, self.ngrams.tokens, across=self.across)
+        if not len(symbols):
             raise EmgscribeError("the text has no character that the model can know", hint="give another text")
-        table, total = self.automaton(), 0.0
-        states, ends = np.full(len(begins), table.start), np.append(begins[1:], len(sequences))
-        for step in range(1, int((ends - begins).max())):  # one character further in all sequences at once
-            going = begins + step < ends
-            begins, ends, states = begins[going], ends[going], states[going]
-            symbols = sequences[begins + step]
-            total += float(table.log_prob[states, symbols].sum(dtype=np.float64))
-            states = table.following[states, symbols]
-        return float(10.0 ** (-total / (len(sequences) - int((sequences == START).sum()))))
+        table, symbols = self.automaton(), symbols[symbols != START]
+        state, total = table.start, 0.0
+        for symbol in symbols.tolist():
+            total += float(table.log_prob[state, symbol])
+            state = table.following[state, symbol]
+        return float(10.0 ** (-total / len(symbols)))
 
 
 def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1) -> LanguageModel:
@@ -169,20 +165,10 @@ def _normal(text: str, *, across: bool) -> str:
 
 def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
     """Token numbers of all sequences, each from <s> to </s>, one after the other; unknown characters are <unk>."""
-    normal = _normal(text, across=across)
-    if not normal:
-        return np.empty(0, dtype=np.int64)
-    numbers = np.full(128, UNKNOWN, dtype=np.int64)  # the text is ASCII by now, whatever the tokens are
-    for number, token in enumerate(tokens):
-        character = " " if token == SPACE else token
-        if number > END and character.isascii():
-            numbers[ord(character)] = number
-    symbols = np.frombuffer(f"\n{normal}\n".encode("ascii"), dtype=np.uint8)
-    ends = np.flatnonzero(symbols == ord("\n"))
-    encoded = numbers[symbols]
-    encoded[ends] = END
-    # Every line break but the last is a </s> and the next <s>; the first is a <s> alone.
-    return np.insert(encoded, ends[:-1] + 1, START)[1:]
+    numbers = {" " if token == SPACE else token: number for number, token in enumerate(tokens)}
+    lines = filter(None, _normal(text, across=across).split("\n"))
+    coded = (number for line in lines for number in (START, *(numbers.get(each, UNKNOWN) for each in line), END))
+    return np.fromiter(coded, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -129,45 +129,29 @@ def _choose(search: Search, emissions: npt.NDArray[np.float32]) -> None:
 
 
 @_compiled
-def _before(heap: npt.NDArray[np.void], a: int, b: int) -> bool:
-    return bool(heap[a].score < heap[b].score)
-
-
-@_compiled
-def _swap(heap: npt.NDArray[np.void], a: int, b: int) -> None:
-    first, second = heap[a], heap[b]
-    first.score, second.score = second.score, first.score
-    first.blank, second.blank = second.blank, first.blank
-    first.key, second.key = second.key, first.key
-    first.node, second.node = second.node, first.node
-    first.label, second.label = second.label, first.label
-
-
-@_compiled
 def _push(search: Search, score: float, masses: tuple[float, float], node: int, label: int) -> None:
     """Put a candidate on the heap; a full heap drops its worst. `masses` are those that end in blank and in a key."""
-    heap, count = search.heap, search.place[0].waiting
-    full = count == len(heap)
+    heap, at = search.heap, search.place[0].waiting
+    full = at == len(heap)
     if score == -np.inf or (full and score <= heap[0].score):
         return
-    at = 0 if full else count
+    if not full:
+        search.place[0].waiting = at + 1
+        while at > 0 and score < heap[(at - 1) // 2].score:
+            heap[at] = heap[(at - 1) // 2]
+            at = (at - 1) // 2
+    else:
+        at, worse = 0, 1
+        while worse < len(heap):
+            if worse + 1 < len(heap) and heap[worse + 1].score < heap[worse].score:
+                worse += 1
+            if score <= heap[worse].score:
+                break
+            heap[at] = heap[worse]
+            at, worse = worse, 2 * worse + 1
     entry = heap[at]
     entry.score, entry.node, entry.label = score, node, label
     entry.blank, entry.key = masses
-    if not full:
-        search.place[0].waiting = count + 1
-        while at > 0 and _before(heap, at, (at - 1) // 2):
-            _swap(heap, at, (at - 1) // 2)
-            at = (at - 1) // 2
-        return
-    while 2 * at + 1 < count:
-        worse = 2 * at + 1
-        if worse + 1 < count and _before(heap, worse + 1, worse):
-            worse += 1
-        if not _before(heap, worse, at):
-            return
-        _swap(heap, at, worse)
-        at = worse
 
 
 @_compiled
@@ -363,13 +347,12 @@ def _compact(search: Search, kept: npt.NDArray[np.bool_], last: int) -> None:
     for old in range(len(kept)):
         if not kept[old]:
             continue
-        node, moved = nodes[numbers[old]], nodes[old]
-        node.label, node.slot, node.state = moved.label, moved.slot, moved.state
-        node.bias, node.onset, node.child, node.sibling = moved.bias, moved.onset, -1, -1
-        above, screen, below = moved.parent, moved.screen, moved.below
-        node.screen = numbers[screen] if kept[screen] else numbers[last]
-        node.below = numbers[below] if kept[below] else numbers[last]
-        node.parent = numbers[above] if above >= 0 and kept[above] else -1
+        nodes[numbers[old]] = nodes[old]
+        node = nodes[numbers[old]]
+        node.screen = numbers[node.screen if kept[node.screen] else last]
+        node.below = numbers[node.below if kept[node.below] else last]
+        node.parent = numbers[node.parent] if node.parent >= 0 and kept[node.parent] else -1
+        node.child = node.sibling = -1
         if node.parent >= 0:  # parents come before their children
             node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
     for at in range(place.slots):

@@ -64,11 +64,7 @@ class Tuning:
     @property
     def best(self) -> Trial:
         """The trial with the fewest edits; of equals the one with the smaller weights."""
-        return _best(self.trials)
-
-
-def _best(trials: Iterable[Trial]) -> Trial:
-    return min(trials, key=lambda trial: (trial.counts.edits, trial.lm_weight, abs(trial.insertion_bonus)))
+        return min(self.trials, key=lambda trial: (trial.counts.edits, trial.lm_weight, abs(trial.insertion_bonus)))
 
 
 def tune(
@@ -100,28 +96,28 @@ def tune(
         decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), tables)
         return count(list(reference), decoder.decode(frames).labels)
 
-    def try_all(weights: Iterable[float], bonuses: Iterable[float]) -> None:
-        new = [pair for pair in product(weights, bonuses) if pair not in trials]
+    def best_with(weights: Iterable[float], bonuses: Iterable[float]) -> Trial:
+        new = [pair for pair in product(weights, bonuses) if pair not in trials and pair[0] >= 0]
         counts = pool.map(edits, product(new, sessions))
         for pair in new:
             trials[pair] = Trial(*pair, total([next(counts) for _ in sessions]))
             if progress:
                 progress(trials[pair])
+        return Tuning(config, tuple(trials.values())).best
 
-    weight_step, bonus_step = _smallest_step(grid.lm_weights), _smallest_step(grid.insertion_bonuses)
+    steps = [
+        min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in (grid.lm_weights, grid.insertion_bonuses)
+    ]
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try_all(grid.lm_weights, grid.insertion_bonuses)
-        for _ in range(grid.refinements):
-            best, weight_step, bonus_step = _best(trials.values()), weight_step / 2, bonus_step / 2
-            weights = [weight for side in (-1, 0, 1) if (weight := best.lm_weight + side * weight_step) >= 0]
-            try_all(weights, [best.insertion_bonus + side * bonus_step for side in (-1, 0, 1)])
-    best = _best(trials.values())
+        best = best_with(grid.lm_weights, grid.insertion_bonuses)
+        for halving in range(1, grid.refinements + 1):
+            weights, bonuses = (
+                [centre + side * step / 2**halving for side in (-1, 0, 1)]
+                for centre, step in zip((best.lm_weight, best.insertion_bonus), steps, strict=True)
+            )
+            best = best_with(weights, bonuses)
     tuned = replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus)
     return Tuning(tuned, tuple(trials.values()))
-
-
-def _smallest_step(row: Sequence[float]) -> float:
-    return min((b - a for a, b in pairwise(sorted(row))), default=1.0)
 
 
 @dataclass(frozen=True)
@@ -157,36 +153,25 @@ def tune_model(
     `EmgscribeError` for a session that the model was trained on and, where `ancestry` names those that validated it,
     for any other: it may be a test session. Also where another process trains or tunes the model.
     """
-    _refuse_all_but_validation(ancestry, sessions)
-    # The run's folder, as in training: the model's own is replaced with every better epoch.
-    with alone(Path(folder).resolve().parent, "is training or tuning a model here"):
-        references = [session.labels.tolist() for session in sessions]
-        tuning = tune(list(log_probs), references, lm, config, progress=progress)
-        seen = tuple(Seen(session.content, session.name, session.user) for session in sessions)
-        _store(Path(folder), Tuned(tuning.config, lm.digest, seen), lm)
-    return tuning
-
-
-def _store(folder: Path, tuned: Tuned, lm: LanguageModel) -> None:
-    path = _language_model_file(folder, tuned.language_model)
-    before = set(folder.glob(_language_model_file(folder, "*").name))
-    # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
-    lm.write(path)
-    write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
-    for stale in before - {path}:
-        stale.unlink(missing_ok=True)
-
-
-def _refuse_all_but_validation(ancestry: Ancestry, sessions: Sequence[Session]) -> None:
     ancestry.refuse(sessions)
     known = {seen.content: seen.name for seen in ancestry.validated_on}
     for session in sessions:
         if known and session.content not in known:
-            raise EmgscribeError(
-                "the beam is tuned on sessions that validated the model; this one did not, and may be a test session",
-                where=session.name,
-                hint=f"tune on {', '.join(known.values())}",
-            )
+            what = "the beam is tuned on sessions that validated the model; this one did not, and may be a test session"
+            raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(known.values())}")
+    folder = Path(folder)
+    # The run's folder, as in training: the model's own is replaced with every better epoch.
+    with alone(folder.resolve().parent, "is training or tuning a model here"):
+        references = [session.labels.tolist() for session in sessions]
+        tuning = tune(list(log_probs), references, lm, config, progress=progress)
+        tuned = Tuned(tuning.config, lm.digest, tuple(Seen(each.content, each.name, each.user) for each in sessions))
+        path, before = _language_model_file(folder, lm.digest), set(folder.glob(_language_model_file(folder, "*").name))
+        # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
+        lm.write(path)
+        write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
+        for stale in before - {path}:
+            stale.unlink(missing_ok=True)
+    return tuning
 
 
 def load_tuned(folder: Path | str) -> Tuned | None:

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 from emgscribe.config import to_json
-from emgscribe.data.hdf5 import SAMPLE_RATE, prompts_of
+from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session, open_sessions
-from emgscribe.data.splits import DataConfig, Split, split_sessions
+from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
@@ -26,7 +26,7 @@ from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
-from emgscribe.simulation import synthesize_session
+from emgscribe.simulation import simulate_session
 from emgscribe.training import Trained, current_commit, fit
 from emgscribe.training import seconds_for as estimate_seconds
 
@@ -133,7 +133,7 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
     that was trained on a session that tests or on a user that has to be unseen.
     """
     parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
-    parts = parts._replace(train=list(_beginning(parts.train, experiment.data.minutes)))
+    parts = parts._replace(train=list(first_minutes(parts.train, experiment.data.minutes)))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
     # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
@@ -143,15 +143,6 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
         experiment, train_sessions=parts.train, val_sessions=parts.val, folder=folder, start=start, console=console
     )
     return trained, parts
-
-
-def _beginning(sessions: list[Session], minutes: float) -> Iterator[Session]:
-    """The first `minutes` of `sessions`, in their order; 0: all."""
-    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
-    for session in sessions:
-        if left > 0:
-            yield session.first(left)
-        left -= len(session)
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:
@@ -231,7 +222,7 @@ def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[li
     if isinstance(data, Simulated):
         paths = [folder / "simulated.hdf5"] * 2
         if not paths[0].exists():
-            synthesize_session(paths[0], user=0, session=0, minutes=data.minutes, seed=0)
+            simulate_session(paths[0], user=0, session=0, minutes=data.minutes, seed=0)
         users = len(used.train_users) or data.users
         times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
     else:

@@ -1,68 +1,57 @@
-"""From spikes to the potentials between the poles of 16 electrodes around the forearm.
+"""Spikes -> potentials at 16 differential electrodes around the forearm.
 
-A motor unit's action potential is the field of current tripoles that run from the innervation zone to both ends of its
-fibres and die there (Rosenfalck 1969; Griep et al. 1982; Merletti et al. 1999, "Modeling of surface myoelectric
-signals", IEEE Trans Biomed Eng 46:810), in an infinite medium that conducts better along than across the fibres
-(Andreassen and Rosenfalck 1981). Each electrode is a differential pair along the arm. The skin is no boundary here,
-fat counts as distance only, and bone is absent.
+The action potential of a motor unit is the field of current tripoles that travel from the innervation zone to both ends
+of its fibres, where they vanish (Rosenfalck 1969; Griep et al. 1982; Merletti et al. 1999, "Modeling of surface
+myoelectric signals", IEEE Trans Biomed Eng 46:810). The volume conductor is infinite and conducts better along the
+fibres than across them (Andreassen and Rosenfalck 1981): the skin is no boundary, fat only adds distance, and there is
+no bone. Each electrode is a pair of poles along the arm.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
+from emgscribe.simulation.arrays import Float32, Float64, Int64
 
-Array = npt.NDArray[np.float32]
-
-TAPS = 48
+TAPS = 48  # samples of an action potential
 _OVERSAMPLING = 2
-# The tripole: relative currents and their distance behind the front in mm.
+# The tripole: relative currents, and their distance behind the front in mm.
 _CURRENTS, _BEHIND = (24.6, -35.4, 10.8), (0.0, 1.5, 4.8)
-# Muscle alone has about 5; with fat and skin between, which conduct alike both ways, 2 gives spectra as measured.
+# Muscle alone has about 5. Fat and skin are isotropic; with both, 2 gives spectra like measured ones.
 _ANISOTROPY = 2.0
-# Innervation points scatter along the muscle, which smears the action potential in time.
+# Innervation points scatter along the muscle, which smooths the action potential in time (standard deviation in s).
 _DISPERSION = 0.0002
-# Chosen so that typing comes out at some tens, as in the data set's files.
+# Gives typing an amplitude of some tens, as in the files of the data set.
 _UNIT_OF_POTENTIAL = 1500.0
 
 
 @dataclass(frozen=True)
 class Fibres:
-    """Where the fibres of each motor unit lie; arrays are (units,), angles in radians, lengths in mm.
+    """The fibres of each motor unit; arrays are (units,), angles in radians, lengths in mm."""
 
-    `angle` runs from the palm side towards the thumb, `radius` from the arm's axis, `innervation` is the place along
-    the arm of the innervation zone (positive towards the hand, 0 at the textbook band), `towards_hand` and
-    `towards_elbow` the fibre lengths from there, `velocity` in mm/s.
-    """
-
-    angle: npt.NDArray[np.float64]
-    radius: npt.NDArray[np.float64]
-    innervation: npt.NDArray[np.float64]
-    towards_hand: npt.NDArray[np.float64]
-    towards_elbow: npt.NDArray[np.float64]
-    velocity: npt.NDArray[np.float64]
+    angle: Float64  # from the palm side towards the thumb
+    radius: Float64  # distance from the axis of the arm
+    innervation: Float64  # innervation zone along the arm: 0 under the textbook band, hand positive
+    towards_hand: Float64  # fibre length from the innervation zone
+    towards_elbow: Float64
+    velocity: Float64  # mm/s
 
 
 @dataclass(frozen=True)
 class Ring:
-    """A band on the arm: `rotation` in radians (towards the thumb), `along` and `pole_distance` in mm."""
+    """The electrodes of a band on the arm; lengths in mm."""
 
     radius: float
-    rotation: float
-    along: float
+    rotation: float  # radians, towards the thumb
+    along: float  # place along the arm, towards the hand
     pole_distance: float
 
-    def angles(self) -> npt.NDArray[np.float64]:
-        """The angle of each electrode (16,)."""
-        return self.rotation + 2 * np.pi * np.arange(CHANNELS) / CHANNELS
 
-
-def action_potentials(fibres: Fibres, sizes: npt.NDArray[np.float64], ring: Ring) -> Array:
-    """(units, TAPS, 16): what one spike of each unit adds to each electrode from the spike's sample on."""
-    apart = fibres.angle[:, None] - ring.angles()
+def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
+    """Motor unit action potentials (units, TAPS, 16), from the sample of the spike on."""
+    apart = fibres.angle[:, None] - (ring.rotation + 2 * np.pi * np.arange(CHANNELS) / CHANNELS)
     radius = fibres.radius[:, None]
     squared_across = ring.radius**2 + radius**2 - 2 * ring.radius * radius * np.cos(apart)
     across = (_ANISOTROPY * squared_across[:, None, :]).astype(np.float32)
@@ -77,21 +66,19 @@ def action_potentials(fibres: Fibres, sizes: npt.NDArray[np.float64], ring: Ring
                 squared = (along**2).astype(np.float32)[:, :, None]
                 potential += np.float32(np.sign(pole) * current) / np.sqrt(squared + across)
     smooth = ndimage.gaussian_filter1d(potential, _DISPERSION * SAMPLE_RATE * _OVERSAMPLING, axis=1, mode="nearest")
-    # Leave on the same line as you came: a template that ends off zero would click at every spike.
+    # A potential that does not end at zero would add a step at every spike.
     fade = np.minimum(1, np.arange(TAPS)[::-1] / 6)[:, None]
     scaled = smooth[:, ::_OVERSAMPLING] * fade * (_UNIT_OF_POTENTIAL * sizes)[:, None, None]
     return np.asarray(scaled, dtype=np.float32)
 
 
 class SpikeSum:
-    """Adds up action potentials block by block; what outlasts a block is carried into the next."""
+    """The sum of all action potentials, block by block; the tails of a block are carried into the next one."""
 
     def __init__(self) -> None:
         self._tail = np.zeros((TAPS, CHANNELS), dtype=np.float32)
 
-    def add(
-        self, unit: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], potentials: Array, num_samples: int
-    ) -> Array:
+    def add(self, unit: Int64, sample: Int64, potentials: Float32, num_samples: int) -> Float32:
         """The signal (num_samples, 16) of spikes (unit, sample) with `potentials` (units, TAPS, 16)."""
         trains = _trains(unit, sample, len(potentials), num_samples + TAPS)
         signal = np.asarray(trains @ potentials.reshape(-1, CHANNELS), dtype=np.float32)
@@ -100,20 +87,18 @@ class SpikeSum:
         return signal[:num_samples]
 
 
-def _trains(
-    unit: npt.NDArray[np.int64], sample: npt.NDArray[np.int64], units: int, num_samples: int
-) -> sparse.csr_matrix:
-    """(samples, units x TAPS): a one where a spike of the unit was so many samples ago.
+def _trains(unit: Int64, sample: Int64, units: int, num_samples: int) -> sparse.csr_matrix:
+    """(samples, units x TAPS): 1 at [sample, (unit, tap)] where the unit fired `tap` samples before.
 
-    With the spikes in order of time, those that still sound at a sample are one stretch of them, so the rows of the
-    matrix are written down directly; sorting coordinates would take longer than everything else together.
+    The spikes that matter for one sample are neighbours in order of time, so each row of the matrix is a range of
+    spikes. Sorting coordinates instead would take longer than everything else together.
     """
     order = np.argsort(sample, kind="stable")
     sample, unit = sample[order].astype(np.int32), unit[order].astype(np.int32)
     now = np.arange(num_samples, dtype=np.int32)
     first, end = np.searchsorted(sample, now - TAPS + 1), np.searchsorted(sample, now, side="right")
     starts = np.concatenate([[0], np.cumsum(end - first)])
-    # Entry i of row n belongs to spike first[n] + i; the column says which unit and how many samples ago.
+    # Entry i of row n is spike first[n] + i; its column is its unit and how many samples ago it was.
     spike = np.arange(starts[-1], dtype=np.int32) + np.repeat((first - starts[:-1]).astype(np.int32), end - first)
     columns = (unit * TAPS - sample)[spike] + np.repeat(now, end - first)
     ones = np.ones(len(columns), dtype=np.float32)

@@ -1,9 +1,9 @@
-"""A US QWERTY keyboard and the finger that touch typing gives to each key."""
+"""A US QWERTY keyboard, and the finger that presses each key in touch typing."""
 
 from dataclasses import dataclass
 from enum import IntEnum
 
-from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
+from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
 
 LEFT, RIGHT = 0, 1
 
@@ -11,54 +11,32 @@ LEFT, RIGHT = 0, 1
 class Finger(IntEnum):
     """The five fingers in anatomical order."""
 
-    THUMB = 0
-    INDEX = 1
-    MIDDLE = 2
-    RING = 3
-    LITTLE = 4
+    THUMB, INDEX, MIDDLE, RING, LITTLE = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a key is for the finger that presses it.
-
-    `row` counts from the home row upwards (-1 the bottom letters, 2 the digits). `reach` counts key widths from the
-    finger's home column, positive towards the thumb. `x` is the key's column on the board in key widths.
-    """
+    """Where a key is, seen from the finger that presses it."""
 
     hand: int
     finger: Finger
-    row: int
-    reach: float
-    x: float
+    row: int  # from the home row upwards: -1 the bottom letters, 2 the digits
+    reach: float  # key widths from the finger's home column, positive towards the thumb
+    x: float  # the key's column on the board, in key widths
 
 
 _ROWS = {2: "`1234567890-=", 1: " qwertyuiop[]\\", 0: " asdfghjkl;'", -1: " zxcvbnm,./"}
 _STAGGER = {2: 0.0, 1: 0.5, 0: 0.75, -1: 1.25}
-# Finger and reach by column; columns to the left of 1 and the right of 10 belong to the little fingers.
-_COLUMNS: tuple[tuple[int, Finger, float], ...] = (
-    (LEFT, Finger.LITTLE, -1.0),
-    (LEFT, Finger.LITTLE, 0.0),
-    (LEFT, Finger.RING, 0.0),
-    (LEFT, Finger.MIDDLE, 0.0),
-    (LEFT, Finger.INDEX, 0.0),
-    (LEFT, Finger.INDEX, 1.0),
-    (RIGHT, Finger.INDEX, 1.0),
-    (RIGHT, Finger.INDEX, 0.0),
-    (RIGHT, Finger.MIDDLE, 0.0),
-    (RIGHT, Finger.RING, 0.0),
-    (RIGHT, Finger.LITTLE, 0.0),
-    (RIGHT, Finger.LITTLE, -1.0),
-    (RIGHT, Finger.LITTLE, -2.0),
-    (RIGHT, Finger.LITTLE, -3.0),
-)
+# By column, of which the left hand has the first six: finger and reach.
+_FINGERS = (4, 4, 3, 2, 1, 1, 1, 1, 2, 3, 4, 4, 4, 4)
+_REACHES = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0)
 
 
 def _textbook() -> dict[str, Place]:
     places = {
-        key: Place(*_COLUMNS[column][:2], row, _COLUMNS[column][2], column + _STAGGER[row])
+        key: Place(RIGHT if x >= 6 else LEFT, Finger(_FINGERS[x]), row, _REACHES[x], x + _STAGGER[row])
         for row, keys in _ROWS.items()
-        for column, key in enumerate(keys)
+        for x, key in enumerate(keys)
         if key != " "
     }
     places[ENTER] = Place(RIGHT, Finger.LITTLE, 0, -2.0, 12.75)
@@ -68,12 +46,9 @@ def _textbook() -> dict[str, Place]:
 
 
 TEXTBOOK: dict[str, Place] = _textbook()
-SHIFTS: tuple[Place, Place] = (
-    Place(LEFT, Finger.LITTLE, -1, -1.0, 0.5),
-    Place(RIGHT, Finger.LITTLE, -1, -1.0, 12.0),
-)
+SHIFTS = (Place(LEFT, Finger.LITTLE, -1, -1.0, 0.5), Place(RIGHT, Finger.LITTLE, -1, -1.0, 12.0))
 
-# What self-taught typists do instead (Feit, Weir and Oulasvirta 2016, "How we type", find such deviations in most).
+# What self-taught typists do instead (Feit, Weir and Oulasvirta 2016, "How we type": most typists deviate like this).
 ALTERNATIVES: dict[str, Place] = {
     "b": Place(RIGHT, Finger.INDEX, -1, 2.0, TEXTBOOK["b"].x),
     "y": Place(LEFT, Finger.INDEX, 1, 2.0, TEXTBOOK["y"].x),
@@ -103,7 +78,7 @@ def neighbours(key: str) -> list[str]:
     around = [
         (abs(place.x - here.x), other)
         for other, place in TEXTBOOK.items()
-        if other not in (key, ENTER, BACKSPACE, SPACE, SHIFT)
+        if other not in (key, ENTER, BACKSPACE, SPACE)
         and abs(place.row - here.row) <= 1
         and abs(place.x - here.x) <= 1.1
     ]

@@ -1,51 +1,43 @@
-"""Figures that say whether a signal looks like surface EMG, computed alike on simulated and on real recordings."""
+"""Measures that tell whether a signal looks like surface EMG, the same for simulated sessions and real recordings."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import signal, stats
 
-Floats = npt.NDArray[np.float64]
+from emgscribe.simulation.arrays import Float32, Float64
 
-# Windows of a tenth of a second are about one burst of typing; bursts and pauses are told apart by their power.
+# A window of 0.1 s has about the length of a burst.
 _WINDOW_SECONDS = 0.1
 _ACTIVE_SHARE, _QUIET_SHARE = 0.3, 0.1
 _BINS = np.linspace(-6, 6, 61)
+BIN_CENTRES = (_BINS[1:] + _BINS[:-1]) / 2  # of `Measures.amplitudes`
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What `measure` finds, for each of C electrode channels.
+class Measures:
+    """What `measure` finds in a signal of C channels."""
 
-    `median_frequency` in Hz of the active tenths of a second; `kurtosis` (excess) of the active samples as they are and
-    `local_kurtosis` of the same samples with every window scaled to unit power, which takes the coming and going of
-    bursts out; `contrast` in dB between active and quiet windows; `level` the root mean square of the active windows.
-    `spectrum` (frequencies,) is the mean over channels of the active power, each channel scaled to sum 1, at
-    `frequencies`; `amplitudes` (bins,) the density of active samples in units of their window's root mean square.
-    """
-
-    median_frequency: Floats
-    kurtosis: Floats
-    local_kurtosis: Floats
-    contrast: Floats
-    level: Floats
-    frequencies: Floats
-    spectrum: Floats
-    bin_centres: Floats
-    amplitudes: Floats
+    median_frequency: Float64  # (C,), of the active windows, in Hz
+    kurtosis: Float64  # (C,), excess kurtosis of the active windows
+    local_kurtosis: Float64  # (C,), the same with each window scaled to unit power, so that bursts do not count
+    contrast: Float64  # (C,), active over quiet windows, in dB
+    level: Float64  # (C,), root mean square of the active windows
+    frequencies: Float64  # (frequencies,), of the spectrum, in Hz
+    spectrum: Float64  # (frequencies,), mean over channels of the active power, each channel scaled to sum 1
+    amplitudes: Float64  # (bins,), density of the active samples in units of their window's root mean square
 
     def percentiles(self) -> dict[str, list[float]]:
-        """The 10th, 50th and 90th percentile over channels of every figure that is one number a channel."""
+        """The 10th, 50th and 90th percentile over channels of every measure that has one value per channel."""
         names = ("median_frequency", "kurtosis", "local_kurtosis", "contrast", "level")
         return {name: np.percentile(getattr(self, name), [10, 50, 90]).round(2).tolist() for name in names}
 
 
-def measure(emg: npt.NDArray[np.float32], rate: float) -> Figures:
-    """The figures of `emg` (T, C), high-passed at 40 Hz by the band or the caller; at least ten windows long.
+def measure(emg: Float32, rate: float) -> Measures:
+    """Measures of `emg` (T, C) at `rate` Hz, high-passed at 40 Hz by the band or the caller; at least 1 s long.
 
-    Active are the three tenths of the windows with the most power, quiet the one tenth with the least, each channel by
-    itself, so that the same rule serves typing and long contractions.
+    In each channel, the 30 % of windows with the most power are active and the 10 % with the least are quiet. So the
+    same rule holds for typing and for long contractions.
     """
     size = int(_WINDOW_SECONDS * rate)
     count = len(emg) // size
@@ -61,8 +53,7 @@ def measure(emg: npt.NDArray[np.float32], rate: float) -> Figures:
     spectra = np.asarray(densities, dtype=np.float64).mean(axis=1)
     spectra /= spectra.sum(axis=1, keepdims=True)
     local = chosen / np.sqrt((chosen**2).mean(axis=2, keepdims=True) + 1e-20)
-    density, _ = np.histogram(local, _BINS, density=True)
-    return Figures(
+    return Measures(
         median_frequency=frequencies[(np.cumsum(spectra, axis=1) < 0.5).sum(axis=1)],
         kurtosis=_excess_kurtosis(chosen),
         local_kurtosis=_excess_kurtosis(local),
@@ -70,24 +61,20 @@ def measure(emg: npt.NDArray[np.float32], rate: float) -> Figures:
         level=level,
         frequencies=frequencies,
         spectrum=spectra.mean(axis=0),
-        bin_centres=(_BINS[1:] + _BINS[:-1]) / 2,
-        amplitudes=density,
+        amplitudes=np.histogram(local, _BINS, density=True)[0],
     )
 
 
-def _root_mean_square(values: Floats) -> Floats:
-    squared: Floats = np.sqrt((values**2).mean(axis=1))
-    return squared
+def _root_mean_square(values: Float64) -> Float64:
+    return np.asarray(np.sqrt((values**2).mean(axis=1)))
 
 
-def _excess_kurtosis(windows: Floats) -> Floats:
-    """(C,) of windows (C, windows, size)."""
-    kurtosis: Floats = stats.kurtosis(windows.reshape(windows.shape[0], -1), axis=1)
-    return kurtosis
+def _excess_kurtosis(windows: Float64) -> Float64:
+    return np.asarray(stats.kurtosis(windows.reshape(len(windows), -1), axis=1))
 
 
-def correlation_by_distance(emg: npt.NDArray[np.float32]) -> Floats:
-    """(9,): mean correlation between electrodes 0..8 steps apart on the ring, over `emg` (T, 16)."""
+def correlation_by_distance(emg: Float32) -> Float64:
+    """(9,): mean correlation between electrodes 0 to 8 steps apart on the ring, in `emg` (T, 16)."""
     correlation = np.asarray(np.corrcoef(emg, rowvar=False))
     channels = emg.shape[1]
     around = np.arange(channels)

@@ -1,36 +1,36 @@
-"""Who types: a person by user number, and how the bands sit in one session."""
+"""The users, and how the bands sit on their forearms in one session."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from emgscribe.data.hdf5 import BANDS, CHANNELS
+from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import Fibres, Ring
 from emgscribe.simulation.keyboard import LEFT
 from emgscribe.simulation.motor_units import MotorUnits
-from emgscribe.simulation.muscles import NUM_MUSCLES, POSITIONS, MotorHabits, Muscle
+from emgscribe.simulation.muscles import NUM_MUSCLES, POSITIONS, MotorHabits
 from emgscribe.simulation.typist import Habits
 
 _ELECTRODE = 2 * np.pi / CHANNELS
 _PERSON_STREAM = 0x9E37
 
-# Standard deviations between people, at `users_differ` 1. Sizes and depths are factors (of their logarithm).
+# Standard deviations between people at `users_differ` 1; for the radius, the fat and the depths, of the logarithm.
 _ARM_SIZE, _FAT, _DEPTH = 0.08, 0.3, 0.3
 _MUSCLE_DEGREES, _ZONE_MM = 12.0, 12.0
-_WORN_ELECTRODES, _WORN_MM = 0.8, 6.0
-# Standard deviations between two sessions of a person, at `redonning` and `difficulty` 1.
+_WORN_ELECTRODES, _WORN_MM = 0.8, 6.0  # where a person usually wears the band: around and along the arm
+# Standard deviations between the donnings of a person at `redonning` and `difficulty` 1.
 _AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.45, 3.0, 0.12
-# Standard deviations between the units of a muscle in mm.
+# Standard deviations between the motor units of a muscle in mm.
 _UNIT_DEPTH, _UNIT_SIDEWAYS, _UNIT_ZONE, _UNIT_LENGTH = 1.2, 2.5, 8.0, 10.0
-# Innervation zones lie towards the elbow from the band; fibres end under the band or a little beyond it.
+# In mm. Innervation zones lie between band and elbow; fibres end under the band or a little beyond it.
 _ZONE, _TOWARDS_HAND, _TOWARDS_ELBOW = -38.0, 55.0, 50.0
 
 
 @dataclass(frozen=True)
 class Forearm:
-    """One forearm: its motor units, where their fibres lie, and where its owner usually wears the band."""
+    """One forearm: its motor units, their fibres, and where its owner usually wears the band."""
 
     units: MotorUnits
     fibres: Fibres
@@ -40,15 +40,15 @@ class Forearm:
     usual_along: float
 
     @classmethod
-    def of_user(cls, hand: int, rng: np.random.Generator, config: SimulationConfig) -> "Forearm":
-        """A forearm drawn from `rng`; with `users_differ` 0 only the scatter of units within a muscle is random."""
+    def of_user(cls, hand: int, rng: Rng, config: SimulationConfig) -> "Forearm":
+        """A random forearm; with `users_differ` 0, only the scatter of units within a muscle is random."""
         spread = config.users_differ
         units = MotorUnits.pools(config.units_per_muscle, rng)
         radius = config.wrist_radius * float(np.exp(_ARM_SIZE * spread * rng.standard_normal()))
         fat = config.fat_thickness * float(np.exp(_FAT * spread * rng.standard_normal()))
         fibres = _fibres(units, radius, fat, rng, config)
         if hand == LEFT:
-            # The arms mirror each other, and the bands' electrodes count round in the same sense on both.
+            # The arms mirror each other; the electrodes of both bands are numbered in the same direction.
             fibres = replace(fibres, angle=-fibres.angle)
         return cls(
             units=units,
@@ -60,11 +60,10 @@ class Forearm:
         )
 
 
-def _fibres(units: MotorUnits, radius: float, fat: float, rng: np.random.Generator, config: SimulationConfig) -> Fibres:
+def _fibres(units: MotorUnits, radius: float, fat: float, rng: Rng, config: SimulationConfig) -> Fibres:
     spread = config.users_differ
-    positions = np.array([POSITIONS[muscle] for muscle in Muscle])
-    angles = np.deg2rad(positions[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
-    depths = positions[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
+    angles = np.deg2rad(POSITIONS[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
+    depths = POSITIONS[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
     zones = _ZONE + _ZONE_MM * spread * rng.standard_normal(NUM_MUSCLES)
     scatter = rng.standard_normal((5, len(units)))
     inner = np.clip(radius - fat - depths[units.muscle] - _UNIT_DEPTH * scatter[0], 2.0, radius - fat - 0.5)
@@ -74,21 +73,21 @@ def _fibres(units: MotorUnits, radius: float, fat: float, rng: np.random.Generat
         innervation=zones[units.muscle] + _UNIT_ZONE * scatter[2],
         towards_hand=np.clip(_TOWARDS_HAND + _UNIT_LENGTH * scatter[3], 15, None),
         towards_elbow=np.clip(_TOWARDS_ELBOW + _UNIT_LENGTH * scatter[4], 15, None),
-        # Large units conduct faster (Andreassen and Arendt-Nielsen 1987).
+        # Conduction is faster in large units (Andreassen and Arendt-Nielsen 1987).
         velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
     )
 
 
 @dataclass(frozen=True)
 class Person:
-    """Everything about a user that no session changes."""
+    """What stays the same in all sessions of a user."""
 
     habits: Habits
     forearms: tuple[Forearm, Forearm]
 
     @classmethod
     def of_user(cls, user: int, config: SimulationConfig) -> "Person":
-        """The person with the number `user`: the same in every session, whatever the seed of the sessions."""
+        """The same number and config give the same person, whatever the seed of the sessions."""
         rng = np.random.default_rng([_PERSON_STREAM, user])
         habits = Habits.of_user(rng, config.users_differ)
         left, right = (Forearm.of_user(hand, rng, config) for hand in range(BANDS))
@@ -97,15 +96,15 @@ class Person:
 
 @dataclass(frozen=True)
 class Donning:
-    """How one band sits in one session: the ring at the start and at the end of it, and each electrode's gain."""
+    """How one band sits in one session."""
 
-    first: Ring
-    last: Ring
-    gains: npt.NDArray[np.float32]
+    first: Ring  # at the start
+    last: Ring  # at the end, after the slip
+    gains: Float32  # (16,), of the electrodes
 
     @classmethod
-    def of_session(cls, forearm: Forearm, rng: np.random.Generator, config: SimulationConfig) -> "Donning":
-        """A placement about the usual one; re-donning 0 repeats it."""
+    def of_session(cls, forearm: Forearm, rng: Rng, config: SimulationConfig) -> "Donning":
+        """A random placement near the usual one; with `redonning` 0, the usual one."""
         again = config.redonning * config.difficulty
         rotation = forearm.usual_rotation + _AGAIN_ELECTRODES * again * _ELECTRODE * rng.standard_normal()
         along = forearm.usual_along + _AGAIN_MM * again * rng.standard_normal()

@@ -1,40 +1,33 @@
 """Prompts to type: plain words, sentences, and strings of digits and punctuation, like those of the data set.
 
-The words and their frequencies come from the `wordfreq` package (Speer 2022; code Apache-2.0, frequencies CC BY-SA
-4.0), which is a dependency and not copied here. Sentences are strung together by a small grammar of our own from
-closed-class words and frequency-weighted open-class words: they carry the letter and word statistics of English and
-some of its syntax, and no meaning.
+Words and their frequencies come from the `wordfreq` package (Speer 2022; code Apache-2.0, frequencies CC BY-SA 4.0),
+which is a dependency and not copied here. A small grammar makes sentences of closed-class words and of words drawn by
+frequency. They have the letters, the words and some of the syntax of English, but no meaning.
 """
 
 import re
 from collections.abc import Sequence
 from functools import cache
-from itertools import cycle
 
 import numpy as np
-import numpy.typing as npt
 import wordfreq
 
 from emgscribe.data.charset import ENTER, clean_text, symbol_of_character
 from emgscribe.errors import EmgscribeError
+from emgscribe.simulation.arrays import Float64, Rng
 
 VOCABULARY_SIZE = 20_000
 _WORD = re.compile(r"[a-z]{2,14}|[ai]")
-# A demonstration should not swear at its audience.
+# A demonstration must not swear.
 _VULGAR = re.compile(r"fuck|shit|cunt|nigg|fag|bitch|whore|slut|rape|porn|cock|dick|nazi|asshole|penis|vagina|retard")
 
-
-def _words(line: str) -> tuple[str, ...]:
-    return tuple(line.split())
-
-
 _CLOSED = {
-    "D": _words("the the the a a this that my your his her our their some every no another each"),
-    "N": _words("i you he she it we they who nobody everyone"),
-    "A": _words("is was will can could would may might must should has had never always often"),
-    "P": _words("of of of to to in in for on with at by from about into over after before under between"),
+    "D": "the the the a a this that my your his her our their some every no another each",
+    "N": "i you he she it we they who nobody everyone",
+    "A": "is was will can could would may might must should has had never always often",
+    "P": "of of of to to in in for on with at by from about into over after before under between",
 }
-_JOINERS = _words("and but or because while when if so")
+_JOINERS = ("and", "but", "or", "because", "while", "when", "if", "so")
 # The shapes of clauses: a letter is a class of `_CLOSED`, W any word of the vocabulary.
 _CLAUSES = ("D W A W", "N A W D W", "D W P D W", "N W D W", "D W W A W", "N A W P W", "D W A W P D W")
 _MARKS = "#$%&*+-/=@^_~<>|\\`"
@@ -43,33 +36,31 @@ _PAIRS = ("()", "[]", "{}", '""', "''", "<>")
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """The distinct words that prompts draw on, most frequent first."""
+    """The words of the prompts, most frequent first."""
     listed = wordfreq.top_n_list("en", VOCABULARY_SIZE * 2)
     good = [word for word in listed if _WORD.fullmatch(word) and not _VULGAR.search(word)]
     return tuple(good[:VOCABULARY_SIZE])
 
 
 @cache
-def _cumulative_frequencies() -> npt.NDArray[np.float64]:
-    # The square root flattens Zipf's law, so that a session meets more than the few hundred commonest words.
+def _cumulative_frequencies() -> Float64:
+    # The square root flattens Zipf's law, so that a session has more than the few hundred most common words.
     weights = np.sqrt([wordfreq.word_frequency(word, "en") for word in vocabulary()])
-    total: npt.NDArray[np.float64] = np.cumsum(weights) / weights.sum()
+    total: Float64 = np.cumsum(weights) / weights.sum()
     return total
 
 
 def prompts_of_text(text: str) -> tuple[str, ...]:
-    """The lines of a text as prompts, each ending with ⏎; typographic and accented characters become plain ones.
+    """The lines of a text as prompts, each with ⏎ at its end; typographic and accented characters become plain ones.
 
-    Raises `EmgscribeError` for a character that no key types, naming it and its line, and for a text without any.
+    Raises `EmgscribeError` for an empty text and for a character that no key types, which it names with its line.
     """
     prompts = []
     for number, line in enumerate(text.splitlines(), 1):
         unknown = [character for character in line if symbol_of_character(character) is None]
         if unknown:
             named = ", ".join(sorted({ascii(character) for character in unknown}))
-            raise EmgscribeError(
-                f"no key types {named}", where=f"text, line {number}", hint="take it out or replace it"
-            )
+            raise EmgscribeError(f"no key types {named}", where=f"text, line {number}", hint="replace or remove it")
         if line:
             prompts.append(clean_text(line) + ENTER)
     if not prompts:
@@ -77,30 +68,19 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
     return tuple(prompts)
 
 
-class GivenPrompts:
-    """The same prompts over and over."""
-
-    def __init__(self, prompts: Sequence[str]) -> None:
-        self._prompts = cycle(prompts)
-
-    def next_prompt(self) -> str:
-        """The next of the prompts, after the last one the first again."""
-        return next(self._prompts)
-
-
 class PromptWriter:
-    """An endless supply of prompts from one random generator; each ends with ⏎."""
+    """Makes up prompts from one random generator."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: Rng) -> None:
         self._rng = rng
 
     def next_prompt(self) -> str:
-        """One prompt of symbols: about 30 characters and a final ⏎."""
+        """About 30 characters and a final ⏎."""
         write = self._rng.choice(np.array([0, 1, 2]), p=[0.6, 0.3, 0.1])
         return (self._sentence, self._words, self._string)[write]() + ENTER
 
-    def _one_of(self, options: tuple[str, ...] | str) -> str:
-        return options[self._rng.integers(len(options))]
+    def _one_of(self, options: Sequence[str]) -> str:
+        return options[int(self._rng.integers(len(options)))]
 
     def _chance(self, probability: float) -> bool:
         return bool(self._rng.random() < probability)
@@ -110,7 +90,7 @@ class PromptWriter:
         return vocabulary()[min(int(drawn), len(vocabulary()) - 1)]
 
     def _words(self) -> str:
-        """Unrelated words, every word of the vocabulary equally likely half of the time."""
+        """Unrelated words: half of the time by frequency, else with every word of the vocabulary equally likely."""
         rare = self._chance(0.5)
         count = self._rng.integers(2, 6)
         words = [self._one_of(vocabulary()) if rare else self._open_word() for _ in range(count)]
@@ -118,7 +98,7 @@ class PromptWriter:
 
     def _clause(self) -> list[str]:
         slots = self._one_of(_CLAUSES).split()
-        return [self._open_word() if slot == "W" else self._one_of(_CLOSED[slot]) for slot in slots]
+        return [self._open_word() if slot == "W" else self._one_of(_CLOSED[slot].split()) for slot in slots]
 
     def _sentence(self) -> str:
         words = self._clause()
@@ -132,7 +112,7 @@ class PromptWriter:
         return " ".join(words) + str(end)
 
     def _decorated(self, word: str) -> str:
-        """Now and then a name's capital, a number, a possessive, a hyphen or quotes, as in running text."""
+        """The word, now and then with a capital, possessive, hyphen or quotes, or replaced by a number."""
         dice = self._rng.random()
         if dice < 0.03:
             return word.capitalize()
@@ -147,11 +127,10 @@ class PromptWriter:
         return word
 
     def _string(self) -> str:
-        """Digits, marks and brackets between words: sums, prices, times, addresses, code."""
-        parts = [self._odd_part() for _ in range(self._rng.integers(2, 4))]
-        return " ".join(parts)
+        """Digits, marks and brackets between words, as in sums, prices, times, addresses and code."""
+        return " ".join(self._part() for _ in range(self._rng.integers(2, 4)))
 
-    def _odd_part(self) -> str:
+    def _part(self) -> str:
         number = str(self._rng.integers(10, 100_000))
         word = self._open_word()
         pair = self._one_of(_PAIRS)

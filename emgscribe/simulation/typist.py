@@ -1,50 +1,51 @@
-"""A touch typist: from a prompt to key presses with times, fingers, typos and pauses.
+"""A touch typist: prompts -> key presses with times, fingers, typos and pauses.
 
-Key-to-key times are log-normal about a mean that depends on hands and fingers: alternating hands are fastest, one
-finger on two keys slowest (Salthouse 1986, "Perceptual, cognitive, and motoric aspects of transcription typing";
+Intervals between key presses are log-normal. Their mean depends on hands and fingers: alternating hands are fastest,
+one finger on two keys is slowest (Salthouse 1986, "Perceptual, cognitive, and motoric aspects of transcription typing";
 Dhakal et al. 2018, "Observations on typing from 136 million keystrokes", also for rollover and error rates).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 
 import numpy as np
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE, key_of_symbol
 from emgscribe.data.hdf5 import Keystroke, Prompt
+from emgscribe.simulation.arrays import Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.keyboard import ALTERNATIVES, LEFT, RIGHT, SHIFTS, TEXTBOOK, Place, neighbours, unshifted
-from emgscribe.simulation.text import GivenPrompts, PromptWriter, prompts_of_text
+from emgscribe.simulation.text import PromptWriter, prompts_of_text
 
-# Seconds of quiet at both ends of a recording.
-MARGIN = 0.8
+MARGIN = 0.8  # seconds of quiet at both ends of a recording
 _SHORTEST_INTERVAL = 0.035
-_MOVED_WITH = {"same key": 0.9, "same finger": 1.4, "same hand": 1.05, "other hand": 0.86}
-# Chosen such that the rate of whole sessions comes out as asked; the mean of all factors on an interval is near 1.
+# With this, whole sessions have the rate that is set; the mean of all factors on an interval is near 1.
 _KEYS_PER_PROMPT = 31.0
-# How often each kind of typo is made, as weights of a Dirichlet distribution over people.
+# How often people make each kind of typo: parameters of a Dirichlet distribution.
 _TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
 
 
 @dataclass(frozen=True)
 class Press:
-    """One key going down and up (seconds from the start of the session) and the finger that does it."""
+    """One press of a key."""
 
     symbol: str
     place: Place
-    start: float
-    end: float
+    start: float  # key-down, seconds from the start of the session
+    end: float  # key-up
 
 
 @dataclass(frozen=True)
 class Performance:
-    """What happened in one session: presses in order of their start, and the prompts (seconds from the start)."""
+    """The presses of one session, in order of their start, and its prompts (seconds from the start of the session)."""
 
     presses: tuple[Press, ...]
     prompts: tuple[Prompt, ...]
 
     def keystrokes(self, origin: float) -> tuple[Keystroke, ...]:
-        """The presses as the key logger names them, in unix seconds."""
+        """The presses with the key logger's names, in unix seconds."""
         return tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in self.presses)
 
     def prompts_from(self, origin: float) -> tuple[Prompt, ...]:
@@ -54,7 +55,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Habits:
-    """How one person types: a finger for every key, tempo, evenness, and the typos they tend to make."""
+    """How one person types: the finger for every key, tempo, regularity and typos."""
 
     places: dict[str, Place]
     tempo: float
@@ -65,7 +66,7 @@ class Habits:
     typo_kinds: tuple[float, ...]
 
     @classmethod
-    def of_user(cls, rng: np.random.Generator, spread: float) -> "Habits":
+    def of_user(cls, rng: Rng, spread: float) -> "Habits":
         """Habits drawn from `rng`; `spread` 0 gives the textbook typist."""
         own = {key: place for key, place in ALTERNATIVES.items() if rng.random() < 0.25 * spread}
         slowness = np.exp(0.08 * spread * rng.standard_normal((2, 5))) * np.array([1.0, 0.95, 0.97, 1.06, 1.12])
@@ -81,28 +82,29 @@ class Habits:
 
 
 class Typist:
-    """Types prompts until the session is over. All times are in seconds from the start of the session."""
+    """Types prompts until the session ends."""
 
-    def __init__(self, habits: Habits, config: SimulationConfig, rng: np.random.Generator) -> None:
+    def __init__(self, habits: Habits, config: SimulationConfig, rng: Rng) -> None:
         self._habits, self._rng = habits, rng
         self._typo_rate = config.typo_rate * habits.typos
-        self._pause, self._text = config.prompt_pause, config.text
+        self._pause = config.prompt_pause
+        given = cycle(prompts_of_text(config.text)) if config.text else None
+        self._next_prompt = partial(next, given) if given else PromptWriter(rng).next_prompt
         self._sigma = 0.28 * habits.unevenness * (0.4 + 0.6 * config.difficulty)
         rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
-        # Never slower than leaves some time to type in when pauses are long and the rate is high.
+        # Long pauses at a high rate must leave some time to type.
         per_prompt = max(_KEYS_PER_PROMPT / rate - config.prompt_pause, 0.4 * _KEYS_PER_PROMPT / rate)
         self._interval = per_prompt / _KEYS_PER_PROMPT
         self._drift_phase, self._drift_period = rng.uniform(0, 2 * np.pi), rng.uniform(120, 400)
 
     def perform(self, duration: float) -> Performance:
-        """Type for `duration` seconds; the prompt that time cuts off is kept as far as it was typed."""
-        writer = GivenPrompts(prompts_of_text(self._text)) if self._text else PromptWriter(self._rng)
+        """Type for `duration` seconds; the last prompt may be incomplete."""
         presses: list[Press] = []
         prompts: list[Prompt] = []
         last = duration - MARGIN
         now = MARGIN
         while now < last:
-            text, shown = writer.next_prompt(), now
+            text, shown = self._next_prompt(), now
             now += self._pause * self._lognormal(0.25)
             typed = [press for press in self._type(text, now) if press.end < last]
             if not typed:
@@ -134,7 +136,7 @@ class Typist:
 
     def _press(self, presses: list[Press], symbol: str, place: Place, now: float) -> float:
         """Append a press after those of this prompt; returns its start."""
-        start = now + self._interval_to(place, symbol, presses[-1]) if presses else now
+        start = now + self._interval_to(place, presses[-1]) if presses else now
         end = start + self._habits.press_seconds * self._lognormal(0.25)
         # A finger leaves its key before it presses the next one.
         for back in range(len(presses) - 1, max(len(presses) - 5, -1), -1):
@@ -144,10 +146,10 @@ class Typist:
         presses.append(Press(symbol, place, start, end))
         return start
 
-    def _interval_to(self, place: Place, symbol: str, before: Press) -> float:
+    def _interval_to(self, place: Place, before: Press) -> float:
         if before.symbol == SHIFT:
             return max(0.11 * self._lognormal(self._sigma), _SHORTEST_INTERVAL)
-        factor = _MOVED_WITH[_relation(before.place, place)]
+        factor = _movement(before.place, place)
         factor *= self._habits.finger_slowness[place.hand][place.finger]
         factor *= 1 + 0.08 * abs(place.row if place.finger else 0) + 0.05 * abs(place.reach)
         factor *= 1.12 if before.symbol == SPACE else 1.0
@@ -155,7 +157,7 @@ class Typist:
         return float(max(self._interval * factor * self._lognormal(self._sigma), _SHORTEST_INTERVAL))
 
     def _with_typos(self, text: str) -> Iterator[str]:
-        """The symbols that are hit to type `text`: typos, and mostly the backspaces that mend them."""
+        """The symbols that are pressed to type `text`, with typos and, mostly, their correction by backspaces."""
         position = 0
         while position < len(text):
             slip = self._typo(text, position) if self._rng.random() < self._typo_rate else None
@@ -166,16 +168,15 @@ class Typist:
             hit, consumed = slip
             yield from hit
             if self._rng.random() < 0.8:
-                # Noticed at once or a character or two later; then all of it is taken back and typed again.
-                late = min(int(self._rng.integers(3)), len(text) - 1 - position - consumed)
-                late = max(late, 0)
+                # Noticed up to two characters later; then all of it is deleted and typed again.
+                late = max(min(int(self._rng.integers(3)), len(text) - 1 - position - consumed), 0)
                 yield from text[position + consumed : position + consumed + late]
                 yield from BACKSPACE * (len(hit) + late)
             else:
                 position += consumed
 
     def _typo(self, text: str, position: int) -> tuple[str, int] | None:
-        """(what is hit, how many characters of the text it stands for), or None where no typo fits."""
+        """(symbols that are pressed, how many characters of the text they replace), or None where no typo fits."""
         symbol, following = text[position], text[position + 1 : position + 2]
         if symbol == ENTER or following in ("", ENTER):
             return None
@@ -191,9 +192,10 @@ class Typist:
         return (near[int(self._rng.integers(len(near)))], 1) if near else None
 
 
-def _relation(before: Place, after: Place) -> str:
+def _movement(before: Place, after: Place) -> float:
+    """The factor on the interval from one key to the next."""
     if before.hand != after.hand:
-        return "other hand"
+        return 0.86
     if before.finger != after.finger:
-        return "same hand"
-    return "same key" if before == after else "same finger"
+        return 1.05
+    return 0.9 if before == after else 1.4

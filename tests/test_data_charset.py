@@ -35,17 +35,14 @@ def test_key_names_are_those_of_pynput() -> None:
     assert [symbol_of_key(key) for key in ("a", "Z", "7", "'", "\\")] == ["a", "Z", "7", "'", "\\"]
 
 
-@pytest.mark.parametrize(
-    "key", ["Key.tab", "Key.ctrl_l", "Key.left", "Key.cmd", "Key.f1", "ab", "", "\t", "\x00", "☃☃"]
-)
+@pytest.mark.parametrize("key", ["Key.tab", "Key.ctrl_l", "Key.left", "Key.f1", "ab", "", "\t", "\x00", "⌘", "→"])
 def test_keys_outside_the_task_have_no_symbol(key: str) -> None:
     assert symbol_of_key(key) is None
 
 
-@pytest.mark.parametrize("symbol", SYMBOLS)
-def test_key_of_symbol_is_inverted_by_symbol_of_key(symbol: str) -> None:
-    assert symbol_of_key(key_of_symbol(symbol)) == symbol
-    assert key_of_symbol(symbol).startswith("Key.") == (symbol in "⌫⏎ ⇧")
+def test_key_of_symbol_is_inverted_by_symbol_of_key() -> None:
+    assert [symbol_of_key(key_of_symbol(symbol)) for symbol in SYMBOLS] == list(SYMBOLS)
+    assert [symbol for symbol in SYMBOLS if key_of_symbol(symbol).startswith("Key.")] == list("⌫⏎ ⇧")
 
 
 @given(st.lists(st.integers(0, 97)))
@@ -68,6 +65,8 @@ def test_the_blank_and_foreign_characters_have_no_label() -> None:
         ("naïve Ünï", "naive Uni"),
         ("tab\there", "tabhere"),
         ("½…中", ""),  # each becomes several ASCII characters, which is no keystroke
+        ("a↑←→↓⌘⌃⇥⌥⌦⎋±×°´b", "ab"),  # keys and signs, not the ASCII characters that look like them
+        ("‘x’ – ９ ß", "'x' - 9 "),
         (string.printable[:95], string.printable[:95]),
     ],
 )
@@ -80,14 +79,7 @@ def test_cleaning_leaves_symbols_only_and_twice_is_once(text: str) -> None:
     cleaned = clean_text(text)
     assert set(cleaned) <= set(SYMBOLS)
     assert clean_text(cleaned) == cleaned
-    assert len(cleaned) <= len(text)
-
-
-@given(st.characters(exclude_categories=()))
-def test_a_character_becomes_one_symbol_or_none(character: str) -> None:
-    symbol = symbol_of_character(character)
-    assert symbol is None or symbol in SYMBOLS
-    assert clean_text(character) == (symbol or "")
+    assert cleaned == "".join(symbol_of_character(character) or "" for character in text)
 
 
 @pytest.mark.parametrize(

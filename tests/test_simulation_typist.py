@@ -12,14 +12,18 @@ from emgscribe.simulation.people import Person
 from emgscribe.simulation.typist import MARGIN, Habits, Performance, Typist
 
 
-def perform(seed: int = 0, seconds: float = 60.0, *, user: int = 0, **settings: float) -> Performance:
+def perform(seed: int = 0, seconds: float = 60.0, *, user: int = 0, **settings: float | str) -> Performance:
     config = SimulationConfig(**settings)
     habits = Habits.of_user(np.random.default_rng(user), config.users_differ)
     return Typist(habits, config, np.random.default_rng(seed)).perform(seconds)
 
 
-def text_left_over(performance: Performance) -> str:
-    """What stands on the screen when shift types nothing and backspace takes a character back."""
+def prompted(performance: Performance) -> str:
+    return "".join(prompt.text or "" for prompt in performance.prompts)
+
+
+def on_screen(performance: Performance) -> str:
+    """The text that is left after every backspace."""
     screen: list[str] = []
     for press in performance.presses:
         if press.symbol == BACKSPACE:
@@ -43,8 +47,8 @@ def test_presses_are_ordered_inside_the_recording_and_recoverable(seed: int, sec
     assert np.all(np.diff(starts) > 0)
     assert all(MARGIN <= p.start < p.end < seconds for p in performance.presses)
     assert all(0 < p.start < p.end <= seconds for p in performance.prompts)
-    names = [keystroke.key for keystroke in performance.keystrokes(1e9)]
-    assert [symbol_of_key(name) for name in names] == [press.symbol for press in performance.presses]
+    symbols = [symbol_of_key(keystroke.key) for keystroke in performance.keystrokes(1e9)]
+    assert symbols == [press.symbol for press in performance.presses]
 
 
 @settings(max_examples=15, deadline=None)
@@ -58,20 +62,13 @@ def test_no_finger_is_on_two_keys_at_once(seed: int) -> None:
             free_at[finger] = press.end
 
 
-def test_without_typos_the_prompts_are_typed() -> None:
-    performance = perform(1, 120, typo_rate=0.0)
-    asked = "".join(prompt.text or "" for prompt in performance.prompts)
-    assert asked.startswith(text_left_over(performance))
-    assert len(asked) - len(text_left_over(performance)) < 80
-
-
-def test_typos_are_mostly_taken_back() -> None:
-    performance = perform(1, 300, typo_rate=0.08)
-    symbols = [press.symbol for press in performance.presses]
-    asked = "".join(prompt.text or "" for prompt in performance.prompts)
-    assert symbols.count(BACKSPACE) > 20
-    assert text_left_over(performance) != asked[: len(text_left_over(performance))]
-    assert abs(len(text_left_over(performance)) - len(asked)) < 0.05 * len(asked)
+def test_the_prompts_are_typed_and_most_typos_are_corrected() -> None:
+    exact, performance = perform(1, 120, typo_rate=0.0), perform(1, 300, typo_rate=0.08)
+    assert prompted(exact).startswith(on_screen(exact))
+    assert len(prompted(exact)) - len(on_screen(exact)) < 80
+    assert sum(press.symbol == BACKSPACE for press in performance.presses) > 20
+    assert not prompted(performance).startswith(on_screen(performance))
+    assert abs(len(on_screen(performance)) - len(prompted(performance))) < 0.05 * len(prompted(performance))
 
 
 def test_shift_is_held_by_the_other_hand() -> None:
@@ -85,32 +82,24 @@ def test_shift_is_held_by_the_other_hand() -> None:
 
 
 @pytest.mark.parametrize("rate", [2.0, 4.7, 7.0])
-def test_rate_of_a_session_is_the_one_asked_for(rate: float) -> None:
+def test_a_session_has_the_rate_that_is_set(rate: float) -> None:
     counts = [len(perform(seed, 300, keys_per_second=rate, users_differ=0).presses) for seed in range(3)]
     assert np.mean(counts) / 300 == pytest.approx(rate, rel=0.08)
 
 
 def test_alternating_hands_are_faster_than_one_finger() -> None:
-    presses = perform(3, 600, users_differ=0).presses
-    intervals: dict[str, list[float]] = {"other hand": [], "same finger": []}
-    for before, after in pairwise(presses):
-        if before.place.hand != after.place.hand:
-            intervals["other hand"].append(after.start - before.start)
-        elif before.place.finger == after.place.finger and before.place != after.place:
-            intervals["same finger"].append(after.start - before.start)
-    assert np.median(intervals["other hand"]) < 0.8 * np.median(intervals["same finger"])
+    pairs = list(pairwise(perform(3, 600, users_differ=0).presses))
+    other_hand = [(a, b) for a, b in pairs if a.place.hand != b.place.hand]
+    finger = [(a, b) for a, b in pairs if (a.place.hand, a.place.finger) == (b.place.hand, b.place.finger)]
+    fast, slow = ([b.start - a.start for a, b in some if a.place != b.place] for some in (other_hand, finger))
+    assert np.median(fast) < 0.8 * np.median(slow)
 
 
-def test_a_users_finger_map_is_theirs_in_every_session() -> None:
+def test_every_user_has_a_finger_map_and_every_character_a_place_with_neighbours() -> None:
     config = SimulationConfig()
     assert Person.of_user(5, config).habits == Person.of_user(5, config).habits
-    maps = [tuple(Person.of_user(user, config).habits.places.items()) for user in range(6)]
-    assert len(set(maps)) > 1
-    plain = Person.of_user(5, SimulationConfig(users_differ=0)).habits
-    assert plain.places == TEXTBOOK
-
-
-def test_every_character_has_its_own_place_and_near_neighbours() -> None:
+    assert len({tuple(Person.of_user(user, config).habits.places.items()) for user in range(6)}) > 1
+    assert Person.of_user(5, SimulationConfig(users_differ=0)).habits.places == TEXTBOOK
     assert len({*TEXTBOOK.values(), *SHIFTS}) == len(TEXTBOOK) + 2
     assert {"f", "h", "t", "b"} <= set(neighbours("g"))
     assert not {"p", "q", "g"} & set(neighbours("g"))
@@ -118,11 +107,8 @@ def test_every_character_has_its_own_place_and_near_neighbours() -> None:
 
 @pytest.mark.parametrize("user", [1, 2, 3])
 def test_every_symbol_of_the_charset_can_be_typed(user: int) -> None:
-    text = "".join(symbol for symbol in SYMBOLS if symbol != ENTER)
-    config = SimulationConfig(text=text, typo_rate=0.0)
-    person = Person.of_user(user, config)
-    performance = Typist(person.habits, config, np.random.default_rng(0)).perform(120)
-    typed = "".join(press.symbol for press in performance.presses)
+    text = "".join(SYMBOLS).replace(ENTER, "")
+    performance = perform(user=user, seconds=120, text=text, typo_rate=0.0)
     expected = "".join((SHIFT if unshifted(symbol)[1] else "") + symbol for symbol in text + ENTER)
-    assert typed.startswith(expected)
+    assert "".join(press.symbol for press in performance.presses).startswith(expected)
     assert performance.prompts[0].text == text + ENTER

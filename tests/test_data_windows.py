@@ -1,3 +1,6 @@
+"""Gathering windows, their labels, tiling and shuffling, batches, and the plain torch Dataset."""
+
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -5,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session
-from emgscribe.data.windows import Store, Windows
+from emgscribe.data.windows import Batch, Store, WindowConfig, WindowDataset, Windows
 
 MakeStored = Callable[..., Session]
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=3)
@@ -19,6 +23,21 @@ def windows(make_stored: MakeStored) -> Windows:
     """Two sessions of 250 and 90 samples, windows of 100 samples with context 20 and 10."""
     first = make_stored(250, [(3, 0), (1, 99), (4, 100), (1, 199), (5, 249)], seed=1)
     return Windows(Store([first, make_stored(90, [(9, 50)], seed=2)]), 100, 100, 20, 10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(-120, 150)), min_size=1, max_size=6), st.integers(1, 130))
+def test_gather_is_slicing_with_zeros_outside(
+    make_stored: MakeStored, places: list[tuple[int, int]], length: int
+) -> None:
+    store = Store([make_stored(100, seed=1), make_stored(37, seed=2)])
+    gathered = store.gather([s for s, _ in places], [start for _, start in places], length)
+    assert gathered.shape == (len(places), length, 2, 16)
+    for window, (session, start) in zip(gathered.numpy(), places, strict=True):
+        padded = np.pad(store.sessions[session].emg, ((300, 300), (0, 0), (0, 0)))
+        np.testing.assert_array_equal(window, padded[300 + start : 300 + start + length])
+    before = store.sessions[0].emg.copy()
+    store.gather([0], [0], 50).zero_()  # a copy: what is done to it stays out of the session
+    np.testing.assert_array_equal(store.sessions[0].emg, before)
 
 
 def test_shapes_labels_and_padding(windows: Windows) -> None:
@@ -102,12 +121,6 @@ def test_shuffled_is_a_function_of_the_generator_and_fresh_each_epoch(make_store
     assert len(offsets) > 20  # each window draws its own
 
 
-def test_shuffled_offsets_reach_the_whole_stride(make_stored: MakeStored) -> None:
-    windows = Windows(Store([make_stored(1010)]), 10, 5, 0, 0)
-    places = windows.shuffled(torch.Generator().manual_seed(0))
-    assert {start % 5 for _, start in places} == {0, 1, 2, 3, 4}
-
-
 def test_shuffled_favours_no_start(make_stored: MakeStored) -> None:
     windows = Windows(Store([make_stored(30)]), 10, 7, 0, 0)
     generator = torch.Generator().manual_seed(0)
@@ -143,3 +156,39 @@ def test_onsets_point_at_the_keystroke(make_stored: MakeStored) -> None:
         for k in range(int(batch.label_lengths[n])):
             absolute = batch.emg[n, batch.left + batch.onsets[n, k], 0, 0]
             assert absolute == session.onsets[batch.labels[n, k]]
+
+
+@given(LENGTHS, st.integers(1, 150), st.integers(1, 5), st.sampled_from([0, 1]))
+def test_a_data_loader_gives_the_same_batches(
+    make_stored: MakeStored, lengths: list[int], length: int, batch_size: int, seed: int
+) -> None:
+    sessions = []
+    for samples in lengths:
+        onsets = sorted(np.random.default_rng([seed, samples]).integers(0, samples, size=9).tolist())
+        sessions.append(make_stored(samples, [(i, onset) for i, onset in enumerate(onsets)]))
+    dataset = WindowDataset(sessions, WindowConfig(length, length, 7, 3))
+    batches = list(DataLoader(dataset, batch_size=batch_size, collate_fn=dataset.collate))
+    windows = Windows(Store(sessions), length, length, 7, 3)
+    expected = list(windows.batches(windows.tiling(), batch_size))
+    assert len(dataset) == len(windows.tiling())
+    for batch, other in zip(batches, expected, strict=True):
+        assert isinstance(batch, Batch)
+        for name, value in vars(other).items():
+            assert torch.equal(torch.as_tensor(getattr(batch, name)), torch.as_tensor(value)), name
+    typed = [label for batch in batches for labels in batch.references() for label in labels]
+    assert typed == [label for session in sessions for label in session.labels.tolist()]
+
+
+def test_a_dataset_shuffles_and_travels_to_workers(make_stored: MakeStored) -> None:
+    session = make_stored(100, [(label, 10 * label + 5) for label in range(10)])
+    dataset = pickle.loads(pickle.dumps(WindowDataset([session], WindowConfig(10, 10), context=(2, 0))))
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(dataset, 3, shuffle=True, collate_fn=dataset.collate, generator=generator)
+    seen = []
+    for batch in loader:
+        assert (batch.left, batch.right, batch.emg.shape[1]) == (2, 0, 12)
+        for emg, (label,) in zip(batch.emg, batch.references(), strict=True):
+            start = 10 * label
+            assert torch.equal(emg[2:], torch.from_numpy(session.emg[start : start + 10]))
+            seen.append(label)
+    assert sorted(seen) == list(range(10)) != seen

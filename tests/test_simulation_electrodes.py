@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import signal
@@ -12,13 +14,9 @@ QUIET = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=0,
 STEP = 2 * np.pi / CHANNELS
 
 
-def fibres(angle: float = 0.0, depth: float = 8.0) -> Fibres:
-    one = np.ones(1)
-    return Fibres(angle * one, (28.0 - depth) * one, -38 * one, 55 * one, 50 * one, 4500 * one)
-
-
 def potential(ring: Ring = RING, angle: float = 0.0, depth: float = 8.0) -> np.ndarray:
-    return action_potentials(fibres(angle, depth), np.ones(1), ring)[0]
+    fibres = Fibres(*(np.array([value]) for value in (angle, 28.0 - depth, -38.0, 55.0, 50.0, 4500.0)))
+    return action_potentials(fibres, np.ones(1), ring)[0]
 
 
 def recorder(config: SimulationConfig, samples: int) -> Recorder:
@@ -35,20 +33,14 @@ def test_depth_makes_a_potential_smaller_wider_and_slower() -> None:
     near, far = potential(depth=5), potential(depth=14)
     assert np.ptp(far[:, 0]) < 0.5 * np.ptp(near[:, 0])
     assert np.ptp(far[:, 3]) / np.ptp(far[:, 0]) > np.ptp(near[:, 3]) / np.ptp(near[:, 0])
-
-    def centre(wave: np.ndarray) -> float:
-        power = np.abs(np.fft.rfft(wave)) ** 2
-        return float((power * np.arange(len(power))).sum() / power.sum())
-
-    assert centre(far[:, 0]) < centre(near[:, 0])
+    powers = [np.abs(np.fft.rfft(wave[:, 0])) ** 2 for wave in (far, near)]
+    slow, fast = (np.average(np.arange(len(power)), weights=power) for power in powers)
+    assert slow < fast
 
 
-def test_turning_the_band_by_one_electrode_shifts_the_channels() -> None:
+def test_a_rotation_of_one_electrode_shifts_the_channels_and_smaller_moves_change_the_potential() -> None:
     turned = potential(Ring(28.0, STEP, 0.0, 8.0), angle=3 * STEP)
     np.testing.assert_allclose(turned, np.roll(potential(angle=3 * STEP), -1, axis=1), atol=1e-3)
-
-
-def test_a_fraction_of_an_electrode_and_a_shift_along_the_arm_change_the_potential() -> None:
     still = potential()
     for ring in (Ring(28.0, 0.3 * STEP, 0.0, 8.0), Ring(28.0, 0.0, 4.0, 8.0)):
         assert np.abs(potential(ring) - still).max() > 0.05 * np.abs(still).max()
@@ -68,7 +60,7 @@ def test_sum_of_spikes_is_the_plain_sum_in_any_blocks(split: int) -> None:
     np.testing.assert_allclose(np.concatenate([first, second]), expected[:1000], atol=1e-4)
 
 
-def test_the_device_removes_what_is_slow_and_keeps_what_is_fast() -> None:
+def test_the_band_removes_what_is_slow_and_keeps_what_is_fast() -> None:
     time = np.arange(2 * SAMPLE_RATE)[:, None] / SAMPLE_RATE
     for frequency, gain in ((5.0, 0.02), (40.0, 0.71), (200.0, 1.0)):
         wave = np.repeat(np.sin(2 * np.pi * frequency * time), CHANNELS, axis=1).astype(np.float32)
@@ -83,25 +75,26 @@ def test_blocks_do_not_change_a_recording() -> None:
     np.testing.assert_allclose(np.concatenate([parts.record(wave[:300]), parts.record(wave[300:])]), whole, atol=1e-5)
 
 
-def test_noise_hum_and_lost_contact_are_as_configured() -> None:
+def test_noise_hum_lost_contact_and_artefacts_are_as_set() -> None:
     silence = np.zeros((20 * SAMPLE_RATE, CHANNELS), dtype=np.float32)
-    plain = {"artefacts_per_minute": 0.0, "poor_contact": 0.0}
-    noise = recorder(SimulationConfig(noise=5, hum=0, **plain), len(silence)).record(silence)
+
+    def recorded(**changed: float) -> np.ndarray:
+        config = replace(QUIET, difficulty=1.0, **{"noise": 5.0, **changed})
+        return recorder(config, len(silence)).record(silence)
+
+    noise = recorded()
     assert np.median(noise.std(axis=0)) == pytest.approx(5, rel=0.35)
-    hum = recorder(SimulationConfig(noise=0.01, hum=5, mains_frequency=50, **plain), len(silence)).record(silence)
+    hum = recorded(noise=0.01, hum=5.0, mains_frequency=50.0)
     frequencies, power = signal.welch(hum, SAMPLE_RATE, nperseg=SAMPLE_RATE, axis=0)
     assert frequencies[power.sum(axis=1).argmax()] == 50
-    lost = SimulationConfig(noise=5, hum=0, artefacts_per_minute=0, poor_contact=1.0)
-    assert recorder(lost, len(silence)).record(silence).std() > 1.5 * noise.std()
-    tugged = SimulationConfig(noise=5, hum=0, poor_contact=0, artefacts_per_minute=30)
-    assert np.abs(recorder(tugged, len(silence)).record(silence)).max() > 1.2 * np.abs(noise).max()
+    assert recorded(poor_contact=1.0).std() > 1.5 * noise.std()
+    assert np.abs(recorded(artefacts_per_minute=30.0)).max() > 1.2 * np.abs(noise).max()
 
 
 def test_an_electrode_that_loses_contact_loses_signal_for_a_while() -> None:
     time = np.arange(20 * SAMPLE_RATE)[:, None] / SAMPLE_RATE
     wave = np.repeat(np.sin(2 * np.pi * 200 * time), CHANNELS, axis=1).astype(np.float32)
-    config = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=1.0)
-    recorded = recorder(config, len(wave)).record(wave)
+    recorded = recorder(replace(QUIET, difficulty=1.0, poor_contact=1.0), len(wave)).record(wave)
     seconds = recorded.reshape(20, SAMPLE_RATE, CHANNELS).std(axis=1)
     low = seconds < 0.3 * wave.std()
     assert 0.05 < low.mean() < 0.6

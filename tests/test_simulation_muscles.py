@@ -12,10 +12,6 @@ from emgscribe.simulation.typist import Press
 PLAIN = MotorHabits.of_user(np.random.default_rng(0), 0.0)
 
 
-def drive_of(*presses: Press) -> Drive:
-    return Drive(presses, PLAIN, np.random.default_rng(0), variability=0.0)
-
-
 def steady(excitation: float, seconds: float) -> np.ndarray:
     return np.full((round(seconds * DRIVE_RATE), NUM_MUSCLES), excitation, dtype=np.float32)
 
@@ -27,13 +23,13 @@ def test_every_key_of_a_hand_has_its_own_pattern() -> None:
             assert np.abs(textbook_pattern(first) - textbook_pattern(second)).max() > 0.04, (first, second)
 
 
-def test_the_finger_of_the_key_works_most_and_before_key_down() -> None:
-    drive = drive_of(Press("d", TEXTBOOK["d"], 1.0, 1.1)).block(0, 2 * DRIVE_RATE) - POSTURE
+def test_the_finger_of_the_key_is_most_active_and_before_key_down() -> None:
+    presses = [Press("d", TEXTBOOK["d"], 1.0, 1.1)]
+    drive = Drive(presses, PLAIN, np.random.default_rng(0), variability=0.0).block(0, 2 * DRIVE_RATE) - POSTURE
     flexors = drive[:, Muscle.FDS_INDEX : Muscle.FDS_LITTLE + 1]
     assert flexors.max(axis=0).argmax() == 1
     assert 0.02 < 1.0 - flexors[:, 1].argmax() / DRIVE_RATE < 0.12
-    lift = drive[:, Muscle.ED_MIDDLE].argmax() / DRIVE_RATE
-    assert lift > 1.05
+    assert drive[:, Muscle.ED_MIDDLE].argmax() / DRIVE_RATE > 1.05
     assert np.abs(drive[: DRIVE_RATE // 2]).max() < 1e-3
 
 
@@ -44,7 +40,7 @@ def test_blocks_do_not_change_the_drive() -> None:
     np.testing.assert_allclose(pieces, drive.block(0, 1400), atol=1e-5)
 
 
-def test_a_person_presses_a_key_alike_in_every_session_and_unlike_others() -> None:
+def test_people_have_patterns_of_their_own() -> None:
     one, other = (MotorHabits.of_user(np.random.default_rng(user), 1.0) for user in (1, 2))
     place = TEXTBOOK["t"]
     np.testing.assert_array_equal(one.pattern(place), one.pattern(place))
@@ -54,6 +50,7 @@ def test_a_person_presses_a_key_alike_in_every_session_and_unlike_others() -> No
 def test_small_units_are_recruited_first() -> None:
     units = MotorUnits.pools(40, np.random.default_rng(0))
     mean_sizes, active = [], []
+    assert len(SpikeTrains(units, np.random.default_rng(1)).fire(steady(0, 4))[0]) == 0
     for excitation in (0.02, 0.1, 0.5):
         fired, _ = SpikeTrains(units, np.random.default_rng(1)).fire(steady(excitation, 4))
         active.append(len(set(fired)))
@@ -76,7 +73,7 @@ def test_rates_rise_with_excitation_and_intervals_vary_as_stated() -> None:
     assert 8 < rates[0] < rates[2] < 61
 
 
-def test_spikes_carry_on_over_the_border_of_blocks() -> None:
+def test_spike_trains_continue_from_block_to_block() -> None:
     trains = SpikeTrains(MotorUnits.pools(4, np.random.default_rng(0)), np.random.default_rng(1))
     length = SAMPLE_RATE // 20
     units, times = [], []
@@ -89,8 +86,3 @@ def test_spikes_carry_on_over_the_border_of_blocks() -> None:
     variations = [gaps.std() / gaps.mean() for u in set(unit) if len(gaps := np.diff(time[unit == u])) > 100]
     assert len(variations) > 30
     assert max(variations) < 1.3 * INTERVAL_VARIATION
-
-
-def test_silence_fires_nothing() -> None:
-    unit, _ = SpikeTrains(MotorUnits.pools(10, np.random.default_rng(0)), np.random.default_rng(1)).fire(steady(0, 5))
-    assert len(unit) == 0

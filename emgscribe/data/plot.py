@@ -1,0 +1,85 @@
+"""A few seconds of a session as a figure: electrodes, keys, and what a model read."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from emgscribe.data.charset import SPACE
+from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
+from emgscribe.data.session import Session
+from emgscribe.errors import EmgscribeError
+
+_TYPED, _READ, _EMG, _FAINT = "#1f3b57", "#c0392b", "#3f6f9f", "#d5dbe1"
+_MOST_SECONDS = 60
+
+
+class _Shown(Figure):
+    """A figure that a notebook shows, whether or not pyplot was imported."""
+
+    def _repr_png_(self) -> bytes:
+        self.savefig(image := BytesIO(), format="png")
+        return image.getvalue()
+
+
+class HasKeys(Protocol):
+    """Anything with (symbol, second) pairs, such as a `Transcript`."""
+
+    @property
+    def keys(self) -> Sequence[tuple[str, float]]:
+        """(symbol, second) of each key."""
+
+
+Keys = HasKeys | Sequence[tuple[str, float]]
+
+
+def plot_session(session: Session, start: float, stop: float, read: Keys = ()) -> Figure:
+    """Seconds [start, stop) of a session: both bands' electrodes, the keys that went down, and those that were `read`.
+
+    Raises `EmgscribeError` where the range is empty, longer than a minute or not inside the session.
+    """
+    seconds = len(session) / SAMPLE_RATE
+    if not 0 <= start <= stop - 1 / SAMPLE_RATE <= seconds or stop - start > _MOST_SECONDS:
+        hint = f"choose at most {_MOST_SECONDS} s between 0 and {seconds:.3f} s"
+        raise EmgscribeError(f"seconds {start:g} to {stop:g} cannot be plotted", where=session.name, hint=hint)
+    rows: dict[str, Sequence[tuple[str, float]]]
+    rows = {"typed": list(zip(session.text, session.onsets / SAMPLE_RATE, strict=True))}
+    if keys := read if isinstance(read, Sequence) else read.keys:
+        rows["read"] = keys
+    figure = _Shown(figsize=(min(5 + 2 * (stop - start), 24), 8), layout="constrained")
+    top, *bands = figure.subplots(3, 1, sharex=True, height_ratios=(len(rows), 10, 10))
+    _draw_keys(top, rows, start, stop)
+    top.set_title(f"{session.name}{' (simulated)' * session.simulated}", fontsize=10, loc="left")
+    first = round(start * SAMPLE_RATE)
+    emg = np.asarray(session.emg[first : round(stop * SAMPLE_RATE)])
+    times = np.arange(first, first + len(emg)) / SAMPLE_RATE
+    for band, (axes, name) in enumerate(zip(bands, ("left", "right"), strict=True)):
+        deviations = emg[:, band] - emg[:, band].mean(axis=0)
+        step = 5 * float(np.quantile(deviations.std(axis=0), 0.8)) or 1.0  # from one electrode's line to the next
+        lines = -step * np.arange(CHANNELS)
+        axes.vlines([at for _, at in rows["typed"] if start <= at < stop], lines[-1] - step, step, color=_FAINT, lw=0.8)
+        axes.plot(times, deviations.clip(-step, step) + lines, color=_EMG, lw=0.5)
+        axes.set_ylabel(f"{name} band, electrode channel")
+        axes.set_yticks(lines[::5], map(str, range(0, CHANNELS, 5)))
+        axes.set_ylim(lines[-1] - step, step)
+        axes.spines[["top", "right"]].set_visible(False)
+    bands[-1].set_xlabel("time (s)")
+    bands[-1].set_xlim(start, stop)
+    return figure
+
+
+def _draw_keys(axes: Axes, rows: dict[str, Sequence[tuple[str, float]]], start: float, stop: float) -> None:
+    """Each row's symbols at their seconds, over a tick."""
+    for row, (name, keys) in enumerate(rows.items()):
+        color = _TYPED if name == "typed" else _READ
+        shown = [("␣" if symbol == SPACE else symbol, at) for symbol, at in keys if start <= at < stop]
+        axes.vlines([at for _, at in shown], -row - 0.45, -row - 0.25, color=color, lw=1)
+        for symbol, at in shown:
+            axes.text(at, -row, symbol, ha="center", va="center", color=color, fontsize=10, parse_math=False)
+    axes.set_yticks([-row for row in range(len(rows))], list(rows))
+    axes.set_ylim(0.6 - len(rows), 0.5)
+    axes.tick_params(length=0, labelbottom=False)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,308 @@
+"""Session files: the layout byte for byte, what a third party writes, what is refused, and how files are written."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from emgscribe.data.hdf5 import (
+    ATTRIBUTES,
+    SAMPLE_DTYPE,
+    Keystroke,
+    Prompt,
+    SessionFile,
+    SessionHeader,
+    find_sessions,
+    name_of,
+    prompts_of,
+    write_session,
+    writing_session,
+)
+from emgscribe.errors import EmgscribeError
+
+Make = Callable[..., Path]
+START = 1_600_000_000.0
+HEADER = SessionHeader("n", "u", "on_keyboard", 1.0, (), ())
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+HEADERS = st.builds(
+    SessionHeader,
+    name=st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20),
+    user=st.from_regex(r"[0-9a-z]{1,8}", fullmatch=True),
+    condition=st.just("on_keyboard"),
+    duration_mins=FINITE,
+    keystrokes=st.lists(st.builds(Keystroke, st.text(max_size=12), FINITE, FINITE), max_size=5).map(tuple),
+    prompts=st.lists(st.builds(Prompt, st.text(max_size=5), FINITE, FINITE, st.none() | st.text()), max_size=3).map(
+        tuple
+    ),
+    simulation=st.sampled_from(["", '{"seed": 1}']),
+)
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[Any]:
+    """The HDF5 group of a session file, open for changes."""
+    with h5py.File(path, "r+") as file:
+        yield file["emg2qwerty"]
+
+
+def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
+    """h5py, json and the published layout, nothing of this package."""
+    rows = np.zeros(300, [("time", "<f8"), ("emg_left", "<f4", (16,)), ("emg_right", "<f4", (16,))])
+    rows["time"] = START + np.arange(300) / 2000
+    rows["emg_left"], rows["emg_right"] = np.random.default_rng(3).normal(size=(2, 300, 16))
+    keys = ["Key.shift", "H", "Key.ctrl", "Key.backspace"]
+    keystrokes = [
+        {"key": key, "start": START + n / 100, "end": START + n / 100 + 0.5, "ascii": 72} for n, key in enumerate(keys)
+    ]
+    prompts = [
+        {"name": "text_prompt", "start": START, "end": START + 0.1, "payload": {"text": "Hello", "more": 1}},
+        {"name": "pause", "start": START + 0.1, "end": START + 0.2, "payload": None},
+        {"name": "other", "start": 1, "end": 2, "payload": {}},
+    ]
+    with h5py.File(tmp_path / "s.hdf5", "w") as file:
+        group = file.create_group("emg2qwerty")
+        group.create_dataset("timeseries", data=rows)
+        group.attrs["session_name"] = np.bytes_("2021-06-03-1622765527")  # fixed length
+        group.attrs["user"], group.attrs["condition"] = "89335547", "on_keyboard"
+        group.attrs["duration_mins"] = 300 / 2000 / 60
+        group.attrs["keystrokes"], group.attrs["prompts"] = json.dumps(keystrokes), json.dumps(prompts)
+    with SessionFile(str(tmp_path / "s.hdf5")) as session:
+        assert len(session) == 300
+        np.testing.assert_array_equal(session.times(), rows["time"])
+        np.testing.assert_array_equal(session.emg(), np.stack([rows["emg_left"], rows["emg_right"]], axis=1))
+        np.testing.assert_array_equal(session.emg(20, 30)[:, 1], rows["emg_right"][20:30])
+        assert session.emg().dtype == np.float32
+        header = session.header
+    assert (header.name, header.user, header.condition) == ("2021-06-03-1622765527", "89335547", "on_keyboard")
+    assert header.text == "⇧H⌫"
+    assert header.keystrokes[1] == Keystroke("H", START + 0.01, START + 0.51)
+    assert header.prompts == (
+        Prompt("text_prompt", START, START + 0.1, "Hello"),
+        Prompt("pause", START + 0.1, START + 0.2, None),
+        Prompt("other", 1.0, 2.0, None),
+    )
+    assert header.simulation == ""
+    assert name_of(tmp_path / "s.hdf5") == header.name
+    assert prompts_of([tmp_path / "s.hdf5"]) == {"Hello"}
+
+
+def test_byte_layout_on_disk(make_session: Make) -> None:
+    emg = np.random.default_rng(1).normal(size=(20_000, 2, 16)).astype(np.float32)
+    times = START + np.arange(20_000) / 2000
+    path = make_session(emg=emg, times=times)
+    with h5py.File(path, "r") as file:
+        rows = file["emg2qwerty/timeseries"]
+        fields = {name: offset for name, (_, offset, *_) in rows.dtype.fields.items()}
+        assert (fields, rows.dtype.itemsize) == ({"time": 0, "emg_left": 8, "emg_right": 72}, 136)
+        assert (rows.shape, rows.chunks, rows.compression) == ((20_000,), None, None)
+        offset = rows.id.get_offset()
+    content = path.read_bytes()
+    assert 0 <= len(content) - 136 * 20_000 < 20_000
+    for sample in (0, 1, 19_999):
+        time, *values = struct.unpack_from("<d32f", content, offset + 136 * sample)
+        assert time == times[sample]
+        assert values == [*emg[sample, 0].tolist(), *emg[sample, 1].tolist()]
+
+
+def test_attributes_on_disk(make_session: Make) -> None:
+    prompts = [Prompt("p", 1.0, 2.0, "text"), Prompt("q", 2.0, 3.0, None)]
+    path = make_session("name", keys=[("Key.space", 0.5)], prompts=prompts)
+    with h5py.File(path, "r") as file:
+        attributes = dict(file["emg2qwerty"].attrs)
+    assert set(attributes) == {"session_name", "user", "condition", "duration_mins", "keystrokes", "prompts"}
+    assert attributes["session_name"] == "name"
+    assert isinstance(attributes["duration_mins"], float)
+    assert json.loads(attributes["keystrokes"]) == [{"key": "Key.space", "start": START + 0.5, "end": START + 0.58}]
+    assert json.loads(attributes["prompts"]) == [
+        {"name": "p", "start": 1.0, "end": 2.0, "payload": {"text": "text"}},
+        {"name": "q", "start": 2.0, "end": 3.0, "payload": None},
+    ]
+    with h5py.File(make_session(simulation='{"seed": 1}'), "r") as file:
+        assert file["emg2qwerty"].attrs["simulation"] == '{"seed": 1}'
+
+
+@settings(max_examples=25)
+@given(HEADERS, st.integers(0, 40), st.data())
+def test_round_trip(tmp_path: Path, header: SessionHeader, samples: int, data: st.DataObject) -> None:
+    finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    emg = data.draw(hnp.arrays(np.float32, (samples, 2, 16), elements=finite32, fill=finite32))
+    times = data.draw(hnp.arrays(np.float64, samples, elements=FINITE))
+    write_session(tmp_path / "s.hdf5", header, times, emg)
+    with SessionFile(tmp_path / "s.hdf5") as session:
+        assert session.header == header
+        np.testing.assert_array_equal(session.times(), times)
+        np.testing.assert_array_equal(session.emg(), emg)
+        blocks = list(session.blocks(7))
+        assert all(len(block) == 7 for block in blocks[:-1])
+        assert [time for block in blocks for time in block["time"]] == times.tolist()
+
+
+def test_text_is_in_order_of_key_presses(make_session: Make) -> None:
+    keys = [("b", 0.2), ("a", 0.1), ("Key.left", 0.25), ("Key.enter", 0.3), ("c", 0.3), ("x", float("nan"))]
+    with SessionFile(make_session(keys=keys)) as session:
+        assert session.header.text == "ab⏎c"
+        assert session.header.labelled_keystrokes()[0] == ("a", START + 0.1)
+    keys = [("a", i / 1000) for i in range(3000)]  # real sessions have thousands; a small HDF5 attribute ends at 64 KiB
+    with SessionFile(make_session(keys=keys)) as session:
+        assert session.header.text == "a" * 3000
+
+
+def refused(path: Path, *words: str) -> None:
+    """Opening `path` and reading its header fails with an error that has the file, the fault and a hint."""
+    with pytest.raises(EmgscribeError) as caught, SessionFile(path) as session:
+        _ = session.header
+    assert caught.value.where == str(path)
+    assert caught.value.hint
+    for word in words:
+        assert word in caught.value.what
+
+
+def test_files_of_other_kinds(make_session: Make, tmp_path: Path) -> None:
+    refused(tmp_path / "none.hdf5", "no such file")
+    (tmp_path / "s.hdf5").write_text("time,emg_left\n1,2\n")
+    refused(tmp_path / "s.hdf5", "not a readable HDF5 file")
+    path = make_session()
+    content = path.read_bytes()
+    for kept in (0, 7, 1000, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:kept])
+        refused(path, "not a readable HDF5 file")
+
+
+def rows_of(**fields: Any) -> np.ndarray:
+    """Five rows with the given field types."""
+    return np.zeros(5, dtype=[(name, *kind) for name, kind in fields.items()])
+
+
+TIME, BAND = ("<f8",), ("<f4", (16,))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (None, ["dataset 'emg2qwerty/timeseries' is missing"]),
+        (rows_of(time=TIME, emg_left=BAND), ["no field 'emg_right'"]),
+        (np.zeros((5, 33)), ["no field 'time'"]),
+        (rows_of(time=("<f4",), emg_left=BAND, emg_right=BAND), ["timeseries.time", "float32", "float64"]),
+        (rows_of(time=TIME, emg_left=BAND, emg_right=("<f8", (16,))), ["timeseries.emg_right", "<f8"]),
+        (rows_of(time=TIME, emg_left=("<f4", (12,)), emg_right=BAND), ["timeseries.emg_left", "(12,)", "(16,)"]),
+        (np.zeros((5, 2), SAMPLE_DTYPE), ["2 dimensions"]),
+    ],
+)
+def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> None:
+    path = make_session()
+    with edited(path) as group:
+        del group["timeseries"]
+        if rows is not None:
+            group["timeseries"] = rows
+    refused(path, *words)
+    with h5py.File(path, "r+") as file:
+        del file["emg2qwerty"]
+    refused(path, "group 'emg2qwerty' is missing")
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_missing_attribute(make_session: Make, name: str) -> None:
+    path = make_session()
+    with edited(path) as group:
+        del group.attrs[name]
+    refused(path, "missing", name)
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "words"),
+    [
+        ("keystrokes", '[{"key": "a", "start"', ["'keystrokes': JSON"]),
+        ("keystrokes", "", ["'keystrokes': JSON"]),
+        ("keystrokes", '{"key": "a"}', ["'keystrokes', entry 0", "start"]),
+        ("keystrokes", '[{"key": "a", "start": 1, "end": 2}, {"key": "b", "start": 1}]', ["entry 1", "end"]),
+        ("keystrokes", '[{"start": 1, "end": 2}]', ["entry 0", "key"]),
+        ("keystrokes", '[{"key": "a", "start": "x", "end": 2}]', ["entry 0", "'x'"]),
+        ("keystrokes", '[{"key": "a", "start": null, "end": 2}]', ["entry 0"]),
+        ("keystrokes", "3", ["entry 0"]),
+        ("prompts", "no JSON", ["'prompts': JSON"]),
+        ("prompts", '[{"name": "p", "end": 2, "payload": null}]', ["'prompts', entry 0", "start"]),
+        ("prompts", "[null]", ["'prompts', entry 0"]),
+    ],
+)
+def test_broken_labels(make_session: Make, field: str, content: str, words: list[str]) -> None:
+    path = make_session()
+    with edited(path) as group:
+        group.attrs[field] = content
+    refused(path, *words)
+
+
+def half_written(path: Path, error: BaseException | None = None) -> None:
+    """Write 50 samples of the 100 that were announced, then fail."""
+    with writing_session(path, 100) as writer:
+        writer.append(np.arange(50.0), np.zeros((50, 2, 16), np.float32))
+        if error is not None:
+            raise error
+        writer.finish(HEADER)
+
+
+def test_a_writer_that_fails_leaves_nothing_and_keeps_the_old_session(make_session: Make, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the simulation failed"):
+        half_written(tmp_path / "out" / "s.hdf5", RuntimeError("the simulation failed"))
+    with pytest.raises(AssertionError, match="50 of 100"):
+        half_written(tmp_path / "out" / "s.hdf5")
+    assert list((tmp_path / "out").iterdir()) == []
+    path = make_session()
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError):
+        half_written(path, RuntimeError())
+    assert path.read_bytes() == before
+
+
+def test_a_writer_appends_blocks_in_order(tmp_path: Path) -> None:
+    emg = np.random.default_rng(0).normal(size=(100, 2, 16)).astype(np.float32)
+    with writing_session(tmp_path / "s.hdf5", 100) as writer:
+        for start in range(0, 100, 30):
+            writer.append(np.arange(100.0)[start : start + 30], emg[start : start + 30])
+        writer.finish(HEADER)
+    with SessionFile(tmp_path / "s.hdf5") as session:
+        np.testing.assert_array_equal(session.emg(), emg)
+        np.testing.assert_array_equal(session.times(), np.arange(100.0))
+
+
+def test_find_sessions_sorts_by_name(make_session: Make, tmp_path: Path) -> None:
+    paths = [make_session(name, samples=10) for name in ("2021-02", "2021-01")]
+    (paths[0].parent / "notes.txt").write_text("")
+    assert list(find_sessions(str(paths[0].parent))) == sorted(paths)
+    with pytest.raises(EmgscribeError, match="no such folder"):
+        find_sessions(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EmgscribeError, match="has no session files"):
+        find_sessions(tmp_path / "empty")
+
+
+_FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from emgscribe.data.hdf5 import SessionHeader, write_session
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+header = SessionHeader("s", "u", "on_keyboard", 1.0, (), ())
+write_session(sys.argv[1], header, np.arange(9000) / 2000, np.zeros((9000, 2, 16), np.float32))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are set through POSIX")
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk, in another process."""
+    path = tmp_path / "s.hdf5"
+    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"EmgscribeError: {path}: cannot be written" in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} <= {"cache"}

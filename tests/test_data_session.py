@@ -1,0 +1,296 @@
+"""Sessions as views of their files: the samples bit for bit, labels, the cache, and what is refused."""
+
+import os
+import pickle
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emgscribe.data import session as module
+from emgscribe.data.charset import labels_of_text
+from emgscribe.data.hdf5 import SAMPLE_DTYPE, SessionFile
+from emgscribe.data.session import Session, default_cache, open_session, open_sessions
+from emgscribe.errors import EmgscribeError
+
+Make = Callable[..., Path]
+MakeStored = Callable[..., Session]
+START = 1_600_000_000.0
+
+
+def entries(cache: Path) -> set[str]:
+    """Every name in the cache's folder of sessions, hidden ones too."""
+    return {path.name for path in (cache / "sessions").glob("*")}
+
+
+def layout(path: Path, kind: str) -> Path:
+    """The same session with its rows stored in another way."""
+    with h5py.File(path, "r+") as file:
+        group = file["emg2qwerty"]
+        rows = group["timeseries"][:]
+        del group["timeseries"]
+        if kind == "further field":
+            fields = [("extra", "<f4"), *((name, SAMPLE_DTYPE[name]) for name in reversed(SAMPLE_DTYPE.names or ()))]
+            wider = np.zeros(len(rows), fields)
+            for name in SAMPLE_DTYPE.names or ():
+                wider[name] = rows[name]
+            group["timeseries"] = wider
+        else:
+            options = {"chunked": {"chunks": (100,)}, "compressed": {"compression": "gzip"}}[kind]
+            group.create_dataset("timeseries", data=rows, **options)
+    return path
+
+
+def same_as_in_file(session: Session, path: Path) -> None:
+    with SessionFile(path) as file:
+        expected = file.emg()
+    assert session.emg.dtype == expected.dtype == np.float32
+    assert np.asarray(session.emg).tobytes() == expected.tobytes()
+
+
+def test_samples_are_a_view_of_the_file(make_session: Make, isolated_cache: Path) -> None:
+    path = make_session("n", samples=5000, keys=[("Key.shift", 0.1), ("Key.tab", 0.15), ("A", 0.2)])
+    session = open_session(str(path))
+    same_as_in_file(session, path)
+    assert isinstance(session.emg, np.memmap)
+    assert Path(session.emg.filename) == path.resolve()
+    assert (session.name, session.user, session.simulated, len(session)) == ("n", "user", False, 5000)
+    assert session.labels.tolist() == labels_of_text("⇧A")
+    assert session.onsets.tolist() == [200, 400]
+    assert session.labels.dtype == session.onsets.dtype == np.int64
+    assert repr(session) == "<Session n: user user, 0.0 min, 2 keys>"
+    (entry,) = (isolated_cache / "sessions").glob("*.npz")
+    assert entry.stat().st_size < path.stat().st_size / 100
+    before = path.read_bytes()
+    torch.from_numpy(session.emg).mul_(7)  # a warning, such as of an array that is not writable, is an error here
+    assert path.read_bytes() == before
+    simulated = open_session(make_session(simulation="{}", keys=[]))
+    assert simulated.simulated
+    assert repr(simulated).endswith("0 keys, simulated>")
+
+
+@pytest.mark.parametrize("kind", ["chunked", "compressed", "further field"])
+def test_rows_that_cannot_be_mapped_are_converted_once(
+    make_session: Make, isolated_cache: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_session()
+    content = open_session(path).content
+    layout(path, kind)
+    session = open_session(path)
+    same_as_in_file(session, path)
+    assert session.content == content
+    (copy,) = (isolated_cache / "sessions").glob("*.f4")
+    assert copy.stat().st_size == session.emg.nbytes
+    assert Path(session.emg.filename) == copy
+    copy.write_bytes(copy.read_bytes()[:-4])  # damaged: written again
+    same_as_in_file(open_session(path), path)
+    monkeypatch.setattr(module, "stack_bands", None)  # a second conversion would fail
+    same_as_in_file(open_session(path), path)
+    path.unlink()
+    open_sessions([make_session("other")])
+    assert not copy.exists()
+
+
+def test_rows_at_an_odd_byte_are_converted(make_session: Make, isolated_cache: Path) -> None:
+    path = make_session()
+    with SessionFile(path) as file:
+        rows, offset, content = file.rows(), file.rows_offset(), path.read_bytes()
+    place = content.index(struct.pack("<Q", offset))  # the address of the rows, in the file's own bookkeeping
+    odd = len(content) + 1 - len(content) % 2
+    moved = bytearray(content.ljust(odd, b"\0") + rows.tobytes())
+    moved[place : place + 8] = struct.pack("<Q", odd)
+    end = content.index(struct.pack("<Q", len(content)))  # where the file ends
+    moved[end : end + 8] = struct.pack("<Q", len(moved))
+    path.write_bytes(moved)
+    session = open_session(path)
+    same_as_in_file(session, path)
+    assert Path(session.emg.filename).parent == isolated_cache / "sessions"
+
+
+@pytest.mark.parametrize("kind", ["", "compressed"])
+def test_a_cache_that_cannot_be_written_is_no_obstacle(make_session: Make, tmp_path: Path, kind: str) -> None:
+    path = make_session()
+    if kind:
+        layout(path, kind)
+    (tmp_path / "file").write_text("a file where the cache should be")
+    session = open_sessions([path], tmp_path / "file")[0]
+    same_as_in_file(session, path)
+    assert session.content == open_session(path).content
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.lists(st.floats(-3, 160), max_size=12))
+def test_onsets_against_brute_force(make_session: Make, steps: list[int], starts: list[float]) -> None:
+    times = np.cumsum(steps) / 256  # exact in binary, so that keys fall on samples too
+    keys = [("abcdefghijkl"[i], round(start) / 256 if i % 2 else start / 256) for i, start in enumerate(starts)]
+    path = make_session(times=START + times, emg=np.zeros((len(times), 2, 16), np.float32), keys=keys)
+    expected = []
+    for key, at in sorted(keys, key=lambda pair: START + pair[1]):
+        first = next((i for i, time in enumerate(START + times) if time >= START + at), None)
+        if first is not None and START + at >= START + times[0]:  # keys outside the recording are dropped
+            expected.append((labels_of_text(key)[0], first))
+    session = open_session(path)
+    assert list(zip(session.labels.tolist(), session.onsets.tolist(), strict=True)) == expected
+
+
+@given(st.lists(st.integers(0, 99), max_size=12).map(sorted), st.integers(-10, 110), st.integers(-10, 110))
+def test_typed_against_brute_force(make_stored: MakeStored, onsets: list[int], start: int, stop: int) -> None:
+    session = make_stored(100, [(0, onset) for onset in onsets])
+    assert session.onsets[session.typed(start, stop)].tolist() == [onset for onset in onsets if start <= onset < stop]
+
+
+def test_the_first_part_of_a_session(make_session: Make) -> None:
+    session = open_session(make_session(samples=1000))
+    part = session.first(600)
+    assert (len(part), part.text, part.content) == (600, "h", f"{session.content}:600")
+    assert np.array_equal(part.emg, session.emg[:600])
+    assert session.first(1000) is session
+
+
+def test_a_session_travels_to_another_process_without_its_samples(make_session: Make, make_stored: MakeStored) -> None:
+    for session in (open_session(make_session(samples=50_000)).first(40_000), make_stored(100, [(3, 5)])):
+        sent = pickle.dumps(session)
+        received = pickle.loads(sent)
+        assert np.array_equal(received.emg, session.emg)
+        assert received.labels.tolist() == session.labels.tolist()
+        assert (received.content, received.path) == (session.content, session.path)
+        assert len(sent) < 20_000
+
+
+def test_the_cache_is_used_and_can_be_named(
+    make_session: Make, tmp_path: Path, isolated_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_session()
+    first = open_session(path, tmp_path / "named")
+    assert len(entries(tmp_path / "named")) == 1
+    assert not isolated_cache.exists()
+    monkeypatch.setattr(module, "SessionFile", None)  # reading the file again would fail
+    second = open_session(path, tmp_path / "named")
+    assert np.array_equal(first.emg, second.emg)
+    assert (first.content, first.text) == (second.content, second.text)
+
+
+def test_the_default_cache(monkeypatch: pytest.MonkeyPatch, isolated_cache: Path) -> None:
+    assert default_cache() == isolated_cache
+    monkeypatch.delenv("EMGSCRIBE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_cache() == Path("/somewhere/emgscribe")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "emgscribe"
+
+
+def test_a_file_that_changes_in_place_is_read_again(make_session: Make, isolated_cache: Path) -> None:
+    path, other = make_session(), make_session("other")
+    before = open_sessions([path, other])
+    kept = entries(isolated_cache)
+    content = bytearray(path.read_bytes())
+    with h5py.File(path, "r") as file:
+        offset = file["emg2qwerty/timeseries"].id.get_offset()
+    content[offset + 136 * 1999 + 8 : offset + 136 * 2000] = bytes(128)  # the last sample; size and start stay
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    after = open_session(path)
+    same_as_in_file(after, path)
+    assert after.content != before[0].content
+    assert len(entries(isolated_cache) & kept) == 1  # the other session's entry
+    assert len(entries(isolated_cache)) == 2
+    assert open_session(other).content == before[1].content
+
+
+def test_content_is_what_is_in_a_session_whatever_its_file(make_session: Make, isolated_cache: Path) -> None:
+    path = make_session()
+    copy, louder = path.with_name("copy.hdf5"), path.with_name("louder.hdf5")
+    shutil.copy2(path, copy)
+    shutil.copy2(path, louder)
+    with h5py.File(louder, "r+") as file:
+        rows = file["emg2qwerty/timeseries"][:]
+        rows["emg_right"][7, 3] += 1
+        file["emg2qwerty/timeseries"][:] = rows
+    contents = [session.content for session in open_sessions([path, copy, louder])]
+    assert contents[0] == contents[1] != contents[2]
+    assert len(entries(isolated_cache)) == 3
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_a_damaged_entry_is_made_again(make_session: Make, isolated_cache: Path, place: float) -> None:
+    session = open_session(make_session())
+    (entry,) = (isolated_cache / "sessions").glob("*.npz")
+    content = bytearray(entry.read_bytes())
+    content[int(place * len(content))] ^= 0x55
+    for damaged in (bytes(content), bytes(content[: int(place * len(content))])):
+        entry.write_bytes(damaged)
+        again = open_session(session.path or "")
+        assert (again.content, again.text, again.name, len(again)) == (session.content, "hi", "session", 2000)
+        assert again.onsets.tolist() == session.onsets.tolist()
+
+
+def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isolated_cache: Path) -> None:
+    paths = [make_session(name) for name in "abc"]
+    open_sessions(paths)
+    paths[0].unlink()
+    folder = isolated_cache / "sessions"
+    old, new = folder / ".killed.abc", folder / ".running.abc"  # of processes that were killed, or that write now
+    for left in (old, new):
+        left.mkdir()
+    os.utime(old, (0, 0))
+    (folder / f"{'0' * 12}-0.npz").write_bytes(b"damaged")
+    open_sessions([paths[1]])
+    assert len(list(folder.glob("*.npz"))) == 2
+    assert (old.exists(), new.exists()) == (False, True)
+    assert open_session(paths[2]).text == "hi"
+
+
+_KILLED = """
+import sys, time
+from emgscribe.data import session
+
+def hang(*_, **__):
+    print("half built", flush=True)
+    time.sleep(60)
+
+session.np.savez = hang
+session.open_session(sys.argv[1])
+"""
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(make_session: Make, isolated_cache: Path) -> None:
+    path = make_session()
+    with subprocess.Popen([sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half built\n"
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not [name for name in entries(isolated_cache) if not name.startswith(".")]
+    same_as_in_file(open_session(path), path)
+
+
+def refused(path: Path, cache: Path, words: str) -> None:
+    """Opening fails with an error that names the file, and leaves nothing in the cache."""
+    with pytest.raises(EmgscribeError, match=words) as caught:
+        open_sessions([path])
+    assert caught.value.where == str(path)
+    assert caught.value.hint
+    assert entries(cache) == set()
+
+
+def test_files_that_are_refused(make_session: Make, tmp_path: Path, isolated_cache: Path) -> None:
+    refused(tmp_path / "none.hdf5", isolated_cache, "cannot be read")
+    (tmp_path / "text.hdf5").write_text("text")
+    refused(tmp_path / "text.hdf5", isolated_cache, "not a readable HDF5 file")
+    refused(make_session(samples=0, keys=[]), isolated_cache, "no samples")
+    emg = np.ones((1000, 2, 16), np.float32)
+    emg[[777, 800], 1, 3] = np.inf
+    refused(make_session(emg=emg), isolated_cache, "emg_right: 2 of 1000 samples are not finite")
+    times = START + np.arange(1000) / 2000
+    times[600:] -= 0.1
+    refused(make_session(times=times, emg=np.ones((1000, 2, 16), np.float32)), isolated_cache, "time runs backwards")

@@ -1,0 +1,206 @@
+"""Splits by date and by published lists: what is picked from a folder, what is refused, what is remembered."""
+
+import csv
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emgscribe.data import splits as module
+from emgscribe.data.hdf5 import SessionHeader, name_of, write_session
+from emgscribe.data.splits import DataConfig, Split, first_minutes, split, split_sessions
+from emgscribe.errors import EmgscribeError
+
+COURSE = DataConfig(protocol="course")
+COURSE_USER = "89335547"
+
+
+def record(folder: Path, user: str, name: str, *, samples: int = 4, simulated: bool = False) -> Path:
+    path = folder / f"{name}.hdf5"
+    header = SessionHeader(name, user, "on_keyboard", 1e-3, (), (), "{}" if simulated else "")
+    random = np.random.default_rng([len(name), *name.encode()])
+    write_session(path, header, np.arange(samples) / 2000, random.normal(size=(samples, 2, 16)).astype(np.float32))
+    return path
+
+
+def recorded(folder: Path, **days: int) -> dict[str, list[Path]]:
+    """As many sessions of each user as `days`, in order of their dates."""
+    return {
+        user: [record(folder, user, f"2021-01-{day:02d}-{user}") for day in range(1, 1 + count)]
+        for user, count in days.items()
+    }
+
+
+def test_by_date(tmp_path: Path) -> None:
+    days = recorded(tmp_path, b=4, a=3)
+    split = split_sessions(str(tmp_path))
+    assert split.protocol == "latest"
+    assert split.train == (days["a"][0], *days["b"][:2])
+    assert split.val == (days["a"][1], days["b"][2])
+    assert split.test == (days["a"][2], days["b"][3])
+
+
+def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> None:
+    days = recorded(tmp_path, a=5, b=5, c=5)
+    split = split_sessions(tmp_path, DataConfig(train_users=(0, 2), test_users=(1,), sessions=2))
+    assert split.train == (*days["a"][1:3], *days["c"][1:3])
+    assert split.val == (days["a"][3], days["c"][3])  # none of the user who tests, not even to choose a model
+    assert split.test == (days["b"][4],)
+    for data in (DataConfig(), DataConfig(train_users=(1,), sessions=1), DataConfig(sessions=9)):
+        split = split_sessions(tmp_path, data)
+        assert len({*split.train, *split.val, *split.test}) == len(split.train + split.val + split.test)
+    with pytest.raises(
+        EmgscribeError, match=r"data.test_users names user 3, counted from 0, but the folder has 3 users"
+    ):
+        split_sessions(tmp_path, DataConfig(test_users=(0, 3)))
+
+
+def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
+    days = recorded(tmp_path, enough=3, few=2)
+    with pytest.raises(EmgscribeError, match="user few has 2 sessions; to train, validate and test takes 3"):
+        split_sessions(tmp_path)
+    split = split_sessions(tmp_path, DataConfig(train_users=(0,)))
+    assert (split.train, split.val) == ((days["enough"][0],), (days["enough"][1],))
+    assert split.test == (days["enough"][2], days["few"][1])
+    with pytest.raises(EmgscribeError, match="user few"):
+        split_sessions(tmp_path, DataConfig(train_users=(1,), test_users=(0,)))
+
+
+def test_sessions_are_opened(tmp_path: Path) -> None:
+    for day in range(1, 5):
+        record(tmp_path, "me", f"2021-01-0{day}", samples=3000)
+    train, val, test = split(str(tmp_path))
+    assert [session.name for session in train + val + test] == [f"2021-01-0{day}" for day in range(1, 5)]
+    few, _, same = split(tmp_path, sessions=1, minutes=0.02)
+    assert [(session.name, len(session)) for session in few] == [("2021-01-02", 2400)]
+    assert same[0].content == test[0].content
+    assert [len(session) for session in first_minutes(train, 0.03)] == [3000, 600]
+    assert list(first_minutes(train, 0)) == train
+    with pytest.raises(EmgscribeError, match=r"data\.protocol"):
+        split(tmp_path, "user8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"train_users": (-1,)},
+        {"test_users": (1, 1)},
+        {"sessions": -1},
+        {"minutes": -5.0},
+        {"minutes": float("nan")},
+        {"test_users": (1,), "protocol": "user0"},
+    ],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(EmgscribeError, match=f"data.{next(iter(wrong))}"):
+        DataConfig(**wrong)  # type: ignore[arg-type]
+
+
+def listed() -> list[str]:
+    """The published names of the course project's user."""
+    with (module.PROTOCOLS / "sessions.csv").open(newline="") as file:
+        return sorted(row["session"] for row in csv.DictReader(file) if row["user"] == COURSE_USER)
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Small files under the published names of one user, and a list that has their sizes and hashes."""
+    held_out = (module.PROTOCOLS / "held_out.csv").read_bytes()
+    paths = [record(tmp_path / "data", COURSE_USER, name) for name in listed()]
+    folder = tmp_path / "protocols"
+    folder.mkdir()
+    with (folder / "sessions.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("user", "session", "bytes", "sha256"))
+        for path in paths:
+            content = path.read_bytes()
+            lines.writerow((COURSE_USER, path.stem, len(content), hashlib.sha256(content).hexdigest()))
+    (folder / "held_out.csv").write_bytes(held_out)
+    monkeypatch.setattr(module, "PROTOCOLS", folder)
+    return paths
+
+
+def names(split: Split) -> tuple[list[str], list[str], list[str]]:
+    train, val, test = (list(map(name_of, part)) for part in (split.train, split.val, split.test))
+    return train, val, test
+
+
+def test_published_sessions_are_picked_whatever_their_dates(published: list[Path]) -> None:
+    folder = published[0].parent
+    record(folder, "another", "of another user")
+    split = split_sessions(folder, COURSE)
+    train, val, test = names(split)
+    assert split.protocol == "course"
+    assert (len(train), len(val), len(test)) == (16, 1, 1)
+    assert sorted(train + val + test) == listed()
+    assert train == sorted(train)
+    assert "2021-06-02" in test[0]
+    assert "2021-06-04" in val[0]
+    assert names(split_sessions(folder, replace(COURSE, sessions=3))) == (train[-3:], val, test)
+
+
+def test_a_renamed_file_is_known_by_the_name_in_it(published: list[Path]) -> None:
+    before = names(split_sessions(published[0].parent, COURSE))
+    renamed = published[3].rename(published[3].with_name("copy (1).hdf5"))
+    (renamed.parent / "broken.hdf5").write_text("of no concern")
+    split = split_sessions(renamed.parent, COURSE)
+    assert names(split) == before
+    assert renamed in split.train + split.val + split.test
+
+
+def test_all_that_differs_from_the_list_is_named_at_once(published: list[Path]) -> None:
+    folder = published[0].parent
+    split_sessions(folder, COURSE)  # all hashes match and are remembered; what changes now must be seen
+    for path in published[2:4]:
+        path.unlink()
+    size = published[5].stat().st_size
+    with published[5].open("ab") as file:
+        file.write(b"more")
+    content = bytearray(published[7].read_bytes())
+    content[-1] ^= 1
+    published[7].write_bytes(content)
+    with pytest.raises(EmgscribeError, match="4 of the 18 sessions of the protocol course") as caught:
+        split_sessions(folder, COURSE)
+    found = sorted(line.strip().split(" ", 1)[0].rstrip(":") for line in caught.value.what.splitlines()[1:])
+    assert found == sorted(published[number].stem for number in (2, 3, 5, 7))
+    assert f"{published[2].stem}: missing" in caught.value.what
+    assert f"{published[5].stem}: {size + 4:,} bytes instead of {size:,}" in caught.value.what
+    assert f"{published[7].stem}: its SHA-256 is not" in caught.value.what
+    assert caught.value.where == str(folder)
+    assert "official archive" in caught.value.hint
+    assert "--" not in caught.value.hint  # not every command has the same options
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_hash_is_computed_once_until_the_file_changes(
+    published: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    if not writable:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("EMGSCRIBE_CACHE", str(tmp_path / "file"))
+    split_sessions(published[0].parent, COURSE)
+    read: list[str] = []
+    real = hashlib.file_digest
+
+    def watched(file: object, kind: str) -> object:
+        read.append(Path(file.name).stem)  # type: ignore[attr-defined]
+        return real(file, kind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hashlib, "file_digest", watched)
+    split_sessions(published[0].parent, COURSE)
+    assert len(read) == (0 if writable else 18)
+    os.utime(published[3], ns=(0, 123))
+    split_sessions(published[0].parent, COURSE)
+    assert published[3].stem in read
+
+
+def test_simulated_sessions_are_split_by_date_and_others_are_not(tmp_path: Path) -> None:
+    for day in range(1, 4):
+        record(tmp_path, "1", f"2021-01-0{day}", simulated=True)
+    assert split_sessions(tmp_path, COURSE) == split_sessions(tmp_path)
+    record(tmp_path, "1", "mine")
+    with pytest.raises(EmgscribeError, match="18 of the 18 sessions"):
+        split_sessions(tmp_path, COURSE)

@@ -1,0 +1,226 @@
+"""Whole sessions -> emissions -> text: inference plans, block by block."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from emgscribe import transcription
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Store, Windows
+from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.models.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.transcription import emission_blocks, inference_plan, one_pass_bytes, published_blocks
+
+MakeStored = Callable[..., Session]
+TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
+SLOW = SpectrogramConfig(n_fft=64, hop=64)  # frames of 32 ms
+GRU = RecurrentConfig(base=MlpConfig(8), hidden=8, left=3, right=2)
+TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=16, left=3, right=2)
+
+
+def network(encoder: EncoderConfig, features: SpectrogramConfig = SLOW) -> Model:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return Model(ModelConfig(features, encoder)).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A tiny network with random weights whose head favours no class, so that it "types" a lot."""
+    made = network(TDS, SpectrogramConfig())
+    torch.nn.init.normal_(made.head.weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    return made
+
+
+def one_pass(model: Model, session: Session) -> Emissions:
+    """Emissions of the whole session as one window."""
+    windows = Windows(Store([session]), len(session), len(session), *model.context)
+    with torch.inference_mode():
+        return model(windows.batch([(0, 0)]))[0][0].numpy()
+
+
+def joined(model: Model, session: Session, seconds: float = 60) -> Emissions:
+    return np.concatenate(list(emission_blocks(model, session, block_seconds=seconds)))
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 5000), st.one_of(st.just(2), st.integers(200, 6000)))
+def test_blocks_of_any_length_give_the_emissions_of_one_pass(
+    model: Model, make_stored: MakeStored, samples: int, block: int
+) -> None:
+    session = make_stored(samples)
+    blocks = list(emission_blocks(model, session, block_seconds=block / 2000))
+    size = max(1, round(block / model.samples_per_frame))
+    frames = math.ceil(samples / model.samples_per_frame)
+    assert [len(part) for part in blocks] == [min(size, frames - start) for start in range(0, frames, size)]
+    np.testing.assert_allclose(np.concatenate(blocks), one_pass(model, session), rtol=0, atol=1e-4)
+
+
+def test_a_transcript_is_what_the_decoder_reads_with_seconds(model: Model, make_stored: MakeStored) -> None:
+    session = make_stored(9_000)
+    transcript = model.transcribe(session)
+    hypothesis = GreedyDecoder()
+    hypothesis.feed(model.log_probs(session))
+    expected = hypothesis.flush()
+    assert len(transcript.labels) > 20
+    assert (transcript.labels, transcript.text) == (expected.labels, expected.text)
+    assert list(transcript.onsets) == pytest.approx([frame * 16 / 2000 for frame in expected.frames])
+    assert model.train().transcribe(session) == transcript  # batch norm's running statistics, and the mode is kept
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        replace(TRANSFORMER, layers=2, past=5, future=2),
+        replace(TDS, excitation="finite", squeeze=9),
+        replace(TDS, rolling=7),
+    ],
+)
+def test_bounded_encoders_read_blocks_as_one_pass(encoder: EncoderConfig, make_stored: MakeStored) -> None:
+    small, session = network(encoder), make_stored(20_000)
+    np.testing.assert_allclose(joined(small, session, 2), one_pass(small, session), rtol=0, atol=1e-4)
+    assert inference_plan(small, 20_000).name == "blocks"
+
+
+def test_recurrence_is_one_pass_while_memory_allows(make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, session = network(GRU), make_stored(100_000)
+    whole = joined(small, session)
+    np.testing.assert_allclose(whole, one_pass(small, session), rtol=0, atol=1e-5)
+    assert inference_plan(small, 100_000).name == "one pass"
+    estimates = [one_pass_bytes(small, minutes * 120_000) for minutes in (1, 20)]
+    assert estimates[1] == pytest.approx(20 * estimates[0])
+    assert estimates[1] > 20 * 120_000 * 32 * 4  # more than the signal itself
+    # Then in segments; the state that a margin of 10 s brings along is that of the whole session.
+    monkeypatch.setattr(transcription, "ONE_PASS_BYTES", 0)
+    assert inference_plan(small, 100_000, 8).name == "stitched, 8 s with margins of 10 s"
+    assert len(list(emission_blocks(small, session, block_seconds=8))) == 7
+    np.testing.assert_allclose(joined(small, session, 8), whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", [TRANSFORMER, replace(TRANSFORMER, future=0), replace(GRU, base=TRANSFORMER)])
+def test_attention_reads_windows_as_long_as_those_of_training(encoder: EncoderConfig, make_stored: MakeStored) -> None:
+    small, session = network(encoder), make_stored(50_000)
+    found = joined(small, session)
+    assert len(found) == small.frames(50_000)
+    plan = inference_plan(small, 50_000)
+    assert plan.name == "stitched, 2 s with margins of 1 s"
+    kept, margin = plan.kept, plan.margin
+    after = margin if small.encoder.unbounded_right else 0
+    windows = Windows(Store([session]), margin + kept + after, kept, *small.context)
+    with torch.inference_mode():
+        third = small(windows.batch([(0, 2 * kept - margin)]))[0][0].numpy()
+    expected = third[small.frames(margin) : small.frames(margin + kept)]
+    np.testing.assert_allclose(found[2 * small.frames(kept) : 3 * small.frames(kept)], expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 30_000), st.sampled_from([GRU, replace(GRU, bidirectional=False), TRANSFORMER]))
+def test_stitched_emissions_cover_sessions_of_any_length(
+    make_stored: MakeStored, samples: int, encoder: EncoderConfig
+) -> None:
+    small = network(encoder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcription, "ONE_PASS_BYTES", 0)
+        parts = list(emission_blocks(small, make_stored(samples), block_seconds=3))
+    assert sum(map(len, parts)) == small.frames(samples)
+    assert all(len(part) > 0 and np.isfinite(part).all() for part in parts)
+
+
+def published_tiny() -> Model:
+    """A tiny network with weights as the published code stores them, in our order of features.
+
+    There a width of channels x columns has its channels outermost, here innermost.
+    """
+    model = Model(ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=32, lookahead=0)))
+    theirs = load_file(DATA / "published_tiny.safetensors")
+    channels, columns = 4, 12
+    order = torch.tensor([c * columns + w for w in range(columns) for c in range(channels)])
+    rows = torch.tensor([c * columns + w for w in range(columns) for c in range(channels // 2)])
+    ours = {f"encoder.norm.norm.{name}": theirs[f"model.0.batch_norm.{name}"] for name in ("weight", "bias")}
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        ours[f"encoder.norm.norm.{name}"] = theirs[f"model.0.batch_norm.{name}"]
+    for band in range(2):
+        for name in ("weight", "bias"):
+            ours[f"encoder.mlp.layers.{band}.{name}"] = theirs[f"model.1.mlps.{band}.mlp.0.{name}"][rows]
+    for block in (0, 2):
+        conv, forward = f"model.3.tds_conv_blocks.{block}.", f"model.3.tds_conv_blocks.{block + 1}."
+        ours[f"encoder.blocks.{block}.conv.weight"] = theirs[conv + "conv2d.weight"].transpose(2, 3)
+        ours[f"encoder.blocks.{block}.conv.bias"] = theirs[conv + "conv2d.bias"]
+        for name in ("weight", "bias"):
+            ours[f"encoder.blocks.{block}.norm.{name}"] = theirs[conv + f"layer_norm.{name}"][order]
+            ours[f"encoder.blocks.{block + 1}.norm.{name}"] = theirs[forward + f"layer_norm.{name}"][order]
+        for layer, index in (("inner", 0), ("outer", 2)):
+            weight, bias = (theirs[f"{forward}fc_block.{index}.{name}"][order] for name in ("weight", "bias"))
+            ours[f"encoder.blocks.{block + 1}.{layer}.weight"] = weight[:, order]
+            ours[f"encoder.blocks.{block + 1}.{layer}.bias"] = bias
+    ours["head.weight"], ours["head.bias"] = theirs["model.4.weight"][:, order], theirs["model.4.bias"]
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+def test_the_published_protocol_gives_the_published_emissions(make_stored: MakeStored) -> None:
+    stored = np.load(DATA / "published_tiny.npz")
+    session = replace(make_stored(6000), emg=stored["emg"])
+    found = np.concatenate(list(published_blocks(published_tiny(), session)))
+    assert found.shape == stored["emissions"].shape == (310, 99)
+    np.testing.assert_allclose(found, stored["emissions"], rtol=0, atol=1e-4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcription, "BLOCK_SECONDS", 0.5)
+        parts = list(published_blocks(published_tiny(), session))
+    assert len(parts) == 5
+    np.testing.assert_allclose(np.concatenate(parts), found, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", [TDS, GRU, TRANSFORMER, replace(GRU, bidirectional=False)])
+@pytest.mark.parametrize("samples", [1, 400, 5000])
+def test_the_published_protocol_has_only_whole_frames(
+    encoder: EncoderConfig, samples: int, make_stored: MakeStored
+) -> None:
+    small = network(encoder)
+    context = small.encoder.left_context + small.encoder.right_context
+    expected = max(0, (samples - 64) // 64 + 1 - context)
+    assert sum(map(len, published_blocks(small, make_stored(samples)))) == expected
+
+
+def test_twenty_minutes_stay_below_four_gigabytes() -> None:
+    code = """
+import resource
+import numpy as np
+from emgscribe.data.session import Session
+from emgscribe.evaluation import attention_texts
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.encoders import MlpConfig, RecurrentConfig, TransformerConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.transcription import emission_blocks, inference_plan
+
+samples, none = 20 * 60 * 2000, np.zeros(0, dtype=np.int64)
+session = Session("s", "u", False, "", np.ones((samples, 2, 16), dtype=np.float32), none, none)
+small = MlpConfig(8)
+recurrent = RecurrentConfig(base=small, hidden=8, layers=1)
+for encoder in (recurrent, TransformerConfig(base=small, heads=2, feed_forward=16)):
+    model = Model(ModelConfig(SpectrogramConfig(hop=64), encoder)).eval()
+    assert sum(map(len, emission_blocks(model, session))) == model.frames(samples)
+    print(inference_plan(model, samples).name.split(",")[0])
+model = Model(ModelConfig(SpectrogramConfig(n_fft=200, hop=200), small, AttentionConfig(1, 16, 2, 16))).eval()
+model.attention.head.bias.data[98] = -1e4  # every window is read to the last frame
+assert sum(len(text) for texts in attention_texts(model, session) for text in texts) == samples // 200
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["one pass", "stitched"]
