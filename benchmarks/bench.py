@@ -142,7 +142,7 @@ def evaluate_once(path: Path, sizes: Sizes) -> tuple[float, float]:
 
 def places_of(sessions: list[Session], sizes: Sizes, count: int) -> list[tuple[int, int]]:
     """The same `count` random windows for every version."""
-    windows = cut(sessions, sizes.windows, Model(sizes.model), torch.device("cpu"))
+    windows = cut(sessions, sizes.windows, Model(sizes.model).context, torch.device("cpu"))
     places = windows.shuffled(torch.Generator().manual_seed(0))
     return (places * -(-count // len(places)))[:count]
 
@@ -150,7 +150,7 @@ def places_of(sessions: list[Session], sizes: Sizes, count: int) -> list[tuple[i
 def loading(path: Path, sessions: list[Session], sizes: Sizes) -> Measurement:
     """Windows a second, from the session to augmented features, on the CPU and in one process."""
     model, augmentation, generator = Model(sizes.model), Augmentation(), torch.Generator().manual_seed(0)
-    windows = cut(sessions, sizes.windows, model, torch.device("cpu"))
+    windows = cut(sessions, sizes.windows, model.context, torch.device("cpu"))
     places = places_of(sessions, sizes, sizes.batch)
     starts = [start for _, start in places]
     dataset = textbook.WindowDataset(
@@ -174,7 +174,9 @@ def loading(path: Path, sessions: list[Session], sizes: Sizes) -> Measurement:
 def augmenting(sessions: list[Session], sizes: Sizes) -> Iterator[Measurement]:
     """Seconds of augmenting one batch on the CPU: the published changes together, and the magnitude warp alone."""
     model, published, warp = Model(sizes.model), Augmentation(), MagnitudeWarp(knots=4, sigma=0.2)
-    batch = cut(sessions, sizes.windows, model, torch.device("cpu")).batch(places_of(sessions, sizes, sizes.batch))
+    batch = cut(sessions, sizes.windows, model.context, torch.device("cpu")).batch(
+        places_of(sessions, sizes, sizes.batch)
+    )
     features, generator, random = model.featurize(batch), torch.Generator().manual_seed(0), np.random.default_rng(0)
     items, samples = batch.emg.shape[:2]
 
@@ -205,7 +207,7 @@ def steps(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iterat
     torch.manual_seed(0)
     model = Model(sizes.model).to(device)
     network = network_like(model)
-    batch = cut(sessions, sizes.windows, model, device).batch(places_of(sessions, sizes, sizes.batch))
+    batch = cut(sessions, sizes.windows, model.context, device).batch(places_of(sessions, sizes, sizes.batch))
     features = model.featurize(batch)
     frames = model.frames(batch.lengths)
 
@@ -250,7 +252,7 @@ def forward(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iter
     network = network_like(model)
     block = WindowConfig(length=sizes.block_seconds * SAMPLE_RATE, stride=sizes.block_seconds * SAMPLE_RATE)
     for name, cutting in (("one window", sizes.windows), ("one block", block)):
-        batch = cut(sessions, cutting, model, device).batch([(0, 0)])
+        batch = cut(sessions, cutting, model.context, device).batch([(0, 0)])
 
         def theirs(batch: Batch = batch) -> Tensor:
             return network(batch.emg)
@@ -298,7 +300,7 @@ def on_device(sessions: list[Session], sizes: Sizes, device: torch.device) -> It
 def training_loop(sessions: list[Session], sizes: Sizes, device: torch.device, precision: str) -> Callable[[], None]:
     """A function that takes the next whole training step: gather, augment, transform, forward, backward, Adam."""
     model, augmentation, generator = Model(sizes.model).to(device), Augmentation(), torch.Generator().manual_seed(0)
-    windows = cut(sessions, sizes.windows, model, device)
+    windows = cut(sessions, sizes.windows, model.context, device)
 
     def batches() -> Iterator[Batch]:
         while True:

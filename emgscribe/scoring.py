@@ -1,8 +1,7 @@
 """Edits between hypothesis and reference -> CER, IER, DER, SER, WER and their intervals.
 
 An insertion is an extra character in the hypothesis, a deletion a missing one, as in speech recognition. Sivakumar et
-al. 2024 name the two the other way round: their published IER is our DER, and their DER our IER. Rates are per cent of
-the reference's characters.
+al. 2024 name the two the other way round: their published IER is our DER, and their DER our IER.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from emgscribe.data.charset import ENTER
 class Counts:
     """Edits that turn the reference into the hypothesis, and the reference's length. Counts add up.
 
-    The unit is the character, or the word where `count_words` made them; do not add the two.
+    The unit is the character, or the word where `count_words` made them; do not add the two. Rates are per cent of the
+    length, NaN for an empty reference.
     """
 
     insertions: int = 0
@@ -38,24 +38,20 @@ class Counts:
 
     @property
     def cer(self) -> float:
-        """Character error rate in per cent; NaN, as all rates, for an empty reference."""
         return self._rate(self.edits)
 
     wer = cer  # the word error rate, where words were counted
 
     @property
     def ier(self) -> float:
-        """Insertion error rate in per cent."""
         return self._rate(self.insertions)
 
     @property
     def der(self) -> float:
-        """Deletion error rate in per cent."""
         return self._rate(self.deletions)
 
     @property
     def ser(self) -> float:
-        """Substitution error rate in per cent."""
         return self._rate(self.substitutions)
 
     def _rate(self, edits: int) -> float:

@@ -141,7 +141,6 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType,
     ("name", "options", "measured"),
     [
         ("bench.py", [], "training step"),
-        ("decoding.py", [], "beam search"),
         ("encoders.py", ["--experiments", "records/mingru-48"], "records/mingru-48"),
     ],
 )

@@ -242,9 +242,10 @@ class SessionWriter:
         ]
         keystrokes = json.dumps([asdict(keystroke) for keystroke in header.keystrokes])
         values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
-        self._group.attrs.update(zip(ATTRIBUTES, values, strict=True))
+        attributes = list(zip(ATTRIBUTES, values, strict=True))
         if header.simulation:
-            self._group.attrs["simulation"] = header.simulation
+            attributes.insert(4, ("simulation", header.simulation))  # this order keeps the bytes of simulated sessions
+        self._group.attrs.update(attributes)
         self.finished = True
 
 

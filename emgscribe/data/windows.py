@@ -74,8 +74,8 @@ class Batch:
 
     `emg` is (N, left + T + right, 2, 16); `lengths` (N,) is how many of the T labelled samples lie inside the session.
     `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones, and
-    `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths stay
-    on the CPU, where CTC expects them.
+    `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths and
+    the onsets stay on the CPU, where CTC and augmentation expect them.
     """
 
     emg: Tensor
@@ -101,7 +101,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        moved = ("emg", "labels", "onsets")
+        moved = ("emg", "labels")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
 
 

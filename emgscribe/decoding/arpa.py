@@ -53,7 +53,6 @@ class NGrams:
 
     @property
     def order(self) -> int:
-        """The length of the longest n-grams."""
         return len(self.levels)
 
     @cached_property
@@ -148,10 +147,8 @@ def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise EmgscribeError(f"is damaged ({error})", where=str(path), hint=_HINT) from error
-    except UnicodeDecodeError as error:
-        raise EmgscribeError("is not text in UTF-8, so not an ARPA file", where=str(path), hint=_HINT) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise EmgscribeError(f"is damaged, or not an ARPA file ({error})", where=str(path), hint=_HINT) from error
     except OSError as error:
         raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
 
@@ -176,8 +173,9 @@ def _row(reader: _Reader, length: int, count: int, *, last: bool) -> Row:
     if not line.strip() or line.startswith("\\"):
         raise reader.fault(f"the header promises {count} {length}-grams, there are fewer")
     if len(names) != length or len(fields) > 3 - last or "" in names:
-        what = f"expected a number, a tab and {length} tokens (and a tab and a number), found {line[:60]!r}"
-        raise reader.fault(what)
+        raise reader.fault(
+            f"expected a number, {length} tokens and perhaps a number, tabs between; found {line[:60]!r}"
+        )
     if length == 1:
         reader.tokens.setdefault(names[0], len(reader.tokens))
     try:

@@ -120,19 +120,14 @@ class BeamDecoder(Decoder):
         return np.concatenate([self._labels, labels]), np.concatenate([settled, frames])
 
     def _make_room(self) -> None:
-        self._collect()
-        while self._crowded and len(self._search.nodes) >= _MOST and self._decide():
-            self._collect()
-        if self._crowded:
+        while True:
+            self._labels, self._frames = self._joined(*collect(self._search, _REMEMBERED))
             nodes = self._search.nodes
-            self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
-
-    def _collect(self) -> None:
-        self._labels, self._frames = self._joined(*collect(self._search, _REMEMBERED))
-
-    @property
-    def _crowded(self) -> bool:
-        return 2 * int(self._search.place[0]["used"]) > len(self._search.nodes)
+            if 2 * int(self._search.place[0]["used"]) <= len(nodes):
+                return
+            if len(nodes) < _MOST or not self._decide():
+                break
+        self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
 
     def _decide(self) -> bool:
         """Drop the hypotheses that differ from the best one in the older half of its unsettled keys, if it has any."""
@@ -167,14 +162,12 @@ def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
     natural = config.convention == "natural"
     column = np.full(BLANK + 1, UNKNOWN, dtype=np.int64)
     backspace, shift = labels_of_text(BACKSPACE + SHIFT)
+    scored = natural or model is not None
     if model is None:
-        tokens, across, start = [""] * (END + 1), False, 0
-        log_prob, following = np.zeros((1, END + 1), np.float32), np.zeros((1, END + 1), np.int32)
-    else:
-        tokens, across, start, following = list(model.tokens), model.across, model.start, model.following
-        log_prob = model.log_prob
-        if log_prob.min() < _IMPOSSIBLE:
-            log_prob = np.maximum(log_prob, np.float32(_IMPOSSIBLE))
+        model = Automaton(("",) * (END + 1), 0, np.zeros((1, END + 1), np.float32), np.zeros((1, END + 1), np.int32))
+    tokens, across, log_prob = list(model.tokens), model.across, model.log_prob
+    if log_prob.min() < _IMPOSSIBLE:
+        log_prob = np.maximum(log_prob, np.float32(_IMPOSSIBLE))
     for label, symbol in enumerate(SYMBOLS):
         names = [SPACE if symbol == SPACE_KEY else symbol, *([symbol.lower()] if natural else [])]
         known = [tokens.index(name) for name in names if name in tokens]
@@ -183,14 +176,14 @@ def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
     inside = (column != END) & (np.arange(len(column)) != BLANK) if across else column > END
     return Rules(
         log_prob=np.require(log_prob, np.float32, ["C", "W", "A"]),
-        following=np.require(following, np.int32, ["C", "W", "A"]),
+        following=np.require(model.following, np.int32, ["C", "W", "A"]),
         column=column,
         inside=inside,
-        start=int(start),
+        start=int(model.start),
         unknown=float(log_prob[0, UNKNOWN]),
         across=across,
         scale=config.lm_weight * (math.log(10) if natural else 1.0),
-        bonus=float(config.insertion_bonus) if natural or model is not None else 0.0,
+        bonus=float(config.insertion_bonus) if scored else 0.0,
         blank=BLANK,
         backspace=backspace,
         silent=shift if natural else -1,

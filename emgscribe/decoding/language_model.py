@@ -66,13 +66,11 @@ class LanguageModel:
     ngrams: NGrams
 
     def __repr__(self) -> str:
-        grams = sum(map(len, self.ngrams.levels))
-        kind = "across" if self.across else "within"
+        grams, kind = sum(map(len, self.ngrams.levels)), "across" if self.across else "within"
         return f"<LanguageModel of order {self.ngrams.order}: {grams} n-grams, {kind} words>"
 
     @property
     def across(self) -> bool:
-        """Whether the model goes across words, with the space as a token."""
         return SPACE in self.ngrams.tokens
 
     @classmethod
@@ -99,8 +97,39 @@ class LanguageModel:
         write_arpa(Path(path), self.ngrams)
 
     def automaton(self, max_bytes: int = _TABLE_BYTES) -> Automaton:
-        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
-        return _flatten(self.ngrams, max_bytes)
+        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`.
+
+        They are filled level by level: a longer context copies the row of its longest suffix, then writes its own.
+        """
+        ngrams, width = self.ngrams, len(self.ngrams.tokens)
+        goes_on = [
+            np.bincount(above.context, minlength=len(level)) > 0
+            for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
+        ]
+        if goes_on:
+            goes_on[0][START] = True  # the start always has a state
+        states = 1 + sum(int(flags.sum()) for flags in goes_on)
+        if states * width * 8 > max_bytes:
+            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
+            raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
+        log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
+        log_prob[0] = ngrams.levels[0].log_prob
+        state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
+        start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
+        for length, flags in enumerate(goes_on, 1):
+            level, above = ngrams.levels[length - 1], ngrams.levels[length]
+            suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
+            own = used + np.arange(flags.sum())
+            # An n-gram's last token leads from its context's state to its own. This comes first: rows are copied next.
+            following[state[level.context[flags]], level.symbol[flags]] = own
+            following[own] = following[suffix[flags]]
+            log_prob[own] = level.backoff[flags, None] + log_prob[suffix[flags]]
+            state, fallback = suffix.copy(), suffix
+            state[flags] = own
+            log_prob[state[above.context], above.symbol] = above.log_prob
+            used += len(own)
+        log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
+        return Automaton(ngrams.tokens, start, log_prob, following)
 
     def perplexity(self, text: str) -> float:
         """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
@@ -256,42 +285,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
     return levels
 
 
-def _flatten(ngrams: NGrams, max_bytes: int) -> Automaton:
-    """Tables with back-off worked in, level by level: a longer context copies its suffix's row, then writes its own."""
-    width = len(ngrams.tokens)
-    goes_on = [
-        np.bincount(above.context, minlength=len(level)) > 0
-        for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
-    ]
-    if goes_on:
-        goes_on[0][START] = True  # the start always has a state
-    states = 1 + sum(int(flags.sum()) for flags in goes_on)
-    if states * width * 8 > max_bytes:
-        what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
-        raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
-    log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
-    log_prob[0] = ngrams.levels[0].log_prob
-    state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
-    start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
-    for length, flags in enumerate(goes_on, 1):
-        level, above = ngrams.levels[length - 1], ngrams.levels[length]
-        suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
-        own = used + np.arange(flags.sum())
-        # An n-gram's last token leads from its context's state to its own. This comes first: rows are copied next.
-        following[state[level.context[flags]], level.symbol[flags]] = own
-        following[own] = following[suffix[flags]]
-        log_prob[own] = level.backoff[flags, None] + log_prob[suffix[flags]]
-        state, fallback = suffix.copy(), suffix
-        state[flags] = own
-        log_prob[state[above.context], above.symbol] = above.log_prob
-        used += len(own)
-    log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
-    return Automaton(ngrams.tokens, start, log_prob, following)
-
-
-def default_language_model(
-    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
-) -> LanguageModel:
+def default_language_model(*, exclude: Collection[str] = (), across: bool = True) -> LanguageModel:
     """A 6-gram of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
 
     Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
@@ -300,8 +294,7 @@ def default_language_model(
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
-    folder = cache or default_cache()
-    path = folder / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
+    path = default_cache() / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
     with suppress(EmgscribeError):  # missing, or damaged by something else: it is built again
         model = LanguageModel.read(path)
         with suppress(OSError):
@@ -314,6 +307,6 @@ def default_language_model(
     model = train(text, across=across, min_count=2 if across else 1)
     with suppress(EmgscribeError, OSError):  # an unwritable cache is no obstacle
         model.write(path)
-        for old in sorted(folder.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
+        for old in sorted(path.parent.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
             old.unlink()
     return model

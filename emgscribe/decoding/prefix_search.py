@@ -207,33 +207,25 @@ def _find(nodes: npt.NDArray[np.void], parent: int, label: int) -> int:
 
 
 @_compiled
-def _offer(search: Search, rules: Rules, at: int, label: int) -> None:
-    """One hypothesis with one key more, unless it is in the beam already (`_stay` has what comes to it)."""
-    nodes, slot = search.nodes, search.beam[at]
-    mass = search.kept[label] + (slot.blank if nodes[slot.node].label == label else slot.both)
-    if mass == -np.inf:
-        return
-    child = _find(nodes, slot.node, label)
-    if child < 0 or nodes[child].slot < 0:
-        score = mass + _bias(nodes, rules, nodes[slot.node].screen, label)
-        _push(search, score, (-np.inf, mass), slot.node, label)
-
-
-@_compiled
 def _extend(search: Search, rules: Rules) -> None:
-    """All hypotheses with one key more that can still be among the best."""
-    heap, kept, place = search.heap, search.kept, search.place[0]
+    """All hypotheses with one key more that can still be among the best, but those in the beam: they are in `_stay`."""
+    nodes, heap, kept, place = search.nodes, search.heap, search.kept, search.place[0]
     for at in range(place.slots):
         slot = search.beam[at]
-        if kept[rules.backspace] > -np.inf:
-            _offer(search, rules, at, rules.backspace)
-        # No other key can be given more than the bonus, and classes are in order: after one too bad, all are.
+        node = nodes[slot.node]
+        # No key but backspace, which comes first, can be given more than the bonus, and classes are in order: after one
+        # that is too bad, all are.
         best = slot.both + slot.bias + max(rules.bonus, 0.0)
-        for label in search.classes[: place.classes]:
-            if place.waiting == len(heap) and best + kept[label] <= heap[0].score:
+        for number in range(-1, place.classes):
+            label = search.classes[number] if number >= 0 else rules.backspace
+            if number >= 0 and place.waiting == len(heap) and best + kept[label] <= heap[0].score:
                 break
-            if label not in (rules.blank, rules.backspace):
-                _offer(search, rules, at, label)
+            mass = kept[label] + (slot.blank if node.label == label else slot.both)
+            if mass == -np.inf or label == rules.blank or (number >= 0 and label == rules.backspace):
+                continue
+            child = _find(nodes, slot.node, label)
+            if child < 0 or nodes[child].slot < 0:
+                _push(search, mass + _bias(nodes, rules, node.screen, label), (-np.inf, mass), slot.node, label)
 
 
 @_compiled
@@ -248,7 +240,7 @@ def _grow(search: Search, rules: Rules, parent: int, label: int) -> int:
         node.parent, node.child, node.sibling, node.label = parent, -1, above.child, label
         above.child = number
         screen = above.screen
-        node.below = 0  # `_compact` looks at it, whatever the key
+        node.below = 0  # `collect` looks at it, whatever the key
         if label == rules.backspace:
             node.screen = nodes[screen].below
         elif label == rules.silent:
@@ -341,26 +333,6 @@ def _reach(search: Search, reached: npt.NDArray[np.bool_]) -> int:
 
 
 @_compiled
-def _compact(search: Search, kept: npt.NDArray[np.bool_], last: int) -> None:
-    """Move the kept nodes together, in order; screens that are no longer known become `last`."""
-    nodes, place, numbers = search.nodes, search.place[0], np.cumsum(kept) - 1
-    for old in range(len(kept)):
-        if not kept[old]:
-            continue
-        nodes[numbers[old]] = nodes[old]
-        node = nodes[numbers[old]]
-        node.screen = numbers[node.screen if kept[node.screen] else last]
-        node.below = numbers[node.below if kept[node.below] else last]
-        node.parent = numbers[node.parent] if node.parent >= 0 and kept[node.parent] else -1
-        node.child = node.sibling = -1
-        if node.parent >= 0:  # parents come before their children
-            node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
-    for at in range(place.slots):
-        search.beam[at].node = numbers[search.beam[at].node]
-    place.root, place.used = numbers[place.root], numbers[-1] + 1
-
-
-@_compiled
 def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
     """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
 
@@ -379,6 +351,17 @@ def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
         last = nodes[last].below
     kept[last] = True
     nodes[last].below = last
-    place.root = root
-    _compact(search, kept, last)
+    numbers = np.cumsum(kept) - 1
+    for old in np.flatnonzero(kept):  # kept nodes move together, in order; a screen that is forgotten becomes `last`
+        nodes[numbers[old]] = nodes[old]
+        node = nodes[numbers[old]]
+        node.screen = numbers[node.screen if kept[node.screen] else last]
+        node.below = numbers[node.below if kept[node.below] else last]
+        node.parent = numbers[node.parent] if node.parent >= 0 and kept[node.parent] else -1
+        node.child = node.sibling = -1
+        if node.parent >= 0:  # parents come before their children
+            node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
+    for at in range(place.slots):
+        search.beam[at].node = numbers[search.beam[at].node]
+    place.root, place.used = numbers[root], numbers[-1] + 1
     return settled

@@ -12,6 +12,8 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from emgscribe.config import Range, Settings, Whole, from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
@@ -22,7 +24,7 @@ from emgscribe.files import alone, read_json, write_json
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
-_FORMAT, _VERSION = "emgscribe-beam", 1
+_FORMAT, _VERSION, _LANGUAGE_MODEL = "emgscribe-beam", 1, "language-model-{}.arpa.gz"
 _HINT = "tune again: emgscribe lm tune MODEL SESSIONS"
 
 
@@ -105,17 +107,13 @@ def tune(
                 progress(trials[pair])
         return Tuning(config, tuple(trials.values())).best
 
-    steps = [
-        min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in (grid.lm_weights, grid.insertion_bonuses)
-    ]
+    rows = grid.lm_weights, grid.insertion_bonuses
+    steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        best = best_with(grid.lm_weights, grid.insertion_bonuses)
+        best = best_with(*rows)
         for halving in range(1, grid.refinements + 1):
-            weights, bonuses = (
-                [centre + side * step / 2**halving for side in (-1, 0, 1)]
-                for centre, step in zip((best.lm_weight, best.insertion_bonus), steps, strict=True)
-            )
-            best = best_with(weights, bonuses)
+            centre = np.array([best.lm_weight, best.insertion_bonus])
+            best = best_with(*(centre + np.outer([-1, 0, 1], steps / 2**halving)).T.tolist())
     tuned = replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus)
     return Tuning(tuned, tuple(trials.values()))
 
@@ -165,7 +163,7 @@ def tune_model(
         references = [session.labels.tolist() for session in sessions]
         tuning = tune(list(log_probs), references, lm, config, progress=progress)
         tuned = Tuned(tuning.config, lm.digest, tuple(Seen(each.content, each.name, each.user) for each in sessions))
-        path, before = _language_model_file(folder, lm.digest), set(folder.glob(_language_model_file(folder, "*").name))
+        path, before = folder / _LANGUAGE_MODEL.format(lm.digest), set(folder.glob(_LANGUAGE_MODEL.format("*")))
         # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
         lm.write(path)
         write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
@@ -187,12 +185,8 @@ def load_tuned(folder: Path | str) -> Tuned | None:
 
 def load_tuned_language_model(folder: Path | str, tuned: Tuned) -> LanguageModel:
     """The language model stored with `tuned`; `EmgscribeError` where it is missing, damaged or another one."""
-    path = _language_model_file(Path(folder), tuned.language_model)
+    path = Path(folder) / _LANGUAGE_MODEL.format(tuned.language_model)
     found = LanguageModel.read(path)
     if found.digest != tuned.language_model:
         raise EmgscribeError("is not the language model that the weights were tuned with", where=str(path), hint=_HINT)
     return found
-
-
-def _language_model_file(folder: Path, digest: str) -> Path:
-    return folder / f"language-model-{digest}.arpa.gz"

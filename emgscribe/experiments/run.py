@@ -27,8 +27,7 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Trained, current_commit, fit
-from emgscribe.training import seconds_for as estimate_seconds
+from emgscribe.training import Trained, current_commit, estimate_seconds, fit
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 

@@ -64,10 +64,10 @@ class FeaturesConfig(Kind):
 
     def chosen(self, emg: Tensor) -> Tensor:
         """EMG (N, T, 2, 16) -> (N, T, B, C) of the chosen bands and electrodes."""
-        if self.bands != tuple(range(BANDS)):
-            emg = emg[:, :, list(self.bands)]
-        if self.electrodes != tuple(range(CHANNELS)):
-            emg = emg[..., list(self.electrodes)]
+        # Slices: an index tensor would be copied to a GPU, whose queue would be waited for.
+        for axis, chosen, count in ((2, self.bands, BANDS), (3, self.electrodes, CHANNELS)):
+            if chosen != tuple(range(count)):
+                emg = torch.stack([emg.select(axis, place) for place in chosen], dim=axis)
         return emg  # (N, T, B, C)
 
 

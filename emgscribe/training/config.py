@@ -1,9 +1,12 @@
 """How a network is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from emgscribe.config import Below, Count, Range, Settings, Share, require
+from emgscribe.data.windows import WindowConfig
+from emgscribe.models.augment import Augmentation
+from emgscribe.models.model import ModelConfig
 
 Rate = Annotated[float, Range(0, 10, open=True)]
 Amount = Annotated[float, Range(0, 1e6)]
@@ -47,3 +50,22 @@ class TrainConfig(Settings):
         every = min(self.validate_every, self.epochs)
         allowed = f"a divisor of train.epochs = {self.epochs}, so that the last epoch is validated"
         require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    """Everything that decides how a network is built and trained, but the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        length, jitter = self.windows.length, self.augment.jitter.samples
+        require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
+        frames, masks = length // self.model.features.samples_per_frame, self.augment.spec
+        allowed = f"0 to {frames}, the frames of windows.length = {length}"
+        for name in ("time_masks", "time_frames"):
+            require(getattr(masks, name) <= frames, f"augment.spec.{name}", getattr(masks, name), allowed)
