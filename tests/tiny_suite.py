@@ -9,7 +9,7 @@ from rich.console import Console
 from emgscribe.data.splits import DataConfig
 from emgscribe.data.windows import WindowConfig
 from emgscribe.experiments.launch import Workers, run_suite
-from emgscribe.experiments.recipes import EXPERIMENTS, SUITES, Experiment, Suite
+from emgscribe.experiments.recipes import Experiment, Suite
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
@@ -27,8 +27,6 @@ TINY = Experiment(
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )
 SUITE = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
-SUITES["tiny"] = SUITE
-EXPERIMENTS.update({experiment.name: experiment for experiment in SUITE.experiments})
 
 
 def main(on: str, folder: str, data: str) -> int:
