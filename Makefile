@@ -15,7 +15,8 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_architecture.py
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/test_architecture.py tests/test_docs.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py

@@ -212,7 +212,7 @@ def steps(sessions: list[Session], sizes: Sizes, device: torch.device) -> Iterat
     frames = model.frames(batch.lengths)
 
     def ours() -> Tensor:
-        return ctc_loss(model.emit(features, batch.lengths), batch, model)
+        return ctc_loss(model.classify(model.encode(features, batch.lengths)), model.frames(batch.lengths), batch)
 
     def theirs() -> Tensor:
         emissions = network.emit(features).transpose(0, 1)
@@ -312,7 +312,7 @@ def training_loop(sessions: list[Session], sizes: Sizes, device: torch.device, p
         batch = next(stream)
         batch = augmentation.on_batch(batch, generator)
         features = augmentation.on_features(model.featurize(batch), generator)
-        return ctc_loss(model.emit(features, batch.lengths), batch, model)
+        return ctc_loss(model.classify(model.encode(features, batch.lengths)), model.frames(batch.lengths), batch)
 
     return stepper(loss, model, precision, device)
 

@@ -2,14 +2,14 @@
 
 One table: parameters, seconds of a training step from EMG to updated weights, the real-time factor of one pass over a
 minute, and the peak memory of a process that reads a session of 20 minutes as `evaluate` does. Ours and the textbook's
-compute the same function of the same weights and take turns, as in `bench.py`. Our step takes two turns in each round;
-how much they differ is the noise that a verdict allows for. The EMG is random, and no figure depends on it.
+compute the same function of the same weights. Our step is timed twice, before and after the textbook's; how much the
+two differ is the noise that a verdict allows for. The EMG is random, and no figure depends on it.
 """
 
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from math import exp, log
 from pathlib import Path
@@ -18,24 +18,25 @@ from statistics import fmean, median
 import torch
 import tyro
 from bench import KEYS_PER_SECOND, stepper, write_random_session
-from figures import Bar, Measurement, alternate, machine, peak_memory, show_bars, write
+from figures import Bar, Measurement, machine, peak_memory, show_bars, write
 from rich.console import Console
 from rich.table import Table
 from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.benchmark import Timer
 
 from emgscribe.config import to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
 from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Batch
-from emgscribe.evaluation import reading, session_emissions
 from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.training import resolve_precision
 from emgscribe.training.losses import ctc_loss
+from emgscribe.transcription import emission_blocks, inference_plan
 
 CHOSEN = (
     *(f"table2/{row}" for row in ("baseline", "bilstm", "excitation", "cnn-gru", "transformer", "cnn-transformer-1")),
@@ -133,9 +134,9 @@ def read_once(path: Path, config: ModelConfig) -> tuple[float, float, str]:
     (session,) = open_sessions([path], path.parent / "cache")
     model = Model(config).eval()
     begun = time.perf_counter()
-    frames = sum(len(emissions) for emissions in session_emissions(model, session))
+    frames = sum(len(emissions) for emissions in emission_blocks(model, session))
     assert frames == model.frames(len(session))
-    return peak_memory(), time.perf_counter() - begun, reading(model, len(session)).name
+    return peak_memory(), time.perf_counter() - begun, inference_plan(model, len(session)).name
 
 
 def measure(name: str, memory: Measurement, sizes: Sizes, device: torch.device, precision: str) -> Row:
@@ -170,14 +171,14 @@ def step_seconds(model: Model, sizes: Sizes, device: torch.device, precision: st
     frames = model.frames(batch.lengths)
 
     def ours() -> Tensor:
-        return ctc_loss(model(batch), batch, model)
+        return ctc_loss(*model(batch), batch)
 
     def theirs() -> Tensor:
         emissions = network(batch.emg).transpose(0, 1)
         return F.ctc_loss(emissions, batch.labels, frames, batch.label_lengths, blank=BLANK, zero_infinity=True)
 
     step, plain = stepper(ours, model, precision, device), stepper(theirs, network, precision, device)
-    return alternate({"ours": step, "textbook": plain, "ours again": step}, sizes.repetitions)
+    return timed({"ours": step, "textbook": plain, "ours again": step}, sizes.repetitions)
 
 
 def forward(model: Model, sizes: Sizes, device: torch.device) -> Measurement:
@@ -185,9 +186,18 @@ def forward(model: Model, sizes: Sizes, device: torch.device) -> Measurement:
     network = network_like(model)
     batch = random_batch(model, 1, sizes.forward_seconds, device)
     with torch.inference_mode():
-        seconds = alternate({"ours": lambda: model(batch), "textbook": lambda: network(batch.emg)}, sizes.repetitions)
+        seconds = timed({"ours": lambda: model(batch), "textbook": lambda: network(batch.emg)}, sizes.repetitions)
     rates = {version: [value / sizes.forward_seconds for value in values] for version, values in seconds.items()}
     return Measurement("forward", "s per s of signal", rates)
+
+
+def timed(versions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    """Mean seconds of each version, by PyTorch's own timer, which warms up and waits for a GPU."""
+    timers = {
+        name: Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+        for name, work in versions.items()
+    }
+    return {name: [timer.timeit(repetitions).mean] for name, timer in timers.items()}
 
 
 def noise(rows: list[Row]) -> float:

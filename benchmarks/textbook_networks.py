@@ -164,11 +164,11 @@ class ResidualCnn(Mlp):
 
 
 class Stacked(nn.Module):
-    """Transforms the frames of the encoder `on`: it needs `left` and `right` frames more than it returns."""
+    """Transforms the frames of the base encoder: it needs `left` and `right` frames more than it returns."""
 
-    def __init__(self, on: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
+    def __init__(self, base: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
         super().__init__()
-        self.base, self.first, self.surplus = on, left + right if delay else left, left + right
+        self.base, self.first, self.surplus = base, left + right if delay else left, left + right
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""
@@ -179,13 +179,13 @@ class Stacked(nn.Module):
 class Recurrence(Stacked):
     """LSTM or GRU, and an optional linear layer."""
 
-    def __init__(self, config: RecurrentConfig, on: nn.Module) -> None:
+    def __init__(self, config: RecurrentConfig, base: nn.Module) -> None:
         both, dropout = config.bidirectional, config.dropout
-        super().__init__(on, config.left, config.right, delay=not both)
-        sizes = on.width, config.hidden, config.layers
+        super().__init__(base, config.left, config.right, delay=not both)
+        sizes = base.width, config.hidden, config.layers
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
         cells = kind(*sizes, batch_first=True, bidirectional=both, dropout=dropout)
-        self.recurrent = nn.ModuleDict({"cells": cells})
+        self.cells = cells
         self.width = config.hidden * (2 if both else 1)
         self.output = nn.Sequential()
         if config.output:
@@ -193,26 +193,26 @@ class Recurrence(Stacked):
             self.width = config.output
 
     def transform(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, on.width) -> (N, F, width)."""
-        return self.output(self.recurrent["cells"](frames)[0])
+        """Frames (N, F, base.width) -> (N, F, width)."""
+        return self.output(self.cells(frames)[0])
 
 
 class Blocks(Stacked):
     """Blocks of one kind between a linear layer to their width, if it is another one, and a layer norm."""
 
-    def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, on: nn.Module) -> None:
+    def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, base: nn.Module) -> None:
         left, right = config.left, config.right
         if isinstance(config, TransformerConfig) and config.past >= 0:
             left, right = config.layers * config.past, config.layers * config.future  # a band needs what it sees
-        super().__init__(on, left, right, delay=not getattr(config, "bidirectional", True))
-        self.width = config.width or on.width
-        self.projection = nn.Linear(on.width, config.width) if config.width else nn.Identity()
+        super().__init__(base, left, right, delay=not getattr(config, "bidirectional", True))
+        self.width = config.width or base.width
+        self.projection = nn.Linear(base.width, config.width) if config.width else nn.Identity()
         block = BLOCKS[type(config)]
         self.blocks = nn.Sequential(*(block(config, self.width) for _ in range(config.layers)))
         self.norm = nn.LayerNorm(self.width)
 
     def transform(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, on.width) -> (N, F, width)."""
+        """Frames (N, F, base.width) -> (N, F, width)."""
         return self.norm(self.blocks(self.projection(frames)))
 
 
@@ -224,13 +224,13 @@ BLOCKS = {
 
 
 class SplitShare(nn.Module):
-    """One hand's features through `on`, then the other's, side by side."""
+    """One hand's features through the base encoder, then the other's, side by side."""
 
-    def __init__(self, config: SplitShareConfig, on: nn.Module) -> None:
+    def __init__(self, config: SplitShareConfig, base: nn.Module) -> None:
         super().__init__()
         assert config.mirror
         assert not config.joint
-        self.base, self.width = on, BANDS * on.width
+        self.base, self.width = base, BANDS * base.width
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""

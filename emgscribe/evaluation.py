@@ -31,7 +31,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class SessionScore:
-    """What was read in one session; `units` are the counts of its 10 s segments (or windows), which add up."""
+    """What a decoder read in one session; `units` are the counts of its 10 s segments (or windows), which add up."""
 
     session: str
     user: str
@@ -57,7 +57,7 @@ class SessionScore:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Scores of sessions by one model and decoder. `simulated` where any session was: such rates are not real ones.
+    """Scores of sessions by one model and decoder. `simulated` if any session was: it says nothing about recordings.
 
     `passes` says how the emissions were computed (see `transcription`), `unit` what the bootstrap resamples, `seen`
     that sessions were scored although the model was trained on them.
@@ -120,7 +120,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
-        """What `to_json` wrote; `KeyError`, `TypeError` or `ValueError` where it is not whole and consistent."""
+        """Read what `to_json` wrote; `KeyError`, `TypeError` or `ValueError` if it is incomplete or inconsistent."""
         found = cls(
             protocol=str(content["protocol"]),
             passes=str(content["passes"]),
@@ -146,7 +146,7 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe whole sessions by one decoder and score them; see `evaluate_all`.
 
-    A decoder's name makes it as `make_decoder` does, with the weights that were tuned for the model.
+    A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model.
     """
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder
@@ -166,8 +166,8 @@ def evaluate_all(
 
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
     numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is
-    given twice, and where the model, or one that it was trained from, was trained on one of them: `allow_seen` scores
-    it all the same and marks the result.
+    given twice, and where the model, or one that it was fine-tuned from, was trained on one of them. With `allow_seen`
+    such a session is scored, and the result says so.
     """
     seen = _check(model, sessions, allow_seen=allow_seen)
     scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
@@ -257,7 +257,7 @@ def attention_texts(
     (`attention.search`). Raises `EmgscribeError` where the model has no attention decoder.
     """
     if model.attention is None:
-        hint = "read it by its emissions, or train one that has: --model.attention.layers 2"
+        hint = "use greedy or beam, or train a model that has one: --model.attention.layers 2"
         raise EmgscribeError("the model has no attention decoder", hint=hint)
     windows = Windows(Store([session]), length, length, *model.context)
     together = max(1, BLOCK_SECONDS * SAMPLE_RATE // length)

@@ -5,8 +5,8 @@ How a session is read follows from what the encoder declares (`inference_plan`):
 - A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
 - Recurrence: one pass where that fits into memory, else long segments with margins that are computed and thrown away,
   within which a recurrent state has forgotten what it did not see.
-- Attention: segments with margins that are together as long as a training window. It knows no other lengths: on whole
-  sessions others saw it fail (CER near 100 %) or run out of memory.
+- Attention: segments with margins that are together as long as a training window. It has learned no other lengths: on
+  whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from emgscribe.models.model import Model
 BLOCK_SECONDS = 60
 ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
-_ATTENTION_SECONDS = 2, 1  # kept, and the margin on both sides: with both as long as the published window
+_ATTENTION_SECONDS = 2, 1  # kept, and the margin on each side; together as long as the published window
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def emission_blocks(
     plan = plan or inference_plan(model, len(session), block_seconds)
     before, after = (plan.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
     windows = Windows(Store([session]), before + plan.kept + after, plan.kept, *model.context)
-    # No window begins before the session does: its silence would be more than the context that training knows.
+    # No window begins before the session: that would put more silence before it than training windows have.
     starts = [start for _, start in windows.tiling()]
     places = [(0, max(0, start - before)) for start in starts]
     kept = model.frames(plan.kept)
@@ -131,7 +131,7 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
 
 
 def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> InferencePlan:
-    """The plan for a session of that many samples that the model's encoder allows and memory bears."""
+    """The inference plan for a session of that many samples: what the encoder allows and memory permits."""
     encoder = model.encoder
     block = _whole_frames(model, block_seconds)
     if not encoder.unbounded_left and not encoder.unbounded_right:
@@ -151,9 +151,10 @@ def _whole_frames(model: Model, seconds: float) -> int:
 
 
 def one_pass_bytes(model: Model, samples: int) -> int:
-    """An estimate of what one pass over that many samples takes: all that modules return on a second, extrapolated.
+    """Estimate the memory of one pass over that many samples: all that modules return for one second, extrapolated.
 
-    Most is freed along the way, while what a module needs inside is not counted: measured, 0.9 to 3.6 times the truth.
+    Most of it is freed along the way, and what a module needs internally is not counted: the estimate was 0.9 to 3.6
+    times the measured memory (LOG.md, 2026-11-22).
     """
     returned: dict[int, Tensor] = {}  # by address: a container returns what its last module did
 

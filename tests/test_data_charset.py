@@ -35,12 +35,9 @@ def test_key_names_are_those_of_pynput() -> None:
     assert [symbol_of_key(key) for key in ("a", "Z", "7", "'", "\\")] == ["a", "Z", "7", "'", "\\"]
 
 
-@pytest.mark.parametrize("key", ["Key.tab", "Key.ctrl_l", "Key.left", "Key.f1", "ab", "", "\t", "\x00", "⌘", "→"])
-def test_keys_outside_the_task_have_no_symbol(key: str) -> None:
-    assert symbol_of_key(key) is None
-
-
-def test_key_of_symbol_is_inverted_by_symbol_of_key() -> None:
+def test_keys_outside_the_task_have_no_symbol() -> None:
+    for key in ("Key.tab", "Key.ctrl_l", "Key.left", "Key.f1", "ab", "", "\t", "\x00", "⌘", "→"):
+        assert symbol_of_key(key) is None, key
     assert [symbol_of_key(key_of_symbol(symbol)) for symbol in SYMBOLS] == list(SYMBOLS)
     assert [symbol for symbol in SYMBOLS if key_of_symbol(symbol).startswith("Key.")] == list("⌫⏎ ⇧")
 
@@ -85,19 +82,11 @@ def test_cleaning_leaves_symbols_only_and_twice_is_once(text: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "shown"),
     [
-        ("", ""),
         ("⇧Helo⌫lo⏎", "Hello⏎"),
         ("⌫⌫a⌫⌫b", "b"),
-        ("a⇧⌫b", "b"),  # a shift is nothing that a backspace could remove
+        ("a⇧⌫b", "b"),  # a backspace removes no shift
         ("ab⏎⌫c", "abc"),
-        ("one two⌫⌫⌫⌫⌫⌫⌫⌫⌫A", "A"),
-        ("⇧⇧", ""),
     ],
 )
 def test_what_the_screen_shows(keys: str, shown: str) -> None:
     assert screen_text(labels_of_text(keys)) == shown
-
-
-@given(st.text(st.sampled_from("ab ⏎"), max_size=20), st.text(st.sampled_from("ab ⏎"), max_size=20))
-def test_as_many_backspaces_undo_what_was_typed(first: str, more: str) -> None:
-    assert screen_text(labels_of_text(first + more + BACKSPACE * len(more))) == first

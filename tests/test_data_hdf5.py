@@ -25,9 +25,7 @@ from emgscribe.data.hdf5 import (
     SessionFile,
     SessionHeader,
     find_sessions,
-    name_of,
     prompts_of,
-    write_session,
     writing_session,
 )
 from emgscribe.errors import EmgscribeError
@@ -94,7 +92,6 @@ def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
         Prompt("other", 1.0, 2.0, None),
     )
     assert header.simulation == ""
-    assert name_of(tmp_path / "s.hdf5") == header.name
     assert prompts_of([tmp_path / "s.hdf5"]) == {"Hello"}
 
 
@@ -114,16 +111,10 @@ def test_byte_layout_on_disk(make_session: Make) -> None:
         time, *values = struct.unpack_from("<d32f", content, offset + 136 * sample)
         assert time == times[sample]
         assert values == [*emg[sample, 0].tolist(), *emg[sample, 1].tolist()]
-
-
-def test_attributes_on_disk(make_session: Make) -> None:
     prompts = [Prompt("p", 1.0, 2.0, "text"), Prompt("q", 2.0, 3.0, None)]
-    path = make_session("name", keys=[("Key.space", 0.5)], prompts=prompts)
-    with h5py.File(path, "r") as file:
+    with h5py.File(make_session("name", keys=[("Key.space", 0.5)], prompts=prompts), "r") as file:
         attributes = dict(file["emg2qwerty"].attrs)
     assert set(attributes) == {"session_name", "user", "condition", "duration_mins", "keystrokes", "prompts"}
-    assert attributes["session_name"] == "name"
-    assert isinstance(attributes["duration_mins"], float)
     assert json.loads(attributes["keystrokes"]) == [{"key": "Key.space", "start": START + 0.5, "end": START + 0.58}]
     assert json.loads(attributes["prompts"]) == [
         {"name": "p", "start": 1.0, "end": 2.0, "payload": {"text": "text"}},
@@ -139,7 +130,10 @@ def test_round_trip(tmp_path: Path, header: SessionHeader, samples: int, data: s
     finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
     emg = data.draw(hnp.arrays(np.float32, (samples, 2, 16), elements=finite32, fill=finite32))
     times = data.draw(hnp.arrays(np.float64, samples, elements=FINITE))
-    write_session(tmp_path / "s.hdf5", header, times, emg)
+    with writing_session(tmp_path / "s.hdf5", samples) as writer:
+        for start in range(0, samples, 9):
+            writer.append(times[start : start + 9], emg[start : start + 9])
+        writer.finish(header)
     with SessionFile(tmp_path / "s.hdf5") as session:
         assert session.header == header
         np.testing.assert_array_equal(session.times(), times)
@@ -192,8 +186,8 @@ TIME, BAND = ("<f8",), ("<f4", (16,))
     ("rows", "words"),
     [
         (None, ["dataset 'emg2qwerty/timeseries' is missing"]),
-        (rows_of(time=TIME, emg_left=BAND), ["no field 'emg_right'"]),
-        (np.zeros((5, 33)), ["no field 'time'"]),
+        (rows_of(time=TIME, emg_left=BAND), ["'timeseries.emg_right' is missing"]),
+        (np.zeros((5, 33)), ["'timeseries.time' is missing"]),
         (rows_of(time=("<f4",), emg_left=BAND, emg_right=BAND), ["timeseries.time", "float32", "float64"]),
         (rows_of(time=TIME, emg_left=BAND, emg_right=("<f8", (16,))), ["timeseries.emg_right", "<f8"]),
         (rows_of(time=TIME, emg_left=("<f4", (12,)), emg_right=BAND), ["timeseries.emg_left", "(12,)", "(16,)"]),
@@ -212,26 +206,23 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
     refused(path, "group 'emg2qwerty' is missing")
 
 
-@pytest.mark.parametrize("name", ATTRIBUTES)
-def test_missing_attribute(make_session: Make, name: str) -> None:
-    path = make_session()
-    with edited(path) as group:
-        del group.attrs[name]
-    refused(path, "missing", name)
+def test_missing_attributes(make_session: Make) -> None:
+    for name in ATTRIBUTES:
+        path = make_session()
+        with edited(path) as group:
+            del group.attrs[name]
+        refused(path, "missing", name)
 
 
 @pytest.mark.parametrize(
     ("field", "content", "words"),
     [
         ("keystrokes", '[{"key": "a", "start"', ["'keystrokes': JSON"]),
-        ("keystrokes", "", ["'keystrokes': JSON"]),
         ("keystrokes", '{"key": "a"}', ["'keystrokes', entry 0", "start"]),
         ("keystrokes", '[{"key": "a", "start": 1, "end": 2}, {"key": "b", "start": 1}]', ["entry 1", "end"]),
-        ("keystrokes", '[{"start": 1, "end": 2}]', ["entry 0", "key"]),
         ("keystrokes", '[{"key": "a", "start": "x", "end": 2}]', ["entry 0", "'x'"]),
         ("keystrokes", '[{"key": "a", "start": null, "end": 2}]', ["entry 0"]),
         ("keystrokes", "3", ["entry 0"]),
-        ("prompts", "no JSON", ["'prompts': JSON"]),
         ("prompts", '[{"name": "p", "end": 2, "payload": null}]', ["'prompts', entry 0", "start"]),
         ("prompts", "[null]", ["'prompts', entry 0"]),
     ],
@@ -263,17 +254,6 @@ def test_a_writer_that_fails_leaves_nothing_and_keeps_the_old_session(make_sessi
     with pytest.raises(RuntimeError):
         half_written(path, RuntimeError())
     assert path.read_bytes() == before
-
-
-def test_a_writer_appends_blocks_in_order(tmp_path: Path) -> None:
-    emg = np.random.default_rng(0).normal(size=(100, 2, 16)).astype(np.float32)
-    with writing_session(tmp_path / "s.hdf5", 100) as writer:
-        for start in range(0, 100, 30):
-            writer.append(np.arange(100.0)[start : start + 30], emg[start : start + 30])
-        writer.finish(HEADER)
-    with SessionFile(tmp_path / "s.hdf5") as session:
-        np.testing.assert_array_equal(session.emg(), emg)
-        np.testing.assert_array_equal(session.times(), np.arange(100.0))
 
 
 def test_find_sessions_sorts_by_name(make_session: Make, tmp_path: Path) -> None:

@@ -3,10 +3,7 @@
 import os
 import pickle
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,9 +174,6 @@ def test_the_cache_is_used_and_can_be_named(
     second = open_session(path, tmp_path / "named")
     assert np.array_equal(first.emg, second.emg)
     assert (first.content, first.text) == (second.content, second.text)
-
-
-def test_the_default_cache(monkeypatch: pytest.MonkeyPatch, isolated_cache: Path) -> None:
     assert default_cache() == isolated_cache
     monkeypatch.delenv("EMGSCRIBE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
@@ -248,30 +242,6 @@ def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isol
     assert len(list(folder.glob("*.npz"))) == 2
     assert (old.exists(), new.exists()) == (False, True)
     assert open_session(paths[2]).text == "hi"
-
-
-_KILLED = """
-import sys, time
-from emgscribe.data import session
-
-def hang(*_, **__):
-    print("half built", flush=True)
-    time.sleep(60)
-
-session.np.savez = hang
-session.open_session(sys.argv[1])
-"""
-
-
-def test_a_process_that_is_killed_while_it_writes_leaves_no_entry(make_session: Make, isolated_cache: Path) -> None:
-    path = make_session()
-    with subprocess.Popen([sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "half built\n"
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert not [name for name in entries(isolated_cache) if not name.startswith(".")]
-    same_as_in_file(open_session(path), path)
 
 
 def refused(path: Path, cache: Path, words: str) -> None:

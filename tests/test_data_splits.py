@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emgscribe.data import splits as module
-from emgscribe.data.hdf5 import SessionHeader, name_of, write_session
+from emgscribe.data.hdf5 import SessionFile, SessionHeader, write_session
 from emgscribe.data.splits import DataConfig, Split, first_minutes, split, split_sessions
 from emgscribe.errors import EmgscribeError
 
@@ -60,7 +60,7 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
 
 def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
     days = recorded(tmp_path, enough=3, few=2)
-    with pytest.raises(EmgscribeError, match="user few has 2 sessions; to train, validate and test takes 3"):
+    with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3 to train, validate and test"):
         split_sessions(tmp_path)
     split = split_sessions(tmp_path, DataConfig(train_users=(0,)))
     assert (split.train, split.val) == ((days["enough"][0],), (days["enough"][1],))
@@ -124,7 +124,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def names(split: Split) -> tuple[list[str], list[str], list[str]]:
-    train, val, test = (list(map(name_of, part)) for part in (split.train, split.val, split.test))
+    train, val, test = (
+        [SessionFile(path).header.name for path in part] for part in (split.train, split.val, split.test)
+    )
     return train, val, test
 
 
@@ -201,6 +203,12 @@ def test_simulated_sessions_are_split_by_date_and_others_are_not(tmp_path: Path)
     for day in range(1, 4):
         record(tmp_path, "1", f"2021-01-0{day}", simulated=True)
     assert split_sessions(tmp_path, COURSE) == split_sessions(tmp_path)
+    path = record(tmp_path, "1", listed()[0], simulated=True)  # a published name, but not the published file
+    with pytest.raises(EmgscribeError, match="18 of the 18 sessions of the protocol course") as caught:
+        split_sessions(tmp_path, COURSE)
+    assert f"{path.stem}: {path.stat().st_size:,} bytes instead of" in caught.value.what
+    assert f"{listed()[1]}: missing" in caught.value.what
+    path.unlink()
     record(tmp_path, "1", "mine")
-    with pytest.raises(EmgscribeError, match="18 of the 18 sessions"):
+    with pytest.raises(EmgscribeError, match="18 of the 18"):
         split_sessions(tmp_path, COURSE)

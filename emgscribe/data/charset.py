@@ -25,7 +25,7 @@ def symbol_of_character(character: str) -> str | None:
     """The symbol for one Unicode character, or None where there is none.
 
     Typographic quotes and dashes, newlines and the backspace character have symbols. Other letters, numbers,
-    punctuation and spaces are transliterated where one ASCII character does; signs such as ⌘ or → name no symbol.
+    punctuation and spaces are transliterated if one ASCII character suffices; signs such as ⌘ or → have no symbol.
     """
     candidate = _REPLACED.get(character, character)
     if candidate not in _LABELS and unicodedata.category(candidate)[0] in "LNPZ":

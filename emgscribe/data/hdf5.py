@@ -7,8 +7,8 @@ attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -84,20 +84,18 @@ class SessionFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise EmgscribeError("no such file", where=str(path), hint="check the path")
         try:
             self._file = h5py.File(self.path, "r")
+        except FileNotFoundError as error:
+            raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
         except OSError as error:
             what = f"not a readable HDF5 file ({str(error).splitlines()[0]})"
             hint = "the file is truncated or has another format; copy or download it again and compare its size"
             raise EmgscribeError(what, where=str(path), hint=hint) from error
-        try:
-            with _readable(self.path):
-                self._group, self._rows = _group_and_rows(self._file, self.path)
-        except BaseException:
-            self._file.close()
-            raise
+        with ExitStack() as failed, _readable(self.path):
+            failed.callback(self._file.close)
+            self._group, self._rows = _group_and_rows(self._file, self.path)
+            failed.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -156,64 +154,54 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _group_and_rows(file: h5py.File, path: Path) -> tuple[h5py.Group, h5py.Dataset]:
     """The session's group and its rows; an error says which part differs from the layout."""
-
-    def require(holds: bool, fault: str) -> None:
-        if not holds:
-            raise EmgscribeError(fault, where=str(path), hint="docs/your-data.md shows the layout of a session file")
-
     group = file.get(GROUP)
-    require(isinstance(group, h5py.Group), f"HDF5 group '{GROUP}' is missing")
-    rows = group.get(TIMESERIES)
-    require(isinstance(rows, h5py.Dataset), f"dataset '{GROUP}/{TIMESERIES}' is missing")
-    fields = rows.dtype.fields or {}
-    for name in SAMPLE_DTYPE.names or ():
-        require(name in fields, f"'{TIMESERIES}' has no field '{name}'")
-        found, expected = fields[name][0], SAMPLE_DTYPE[name]
-        require(found == expected, f"'{TIMESERIES}.{name}' is {found}, expected {expected}")
-    require(rows.ndim == 1, f"'{TIMESERIES}' has {rows.ndim} dimensions, expected 1")
-    return group, rows
+    rows = group.get(TIMESERIES) if isinstance(group, h5py.Group) else None
+    found = {name: kind for name, (kind, *_) in (getattr(rows, "dtype", SAMPLE_DTYPE).fields or {}).items()}
+    wrong = [name for name in SAMPLE_DTYPE.names or () if found.get(name, "missing") != SAMPLE_DTYPE[name]]
+    if not isinstance(group, h5py.Group):
+        fault = f"HDF5 group '{GROUP}' is missing"
+    elif not isinstance(rows, h5py.Dataset):
+        fault = f"dataset '{GROUP}/{TIMESERIES}' is missing"
+    elif wrong:
+        fault = f"'{TIMESERIES}.{wrong[0]}' is {found.get(wrong[0], 'missing')}, expected {SAMPLE_DTYPE[wrong[0]]}"
+    elif rows.ndim != 1:
+        fault = f"'{TIMESERIES}' has {rows.ndim} dimensions, expected 1"
+    else:
+        return group, rows
+    raise EmgscribeError(fault, where=str(path), hint="docs/your-data.md shows the layout of a session file")
 
 
 def _read_header(group: h5py.Group, path: Path) -> SessionHeader:
-    missing = [name for name in ATTRIBUTES if name not in group.attrs]
-    if missing:
-        what = f"attribute{'s' * (len(missing) > 1)} {', '.join(missing)} missing"
-        raise EmgscribeError(what, where=str(path), hint="emgscribe.data.hdf5.write_session writes a complete file")
-    values = {name: group.attrs[name] for name in (*ATTRIBUTES, "simulation") if name in group.attrs}
+    if missing := [name for name in ATTRIBUTES if name not in group.attrs]:
+        hint = "emgscribe.data.hdf5.write_session writes a complete file"
+        raise EmgscribeError(f"attributes are missing: {', '.join(missing)}", where=str(path), hint=hint)
     # Other writers store text with a fixed length, which h5py reads as bytes.
-    texts = {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values.items()}
+    values = {name: value.decode() if isinstance(value, bytes) else value for name, value in group.attrs.items()}
+
+    def entries(field: str, parse: Callable[[Any], Entry]) -> tuple[Entry, ...]:
+        place, parsed = f"attribute '{field}'", list[Entry]()
+        try:
+            found = json.loads(values[field])
+            for index, entry in enumerate(found if isinstance(found, list) else [found]):
+                place = f"attribute '{field}', entry {index}"
+                parsed.append(parse(entry))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{place}: {type(error).__name__} {error}"
+            raise EmgscribeError(what, where=str(path), hint=_COPY_AGAIN) from error
+        return tuple(parsed)
+
+    def prompt(e: Any) -> Prompt:
+        return Prompt(str(e["name"]), float(e["start"]), float(e["end"]), (e.get("payload") or {}).get("text"))
+
     return SessionHeader(
-        name=texts["session_name"],
-        user=texts["user"],
-        condition=texts["condition"],
+        name=str(values["session_name"]),
+        user=str(values["user"]),
+        condition=str(values["condition"]),
         duration_mins=float(values["duration_mins"]),
-        keystrokes=_parsed(texts["keystrokes"], path, "keystrokes", _keystroke),
-        prompts=_parsed(texts["prompts"], path, "prompts", _prompt),
-        simulation=texts.get("simulation", ""),
+        keystrokes=entries("keystrokes", lambda e: Keystroke(str(e["key"]), float(e["start"]), float(e["end"]))),
+        prompts=entries("prompts", prompt),
+        simulation=str(values.get("simulation", "")),
     )
-
-
-def _keystroke(entry: dict[str, Any]) -> Keystroke:
-    return Keystroke(str(entry["key"]), float(entry["start"]), float(entry["end"]))
-
-
-def _prompt(entry: dict[str, Any]) -> Prompt:
-    payload = entry.get("payload")
-    text = payload.get("text") if isinstance(payload, dict) else None
-    return Prompt(str(entry["name"]), float(entry["start"]), float(entry["end"]), text)
-
-
-def _parsed(text: str, path: Path, field: str, parse: Callable[[dict[str, Any]], Entry]) -> tuple[Entry, ...]:
-    place, parsed = f"attribute '{field}'", list[Entry]()
-    try:
-        entries = json.loads(text)
-        for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
-            place = f"attribute '{field}', entry {index}"
-            parsed.append(parse(entry))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{place}: {type(error).__name__} {error}"
-        raise EmgscribeError(what, where=str(path), hint=_COPY_AGAIN) from error
-    return tuple(parsed)
 
 
 class SessionWriter:
@@ -223,7 +211,6 @@ class SessionWriter:
         self._group = file.create_group(GROUP)
         self._rows = self._group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=SAMPLE_DTYPE)
         self._written = 0
-        self.finished = False
 
     def append(self, times: Times, emg: Emg) -> None:
         """Add T samples: `times` (T,) unix seconds, `emg` (T, 2, 16) left band first."""
@@ -240,13 +227,12 @@ class SessionWriter:
             {"name": p.name, "start": p.start, "end": p.end, "payload": None if p.text is None else {"text": p.text}}
             for p in header.prompts
         ]
-        keystrokes = json.dumps([asdict(keystroke) for keystroke in header.keystrokes])
+        keystrokes = json.dumps([vars(keystroke) for keystroke in header.keystrokes])
         values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
         attributes = list(zip(ATTRIBUTES, values, strict=True))
         if header.simulation:
             attributes.insert(4, ("simulation", header.simulation))  # this order keeps the bytes of simulated sessions
         self._group.attrs.update(attributes)
-        self.finished = True
 
 
 @contextmanager
@@ -255,9 +241,8 @@ def writing_session(path: Path | str, num_samples: int) -> Iterator[SessionWrite
     with replacing(Path(path)) as temporary:
         file = h5py.File(temporary, "w")
         try:
-            writer = SessionWriter(file, num_samples)
-            yield writer
-            assert writer.finished, "finish() was not called"
+            yield SessionWriter(file, num_samples)
+            assert ATTRIBUTES[0] in file[GROUP].attrs, "finish() was not called"
         finally:
             try:
                 file.close()
@@ -279,15 +264,9 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
         raise EmgscribeError("no such folder", where=str(folder), hint="check the path")
     found = sorted(folder.glob("*.hdf5"))
     if not found:
-        hint = "name a folder of session files, or simulate some: emgscribe synthesize"
+        hint = "name a folder of session files, or simulate some: emgscribe simulate"
         raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
     return found
-
-
-def name_of(path: Path | str) -> str:
-    """The name of a session, which is in its file: the file itself may have been renamed."""
-    with SessionFile(path) as file:
-        return file.header.name
 
 
 def prompts_of(paths: Sequence[Path | str]) -> frozenset[str]:

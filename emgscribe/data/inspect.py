@@ -1,14 +1,14 @@
-"""What is wrong with session files: every fault that would surprise training, named.
+"""What is wrong with session files: every fault that would disturb training.
 
-`scan` is also how a session is opened for the first time, so that both agree on which file cannot be used.
+`scan` also runs when a session is opened for the first time, so both agree on which files cannot be used.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ _FIELDS = SAMPLE_DTYPE.names or ()  # time, emg_left, emg_right
 _GAP = 0.005  # s between two samples that count as a gap: ten sample periods
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One fault: `severity` "error" (the session cannot be used) or "warning", the `field` it is in, and what it is."""
 
     severity: str
@@ -31,7 +30,7 @@ class Finding:
 
 @dataclass(repr=False)
 class Inspection:
-    """What a file holds, and all that is wrong with it."""
+    """What a file holds, and everything that is wrong with it."""
 
     path: str
     summary: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +51,8 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
-        return {**asdict(self), "usable": self.usable}
+        findings = [finding._asdict() for finding in self.findings]
+        return {"path": self.path, "summary": self.summary, "findings": findings, "usable": self.usable}
 
 
 def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:

@@ -30,8 +30,6 @@ from emgscribe.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from emgscribe.data.plot import Keys
-
 _VERSION = 4
 _HEADER_BYTES = 1 << 16
 _ROW = SAMPLE_DTYPE.itemsize // 4  # float32 values in a row, two of which hold its time
@@ -92,7 +90,7 @@ class Session:
         first, last = np.searchsorted(self.onsets, (start, stop))
         return slice(int(first), int(last))
 
-    def plot(self, start: float, stop: float, *, read: "Keys" = ()) -> "Figure":
+    def plot(self, start: float, stop: float, *, read: Any = ()) -> "Figure":
         """Seconds [start, stop): all electrodes and the keys that went down, as a matplotlib figure.
 
         `read` adds what a model read: a `Transcript`, or a symbol and its second for each key.
@@ -194,7 +192,7 @@ def _converted(path: Path, copy: Path, samples: int) -> Emg:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the entries of files that are gone, and what writers that were killed left more than a day ago."""
+    """Remove the entries of files that are gone, and what killed writers left more than a day ago."""
     for entry in folder.glob("*.npz"):
         source = _kept(entry, "path")
         if source is None or not Path(str(source[0])).exists():

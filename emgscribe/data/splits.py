@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from emgscribe.config import Range, Settings, Whole, require
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, name_of
+from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions
 from emgscribe.data.session import Session, default_cache, open_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
@@ -39,8 +39,8 @@ class DataConfig(Settings):
     protocol: Protocol = LATEST  # latest: each user's last session tests; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
-    sessions: Whole = 0  # train on each user's latest sessions, this many; 0: all
-    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # train on the first minutes of all sessions together; 0: all
+    sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
+    minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,8 +54,7 @@ class DataConfig(Settings):
 _ALL = DataConfig()
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Session files by part, and the protocol that was used; no file is in two parts."""
 
     protocol: str
@@ -77,8 +76,8 @@ def split(
 
     Raises what `split_sessions` and `open_sessions` raise.
     """
-    parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
-    train, val, test = map(open_sessions, (parts.train, parts.val, parts.test))
+    _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
+    train, val, test = map(open_sessions, parts)
     return list(first_minutes(train, minutes)), val, test
 
 
@@ -95,8 +94,8 @@ def split_sessions(folder: Path | str, data: DataConfig = _ALL) -> Split:
     """Split a folder by the protocol that `data` names. Simulated sessions, which no list names, are split by date.
 
     By date, each user's latest session tests, the one before validates, all earlier ones train; `data` narrows this.
-    Only sessions of the users who train validate. Raises `EmgscribeError` where sessions or users are missing, and for
-    a published protocol where files are not the published ones, by size or SHA-256: it names each of them.
+    Validation sessions come only from users who train. Raises `EmgscribeError` where sessions or users are
+    missing, and for a published protocol where files differ from the published ones in size or SHA-256: it names each.
     """
     paths = find_sessions(folder)
     if data.protocol == LATEST:
@@ -118,7 +117,7 @@ def _split_by_date(paths: Sequence[Path], folder: Path, data: DataConfig) -> Spl
     trained = _chosen(by_user, data.train_users, "data.train_users", folder)
     for user in trained:
         if len(by_user[user]) < 3:
-            what = f"user {user} has {len(by_user[user])} sessions; to train, validate and test takes 3"
+            what = f"user {user} has {len(by_user[user])} sessions; it takes 3 to train, validate and test"
             hint = "add sessions, or choose other users with data.train_users"
             raise EmgscribeError(what, where=str(folder), hint=hint)
     return Split(
@@ -159,15 +158,12 @@ def _split_as_published(
     train = [name for _, names in sorted(by_user.items()) for name in names[-data.sessions :]]
     names = [*train, *val, *test]
     found = _by_name(paths, names)
-    faults = list(_faults(names, found, listed))
+    faults = [f"{name}: {fault}" for name in names if (fault := _fault(found.get(name), listed[name]))]
     if faults:
-        raise EmgscribeError(
-            f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
-            "published files:\n  " + "\n  ".join(faults),
-            where=str(folder),
-            hint="copy them from the data set's official archive (docs/your-data.md has the link); "
-            f"the protocol {LATEST} splits any folder by date",
-        )
+        what = f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
+        hint = f"copy them from the data set's official archive (see docs/your-data.md); the protocol {LATEST} splits "
+        what, hint = f"{what}published files:\n  " + "\n  ".join(faults), f"{hint}any folder by date"
+        raise EmgscribeError(what, where=str(folder), hint=hint)
     return Split(data.protocol, *(tuple(found[name] for name in part) for part in (train, val, test)))
 
 
@@ -177,21 +173,19 @@ def _by_name(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
     if not found.keys() >= set(names):
         for path in paths:
             if path.stem not in names:
-                with suppress(EmgscribeError):  # a broken file that no list names is no obstacle
-                    found.setdefault(name_of(path), path)
+                with suppress(EmgscribeError), SessionFile(path) as file:  # a broken file that no list names may stay
+                    found.setdefault(file.header.name, path)
     return found
 
 
-def _faults(names: Sequence[str], found: Mapping[str, Path], listed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """What is wrong with each session that differs from its listing; a file of another size is not read."""
-    for name in names:
-        expected = listed[name]
-        if name not in found:
-            yield f"{name}: missing"
-        elif expected["bytes"] and (size := found[name].stat().st_size) != int(expected["bytes"]):
-            yield f"{name}: {size:,} bytes instead of {int(expected['bytes']):,}"
-        elif expected["sha256"] and not _has_sha256(found[name], expected["sha256"]):
-            yield f"{name}: its SHA-256 is not {expected['sha256']}"
+def _fault(path: Path | None, expected: Mapping[str, str]) -> str:
+    """How a session differs from its listing, empty where it does not. A file of another size is not read."""
+    if path is None:
+        return "missing"
+    if expected["bytes"] and (size := path.stat().st_size) != int(expected["bytes"]):
+        return f"{size:,} bytes instead of {int(expected['bytes']):,}"
+    same = not expected["sha256"] or _has_sha256(path, expected["sha256"])
+    return "" if same else f"its SHA-256 is not {expected['sha256']}"
 
 
 def _has_sha256(path: Path, expected: str) -> bool:
@@ -199,8 +193,9 @@ def _has_sha256(path: Path, expected: str) -> bool:
     status = path.stat()
     identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected}"
     verified = default_cache() / "verified" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    if verified.exists():
-        return True
+    with suppress(OSError):
+        if verified.exists():
+            return True
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != expected:
             return False

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from emgscribe.data.session import Session
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
 _NO_ONSET = -1
+_TENSORS = ("emg", "lengths", "labels", "label_lengths", "onsets")  # of a batch
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Store:
 
     def __init__(self, sessions: Sequence[Session], device: torch.device | str = "cpu") -> None:
         self.sessions = tuple(sessions)
+        self.device = torch.device(device)
         size = sum(session.emg.nbytes for session in self.sessions)
-        self.device = torch.device(device) if _has_room(torch.device(device), size) else torch.device("cpu")
+        if self.device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:  # the network needs the rest
+            self.device = torch.device("cpu")
         self._emg = [torch.from_numpy(session.emg).to(self.device) for session in self.sessions]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -61,11 +65,6 @@ class Store:
             window[low - start : high - start] = emg[low:high]
             window[high - start :].zero_()
         return out
-
-
-def _has_room(device: torch.device, size: int) -> bool:
-    """Whether `size` bytes leave the larger part of the device's memory to the network."""
-    return device.type != "cuda" or size < 0.4 * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Windows:
         """Batches of `batch_size` windows at `places`; the last one may be smaller.
 
         Of each batch, part number `part` of `parts`; its `share` weights the loss so that the mean over the parts is
-        the mean over the batch. A part without a window of a small last batch gets one that has no weight.
+        the mean over the batch. A part that a small last batch leaves empty gets one window with weight 0.
         """
         for first in range(0, len(places), batch_size):
             whole = places[first : first + batch_size]
@@ -148,27 +147,30 @@ class Windows:
 
     def batch(self, places: Places) -> Batch:
         """One batch of the windows at `places`."""
+        labels, onsets, lengths = list[Tensor](), list[Tensor](), list[int]()
+        for number, start in places:
+            session = self.store.sessions[number]
+            keys = session.typed(start, start + self.length)
+            labels.append(torch.from_numpy(session.labels[keys]))
+            onsets.append(torch.from_numpy(session.onsets[keys] - start))
+            lengths.append(min(self.length, len(session) - start))
         numbers, starts = zip(*places, strict=True)
-        sessions = [self.store.sessions[number] for number in numbers]
-        typed = [session.typed(start, start + self.length) for session, start in zip(sessions, starts, strict=True)]
-        items = list(zip(sessions, starts, typed, strict=True))
+        span = self.left + self.length + self.right
         return Batch(
-            emg=self.store.gather(numbers, [s - self.left for s in starts], self.left + self.length + self.right),
+            emg=self.store.gather(numbers, [start - self.left for start in starts], span),
             left=self.left,
             right=self.right,
-            lengths=torch.tensor([min(self.length, len(session) - start) for session, start, _ in items]),
-            labels=_padded([torch.from_numpy(session.labels[keys]) for session, _, keys in items], BLANK),
-            label_lengths=torch.tensor([keys.stop - keys.start for keys in typed]),
-            onsets=_padded(
-                [torch.from_numpy(session.onsets[keys] - start) for session, start, keys in items], _NO_ONSET
-            ),
+            lengths=torch.tensor(lengths),
+            labels=_padded(labels, BLANK),
+            label_lengths=torch.tensor(list(map(len, labels))),
+            onsets=_padded(onsets, _NO_ONSET),
         ).to(self.store.device)
 
 
 def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
     """Rows of any lengths -> (N, L), L at least 1."""
-    padded = pad_sequence([*rows, torch.zeros(1, dtype=torch.int64)], batch_first=True, padding_value=padding)
-    return padded[:-1]
+    one = torch.zeros(1, dtype=torch.int64)
+    return pad_sequence([*rows, one], batch_first=True, padding_value=padding)[:-1]
 
 
 class WindowDataset(Dataset[Batch]):
@@ -197,14 +199,9 @@ class WindowDataset(Dataset[Batch]):
     def collate(items: Sequence[Batch]) -> Batch:
         """Join batches of the same window length into one."""
 
-        def rows(name: str) -> list[Tensor]:
-            return [row for item in items for row in getattr(item, name)]
-
-        return replace(
-            items[0],
-            emg=torch.stack(rows("emg")),
-            lengths=torch.stack(rows("lengths")),
-            labels=_padded(rows("labels"), BLANK),
-            label_lengths=torch.stack(rows("label_lengths")),
-            onsets=_padded(rows("onsets"), _NO_ONSET),
-        )
+        parts = {name: [row for item in items for row in getattr(item, name)] for name in _TENSORS}
+        padding = {"labels": BLANK, "onsets": _NO_ONSET}
+        joined: dict[str, Any] = {
+            name: _padded(rows, padding[name]) if name in padding else torch.stack(rows) for name, rows in parts.items()
+        }
+        return replace(items[0], **joined)

@@ -118,7 +118,7 @@ def search(
     it, where its file cannot be used, and where no trial is finished.
     """
     require(trials >= 1, "trials", trials, "1 or more")
-    optuna = optional("optuna", "sweep")
+    optuna = optional("optuna", "tune")
     space, folder = spans(texts, experiment), runs.absolute() / "tune" / experiment.name
     split = split_sessions(data.absolute(), experiment.data)
     about = {

@@ -1,4 +1,4 @@
-"""What a run adds to Lightning: the best as a model folder, curves that are resumed, an average that never waits."""
+"""What a run adds to Lightning: the best model as a folder, resumed curves, an EMA that never makes a GPU wait."""
 
 import copy
 import csv
@@ -33,9 +33,9 @@ def hush() -> None:
 
 
 class FolderIO(TorchCheckpointIO):
-    """Writes the best checkpoint as a model folder, and any other under its name only once it is whole.
+    """Writes the best checkpoint as a model folder, and any other so that its name never holds an incomplete file.
 
-    Lightning's own writer moves a file from another disk into place, and may leave half of it.
+    Lightning's own writer moves a file from another disk into place, and may leave it incomplete.
     """
 
     def __init__(self, model: Model) -> None:
@@ -53,7 +53,7 @@ class FolderIO(TorchCheckpointIO):
 
 
 class BestModel(ModelCheckpoint):
-    """Lightning's, but its best score is kept when a run's folder has moved: that of the state names paths in full."""
+    """Lightning's, but the best score survives a move of the run's folder: Lightning's state holds absolute paths."""
 
     FILE_EXTENSION = ""
 
@@ -85,7 +85,7 @@ class Averaging(WeightAveraging):
 
 
 class Curves(Callback):
-    """A line an epoch: in `curves.csv`, in the log, and in the checkpoint, with what else a run must remember.
+    """One line per epoch in `curves.csv`, the log and the checkpoint, and what else a run must remember.
 
     Lightning's CSVLogger begins a new file when a run is resumed, and its progress bars leave nothing in a log.
     """

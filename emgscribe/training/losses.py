@@ -52,7 +52,7 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
 
 
 def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of every next key, and of the end, given what an attention decoder expects (N, L + 1, V).
+    """Mean cross-entropy of each next key, and of the end, under an attention decoder's predictions (N, L + 1, V).
 
     `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv
     1512.00567).
@@ -80,20 +80,20 @@ def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
 
 
 def averaging_decay(ema: float, step: int) -> float:
-    """The share of the averaged weights that step number `step`, counted from 0, leaves.
+    """The decay of the EMA at step number `step`, counted from 0.
 
-    It rises to `ema` as (1 + step) / (10 + step). The random weights of the start would else count for thousands of
-    steps, and the first epochs' validation would judge them.
+    It rises to `ema` as (1 + step) / (10 + step). Otherwise the random initial weights would count for thousands of
+    steps, and the first validations would judge them.
     """
     return min(ema, (1 + step) / (10 + step))
 
 
 def dropout_share(config: TrainConfig, step: int, total: int) -> float:
-    """The share of every dropout's setting that holds at a step: from 0 linearly to 1 over `dropout_ramp` of them."""
+    """The factor on every dropout at a step: it rises linearly from 0 to 1 over the `dropout_ramp` share of steps."""
     ramp = config.dropout_ramp * total
     return 1.0 if step >= ramp else step / ramp
 
 
 def long_epochs(config: TrainConfig) -> int:
-    """How many of the last epochs have long windows: the share asked for, rounded, but one where any are asked for."""
+    """How many of the last epochs have long windows: their share, rounded, but at least one unless the share is 0."""
     return max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0
