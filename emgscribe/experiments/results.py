@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from emgscribe.config import reads_as, to_json
+from emgscribe.config import from_json, reads_as, to_json
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
@@ -40,8 +40,9 @@ class DataUsed:
         """The data of a run that has these sessions to train, validate and test."""
         every = [session for part in parts for session in part]
         kind = SIMULATED if any(session.simulated for session in every) else REAL
-        names = (tuple(session.name for session in part) for part in parts)
-        return cls(kind, data_hash(every), protocol, *names, {session.name: session.content for session in parts[-1]})
+        train, val, test = (tuple(session.name for session in part) for part in parts)
+        contents = {session.name: session.content for session in parts[-1]}
+        return cls(kind, data_hash(every), protocol, train, val, test, contents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class RunResult:
         found = cls(
             experiment=content["experiment"],
             seed=int(content["seed"]),
-            data=DataUsed(**{key: tuple(v) if isinstance(v, list) else v for key, v in content["data"].items()}),
+            data=from_json(DataUsed, content["data"], where=""),
             commit=str(content.get("commit")),
             versions=content.get("versions", {}),
             device=str(content.get("device")),

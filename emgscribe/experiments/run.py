@@ -1,6 +1,7 @@
 """One experiment, from data to its result file: split, train, evaluate by every decoder, write."""
 
 import csv
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 from emgscribe.config import to_json
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, prompts_of
+from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
@@ -29,7 +30,6 @@ from emgscribe.simulation import simulate_session
 from emgscribe.training import Trained, current_commit, estimate_seconds, fit
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
-_MEASURED_MINUTES = 4.0  # of a simulated session, to take steps on
 
 
 class Parts(NamedTuple):
@@ -81,18 +81,14 @@ def run_experiment(
     one. Scores of other decoders stay in a result where the greedy one has not changed. Raises what `recorded` and
     `train_experiment` do.
     """
-    runs, results, commit, split = (
-        Path(runs),
-        Path(results),
-        current_commit(),
-        split_sessions(Path(data), experiment.data),
-    )
-    earlier = recorded(experiment, results, split)
+    runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
+    split = split_sessions(Path(data), experiment.data)
+    earlier = recorded(experiment, Path(results), split)
     trained, parts = train_experiment(experiment, split, runs=runs, console=console)
-    names = list(dict.fromkeys(("greedy", *decoders)))
+    folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
-        _tune_beam(trained.model, runs / run_name(experiment) / "best", parts.val, split, lm, console)
-    made = {name: make_decoder(name, folder=runs / run_name(experiment) / "best", scored=parts.test) for name in names}
+        _tune_beam(trained.model, folder, parts.val, split, lm, console)
+    made = {name: make_decoder(name, folder=folder, scored=parts.test) for name in names}
     test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
         test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
@@ -113,14 +109,14 @@ def run_experiment(
         test=test,
         settings=settings,
     )
-    result.write(result_path(experiment, results))
+    result.write(path)
     return result
 
 
 def _tune_beam(
     model: Model, folder: Path, sessions: list[Session], split: Split, lm: Path | None, console: Console
 ) -> None:
-    """Tune the beam of the model in `folder` on the sessions that validated it, unless it is for this language model."""
+    """Tune the beam on the sessions that validated the model in `folder`, unless it is for this language model."""
     words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
     tuned = load_tuned(folder)
     if tuned is None or tuned.language_model != words.digest:
@@ -208,40 +204,31 @@ def plan(
     measured: dict[Experiment, float] = {}
     with TemporaryDirectory() as folder:
         for experiment in suite:
-            place, seconds = runs / run_name(experiment), 0.0
-            if experiment in left:
-                kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
-                if kind not in measured:
-                    train, val = _as_long(experiment.data, data, Path(folder))
-                    measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
-                seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
-            begun = "cut off" if (place / "last.ckpt").exists() else "missing"
-            yield Planned(run_name(experiment), begun if experiment in left else "done", seconds)
+            place, name = runs / run_name(experiment), run_name(experiment)
+            if experiment not in left:
+                yield Planned(name, "done", 0.0)
+                continue
+            kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
+            if kind not in measured:
+                train, val = _as_long(experiment.data, data, Path(folder))
+                measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
+            seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
+            yield Planned(name, "cut off" if (place / "last.ckpt").exists() else "missing", seconds)
 
 
 def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[list[Session], list[Session]]:
-    """As much as trains and as much as validates: the first session of each over and over, so that few are read."""
+    """About as much as trains and as validates: the first session of each over and over, so that two are opened."""
     if isinstance(data, Simulated):
-        train = val = folder / "simulated.hdf5"
-        if not train.exists():
-            simulate_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
+        paths = [folder / "simulated.hdf5"] * 2
+        if not paths[0].exists():
+            simulate_session(paths[0], user=0, session=0, minutes=data.minutes, seed=0)
         users = len(used.train_users) or data.users
-        sessions = min(data.sessions - 2, used.sessions or data.sessions)
-        trains, validates = users * sessions * data.minutes, users * data.minutes
+        times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
     else:
         split = split_sessions(data, used)
-        train, val = split.train[0], split.val[0]
-        trains, validates = (sum(_minutes(path) for path in part) for part in (split.train, split.val))
-    first, second = open_sessions([train, val])
-    return _repeated(first, min(trains, used.minutes or trains)), _repeated(second, validates)
-
-
-def _minutes(path: Path) -> float:
-    with SessionFile(path) as session:
-        return len(session) / SAMPLE_RATE / 60
-
-
-def _repeated(session: Session, minutes: float) -> list[Session]:
-    """So many minutes of a session that begins again when it ends."""
-    times, rest = divmod(round(minutes * 60 * SAMPLE_RATE), len(session))
-    return [session] * times + ([session.first(rest)] if rest else [])
+        paths = [split.train[0], split.val[0]]
+        sizes = [[path.stat().st_size for path in part] for part in (split.train, split.val)]
+        times = [round(sum(part) / part[0]) for part in sizes]
+    train, val = open_sessions(paths)
+    limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
+    return [train] * min(times[0], limit), [val] * times[1]

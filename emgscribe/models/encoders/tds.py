@@ -122,8 +122,7 @@ class TdsConv(nn.Module):
         planes = split.permute(0, 3, 1, 2)  # (N, channels, F, W), channels last
         hidden = self.dropout(F.relu(self.conv(planes)))
         convolved = hidden.permute(0, 2, 3, 1).flatten(2)  # (N, F - kernel + 1, width)
-        normed: Tensor = self.norm(convolved + frames[:, -convolved.shape[1] :])
-        return normed
+        return self.norm(convolved + frames[:, -convolved.shape[1] :])
 
 
 class TdsFeedForward(nn.Module):
@@ -137,9 +136,7 @@ class TdsFeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, width) -> the same shape."""
-        normed: Tensor = self.norm(frames + self.outer(self.dropout(F.relu(self.inner(frames)))))
-        return normed
+        return self.norm(frames + self.outer(self.dropout(F.relu(self.inner(frames)))))
 
 
 class SqueezeExcitation(nn.Module):
