@@ -110,7 +110,7 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path | str) -> "RunResult":
-        """Read a result file; one that is not whole and consistent is an `EmgscribeError`."""
+        """Read a result file; an incomplete or inconsistent one is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
             return cls._checked(content)
@@ -119,7 +119,7 @@ class RunResult:
             if isinstance(error, TypeError | AttributeError):
                 fault = f"a field has another type ({error})"
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
-            raise EmgscribeError(f"is no whole result: {fault}", where=str(path), hint=hint) from error
+            raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     @classmethod
     def _checked(cls, content: Any) -> "RunResult":
@@ -164,9 +164,9 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def read_results(folder: Path | str) -> list[RunResult]:
-    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is not whole.
+    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is incomplete.
 
-    Hidden files and folders are left out: another run is writing them, or died while it was.
+    Hidden files and folders are left out: another run is writing them, or died while writing.
     """
     paths: list[Path] = []
     for place, folders, names in os.walk(folder):
@@ -218,7 +218,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The experiment's name, and what was set otherwise on the command line."""
+        """The experiment's name, and the settings that differ from it."""
         changes = self.run.changes
         named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
         named += ["seen in training"] if self.evaluation.seen else []
