@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def timed(work: object, times: int) -> float:
-    """Seconds of one call on one thread, the mean over so many."""
+    """Seconds of one call on one thread, the mean over `times` calls."""
     return float(Timer("work()", globals={"work": work}).timeit(times).mean)
 
 

@@ -33,7 +33,6 @@ class Counts:
 
     @property
     def edits(self) -> int:
-        """All edits: the Levenshtein distance."""
         return self.insertions + self.deletions + self.substitutions
 
     @property
@@ -117,7 +116,6 @@ def count_units(
 
 
 def total(counts: Sequence[Counts]) -> Counts:
-    """The sum of counts."""
     return sum(counts, Counts())
 
 

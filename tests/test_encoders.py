@@ -96,13 +96,13 @@ def scrambled(kind: str) -> Encoder:
 
 
 def features_for(encoder: Encoder, items: int, frames: int) -> Tensor:
-    """Features from which `encoder` makes so many frames."""
+    """Features from which `encoder` makes `frames` frames."""
     span = encoder.left_context + frames * encoder.stride + encoder.right_context
     return noise(items, span, BANDS, CHANNELS, BINS)
 
 
 def encoded(encoder: Encoder, features: Tensor, frames: list[int] | int) -> Tensor:
-    """The frames of `features`, of which each item has so many (or all as many)."""
+    """The encoder's output on `features`, whose items have `frames` frames each (a list, or the same for all)."""
     counts = torch.tensor(frames if isinstance(frames, list) else [frames] * len(features))
     with torch.no_grad():
         return encoder(features, counts * encoder.stride)
@@ -233,7 +233,7 @@ def test_low_precision_stays_close(kind: str) -> None:
 
 
 def batch_for(model: Model, frames: list[int], seed: int = 0) -> Batch:
-    """Windows of noise that last so many frames, a key going down in the middle of every fourth."""
+    """Windows of noise that last `frames` frames each, with a key-down in the middle of every fourth frame."""
     generator = torch.Generator().manual_seed(seed)
     left, right = model.context
     hop = model.samples_per_frame

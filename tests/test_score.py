@@ -40,14 +40,7 @@ def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
     assert counts.edits == distance(reference, hypothesis)
     assert counts.length == len(reference)
     assert len(hypothesis) == len(reference) + counts.insertions - counts.deletions
-    assert min(counts.insertions, counts.deletions, counts.substitutions) >= 0
-
-
-@given(st.lists(st.integers(0, 97), max_size=10), st.lists(st.integers(0, 97), max_size=10))
-def test_labels_and_tuples_are_counted_like_text(reference: list[int], hypothesis: list[int]) -> None:
-    counts = count(reference, tuple(hypothesis))
-    assert counts.edits == distance(reference, hypothesis)
-    assert counts == count("".join(map(chr, reference)), "".join(map(chr, hypothesis)))
+    assert counts == count(list(map(ord, reference)), tuple(map(ord, hypothesis)))  # labels are counted like text
 
 
 @pytest.mark.parametrize(
@@ -73,13 +66,6 @@ def test_rates_are_per_cent_of_the_reference() -> None:
     assert (counts.cer, counts.ier, counts.der, counts.ser) == (20.0, 2.5, 5.0, 12.5)
     nothing = Counts(insertions=3)
     assert all(math.isnan(rate) for rate in (nothing.cer, nothing.ier, nothing.der, nothing.ser))
-
-
-@given(st.lists(COUNTS, max_size=6))
-def test_counts_add_up(parts: list[Counts]) -> None:
-    whole = total(parts)
-    for field in ("insertions", "deletions", "substitutions", "length", "edits"):
-        assert getattr(whole, field) == sum(getattr(part, field) for part in parts)
 
 
 @given(TEXTS, TEXTS)
@@ -119,13 +105,8 @@ def test_edits_belong_to_the_unit_where_they_are() -> None:
 @given(st.text("abc·", max_size=10), TEXTS)
 def test_side_by_side_agrees_with_the_counts(reference: str, hypothesis: str) -> None:
     first, second, marks = side_by_side(reference, hypothesis)
-    counts = count(reference, hypothesis)
     assert len(first) == len(second) == len(marks)
-    assert (marks.count("I"), marks.count("D"), marks.count("S")) == (
-        counts.insertions,
-        counts.deletions,
-        counts.substitutions,
-    )
+    assert Counts(*map(marks.count, "IDS"), len(reference)) == count(reference, hypothesis)
     assert "".join(c for c, mark in zip(first, marks, strict=True) if mark != "I") == reference
     assert "".join(c for c, mark in zip(second, marks, strict=True) if mark != "D") == hypothesis
     for wanted, got, mark in zip(first, second, marks, strict=True):
@@ -138,12 +119,10 @@ def test_side_by_side_agrees_with_the_counts(reference: str, hypothesis: str) ->
 
 def test_side_by_side_shows_each_kind() -> None:
     assert side_by_side("abcd", "aXcde") == ("abcd·", "aXcde", " S  I")
-    assert side_by_side("abc", "bc") == ("abc", "·bc", "D  ")
-    assert side_by_side("", "") == ("", "", "")
 
 
 def some_units(number: int, seed: int = 0) -> list[Counts]:
-    """Stretches of 20 to 60 characters with about one error in five."""
+    """Segments of 20 to 60 characters with about one error in five."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 60, number)
     return [Counts(0, 0, int(rng.binomial(length, 0.2)), int(length)) for length in lengths]
@@ -154,18 +133,13 @@ def test_the_interval_holds_the_estimate_and_is_repeatable(seed: int) -> None:
     units = some_units(40, seed)
     low, high = cer_interval(units)
     assert low < total(units).cer < high
-    assert cer_interval(units) == (low, high)
-    assert cer_interval(units, seed=1) != (low, high)
+    assert cer_interval(units) == (low, high) != cer_interval(units, seed=1)
     # About two standard errors to either side: sqrt(p (1 - p) / n) of some 1600 characters is 1 point.
     assert 2 < high - low < 6
-
-
-def test_the_interval_widens_with_fewer_units_and_with_the_level() -> None:
-    widths = [high - low for low, high in (cer_interval(some_units(number)) for number in (200, 50, 12))]
-    assert widths == sorted(widths)
-    units = some_units(40)
     narrow, wide = cer_interval(units, level=0.5), cer_interval(units, level=0.99)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    widths = [high - low for low, high in (cer_interval(some_units(number)) for number in (200, 50, 12))]
+    assert widths == sorted(widths)
 
 
 def test_the_interval_resamples_units_not_characters() -> None:
@@ -235,12 +209,6 @@ def test_words_are_counted(reference: str, hypothesis: str, edits: tuple[int, in
     counts = count_words(reference, hypothesis)
     assert counts == Counts(*edits)
     assert math.isnan(counts.wer) if not edits[3] else counts.wer == 100 * sum(edits[:3]) / edits[3]
-
-
-@given(st.lists(st.sampled_from(["ab", "b", "cde", "a"]), max_size=9), st.lists(st.sampled_from(["ab", "b", "c"])))
-def test_word_edits_are_the_textbook_distance(reference: list[str], hypothesis: list[str]) -> None:
-    counts = count_words(" ".join(reference), " ".join(hypothesis))
-    assert (counts.edits, counts.length) == (distance(reference, hypothesis), len(reference))
 
 
 def test_keys_and_screen_are_scored_apart() -> None:

@@ -104,7 +104,7 @@ def reproduce(
     decoder: Decoders = "greedy",
     lm: Arpa = None,
     dry_run: Annotated[
-        bool, arg(help="Only list which runs are done, cut off or missing, and about how long.")
+        bool, arg(help="Only list which runs are done, cut off or missing, and estimate the time.")
     ] = False,
 ) -> int:
     """Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the

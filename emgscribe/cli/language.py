@@ -20,10 +20,10 @@ def train(
     out: Annotated[Path, arg(help="ARPA file to write; gzipped if its name ends in .gz.")],
     order: Annotated[int, arg(help="Length of the longest n-grams.")] = 6,
     across: Annotated[bool, arg(help="Also model space, digits and punctuation, across words.")] = False,
-    min_count: Annotated[int, arg(help="Leave out n-grams of three or more tokens that were seen fewer times.")] = 1,
+    min_count: Annotated[int, arg(help="Leave out rarer n-grams of three or more tokens.")] = 1,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; their prompts are taken out.")] = (),
 ) -> int:
-    """The beam search reads with it (--lm). It must not know the prompts of the sessions that are read: --exclude them.
+    """It is for the beam search (--lm), and must not know the prompts of sessions to be read: name them (--exclude).
 
     Examples:
       emgscribe lm train mail.txt notes.txt --out words.arpa.gz
@@ -53,7 +53,7 @@ def tune(
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions that validated it.")]],
     *,
     lm: Arpa = None,
-    exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; the model has no prompt of them.")] = (),
+    exclude: Annotated[tuple[Path, ...], arg(help="Sessions whose prompts the language model must not know.")] = (),
     beam_size: Annotated[int, arg(help="Number of hypotheses that are kept after each frame.")] = 50,
 ) -> int:
     """--decoder beam then uses these weights, and the language model that they were found with.

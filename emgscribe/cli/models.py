@@ -33,7 +33,7 @@ def evaluate(
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",
     lm: Arpa = None,
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
-    allow_seen: Annotated[bool, arg(help="Score sessions that the model was trained on, too, and mark it.")] = False,
+    allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
 ) -> int:
     """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
     tuned on it. The network runs once for all decoders.

@@ -45,7 +45,7 @@ def simulate(
 
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:
-    """`emgscribe.simulate` with a progress bar and a last word."""
+    """`emgscribe.simulate` with a progress bar and a summary line."""
     with bar("simulating") as progress:
         paths = es.simulate(out, progress=progress, **settings)
     screen.print(f"{len(paths)} simulated sessions in {out}")

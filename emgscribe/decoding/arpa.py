@@ -93,13 +93,9 @@ def _lines(ngrams: NGrams) -> Iterator[str]:
         yield f"\n\\{length}-grams:"
         words = (" ".join(ngrams.tokens[symbol] for symbol in gram) for gram in ngrams.spelled(length).tolist())
         for log_prob, word, backoff in zip(level.log_prob, words, level.backoff, strict=True):
-            yield f"{_shortest(log_prob)}\t{word}" + (f"\t{_shortest(backoff)}" if length < ngrams.order else "")
+            # str of a float32 has the digits that tell it from its neighbours, and no more.
+            yield f"{log_prob!s}\t{word}" + (f"\t{backoff!s}" if length < ngrams.order else "")
     yield "\n\\end\\"
-
-
-def _shortest(value: np.float32) -> str:
-    # str of a float32 has the digits that tell it from its neighbours, and no more; -0.0 and 0.0 are one value.
-    return "0" if value == 0 else str(value)
 
 
 @dataclass

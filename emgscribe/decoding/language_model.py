@@ -1,7 +1,7 @@
 """Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
 
 Smoothing is interpolated modified Kneser-Ney (Chen and Goodman 1999, "An empirical study of smoothing techniques for
-language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts an order,
+language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order,
 adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
 included and <s> not.
 
@@ -28,7 +28,6 @@ from emgscribe.simulation.text import PromptWriter
 
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
-_TABLE_BYTES = 1 << 30
 _KEPT = 4  # default models in the cache, one for each set of excluded prompts
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
@@ -96,7 +95,7 @@ class LanguageModel:
         """Write an ARPA file, gzipped where the name ends in .gz."""
         write_arpa(Path(path), self.ngrams)
 
-    def automaton(self, max_bytes: int = _TABLE_BYTES) -> Automaton:
+    def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
         """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`.
 
         They are filled level by level: a longer context copies the row of its longest suffix, then writes its own.
@@ -165,18 +164,16 @@ def without_prompts(text: str, prompts: Collection[str]) -> str:
 
     A prompt of one word stays: it is in every text.
     """
-    wanted: dict[str, list[re.Pattern[str]]] = {}
-    for prompt in prompts:
-        if len(words := _WORD.findall(prompt.lower())) > 1:
-            pattern = "[^a-z0-9]+".join(words) + "(?![a-z0-9])"
-            wanted.setdefault(words[0], []).append(re.compile(pattern, re.ASCII | re.IGNORECASE))
-    kept, done = list[str](), 0
-    for word in _WORD.finditer(text):
-        if word.start() >= done:
-            found = [pattern.match(text, word.start()) for pattern in wanted.get(word.group().lower(), ())]
-            if ends := [match.end() for match in found if match]:
-                kept.append(text[done : word.start()])
-                done = max(ends)
+    wanted = {words for prompt in prompts if len(words := tuple(_WORD.findall(prompt.lower()))) > 1}
+    lengths = sorted(set(map(len, wanted)), reverse=True)
+    places, kept, done, at = list(_WORD.finditer(text)), list[str](), 0, 0
+    plain = [place.group().lower() for place in places]
+    while at < len(places):
+        found = next((length for length in lengths if tuple(plain[at : at + length]) in wanted), 0)
+        if found:
+            kept.append(text[done : places[at].start()])
+            done = places[at + found - 1].end()
+        at += found or 1
     return "\n".join([*kept, text[done:]])
 
 

@@ -109,7 +109,7 @@ def _add(a: float, b: float) -> float:
 
 @_compiled
 def _choose(search: Search, emissions: npt.NDArray[np.float32]) -> None:
-    """The best classes of a frame (V,), best first; of equals the lower ones. `kept` is -inf for all others."""
+    """The best classes of a frame (V,), best first; on ties, the lower labels. `kept` is -inf for all others."""
     classes, kept, count = search.classes, search.kept, 0
     kept[:] = -np.inf
     for label in range(len(emissions)):
@@ -187,7 +187,7 @@ def _column(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) 
 
 @_compiled
 def _bias(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> float:
-    """What the text on the screen is given after a key."""
+    """The bias of the text on the screen after a key."""
     if label == rules.backspace:
         return float(nodes[nodes[screen].below].bias)
     if label == rules.silent:
@@ -208,7 +208,7 @@ def _find(nodes: npt.NDArray[np.void], parent: int, label: int) -> int:
 
 @_compiled
 def _extend(search: Search, rules: Rules) -> None:
-    """All hypotheses with one key more that can still be among the best, but those in the beam: they are in `_stay`."""
+    """All hypotheses with one more key that can still be among the best, except those in the beam (see `_stay`)."""
     nodes, heap, kept, place = search.nodes, search.heap, search.kept, search.place[0]
     for at in range(place.slots):
         slot = search.beam[at]
@@ -229,41 +229,34 @@ def _extend(search: Search, rules: Rules) -> None:
 
 
 @_compiled
-def _grow(search: Search, rules: Rules, parent: int, label: int) -> int:
-    """The child of `parent` with that label: a node of the tree, or a new one; its key begins in this frame."""
-    nodes, place = search.nodes, search.place[0]
-    number = _find(nodes, parent, label)
-    if number < 0:
-        number = place.used
-        place.used += 1
-        node, above = nodes[number], nodes[parent]
-        node.parent, node.child, node.sibling, node.label = parent, -1, above.child, label
-        above.child = number
-        screen = above.screen
-        node.below = 0  # `collect` looks at it, whatever the key
-        if label == rules.backspace:
-            node.screen = nodes[screen].below
-        elif label == rules.silent:
-            node.screen = screen
-        else:
-            column = _column(nodes, rules, screen, label)
-            known = rules.across or column != UNKNOWN
-            node.screen, node.below = number, screen
-            node.state = rules.following[nodes[screen].state, column] if known else rules.start
-            node.bias = _bias(nodes, rules, screen, label)
-    nodes[number].onset = place.frame
-    return number
-
-
-@_compiled
 def _settle(search: Search, rules: Rules) -> None:
-    """Make the candidates the beam."""
+    """Make the candidates the beam; a new key begins in this frame, at a node of the tree or a new one."""
     nodes, beam, place = search.nodes, search.beam, search.place[0]
     for at in range(place.slots):
         nodes[beam[at].node].slot = -1
     for at in range(place.waiting):
         entry, slot = search.heap[at], beam[at]
-        number = entry.node if entry.label < 0 else _grow(search, rules, entry.node, entry.label)
+        number = entry.node if entry.label < 0 else _find(nodes, entry.node, entry.label)
+        if number < 0:
+            number, label = place.used, entry.label
+            place.used += 1
+            node, above = nodes[number], nodes[entry.node]
+            node.parent, node.child, node.sibling, node.label = entry.node, -1, above.child, label
+            above.child = number
+            screen = above.screen
+            node.below = 0  # `collect` looks at it, whatever the key
+            if label == rules.backspace:
+                node.screen = nodes[screen].below
+            elif label == rules.silent:
+                node.screen = screen
+            else:
+                column = _column(nodes, rules, screen, label)
+                known = rules.across or column != UNKNOWN
+                node.screen, node.below = number, screen
+                node.state = rules.following[nodes[screen].state, column] if known else rules.start
+                node.bias = _bias(nodes, rules, screen, label)
+        if entry.label >= 0:
+            nodes[number].onset = place.frame
         slot.node, slot.blank, slot.key, slot.both = number, entry.blank, entry.key, _add(entry.blank, entry.key)
         slot.bias = nodes[nodes[number].screen].bias
         nodes[number].slot = at
@@ -313,26 +306,6 @@ def trace(search: Search, leaf: int) -> tuple[Ints, Ints]:
 
 
 @_compiled
-def _reach(search: Search, reached: npt.NDArray[np.bool_]) -> int:
-    """Mark what the beam comes from; returns the last node that all of it comes from."""
-    nodes, root = search.nodes, int(search.place[0].root)
-    children, only = np.zeros(len(reached), np.int64), np.zeros(len(reached), np.int64)
-    reached[root] = True
-    for at in range(search.place[0].slots):
-        node = search.beam[at].node
-        while not reached[node]:
-            reached[node] = True
-            above = nodes[node].parent
-            children[above] += 1
-            only[above] = node
-            node = above
-    while nodes[root].slot < 0 and children[root] == 1:
-        reached[root] = False
-        root = int(only[root])
-    return root
-
-
-@_compiled
 def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
     """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
 
@@ -340,8 +313,19 @@ def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
     for backspaces to come: a backspace beyond them removes nothing.
     """
     nodes, place = search.nodes, search.place[0]
-    kept = np.zeros(place.used, np.bool_)
-    root = _reach(search, kept)
+    root, kept = int(place.root), np.zeros(place.used, np.bool_)
+    children, only = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+    kept[root] = True
+    for at in range(place.slots):
+        old = search.beam[at].node
+        while not kept[old]:
+            kept[old] = True
+            children[nodes[old].parent] += 1
+            only[nodes[old].parent] = old
+            old = nodes[old].parent
+    while nodes[root].slot < 0 and children[root] == 1:
+        kept[root] = False
+        root = int(only[root])
     settled = trace(search, root)
     last = nodes[root].screen
     for _ in range(remembered):
