@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
@@ -25,10 +26,9 @@ from rich.console import Console
 from rich.live import Live
 
 from emgscribe.config import Count, Settings, Whole
-from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.run import missing, progress, run_experiment, run_name, train_experiment
+from emgscribe.experiments.run import missing, progress, run_experiment, run_name
 from emgscribe.files import make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
@@ -38,18 +38,12 @@ _SLURM_MINUTES = 24 * 60
 
 @dataclass(frozen=True)
 class Order:
-    """One run: an experiment on a folder of sessions. Without `results` it is trained and not tested.
-
-    Paths are absolute; on a cluster they are on a disk that all machines share.
-    """
+    """One run: `work(console=...)` in a process that has so many cores, with its log in the folder `runs`."""
 
     experiment: Experiment
-    data: Path
     runs: Path
-    results: Path | None = None
-    decoders: tuple[str, ...] = ()
-    lm: Path | None = None
-    cores: int = 1
+    work: Callable[..., object]
+    cores: int
 
     @property
     def name(self) -> str:
@@ -65,36 +59,19 @@ class Order:
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
         with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
-            console = Console(file=file, width=120, highlight=False, markup=False)
+            console = Console(file=file, width=120, highlight=False, markup=False, soft_wrap=True)
             console.print(
                 f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}, process {os.getpid()} on {platform.node()}"
             )
             try:
-                self._run(console)
+                console.print(f"done: {self.work(console=console)!r}")
             except EmgscribeError as error:
-                console.print(f"Error: {error}", soft_wrap=True)
+                console.print(f"Error: {error}")
                 return 2
             except Exception:
                 traceback.print_exc()
                 return 1
         return 0
-
-    def _run(self, console: Console) -> None:
-        if self.results is None:
-            train_experiment(
-                self.experiment, split_sessions(self.data, self.experiment.data), runs=self.runs, console=console
-            )
-            return
-        result = run_experiment(
-            self.experiment,
-            self.data,
-            runs=self.runs,
-            results=self.results,
-            decoders=self.decoders,
-            lm=self.lm,
-            console=console,
-        )
-        console.print(f"done: {result!r}", soft_wrap=True)
 
     def checkpoint(self) -> Any:
         """What Slurm runs after a job that it preempted or that ran out of time (submitit's protocol)."""
@@ -135,15 +112,21 @@ def run_suite(
     A failed run does not stop the others; `runs/<name>-<seed>.log` says why. Raises `EmgscribeError` where `data` or a
     result is not the suite's.
     """
-    failed: list[str] = []
+    lm = lm and lm.absolute()
     left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
+    runs, failed = runs.absolute(), list[str]()
+    work = partial(
+        run_experiment, data=data.absolute(), runs=runs, results=results.absolute(), decoders=decoders, lm=lm
+    )
+
+    def order(experiment: Experiment) -> Order:
+        return Order(experiment, runs, partial(work, experiment), workers.threads)
+
+    def done(order: Order, status: int) -> None:
+        failed.extend([order.name] * bool(status))
+
     for chained in (False, True):  # those that start from another one's model come last
-        orders = (
-            Order(one, data.absolute(), runs.absolute(), results.absolute(), tuple(decoders), lm, workers.threads)
-            for one in left
-            if bool(one.start) == chained
-        )
-        launch(orders, workers, lambda order, status: failed.extend([order.name] * bool(status)), console)
+        launch((order(one) for one in left if bool(one.start) == chained), workers, done, console)
     return failed
 
 
@@ -242,12 +225,13 @@ class _Process:
         return self._process.poll() is not None
 
     def result(self) -> int:
-        return self._process.wait()
+        self._process.communicate()  # closes the pipe too
+        return self._process.returncode
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self.result()
 
 
 @contextmanager

@@ -298,7 +298,7 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     written = draw_losses(curves, f"Loss by epoch: {table.title}", folder / f"{slug}-losses") if curves else []
     best, taken = min(table.rows, key=lambda row: row.cer), set[str]()
     for row in [row for row in table.rows if row is best or any(_is(row, wanted) for wanted in compared)]:
-        seeds = f", {len(row.scores)} runs" if len(row.scores) > 1 else ""
+        seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
         title = f"{row.label}: {table.title}, {row.decoder} decoder, CER {row.cer:.2f} %{seeds}"
         name = f"{slug}-{row.decoder}-{re.sub('[^a-z0-9]+', '-', table.short(row).lower())[:100].strip('-')}"
         if name in taken:  # labels may differ in what a file's name leaves out

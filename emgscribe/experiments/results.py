@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from emgscribe.config import reads_as, to_json
+from emgscribe.config import from_json, reads_as, to_json
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
@@ -40,8 +40,9 @@ class DataUsed:
         """The data of a run that has these sessions to train, validate and test."""
         every = [session for part in parts for session in part]
         kind = SIMULATED if any(session.simulated for session in every) else REAL
-        names = (tuple(session.name for session in part) for part in parts)
-        return cls(kind, data_hash(every), protocol, *names, {session.name: session.content for session in parts[-1]})
+        train, val, test = (tuple(session.name for session in part) for part in parts)
+        contents = {session.name: session.content for session in parts[-1]}
+        return cls(kind, data_hash(every), protocol, train, val, test, contents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path | str) -> "RunResult":
-        """Read a result file; one that is not whole and consistent is an `EmgscribeError`."""
+        """Read a result file; an incomplete or inconsistent one is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
             return cls._checked(content)
@@ -118,7 +119,7 @@ class RunResult:
             if isinstance(error, TypeError | AttributeError):
                 fault = f"a field has another type ({error})"
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
-            raise EmgscribeError(f"is no whole result: {fault}", where=str(path), hint=hint) from error
+            raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     @classmethod
     def _checked(cls, content: Any) -> "RunResult":
@@ -126,7 +127,7 @@ class RunResult:
         found = cls(
             experiment=content["experiment"],
             seed=int(content["seed"]),
-            data=DataUsed(**{key: tuple(v) if isinstance(v, list) else v for key, v in content["data"].items()}),
+            data=from_json(DataUsed, content["data"], where=""),
             commit=str(content.get("commit")),
             versions=content.get("versions", {}),
             device=str(content.get("device")),
@@ -163,9 +164,9 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def read_results(folder: Path | str) -> list[RunResult]:
-    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is not whole.
+    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is incomplete.
 
-    Hidden files and folders are left out: another run is writing them, or died while it was.
+    Hidden files and folders are left out: another run is writing them, or died while writing.
     """
     paths: list[Path] = []
     for place, folders, names in os.walk(folder):
@@ -217,7 +218,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The experiment's name, and what was set otherwise on the command line."""
+        """The experiment's name, and the settings that differ from it."""
         changes = self.run.changes
         named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
         named += ["seen in training"] if self.evaluation.seen else []
