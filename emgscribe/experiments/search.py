@@ -121,11 +121,8 @@ def search(
     optuna = optional("optuna", "tune")
     space, folder = spans(texts, experiment), runs.absolute() / "tune" / experiment.name
     split = split_sessions(data.absolute(), experiment.data)
-    about = {
-        "search": sorted(texts),
-        "experiment": experiment,
-        "data": data_hash(open_sessions(split.train + split.val)),
-    }
+    sessions = open_sessions(split.train + split.val)
+    about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
         study = _study(optuna, folder, about)
         numbers: dict[str, int] = {}
@@ -147,16 +144,15 @@ def search(
                 yield order
 
         def done(order: Order, status: int) -> None:
-            cer = None if status else progress(order.runs / order.name)[1]
+            cer = None if status else progress(order.folder)[1]
             number = numbers[order.name]
             study.tell(number, cer, None if cer is not None else optuna.trial.TrialState.FAIL)
             console.print(f"trial {number}: " + ("failed" if cer is None else f"validation CER {cer:.2f} %"))
 
         launch(orders(), workers, done, console)
         if not _finished(study):
-            raise EmgscribeError(
-                "no trial is finished", where=str(folder), hint=f"the runs' logs say why: {folder}/*.log"
-            )
+            hint = f"the runs' logs say why: {folder}/*.log"
+            raise EmgscribeError("no trial is finished", where=str(folder), hint=hint)
         best = study.best_trial
         _draw(optuna, study, folder)
     told = f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %"
@@ -171,7 +167,7 @@ def _finished(study: Any) -> list[Any]:
 @contextmanager
 def _usable(optuna: Any, path: Path) -> Iterator[None]:
     """Report whatever goes wrong with the study's file as one error that names it."""
-    alchemy = optional("sqlalchemy.exc", "sweep")
+    alchemy = optional("sqlalchemy.exc", "tune")
     try:
         yield
     except (sqlite3.Error, alchemy.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -234,10 +230,8 @@ def _command(base: Experiment, experiment: Experiment, data: Path) -> str:
     named = dict(leaves(to_json(base)))
     for path, value in leaves(to_json(experiment)):
         owner, dot, name = path.replace("_", "-").rpartition(".")
-        if named.get(path) == value:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{owner}{dot}{name if value else f'no-{name}'}")
-        else:
-            words += [f"--{owner}{dot}{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+        if named.get(path) != value:
+            no = "no-" if value is False else ""
+            values = [] if isinstance(value, bool) else value if isinstance(value, list | tuple) else [value]
+            words += [f"--{owner}{dot}{no}{name}", *map(str, values)]
     return shlex.join(words)
