@@ -119,13 +119,11 @@ class Model(nn.Module):
         surplus = batch.left - left
         missing = span - (batch.emg.shape[1] - surplus)
         emg = F.pad(batch.emg, (0, 0, 0, 0, -surplus, missing))  # (N, span, B, C); negative padding crops
-        features: Tensor = self.features(emg)
-        return features
+        return self.features(emg)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features from `featurize`, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
-        hidden: Tensor = self.encoder(features, self.frames(lengths) * self.encoder.stride)
-        return hidden
+        return self.encoder(features, self.frames(lengths) * self.encoder.stride)
 
     def classify(self, frames: Tensor) -> Tensor:
         """Frames (N, F, D) -> emissions (N, F, V) in float32."""
