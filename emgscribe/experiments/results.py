@@ -106,7 +106,7 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path | str) -> "RunResult":
-        """Read a result file; one that is not whole and consistent is an `EmgscribeError`."""
+        """Read a result file; one that is not complete and consistent is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
             return cls._checked(content)
@@ -115,7 +115,7 @@ class RunResult:
             fault = f"a field has another type ({error})" if other else str(error)
             fault = f"{error} is missing" if isinstance(error, KeyError) else fault
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
-            raise EmgscribeError(f"is no whole result: {fault}", where=str(path), hint=hint) from error
+            raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     @classmethod
     def _checked(cls, content: Any) -> "RunResult":
