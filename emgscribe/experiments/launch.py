@@ -37,7 +37,7 @@ _SLURM_MINUTES = 24 * 60
 
 @dataclass(frozen=True)
 class Order:
-    """One run: `work(console=...)` in a process that has so many cores, with its log in the folder `runs`."""
+    """One run: `work(console=...)` in a process with `cores` cores. Its log is in the folder `runs`."""
 
     experiment: Experiment
     runs: Path
@@ -115,7 +115,7 @@ def run_suite(
     Raises `EmgscribeError` where `data` or a result is not the suite's.
     """
     lm = lm and lm.absolute()
-    left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
+    left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
     runs, failed = runs.absolute(), list[str]()
     work = partial(
         run_experiment, data=data.absolute(), runs=runs, results=results.absolute(), decoders=decoders, lm=lm
@@ -124,7 +124,7 @@ def run_suite(
     def done(order: Order, status: int) -> None:
         failed.extend([order.name] * bool(status))
 
-    for chained in (False, True):  # those that start from another one's model come last
+    for chained in (False, True):  # experiments that start from another one's model come last
         chosen = (one for one in left if bool(one.start) == chained)
         launch((Order(one, runs, partial(work, one), workers.threads) for one in chosen), workers, done, console)
     return failed
@@ -290,7 +290,7 @@ def _ray(workers: Workers) -> Iterator[Submit]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "check RAY_ADDRESS, or leave it unset to start Ray here"
         raise EmgscribeError(f"Ray cannot be reached or started ({error})", hint=hint) from error
-    # A task whose worker is lost is tried twice more, each time from the last checkpoint.
+    # After the loss of its worker a task starts again, up to twice, from the last checkpoint.
     task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=2)(Order.__call__)
     try:
         yield lambda order: _Task(ray, task.remote(order))
@@ -310,7 +310,7 @@ def optional(package: str, extra: str) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process group when the other end of standard input is gone: the process that waits for us was killed.
+    """End this process group when standard input closes: the process that waits for us was killed.
 
     Needs a thread, since a parent that SIGKILL ended cannot end its children.
     """
