@@ -1,4 +1,4 @@
-"""A session file: the emg2qwerty HDF5 layout, read and written. No other module uses h5py.
+"""A session file: the emg2qwerty HDF5 layout, read and written.
 
 Group `emg2qwerty` holds the dataset `timeseries` (one compound row of 136 bytes a sample); everything else is an
 attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs/your-data.md shows the layout.
@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import h5py
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emgscribe.data.charset import symbol_of_key
+from emgscribe.data.reader import convert_rows, read_layout
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
 
@@ -76,39 +78,42 @@ class SessionHeader:
 class SessionFile:
     """An open session file, and a context manager. Samples stay on disk until they are read.
 
-    Opening and reading raise `EmgscribeError` where the file is missing, truncated, damaged or foreign.
+    Opening raises `EmgscribeError` where the file is missing, truncated, damaged or foreign, or refers to others.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        with ExitStack() as failed, _readable(self.path):
-            self._file = failed.enter_context(h5py.File(self.path, "r"))
-            self._rows = _rows_of(self._file, self.path)
-            self.row_bytes = int(
-                self._rows.dtype.itemsize
-            )  # more than in `SAMPLE_DTYPE` where there are further fields
-            failed.pop_all()
+        self.path, self._converted = Path(path), ExitStack()
+        self._layout = read_layout(self.path)
+        self.row_bytes = self._layout.row_bytes  # more than in `SAMPLE_DTYPE` where there are further fields
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._converted.close()
 
     def __len__(self) -> int:
-        return int(self._rows.shape[0])
+        return self._layout.rows
 
-    @cached_property
+    @property
     def header(self) -> SessionHeader:
         """The attributes; an `EmgscribeError` names the one that is missing or broken."""
-        with _readable(self.path):
-            attributes = dict(self._file[GROUP].attrs)
-        return _parsed(attributes, self.path)
+        return _parsed(self._layout.attributes, self.path)
+
+    @cached_property
+    def _rows(self) -> npt.NDArray[np.void]:
+        """The rows as they are in the file, or in a temporary copy where they are chunked or compressed."""
+        source, offset = self.path, self._layout.offset
+        if len(self) == 0:
+            return np.empty(0, SAMPLE_DTYPE)
+        if offset < 0:
+            source, offset = Path(self._converted.enter_context(TemporaryDirectory())) / "rows", 0
+            convert_rows(self.path, source)
+        return np.memmap(source, SAMPLE_DTYPE, "r", offset, (len(self),))
 
     def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
         """Samples [start, stop): unix seconds (T,), and EMG (T, 2 bands, 16 electrode channels), left band first."""
-        with _readable(self.path):
-            rows = self._rows[start:stop]
+        rows = self._rows[start:stop]
         return rows["time"].copy(), np.stack([rows["emg_left"], rows["emg_right"]], axis=1)
 
     def blocks(self, size: int = 1 << 17) -> Iterator[tuple[Times, Emg]]:
@@ -117,43 +122,13 @@ class SessionFile:
 
     def rows_offset(self) -> int:
         """The byte at which the rows begin; -1 where they cannot be mapped as one block of `SAMPLE_DTYPE`."""
-        offset = self._rows.id.get_offset()  # None where rows are chunked, compressed or in another file
-        return int(offset) if offset is not None and offset % 4 == 0 and self._rows.dtype == SAMPLE_DTYPE else -1
+        return self._layout.offset
 
 
 def read_header(path: Path | str) -> SessionHeader:
     """The header of a session file."""
     with SessionFile(path) as file:
         return file.header
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever h5py raises over foreign or damaged bytes into one error."""
-    try:
-        yield
-    except EmgscribeError:
-        raise
-    except FileNotFoundError as error:
-        raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        what = f"not a readable HDF5 file ({str(error).partition(chr(10))[0]})"
-        hint = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
-        raise EmgscribeError(what, where=str(path), hint=hint) from error
-
-
-def _rows_of(file: h5py.File, path: Path) -> h5py.Dataset:
-    """The samples; an error says which parts differ from the layout."""
-    rows, faults = file.get(f"{GROUP}/{TIMESERIES}"), [f"dataset '{GROUP}/{TIMESERIES}' is missing"]
-    if isinstance(rows, h5py.Dataset):
-        found = {name: kind for name, (kind, *_) in (rows.dtype.fields or {}).items()}
-        pairs = [(name, found.get(name, "missing"), SAMPLE_DTYPE[name]) for name in SAMPLE_DTYPE.names or ()]
-        faults = [f"'{TIMESERIES}.{name}' is {kind}, expected {right}" for name, kind, right in pairs if kind != right]
-        faults += [f"'{TIMESERIES}' has {rows.ndim} dimensions, expected 1"] * (rows.ndim != 1)
-    if faults:
-        hint = "docs/your-data.md shows the layout of a session file"
-        raise EmgscribeError("; ".join(faults), where=str(path), hint=hint)
-    return rows
 
 
 def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
@@ -168,17 +143,15 @@ def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
     }
     place, lists = "an attribute", dict[str, Any]()
     try:
-        # Other writers store text with a fixed length, which h5py reads as bytes.
-        values = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
         for field, parse in parsers.items():
             place, parsed = f"attribute '{field}'", []
-            for index, entry in enumerate(json.loads(values[field])):
+            for index, entry in enumerate(json.loads(attributes[field])):
                 place = f"attribute '{field}', entry {index}"
                 parsed.append(parse(entry))
             lists[field] = tuple(parsed)
         place = "attribute 'duration_mins'"
-        minutes, simulation = float(values["duration_mins"]), str(values.get("simulation", ""))
-        name, user, condition = (str(values[field]) for field in ATTRIBUTES[:3])
+        minutes, simulation = float(attributes["duration_mins"]), str(attributes.get("simulation", ""))
+        name, user, condition = (str(attributes[field]) for field in ATTRIBUTES[:3])
         return SessionHeader(name, user, condition, minutes, **lists, simulation=simulation)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{place}: {type(error).__name__} {error}"

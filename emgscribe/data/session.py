@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -166,7 +165,7 @@ def _read(path: Path, entry: Path, identity: str) -> _Kept:
     with SessionFile(path) as file:
         header, inspection = file.header, Inspection(str(path))
         times, content = scan(file, inspection)
-        offset = file.rows_offset() if sys.byteorder == "little" else -1
+        offset = file.rows_offset()
     if errors := "; ".join(f"{f.field}: {f.message}" for f in inspection.findings if f.severity == "error"):
         hint = "leave the session out or repair it; emgscribe inspect lists all faults"
         raise EmgscribeError(errors, where=str(path), hint=hint)

@@ -1,0 +1,221 @@
+"""What only libhdf5 can read of a session file, read in a child process.
+
+On damaged bytes libhdf5 may loop, out of reach of Ctrl-C, or crash. A child process therefore reads the header and says
+where the samples are. It ends when its time is up, and the next file gets a new one. It refuses everything that makes
+HDF5 read other files: links, external storage, virtual datasets.
+
+The child answers each line of its input with one line of JSON: `python -m emgscribe.data.reader`.
+"""
+
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from emgscribe.errors import EmgscribeError
+
+SECONDS = 4  # for the header of one file, and for each block of a conversion
+_MEMORY = 2 << 30  # bytes that the child may take beyond what it starts with
+_RATIO = 64  # EMG does not compress further: a dataset that claims more has nothing behind it
+_MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
+_BLOCK = 1 << 16  # rows
+_AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
+_LAYOUT = "docs/your-data.md shows the layout of a session file"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The attributes of a session file, its number of `rows`, bytes a row, and the byte at which the rows begin.
+
+    `offset` is -1 where they are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields).
+    """
+
+    attributes: dict[str, Any]
+    rows: int
+    row_bytes: int
+    offset: int
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout of a session file; `EmgscribeError` where it is missing, foreign, damaged or refers to other files."""
+    return Layout(**_ask(path, None))
+
+
+def convert_rows(path: Path, out: Path) -> None:
+    """Write all rows of a session file to `out` as one block of `SAMPLE_DTYPE`."""
+    _ask(path, out)
+
+
+class _Child:
+    """The child process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, question: str) -> str | int:
+        """The child's answer, or its exit status where it ended over the question."""
+        with self.lock:
+            if self.process is not None and self.process.poll() is not None:
+                self._end()
+            if self.process is None:
+                command = [sys.executable, "-m", "emgscribe.data.reader"]
+                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+                self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
+            child = self.process
+            assert child.stdin is not None and child.stdout is not None  # noqa: PT018  # two pipes, one thought
+            try:
+                child.stdin.write(question + "\n")
+                child.stdin.flush()
+                answer = child.stdout.readline()
+            except BrokenPipeError:
+                return self._end()
+            except BaseException:  # Ctrl-C: an answer that is still to come would be taken for the next one
+                child.kill()
+                self._end()
+                raise
+            return answer if answer.endswith("\n") else self._end()
+
+    def _end(self) -> int:
+        """Wait for a process that is ending, and close its pipes; returns its exit status."""
+        assert self.process is not None
+        with suppress(BrokenPipeError), self.process as ended:
+            status = ended.wait()
+        self.process = None
+        return status
+
+
+_child = _Child()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _child.__init__())  # type: ignore[misc]  # a fork shares no pipe
+
+
+def _ask(path: Path, out: Path | None) -> dict[str, Any]:
+    try:
+        question = json.dumps([os.fsencode(path.absolute()).decode("latin-1"), str(out) if out else None])
+        regular = path.is_file()  # a FIFO or a device would be waited for
+    except (OSError, ValueError):
+        regular = False
+    if not regular:
+        raise EmgscribeError("no such file", where=str(path), hint="check the path")
+    answer = _child.ask(question)
+    if isinstance(answer, int):
+        why = f"reading it takes more than {SECONDS} s" if answer == 1 else f"libhdf5 ends with status {answer}"
+        raise EmgscribeError(f"the file is damaged ({why})", where=str(path), hint=_AGAIN)
+    found: dict[str, Any] = json.loads(answer)
+    if "what" in found:
+        raise EmgscribeError(found["what"], where=str(path), hint=found["hint"])
+    return found
+
+
+def serve() -> None:
+    """The child: answer until the input ends."""
+    import signal
+
+    import h5py
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _limit_memory()
+    for line in sys.stdin:
+        name, out = json.loads(line)
+        _restart_clock()
+        try:
+            with h5py.File(os.fsdecode(name.encode("latin-1")), "r", locking=False) as file:
+                rows = _rows(file)
+                answer = _describe(rows) if out is None else _convert(rows, out)
+        except EmgscribeError as error:
+            answer = {"what": error.what, "hint": error.hint}
+        except Exception as error:  # damaged bytes raise anything
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            answer = {"what": f"not a readable HDF5 file ({first})", "hint": _AGAIN}
+        faulthandler.cancel_dump_traceback_later()
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _restart_clock() -> None:
+    """End this process in `SECONDS`, by a thread that needs no interpreter: libhdf5 may never give it back."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+
+
+def _limit_memory() -> None:
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # Linux; elsewhere the clock alone limits a file that asks for too much
+        import resource
+
+        most = int(statm.read_text().split()[0]) * resource.getpagesize() + _MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _rows(file: Any) -> Any:
+    """The dataset of the samples, refused where HDF5 would look into another file for it."""
+    import h5py
+
+    from emgscribe.data.hdf5 import GROUP, SAMPLE_DTYPE, TIMESERIES
+
+    found = file
+    for name, kind in ((GROUP, h5py.Group), (TIMESERIES, h5py.Dataset)):
+        link = found.get(name, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise EmgscribeError(f"'{name}' is a link, which may lead out of the file", hint="copy what it links to")
+        found = found.get(name)
+        if not isinstance(found, kind):
+            raise EmgscribeError(f"dataset '{GROUP}/{TIMESERIES}' is missing", hint=_LAYOUT)
+    if found.is_virtual or found.external:
+        raise EmgscribeError("its samples are in other files", hint="copy them into this one")
+    fields = {name: kind for name, (kind, *_) in (found.dtype.fields or {}).items()}
+    pairs = [(name, fields.get(name, "missing"), SAMPLE_DTYPE[name]) for name in SAMPLE_DTYPE.names or ()]
+    faults = [f"'{TIMESERIES}.{name}' is {kind}, expected {right}" for name, kind, right in pairs if kind != right]
+    faults += [f"'{TIMESERIES}' has {found.ndim} dimensions, expected 1"] * (found.ndim != 1)
+    if faults:
+        raise EmgscribeError("; ".join(faults), hint=_LAYOUT)
+    stored, row = found.id.get_storage_size(), found.dtype.itemsize
+    if found.chunks and found.chunks[0] * row > _MOST_CHUNK:
+        raise EmgscribeError(f"a chunk has {found.chunks[0] * row >> 20} MB", hint="store it in smaller chunks")
+    offset = found.id.get_offset()
+    end = len(found) * row + (offset or 0)
+    if len(found) * row > (stored * _RATIO if found.chunks else stored) or (
+        offset is not None and end > os.path.getsize(file.filename)
+    ):
+        raise EmgscribeError(f"truncated: it claims {len(found)} samples, which it does not hold", hint=_AGAIN)
+    return found
+
+
+def _describe(rows: Any) -> dict[str, Any]:
+    from emgscribe.data.hdf5 import SAMPLE_DTYPE
+
+    # Other writers store text with a fixed length, which h5py reads as bytes.
+    values = {name: value.decode() if isinstance(value, bytes) else value for name, value in rows.parent.attrs.items()}
+    attributes = {
+        name: float(v) if hasattr(v, "__float__") and not isinstance(v, str) else str(v) for name, v in values.items()
+    }
+    offset = rows.id.get_offset()
+    mapped = offset is not None and offset % 4 == 0 and rows.dtype == SAMPLE_DTYPE and sys.byteorder == "little"
+    sizes = {"rows": len(rows), "row_bytes": rows.dtype.itemsize, "offset": offset if mapped else -1}
+    return {"attributes": attributes, **sizes}
+
+
+def _convert(rows: Any, out: str) -> dict[str, Any]:
+    import numpy as np
+
+    from emgscribe.data.hdf5 import SAMPLE_DTYPE
+
+    with Path(out).open("wb") as output:
+        for start in range(0, len(rows), _BLOCK):
+            _restart_clock()
+            block = rows[start : start + _BLOCK]
+            plain = np.empty(len(block), SAMPLE_DTYPE)
+            for name in SAMPLE_DTYPE.names or ():
+                plain[name] = block[name]
+            output.write(plain.tobytes())
+    return {}
+
+
+if __name__ == "__main__":
+    serve()

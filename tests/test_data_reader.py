@@ -1,0 +1,105 @@
+"""Hostile HDF5: nothing hangs, crashes, or reads another file."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from emgscribe.data import reader
+from emgscribe.data.hdf5 import SAMPLE_DTYPE
+from emgscribe.data.inspect import inspect
+from emgscribe.data.session import open_session
+from emgscribe.errors import EmgscribeError
+
+ATTRIBUTES = {
+    "session_name": "x",
+    "user": "u",
+    "condition": "c",
+    "duration_mins": 0.1,
+    "keystrokes": "[]",
+    "prompts": "[]",
+}
+
+
+def with_rows(path: Path, make: Callable[[h5py.Group], object]) -> Path:
+    """A session file whose samples `make` puts into the group."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("emg2qwerty")
+        make(group)
+        group.attrs.update(ATTRIBUTES)
+    return path
+
+
+def virtual(group: h5py.Group, source: str) -> None:
+    layout = h5py.VirtualLayout(shape=(1000,), dtype=SAMPLE_DTYPE)
+    layout[:] = h5py.VirtualSource(source, "emg2qwerty/timeseries", shape=(1000,), dtype=SAMPLE_DTYPE)
+    group.create_virtual_dataset("timeseries", layout)
+
+
+def big_chunk(group: h5py.Group) -> None:
+    rows = group.create_dataset("timeseries", (600_000,), SAMPLE_DTYPE, chunks=(600_000,), compression="gzip")
+    rows[:] = np.zeros(600_000, SAMPLE_DTYPE)
+
+
+HOSTILE: dict[str, tuple[Callable[[h5py.Group], object], str]] = {
+    "refers to itself": (lambda group: virtual(group, "."), "other files"),
+    "missing source": (lambda group: virtual(group, "/no/such.hdf5"), "other files"),
+    "external link": (lambda g: g.__setitem__("timeseries", h5py.ExternalLink("/etc/hostname", "x")), "is a link"),
+    "soft link": (lambda g: g.__setitem__("timeseries", h5py.SoftLink("/emg2qwerty")), "is a link"),
+    "external storage": (
+        lambda g: g.create_dataset("timeseries", (10,), SAMPLE_DTYPE, external=[("/etc/hostname", 0, 1360)]),
+        "other files",
+    ),
+    "claims rows": (lambda g: g.create_dataset("timeseries", (10**15,), SAMPLE_DTYPE, chunks=(1000,)), "claims"),
+    "a chunk of 80 MB": (big_chunk, "chunk"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_leads_out_of_a_file_or_claims_too_much_is_refused(kind: str, tmp_path: Path) -> None:
+    make, why = HOSTILE[kind]
+    path = with_rows(tmp_path / "hostile.hdf5", make)
+    with pytest.raises(EmgscribeError, match=why) as caught:
+        open_session(path)
+    assert caught.value.where == str(path)
+    (found,) = inspect(path)
+    assert not found.usable
+    assert why in " ".join(finding.message for finding in found.findings)
+
+
+def test_a_loop_in_libhdf5_ends_and_the_next_file_is_read(
+    make_session: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = make_session("good", samples=4000, keys=[("a", 0.001 * at) for at in range(400)])
+    data = bytearray(good.read_bytes())
+    sector = (data.rfind(b"GCOL") // 4096 + 1) * 4096
+    data[sector : sector + 4096] = bytes(4096)
+    damaged = tmp_path / "damaged.hdf5"
+    damaged.write_bytes(data)
+    begun = time.monotonic()
+    with pytest.raises(EmgscribeError, match="damaged"):
+        open_session(damaged)
+    assert time.monotonic() - begun < 3 * reader.SECONDS
+    assert len(open_session(good)) == 4000
+
+
+def test_a_crash_of_the_child_is_one_error(make_session: Callable[..., Path]) -> None:
+    path = make_session()
+    reader.read_layout(path)
+    process = reader._child.process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert reader.read_layout(path).rows == 2000
+
+
+def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "fifo.hdf5")
+    for path in (tmp_path / "fifo.hdf5", Path("/dev/zero")):
+        with pytest.raises(EmgscribeError, match="no such file"):
+            open_session(path)
