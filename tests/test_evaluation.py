@@ -48,7 +48,7 @@ def typing(samples: int, every: int) -> list[tuple[int, int]]:
 
 
 class Echo:
-    """A decoder that has read the reference, whatever it is fed."""
+    """A decoder that returns the reference, whatever it is fed."""
 
     def __init__(self, labels: list[int]) -> None:
         self.labels, self.calls = labels, [""]

@@ -122,7 +122,7 @@ def test_side_by_side_shows_each_kind() -> None:
 
 
 def some_units(number: int, seed: int = 0) -> list[Counts]:
-    """Stretches of 20 to 60 characters with about one error in five."""
+    """Segments of 20 to 60 characters with about one error in five."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 60, number)
     return [Counts(0, 0, int(rng.binomial(length, 0.2)), int(length)) for length in lengths]

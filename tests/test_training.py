@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,14 @@ def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **settings))
 
 
+def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int], object]) -> None:
+    def step(self: Any, batch: Batch, batch_idx: int) -> torch.Tensor:
+        look(self, batch, batch_idx)
+        return STEP(self, batch, batch_idx)
+
+    patch.setattr(module_of.TrainingModule, "training_step", step)
+
+
 ONE_EPOCH = changed(epochs=1)
 
 
@@ -74,14 +83,8 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
 
 
 def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
-    return fit(
-        recipe,
-        train_sessions=sessions[0],
-        val_sessions=sessions[1],
-        folder=folder,
-        start=start,
-        console=Console(quiet=True),
-    )
+    (train, val), quiet = sessions, Console(quiet=True)
+    return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=quiet)
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
@@ -166,13 +169,12 @@ def test_interrupted_run_resumes_to_the_same_end(
     whole = run(sessions, tmp_path / "whole", recipe)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    def interrupted(self, batch, batch_idx):
-        if self.global_step == step:
+    def interrupted(module: Any, *_: Any) -> None:
+        if module.global_step == step:
             raise KeyboardInterrupt
-        return STEP(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module_of.TrainingModule, "training_step", interrupted)
+        before_each_step(patch, interrupted)
         patch.setattr(run_of, "current_commit", lambda: "earlier")
         with pytest.raises(KeyboardInterrupt):
             run(sessions, tmp_path / "cut", recipe)
@@ -189,7 +191,7 @@ def test_interrupted_run_resumes_to_the_same_end(
 
 
 def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    cers = iter([50, 60, 40, 55])  # of each epoch; the run is cut off after the second
+    cers = iter([50, 60, 55, 40])  # of each epoch; the run is cut off after the second
     monkeypatch.setattr(module_of.TrainingModule, "on_validation_epoch_end", lambda self: None)
 
     def measured(self: Any, batch: Batch, batch_idx: int) -> None:
@@ -198,26 +200,19 @@ def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, 
     monkeypatch.setattr(module_of.TrainingModule, "validation_step", measured)
     stamps = []
 
-    def noted(self, batch, batch_idx):
-        if batch_idx == 0 and self.current_epoch:
-            stamps.append((tmp_path / "run" / "best" / "model.safetensors").stat().st_mtime_ns)
-        if self.current_epoch == 2 and len(stamps) == 2:
+    def noted(module: Any, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0 and module.current_epoch:
+            stamps.append(next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns)
+        if module.current_epoch == 2 and len(stamps) == 2:
             raise KeyboardInterrupt
-        return STEP(self, batch, batch_idx)
 
-    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
+    before_each_step(monkeypatch, noted)
     with pytest.raises(KeyboardInterrupt):
         run(sessions, tmp_path / "run")
-    run(sessions, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run(sessions, tmp_path / "moved")
     first, second, resumed, fourth = stamps
-    assert first == second == resumed < fourth
-
-
-def test_finished_run_is_not_run_again(sessions: Sessions, tmp_path: Path) -> None:
-    first = run(sessions, tmp_path, ONE_EPOCH)
-    stamp = (tmp_path / "last.ckpt").stat().st_mtime_ns
-    assert run(sessions, tmp_path, ONE_EPOCH).curves == first.curves
-    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == stamp
+    assert first == second == resumed == fourth < next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns
 
 
 @pytest.mark.filterwarnings("ignore:.*fork")
@@ -227,11 +222,10 @@ def test_killed_run_resumes_to_the_same_end(
 ) -> None:
     """A signal in the middle of an epoch, in a process of its own; SIGTERM interrupts as Ctrl-C does."""
 
-    def killed(self, batch, batch_idx):
-        if self.global_step == 6:
+    def killed(module: Any, *_: Any) -> None:
+        if module.global_step == 6:
             os.kill(os.getpid(), number)
-        assert self.global_step < 8, "it goes on"
-        return STEP(self, batch, batch_idx)
+        assert module.global_step < 8, "it goes on"
 
     def work() -> None:
         try:
@@ -240,7 +234,7 @@ def test_killed_run_resumes_to_the_same_end(
             os._exit(7)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module_of.TrainingModule, "training_step", killed)
+        before_each_step(patch, killed)
         process = multiprocessing.get_context("fork").Process(target=work)
         process.start()
         process.join()
@@ -248,8 +242,10 @@ def test_killed_run_resumes_to_the_same_end(
     assert run(sessions, tmp_path / "cut").curves == run(sessions, tmp_path / "whole").curves
 
 
-def test_other_settings_do_not_continue_a_run(sessions: Sessions, tmp_path: Path) -> None:
-    run(sessions, tmp_path, ONE_EPOCH)
+def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: Sessions, tmp_path: Path) -> None:
+    first, stamp = run(sessions, tmp_path, ONE_EPOCH), (tmp_path / "last.ckpt").stat().st_mtime_ns
+    assert run(sessions, tmp_path, ONE_EPOCH).curves == first.curves
+    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == stamp
     with pytest.raises(EmgscribeError, match=r"other settings: train\.lr is 0\.01 there, 0\.001 here\n") as caught:
         run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3))
     assert "--name" in caught.value.hint
@@ -309,7 +305,7 @@ class Trap:
 
 
 def edited(change: Any) -> Any:
-    """A damage that changes what the checkpoint holds."""
+    """Damage that changes what the checkpoint holds."""
 
     def damage(path: Path) -> None:
         content = torch.load(path, weights_only=True)
@@ -420,11 +416,10 @@ def test_what_a_killed_run_was_writing_is_not_kept(sessions: Sessions, tmp_path:
 def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     begun: dict[float, nn.Linear] = {}
 
-    def noting(self, batch, batch_idx):
-        begun.setdefault(self.config.blank_prior, copy.deepcopy(self.model.head))
-        return STEP(self, batch, batch_idx)
+    def noted(module: Any, *_: Any) -> None:
+        begun.setdefault(module.config.blank_prior, copy.deepcopy(module.model.head))
 
-    monkeypatch.setattr(module_of.TrainingModule, "training_step", noting)
+    before_each_step(monkeypatch, noted)
     for prior in (0.0, 0.8):
         run(sessions, tmp_path / str(prior), changed(ONE_EPOCH, blank_prior=prior))
     assert torch.equal(begun[0.0].weight, begun[0.8].weight), "nothing else changes"
@@ -482,32 +477,33 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
 def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     rates: list[set[float]] = []
 
-    def noted(self, batch, batch_idx):
-        found = {module.p for module in self.modules() if isinstance(module, nn.Dropout)}
-        rates.append(found | {module.dropout for module in self.modules() if isinstance(module, nn.LSTM)})
-        return STEP(self, batch, batch_idx)
+    def noted(whole: Any, *_: Any) -> None:
+        found = {module.p for module in whole.modules() if isinstance(module, nn.Dropout)}
+        rates.append(found | {module.dropout for module in whole.modules() if isinstance(module, nn.LSTM)})
 
-    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
+    before_each_step(monkeypatch, noted)
     for share, folder in ((0.5, "rising"), (0.0, "constant")):
         run(sessions, tmp_path / folder, changed(AVERAGED, dropout_ramp=share, long_windows=0.0, epochs=2))
     assert rates == [*[{min(1.0, step / 4) * 0.4} for step in range(8)], *[{0.4}] * 8]
 
 
-@pytest.mark.parametrize("kind", EncoderConfig.kinds)
-def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
-    """Training mode draws nothing once every rate that is found is 0: attention's and recurrent layers' among them."""
-    names = {field.name for field in fields(EncoderConfig.kinds[kind])}
+@pytest.mark.parametrize("kind", [*EncoderConfig.kinds, "attention decoder"])
+def test_no_dropout_is_forgotten(kind: str) -> None:
+    """With every dropout rate at 0, training mode draws no random numbers, in attention and recurrent layers too."""
+    encoder: Any = EncoderConfig.kinds.get(kind, TdsConfig)
+    names = {field.name for field in fields(encoder)}
     dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}
     if "base" in names and not dropping:
         dropping = {"base": replace(TINY.model.encoder, dropout=0.5)}
-    model = Model(ModelConfig(TINY.model.features, EncoderConfig.kinds[kind](**dropping))).train()
-    none = torch.zeros(2, 0, dtype=torch.int64)
-    counts = torch.zeros(2, dtype=torch.int64)
-    batch = Batch(torch.randn(2, 4000, 2, 16), 0, 0, torch.tensor([4000, 4000]), none, counts, none)
+    model = Model(replace(TWO_HEADED.model, encoder=encoder(**dropping))).train()
+    none, labels = torch.zeros(2, dtype=torch.int64), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    batch = Batch(torch.randn(2, 4000, 2, 16), 0, 0, torch.tensor([4000, 4000]), labels, none, labels)
+    heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), labels
 
     def drawn() -> bool:
         with torch.no_grad():
-            return not torch.equal(model(batch)[0], model(batch)[0])
+            read = [model.attention(*heard) if kind not in EncoderConfig.kinds else model(batch)[0] for _ in range(2)]
+        return not torch.equal(*read)
 
     assert drawn() == bool(dropping)
     for module, name, _ in module_of.dropouts(model):
@@ -515,24 +511,9 @@ def test_no_dropout_of_any_encoder_is_forgotten(kind: str) -> None:
     assert not drawn()
 
 
-def test_no_dropout_of_the_second_head_is_forgotten() -> None:
-    model = Model(TWO_HEADED.model).train()
-    assert model.attention is not None
-    heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    assert not torch.equal(model.attention(*heard), model.attention(*heard))
-    for module, name, _ in module_of.dropouts(model):
-        setattr(module, name, 0.0)
-    assert torch.equal(model.attention(*heard), model.attention(*heard))
-
-
 def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     steps: list[tuple[int, int]] = []
-
-    def noted(self, batch, batch_idx):
-        steps.append((batch.labelled, len(batch)))
-        return STEP(self, batch, batch_idx)
-
-    monkeypatch.setattr(module_of.TrainingModule, "training_step", noted)
+    before_each_step(monkeypatch, lambda module, batch, batch_idx: steps.append((batch.labelled, len(batch))))
     trained = run(sessions, tmp_path / "run", AVERAGED)
     # 15 windows of 2,000 samples in batches of 4, then 3 of 8,000, one at a time.
     assert steps == [*[(2000, 4), (2000, 4), (2000, 4), (2000, 3)] * 2, *[(8000, 1)] * 6]

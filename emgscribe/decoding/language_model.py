@@ -1,7 +1,7 @@
 """Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
 
 Smoothing is interpolated modified Kneser-Ney (Chen and Goodman 1999, "An empirical study of smoothing techniques for
-language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts an order,
+language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order,
 adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
 included and <s> not.
 

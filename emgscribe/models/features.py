@@ -211,8 +211,7 @@ def hann_basis(n_fft: int) -> Tensor:
     """The Fourier transform under a periodic Hann window of unit norm, real parts first: (n_fft + 2, n_fft)."""
     window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
     angles = 2 * math.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)).double()
-    basis: Tensor = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
-    return basis
+    return torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
 
 
 def anti_alias_filter(decimation: int) -> Tensor:

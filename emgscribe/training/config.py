@@ -29,10 +29,10 @@ class TrainConfig(Settings):
     clip_norm: Amount = 0.0  # clip the gradient to this norm; 0: never
     keypress_weight: Amount = 0.0  # weight of the frame-wise key-press loss, which leads past CTC's all-blank plateau
     # share of the steps over which that weight falls to 0
-    keypress_fraction: Annotated[float, Below(1e-9, 1 + 1e-9)] = 0.5
+    keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5
     attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
     label_smoothing: Annotated[float, Below(0, 1)] = 0.1  # label smoothing of the attention decoder's targets
-    # probability of the blank that the head starts from; 0: PyTorch's start
+    # probability of the blank that the head starts with; 0: unset
     blank_prior: Annotated[float, Below(0, 1)] = 0.0
     ema: Annotated[float, Below(0, 1)] = 0.0  # decay of an exponential moving average of the weights; 0: none
     dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting

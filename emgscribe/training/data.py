@@ -36,21 +36,11 @@ class SessionsDataModule(lightning.LightningDataModule):
     """
 
     def __init__(
-        self,
-        train_sessions: Sequence[Session],
-        val_sessions: Sequence[Session],
-        windows: WindowConfig,
-        config: TrainConfig,
-        *,
-        context: tuple[int, int] = (0, 0),
-    ) -> None:
+        self, train: Sequence[Session], val: Sequence[Session], windows: WindowConfig, config: TrainConfig,
+        *, context: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.sessions, self.windows, self.config, self.context = (
-            (train_sessions, val_sessions),
-            windows,
-            config,
-            context,
-        )
+        self.sessions, self.windows, self.config, self.context = (train, val), windows, config, context
         self.long_from = config.epochs - long_epochs(config)  # the first epoch with long windows
 
     def setup(self, stage: str = "fit") -> None:

@@ -1,19 +1,18 @@
 """A run, from a recipe and sessions to a trained model, in a folder that it can be resumed from.
 
-The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv` (a
-line an epoch) and `settings.json` (so that no other experiment continues the run). A run that was cut off and resumed
-ends with the same weights as one that was not: bit for bit on a CPU, on a GPU up to the order in which its kernels add.
+The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv`
+(one line per epoch) and `settings.json` (so that no other experiment continues the run). A run that was interrupted and
+resumed ends with the same weights as one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
 """
 
 import json
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +44,7 @@ _RESTART = "delete it to train from the start, or put a copy of it back"
 class Trained:
     """What a finished run leaves: the best model (by validation CER) and a line of curves for each epoch.
 
-    `commits` are those of the code that trained, in order: more than one where a run was cut off and resumed later.
+    `commits` are those of the code that trained, in order: more than one if a run was resumed with newer code.
     """
 
     model: Model
@@ -67,35 +66,34 @@ def train(
 ) -> Trained:
     """Train in the folder `out`, or resume the run there. `start` is the folder of a model to fine-tune.
 
-    Raises what `fit` does.
+    Raises `EmgscribeError` when another process trains in `out`, when it holds another run or a damaged checkpoint,
+    when the loss is no longer finite and when the disk is full.
     """
     return fit(recipe, train_sessions=train, val_sessions=val, folder=out, start=start)
 
 
 def fit(
-    recipe: Recipe,
-    *,
-    train_sessions: list[Session],
-    val_sessions: list[Session],
-    folder: Path | str,
-    start: Path | str | None = None,
-    console: Console | None = None,
-) -> Trained:
+    recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session], folder: Path | str,
+    start: Path | str | None = None, console: Console | None = None,
+) -> Trained:  # fmt: skip
     """Train until the last epoch, from where the folder's earlier run stopped if there was one.
 
     `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
     trains in `folder`, when the folder holds another experiment or a damaged checkpoint, when the loss is no longer
-    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint always stays.
+    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
     """
     folder, device, devices = Path(folder), best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
-        what = f"train.devices is {devices}, and there are {torch.cuda.device_count()} GPUs"
+        what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
         raise EmgscribeError(what, hint="lower --train.devices")
     precision = resolve_precision(recipe.train.precision, device)
-    described = to_json(recipe) | {"device": device.type, "precision": precision}
-    described["train_sessions"] = [session.content for session in train_sessions]
-    described["val_sessions"] = [session.content for session in val_sessions]
-    described["start"] = stored_hash(Path(start)) if start else None
+    described = to_json(recipe) | {
+        "device": device.type,
+        "precision": precision,
+        "train_sessions": [session.content for session in train_sessions],
+        "val_sessions": [session.content for session in val_sessions],
+        "start": stored_hash(Path(start)) if start else None,
+    }
     with alone(folder, "is training or tuning a model here"):
         _claim(folder, described)
         torch.manual_seed(recipe.train.seed)
@@ -107,8 +105,7 @@ def fit(
         module = TrainingModule(model, recipe.train, recipe.augment)
         _run(module, data, folder, precision, console or Console())
         kept = _kept(folder / LAST, model, recipe)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
-    name = name if devices == 1 else f"{devices} x {name}"
+    name = f"{devices} x " * (devices > 1) + (torch.cuda.get_device_name() if device.type == "cuda" else device.type)
     return Trained(load_model(folder / BEST, device), device=name, precision=precision, folder=folder, **kept)
 
 
@@ -226,21 +223,19 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         finally:
             if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait for ever for one that has gone
+                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
 
 
 @contextmanager
 def _as_users_expect() -> Iterator[None]:
-    """Quiet, interrupted by SIGTERM as by Ctrl-C unless the caller answers it, and with our errors from any process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    main = threading.current_thread() is threading.main_thread()
-    if main and handlers[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Silence Lightning's own messages; raise `KeyboardInterrupt`, and our errors as they were in any process."""
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             hush()
             yield
-    except SystemExit:  # Lightning turns Ctrl-C into sys.exit(1)
+    except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
+        signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt from None
     except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
         _, ours, told = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
@@ -250,32 +245,28 @@ def _as_users_expect() -> Iterator[None]:
         raise EmgscribeError(what, hint=hint) from None
     except ProcessExitedException as error:
         hint = "give the same command again: it goes on from the last whole epoch"
-        raise EmgscribeError(f"one of the run's processes has gone ({error})", hint=hint) from error
-    finally:
-        for number, handler in handlers.items() if main else ():  # Lightning leaves SIGINT ignored after a Ctrl-C
-            signal.signal(number, handler)
+        raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
 
 
 def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
-    """About how many seconds training takes on one device of this machine, from a few steps. Nothing is kept."""
-    device, config, model = best_device(), recipe.train, _untrained(recipe)
+    """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
+    device, config = best_device(), recipe.train
+    model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
-    model.to(device)
-    generator, steps = torch.Generator(), data.total_steps
+    steps: dict[str, Any] = {"step": 0, "total": data.total_steps, "generator": torch.Generator()}
 
     def step(batch: Batch) -> None:
-        losses = training_loss(model, batch, recipe.augment, config, step=0, total=steps, generator=generator)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        training_loss(model, batch, recipe.augment, config, **steps)["total"].backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def validate(batch: Batch) -> None:
         decode_batch(GreedyDecoder(), *model(batch))
 
-    def seconds(work: Callable[[Batch], None], batches: Iterator[Batch]) -> float:
+    def seconds(work: Callable[[Batch], None], batches: Iterable[Batch]) -> float:
         times = [time.monotonic()]
         for batch in islice(batches, 4):
-            with torch.autocast(device.type, torch.bfloat16, resolve_precision(config.precision, device) == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, bf16):
                 work(batch.to(device))
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -283,16 +274,16 @@ def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessi
         times = times[1:] if len(times) > 2 else times  # the first one also warms up
         return (times[-1] - times[0]) / max(1, len(times) - 1)
 
-    loader, validations = data.val_dataloader(), config.epochs // min(config.validate_every, config.epochs)
-    trained = steps * seconds(step, iter(data.train_dataloader()))
-    return trained + validations * len(loader) * seconds(validate, iter(loader))
+    validated = config.epochs // min(config.validate_every, config.epochs) * len(data.val_dataloader())
+    return data.total_steps * seconds(step, data.train_dataloader()) + validated * seconds(
+        validate, data.val_dataloader()
+    )
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16" for a setting that may be "auto": bf16 only where matrix products gain from it.
+    """The precision that "auto" stands for: "bf16" on a GPU that has it and on a CPU with AMX tiles, else "fp32".
 
-    That is a GPU with bf16, or a CPU with AMX tiles. AVX-512-BF16 alone does not gain: its dot product does twice the
-    work of an fp32 FMA at half the rate (measured: LOG.md, 2026-11-22).
+    AVX-512-BF16 alone does not gain: its dot product does twice the work of an fp32 FMA at half the rate.
     """
     if precision != "auto":
         return precision
@@ -304,11 +295,10 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def current_commit() -> str:
     """The commit of the checkout that the package runs from, "-dirty" where it was changed; "unknown" outside one."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
-        return "unknown"
-    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    # Its own: an installed package may lie inside somebody else's repository.
+    command = ["git", "--git-dir=.git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    return "unknown"
