@@ -33,8 +33,7 @@ def content(path: Path) -> tuple[SessionHeader, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def typed(tmp_path_factory) -> Path:
-    """A minute at the defaults, long enough to measure."""
+def typed(tmp_path_factory) -> Path:  # long enough to measure
     return simulated(tmp_path_factory.mktemp("typed") / "typed.hdf5", minutes=1.0, config=SimulationConfig())
 
 
@@ -66,7 +65,7 @@ def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) 
 
 def test_a_seed_gives_the_session_that_it_always_gave(tmp_path) -> None:
     header, times, emg = content(simulated(tmp_path / "a.hdf5", minutes=0.1, config=SimulationConfig()))
-    assert header.text == "⇧His fra⌫⌫⌫tra"
+    assert (header.text, header.keystrokes[0].key) == ("⇧His fra⌫⌫⌫tra", "Key.shift")
     starts = [round(1000 * (stroke.start - times[0])) for stroke in header.keystrokes]
     assert starts == [1985, 2125, 2411, 2601, 2663, 2893, 3159, 3427, 3613, 4050, 4358, 4489, 4811, 5030]
     # The last bit of a sample depends on the machine, so not the bytes.
@@ -98,7 +97,7 @@ def test_a_data_set_looks_like_the_real_one_and_holds_the_smaller_one(tmp_path) 
     assert [row["session"] for row in rows] == [path.stem for path in paths]
     for row, path in zip(rows, paths, strict=True):
         header, times, _ = content(path)
-        assert (row["user"], row["condition"]) == (header.user, "on_keyboard")
+        assert [row["user"], row["condition"]] == [header.user, "on_keyboard"]
         assert int(row["num_keystrokes"]) == len(header.keystrokes)
         unix = int(row["session"].split("-")[3])
         assert unix == int(times[0])
@@ -106,8 +105,7 @@ def test_a_data_set_looks_like_the_real_one_and_holds_the_smaller_one(tmp_path) 
     assert paths[:2] == sorted(paths[:2])
     assert len({row["user"] for row in rows}) == 2
     (smaller,) = simulate(tmp_path / "smaller", users=1, sessions=1, minutes=0.2, seed=3, config=SMALL)
-    assert smaller.name == paths[0].name
-    assert smaller.read_bytes() == paths[0].read_bytes()
+    assert (smaller.name, smaller.read_bytes()) == (paths[0].name, paths[0].read_bytes())
 
 
 @pytest.mark.parametrize("make", [simulate, simulated])
@@ -144,7 +142,6 @@ def test_a_comparison_is_a_picture_and_its_numbers(typed, make_session, tmp_path
     assert numbers["session"] == "typed"
     assert 3.5 < numbers["keys_per_second"] < 6
     assert numbers["spectrum_distance"] < 0.25 < others["spectrum_distance"]
-    assert numbers["median_interval"] > 0.1
     assert others["median_interval"] is None
     assert set(written["real recording"]) <= set(numbers)
 

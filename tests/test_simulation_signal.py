@@ -1,6 +1,7 @@
 """People, muscles, motor units, electrodes and the recording."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -19,12 +20,8 @@ from emgscribe.simulation.typist import Press
 
 RING = Ring(radius=28.0, rotation=0.0, along=0.0, pole_distance=8.0)
 STEP = 2 * np.pi / CHANNELS
+PLAIN = MotorHabits.of_user(np.random.default_rng(0), 0.0)
 QUIET = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=0, difficulty=0)
-
-
-def drive(presses: list[Press], variability: float) -> Drive:
-    rng = np.random.default_rng(0)
-    return Drive(presses, MotorHabits.of_user(rng, 0.0), rng, variability=variability)
 
 
 def steady(excitation: float, seconds: float) -> np.ndarray:
@@ -41,8 +38,8 @@ def sine(frequency: float, seconds: int) -> np.ndarray:
     return np.repeat(wave[:, None], CHANNELS, axis=1).astype(np.float32)
 
 
-def recorder(config: SimulationConfig, samples: int) -> Recorder:
-    return Recorder(config, np.ones(CHANNELS, dtype=np.float32), samples, np.random.default_rng(0))
+def recorder(samples: int, **changed: float) -> Recorder:
+    return Recorder(replace(QUIET, **changed), np.ones(CHANNELS, dtype=np.float32), samples, np.random.default_rng(0))
 
 
 def test_a_user_is_always_the_same_person_and_people_differ() -> None:
@@ -74,7 +71,8 @@ def test_every_key_of_a_hand_has_its_own_pattern() -> None:
 
 
 def test_the_finger_of_the_key_is_most_active_and_before_key_down() -> None:
-    activity = drive([Press("d", TEXTBOOK["d"], 1.0, 1.1)], 0.0).block(0, 2 * DRIVE_RATE) - POSTURE
+    drive = Drive([Press("d", TEXTBOOK["d"], 1.0, 1.1)], PLAIN, np.random.default_rng(0), variability=0.0)
+    activity = drive.block(0, 2 * DRIVE_RATE) - POSTURE
     flexors = activity[:, Muscle.FDS_INDEX : Muscle.FDS_LITTLE + 1]
     assert flexors.max(axis=0).argmax() == 1
     assert 0.02 < 1.0 - flexors[:, 1].argmax() / DRIVE_RATE < 0.12
@@ -82,27 +80,21 @@ def test_the_finger_of_the_key_is_most_active_and_before_key_down() -> None:
     assert np.abs(activity[: DRIVE_RATE // 2]).max() < 1e-3
 
 
-def test_small_units_are_recruited_first() -> None:
+def test_excitation_recruits_larger_units_and_raises_rates() -> None:
     units = MotorUnits.pools(40, np.random.default_rng(0))
-    fired = [SpikeTrains(units, np.random.default_rng(1)).fire(steady(e, 4))[0] for e in (0.0, 0.02, 0.1, 0.5)]
-    active = [len(set(unit)) for unit in fired]
-    assert active == sorted(active)
-    assert active[0] == 0
-    assert active[1] < 0.4 * len(units.size) < active[3]
-    mean_sizes = [units.size[unit].mean() for unit in fired[1:]]
-    assert mean_sizes == sorted(mean_sizes)
-
-
-def test_rates_rise_with_excitation_and_intervals_vary_as_stated() -> None:
-    units = MotorUnits.pools(4, np.random.default_rng(0))
-    rates = []
-    for excitation in (0.05, 0.2, 0.9):
-        unit, sample = SpikeTrains(units, np.random.default_rng(1)).fire(steady(excitation, 60))
+    active, sizes, rates = [], [], []
+    for excitation in (0.02, 0.1, 0.5):
+        unit, sample = SpikeTrains(units, np.random.default_rng(1)).fire(steady(excitation, 20))
         gaps = np.diff(sample[unit == 0])
-        rates.append(SAMPLE_RATE / gaps.mean())
         assert gaps.std() / gaps.mean() == pytest.approx(INTERVAL_VARIATION, abs=0.04)
-    assert rates == sorted(rates)
+        active.append(len(set(unit)))
+        sizes.append(units.size[unit].mean())
+        rates.append(SAMPLE_RATE / gaps.mean())
+    for rising in (active, sizes, rates):
+        assert rising == sorted(rising)
+    assert active[0] < 0.4 * len(units.size) < active[2]
     assert 8 < rates[0] < rates[2] < 61
+    assert len(SpikeTrains(units, np.random.default_rng(1)).fire(steady(0, 4))[0]) == 0
 
 
 def test_spike_trains_continue_from_block_to_block() -> None:
@@ -150,36 +142,33 @@ def test_sum_of_spikes_is_the_plain_sum_in_any_blocks(split: int) -> None:
 
 
 def test_blocks_change_neither_drive_nor_recording() -> None:
-    muscles = drive([Press("d", TEXTBOOK["d"], 0.3 * n, 0.3 * n + 0.1) for n in range(1, 20)], 1.0)
-    pieces = np.concatenate([muscles.block(first, 70) for first in range(0, 1400, 70)])
-    np.testing.assert_allclose(pieces, muscles.block(0, 1400), atol=1e-5)
+    presses = [Press("d", TEXTBOOK["d"], 0.3 * n, 0.3 * n + 0.1) for n in range(1, 20)]
+    drive = Drive(presses, PLAIN, np.random.default_rng(0), variability=1.0)
+    pieces = np.concatenate([drive.block(first, 70) for first in range(0, 1400, 70)])
+    np.testing.assert_allclose(pieces, drive.block(0, 1400), atol=1e-5)
     wave = np.random.default_rng(1).standard_normal((1000, CHANNELS)).astype(np.float32)
-    parts = recorder(QUIET, 1000)
+    parts = recorder(1000)
     pieces = np.concatenate([parts.record(wave[:300]), parts.record(wave[300:])])
-    np.testing.assert_allclose(pieces, recorder(QUIET, 1000).record(wave), atol=1e-5)
+    np.testing.assert_allclose(pieces, recorder(1000).record(wave), atol=1e-5)
 
 
 @pytest.mark.parametrize(("frequency", "gain"), [(5.0, 0.02), (40.0, 0.71), (200.0, 1.0)])
 def test_the_band_removes_what_is_slow_and_keeps_what_is_fast(frequency: float, gain: float) -> None:
     wave = sine(frequency, 2)
-    recorded = recorder(QUIET, len(wave)).record(wave)[SAMPLE_RATE:]
+    recorded = recorder(len(wave)).record(wave)[SAMPLE_RATE:]
     assert recorded.std() / wave.std() == pytest.approx(gain, abs=0.02)
 
 
 def test_noise_hum_lost_contact_and_artefacts_are_as_set() -> None:
-    def recorded(wave: np.ndarray, **changed: float) -> np.ndarray:
-        config = replace(QUIET, difficulty=1.0, **changed)
-        return recorder(config, len(wave)).record(wave)
-
-    silence, wave = np.zeros((20 * SAMPLE_RATE, CHANNELS), dtype=np.float32), sine(200, 20)
-    noise = recorded(silence, noise=5.0)
+    rough, wave, silence = partial(recorder, 20 * SAMPLE_RATE, difficulty=1.0), sine(200, 20), sine(0, 20)
+    noise = rough(noise=5.0).record(silence)
     assert np.median(noise.std(axis=0)) == pytest.approx(5, rel=0.35)
-    hum = recorded(silence, noise=0.01, hum=5.0, mains_frequency=50.0)
+    hum = rough(noise=0.01, hum=5.0, mains_frequency=50.0).record(silence)
     frequencies, power = signal.welch(hum, SAMPLE_RATE, nperseg=SAMPLE_RATE, axis=0)
     assert frequencies[power.sum(axis=1).argmax()] == 50
-    assert np.abs(recorded(silence, noise=5.0, artefacts_per_minute=30.0)).max() > 1.2 * np.abs(noise).max()
-    assert recorded(silence, noise=5.0, poor_contact=1.0).std() > 1.5 * noise.std()
-    seconds = recorded(wave, poor_contact=1.0).reshape(20, SAMPLE_RATE, CHANNELS).std(axis=1)
+    assert np.abs(rough(noise=5.0, artefacts_per_minute=30.0).record(silence)).max() > 1.2 * np.abs(noise).max()
+    assert rough(noise=5.0, poor_contact=1.0).record(silence).std() > 1.5 * noise.std()
+    seconds = rough(poor_contact=1.0).record(wave).reshape(20, SAMPLE_RATE, CHANNELS).std(axis=1)
     low = seconds < 0.3 * wave.std()  # where an electrode has lost contact, and only for a while
     assert 0.05 < low.mean() < 0.6
     assert not low.all(axis=0).any()

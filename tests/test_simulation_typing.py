@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, clean_text
-from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation import SimulationConfig
 from emgscribe.simulation.keyboard import neighbours, unshifted
 from emgscribe.simulation.text import PromptWriter, prompts_of_text, vocabulary
-from emgscribe.simulation.typist import MARGIN, Habits, Press, Typist
+from emgscribe.simulation.typist import MARGIN, Habits, Typist
 
 
 def written(seed: int, count: int) -> list[str]:
@@ -24,9 +23,7 @@ def written(seed: int, count: int) -> list[str]:
 
 def test_prompts_are_symbols_about_as_long_as_real_ones_and_too_many_to_memorise() -> None:
     made = written(3, 500)
-    for prompt in made:
-        assert clean_text(prompt) == prompt == prompt.lstrip()
-        assert prompt.index(ENTER) == len(prompt) - 1
+    assert all(clean_text(p) == p == p.lstrip() and p.index(ENTER) == len(p) - 1 for p in made)
     assert 22 <= np.mean([len(prompt) for prompt in made]) <= 38
     for kind in (str.isupper, str.isdigit, ".,?!'\"-".__contains__):
         assert sum(map(kind, "".join(made))) > 50
@@ -40,16 +37,11 @@ def test_each_line_of_a_text_is_a_prompt_and_what_no_key_types_is_named() -> Non
     for text, named in (("ok\nta\tb", "line 2"), ("\n\n", "nothing to type"), ("\x0c", "nothing"), ("日本", "line 1")):
         with pytest.raises(EmgscribeError, match=named):
             SimulationConfig(text=text)
-    with pytest.raises(EmgscribeError, match=r"simulation.units_per_muscle is 1, allowed: 4 to 200"):
+    with pytest.raises(EmgscribeError, match=r"simulation.units_per_muscle is 1, allowed: .*4 to 200"):
         SimulationConfig(units_per_muscle=1)
 
 
-def test_keys_have_neighbours() -> None:
-    assert {"f", "h", "t", "b"} <= set(neighbours("g"))
-    assert not {"p", "q", "g"} & set(neighbours("g"))
-
-
-def perform(seed=0, seconds=60.0, *, user=0, **settings) -> tuple[list[Press], list[Prompt]]:
+def perform(seed=0, seconds=60.0, *, user=0, **settings) -> tuple[list, list]:
     config = SimulationConfig(**settings)
     habits = Habits.of_user(np.random.default_rng(user), config.users_differ)
     return Typist(habits, config, np.random.default_rng(seed)).perform(seconds)
@@ -63,21 +55,25 @@ def perform(seed=0, seconds=60.0, *, user=0, **settings) -> tuple[list[Press], l
     keys_per_second=st.floats(0.5, 12),
     typo_rate=st.floats(0, 0.3),
 )
-def test_presses_are_in_order_inside_the_recording_and_no_finger_is_on_two_keys(seed, seconds, **settings) -> None:
+def test_presses_are_in_order_inside_the_recording(seed, seconds, **settings) -> None:
     presses, prompts = perform(seed, seconds, user=seed, **settings)
     assert np.all(np.diff([press.start for press in presses]) > 0)
     assert all(MARGIN <= p.start < p.end < seconds for p in presses)
     assert all(0 < p.start < p.end <= seconds for p in prompts)
-    free_at: dict[tuple[int, int], float] = {}
-    for press in presses:
-        finger = press.place.hand, press.place.finger
-        if press.symbol != SHIFT:
-            assert free_at.get(finger, 0.0) <= press.start
-            free_at[finger] = press.end
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=15)
+def test_no_finger_is_on_two_keys_at_once(seed: int) -> None:
+    presses, _ = perform(seed, 40, typo_rate=0.1, difficulty=2.0)
+    by_finger = sorted((p.place.hand, p.place.finger, p.start, p.end) for p in presses if p.symbol != SHIFT)
+    assert all(a[:2] != b[:2] or a[3] <= b[2] for a, b in pairwise(by_finger))
 
 
 @pytest.mark.parametrize(("typo_rate", "backspaces"), [(0.0, 0), (0.08, 20)])
 def test_the_prompts_are_typed_and_most_typos_are_corrected(typo_rate: float, backspaces: int) -> None:
+    assert {"f", "h", "t", "b"} <= set(neighbours("g"))
+    assert not {"p", "q", "g"} & set(neighbours("g"))
     presses, prompts = perform(1, 300, typo_rate=typo_rate)
     asked, screen = "".join(prompt.text or "" for prompt in prompts), ""
     for press in presses:
