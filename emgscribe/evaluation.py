@@ -126,7 +126,7 @@ def evaluate(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Transcribe whole sessions by one decoder and score them; see `evaluate_all`.
+    """Transcribe whole sessions with one decoder and score them; see `evaluate_all`.
 
     A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model.
     """
@@ -144,7 +144,7 @@ def evaluate_all(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
-    """Score whole sessions by several decoders, each fed from the same emissions; the network runs once.
+    """Score whole sessions with several decoders, each fed from the same emissions; the network runs once.
 
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
     numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is

@@ -101,6 +101,7 @@ def count_units(
 
 
 def total(counts: Sequence[Counts]) -> Counts:
+    """The sum of counts."""
     return sum(counts, Counts())
 
 

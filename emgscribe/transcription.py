@@ -57,7 +57,7 @@ class Transcript:
 
 
 def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -> Transcript:
-    """What `decoder` (default: greedy) reads in a whole session."""
+    """Transcribe a whole session with `decoder` (default: greedy)."""
     decoder = decoder or GreedyDecoder()
     decoder.reset()
     for block in emission_blocks(model, session):

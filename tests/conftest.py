@@ -34,7 +34,7 @@ PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot star
 
 
 def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    """Wait for what is to happen, while a process that is to bring it about runs."""
+    """Wait until a condition holds, as long as the process that should bring it about runs."""
     for _ in range(PATIENCE * 20):
         if happened():
             return
@@ -44,7 +44,7 @@ def until(happened: Callable[[], object], process: subprocess.Popen | None = Non
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended; one whom nobody has asked for its status yet has too."""
+    """Whether a process has ended; a zombie, whose status nobody has read yet, has too."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -230,7 +230,7 @@ def encoded(model: Model, batch: Batch) -> Tensor:
 
 
 def loss_of(model: Model, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """What the attention decoder's predictions lose."""
+    """The loss of the attention decoder's predictions."""
     assert model.attention is not None
     likely = model.attention(encoded(model, batch), model.frames(batch.lengths), batch.labels)
     return attention_loss(likely, batch, smoothing)

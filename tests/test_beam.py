@@ -1,4 +1,4 @@
-"""Beam search: exact where nothing is pruned, like the plain one where it is, and safe with whatever it is fed."""
+"""Beam search: exact without pruning, equal to the plain version with pruning, and safe with any input."""
 
 import json
 import math
@@ -248,7 +248,7 @@ def test_memory_is_bounded_and_settling_changes_nothing(monkeypatch: pytest.Monk
 
 
 def doubtful(text: str, *doubts: int) -> Emissions:
-    """A text typed without doubt, but for frames in which it is c or 3, and nothing after speaks for either."""
+    """A certain text, except for frames that are c or 3, which nothing later decides."""
     emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
     emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
     emissions[1::2, BLANK] = 0

@@ -1,4 +1,4 @@
-"""The benchmark compares ours with a plain version: that it computes the same, and that the runner runs."""
+"""The benchmarks: ours and the plain version compute the same, and the runner runs."""
 
 import json
 import os

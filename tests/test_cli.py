@@ -463,7 +463,7 @@ def test_the_outermost_frame(
 
 
 class Interrupting:
-    """A finder of modules during whose work somebody presses Ctrl-C."""
+    """A module finder that acts as if Ctrl-C were pressed while modules load."""
 
     def find_spec(self, name: str, *_: object) -> None:
         if name == "emgscribe.cli.app":

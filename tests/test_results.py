@@ -124,7 +124,7 @@ def test_what_is_no_result_is_refused_by_name(write_result: WriteResult, tmp_pat
     assert caught.value.where == str(path)
     for content in ("[]", "3", "null", "{}"):
         path.write_text(content)
-        with pytest.raises(EmgscribeError, match="is no whole result"):
+        with pytest.raises(EmgscribeError, match="is not a complete result"):
             RunResult.read(path)
     write_json(tmp_path / "empty" / "paper.json", {})
     for folder in (tmp_path / "empty", tmp_path / "absent"):

@@ -305,7 +305,7 @@ class Trap:
 
 
 def edited(change: Any) -> Any:
-    """A damage that changes what the checkpoint holds."""
+    """Damage that changes what the checkpoint holds."""
 
     def damage(path: Path) -> None:
         content = torch.load(path, weights_only=True)
@@ -489,7 +489,7 @@ def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("kind", [*EncoderConfig.kinds, "attention decoder"])
 def test_no_dropout_is_forgotten(kind: str) -> None:
-    """Training mode draws nothing once every rate that is found is 0: attention's and recurrent layers' among them."""
+    """With every dropout rate at 0, training mode draws no random numbers, in attention and recurrent layers too."""
     encoder: Any = EncoderConfig.kinds.get(kind, TdsConfig)
     names = {field.name for field in fields(encoder)}
     dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}

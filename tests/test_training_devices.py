@@ -1,4 +1,4 @@
-"""One run on two devices: the run that one device makes, as far as arithmetic allows."""
+"""A run on two devices equals a run on one, up to rounding."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -40,7 +40,7 @@ class BeamConfig(Settings):
 
     section = "beam"
     beam_size: Annotated[int, Range(1, 10_000)] = 50  # hypotheses that are kept after each frame
-    labels_per_frame: Count = 10  # classes of a frame, the likeliest, that extend hypotheses; blank is one of them
+    labels_per_frame: Count = 10  # how many of a frame's likeliest classes extend hypotheses, blank included
     lm_weight: Annotated[float, Range(0, 1000)] = 0.5  # weight of the language model's log-probability
     insertion_bonus: Annotated[float, Range(-1000, 1000)] = 1.0  # added for each character on the screen
     convention: Literal["natural", "reference"] = "natural"  # what is scored: reference is that of published numbers

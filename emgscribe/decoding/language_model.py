@@ -239,7 +239,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
     """Interpolated modified Kneser-Ney: probabilities and back-off weights of the n-grams that are kept.
 
     Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3, with the
-    choices of KenLM's lmplz (Heafield et al. 2013): three discounts an order, adjusted counts below the highest order,
+    choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order, adjusted counts below the highest order,
     unigrams interpolated with the uniform distribution over all tokens, <unk> included and <s> not.
     """
     lower = np.full(width, 1 / (width - 1))  # over all tokens but <s>

@@ -95,7 +95,7 @@ def _add(a: float, b: float) -> float:
 
 @_compiled
 def _choose(search: Search, emissions: npt.NDArray[np.float32]) -> None:
-    """The best classes of a frame (V,), best first; of equals the lower ones. `kept` is -inf for all others."""
+    """The best classes of a frame (V,), best first; on ties, the lower labels. `kept` is -inf for all others."""
     classes, kept, count = search.classes, search.kept, 0
     kept[:] = -np.inf
     for label in range(len(emissions)):
@@ -176,7 +176,7 @@ def _typed(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -
 
 @_compiled
 def _bias(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> float:
-    """What the text on the screen is given after a key."""
+    """The bias of the text on the screen after a key."""
     if label == rules.backspace:
         return float(nodes[nodes[screen].below].bias)
     return float(nodes[screen].bias) if label == rules.silent else _typed(nodes, rules, screen, label)[1]
@@ -193,7 +193,7 @@ def _find(nodes: npt.NDArray[np.void], parent: int, label: int) -> int:
 
 @_compiled
 def _extend(search: Search, rules: Rules) -> None:
-    """All hypotheses with one key more that can still be among the best, but those in the beam: they are in `_stay`."""
+    """All hypotheses with one more key that can still be among the best, except those in the beam (see `_stay`)."""
     nodes, heap, kept, place = search.nodes, search.heap, search.kept, search.place[0]
     for at in range(place.slots):
         slot = search.beam[at]

@@ -1,4 +1,4 @@
-"""One experiment, from data to its result file: split, train, evaluate by every decoder, write."""
+"""One experiment, from data to its result file: split, train, evaluate with every decoder, write."""
 
 import csv
 import math
@@ -75,11 +75,11 @@ def run_experiment(
 ) -> RunResult:
     """Train, evaluate on the test sessions and write `results/<name>-<seed>.json`.
 
-    `data` is a folder of sessions, split by the experiment's protocol. A run that was cut off goes on from
-    `runs/<name>-<seed>`, a finished one is only evaluated, greedily and by all of `decoders` from the same emissions.
-    The beam is tuned before on the sessions that validate, with the language model in the ARPA file `lm` or the default
-    one. Scores of other decoders stay in a result where the greedy one has not changed. Raises what `recorded` and
-    `train_experiment` do.
+    `data` is a folder of sessions, split by the experiment's protocol. An interrupted run continues from
+    `runs/<name>-<seed>`; a finished one is only evaluated, greedily and with all `decoders` from the same emissions.
+    Before that, the beam is tuned on the validation sessions, with the language model in the ARPA file `lm` or the
+    default one. Scores of other decoders stay in a result if the greedy score has not changed. Raises what `recorded`
+    and `train_experiment` do.
     """
     runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
     split = split_sessions(Path(data), experiment.data)
@@ -126,16 +126,16 @@ def _tune_beam(
 
 
 def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
-    """Train without testing, or go on with a run that was cut off; returns the outcome, and the sessions of each part.
+    """Train without testing, or continue an interrupted run; returns the outcome, and the sessions of each part.
 
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
-    that was trained on a session that tests or on a user that has to be unseen.
+    that was trained on a test session or on a user that must be unseen.
     """
     parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
     parts = parts._replace(train=list(first_minutes(parts.train, experiment.data.minutes)))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
-    # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
+    # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {s.user for s in parts.train} & {s.user for s in parts.test}
     ancestry.after(parts.train, parts.val).refuse(parts.test, unseen_users=unseen)
     trained = fit(
@@ -145,7 +145,7 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:
-    """The folder of the model whose weights training begins with, None for random ones."""
+    """The folder of the model that training starts from, None for random weights."""
     if not experiment.start:
         return None
     folder = runs / run_name(replace(experiment, name=experiment.start)) / "best"
@@ -186,7 +186,7 @@ def progress(folder: Path) -> tuple[int, float | None]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a suite: whether it has a result, was cut off or is missing, and about how many seconds are left."""
+    """A run of a suite: whether it has a result, was cut off or is missing, and an estimate of the seconds left."""
 
     name: str
     state: Literal["done", "cut off", "missing"]
@@ -196,7 +196,7 @@ class Planned:
 def plan(
     suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
 ) -> Iterator[Planned]:
-    """The runs of a suite in order. Recipes that differ in nothing but the seed are measured once, by a few steps.
+    """The runs of a suite in order. Recipes that differ only in the seed are timed once, with a few steps.
 
     Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
     """
@@ -217,7 +217,7 @@ def plan(
 
 
 def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[list[Session], list[Session]]:
-    """About as much as trains and as validates: the first session of each over and over, so that two are opened."""
+    """About as much training and validation data: the first session of each, repeated, so only two are opened."""
     if isinstance(data, Simulated):
         paths = [folder / "simulated.hdf5"] * 2
         if not paths[0].exists():

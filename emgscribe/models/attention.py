@@ -97,7 +97,7 @@ class AttentionDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of the frames for each layer, and which frames are no padding (N, 1, 1, F); None: all."""
+    """Keys and values of the frames for each layer, and which frames are not padding (N, 1, 1, F); None: all."""
 
     pairs: list[Pair]
     mask: Tensor | None

@@ -163,8 +163,8 @@ def evaluating(model: Model) -> Iterator[None]:
 def best_device() -> torch.device:
     """A CUDA GPU where there is one, else the CPU; the environment's EMGSCRIBE_DEVICE (cuda, mps or cpu) overrides it.
 
-    Apple's GPU (mps) must be chosen so: torch has no CTC there, which is then computed on the CPU. A device that is not
-    available is an `EmgscribeError`.
+    Apple's GPU (mps) must be chosen this way: torch has no CTC for it, so CTC is computed on the CPU. A device that is
+    not available is an `EmgscribeError`.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     chosen = os.environ.get("EMGSCRIBE_DEVICE") or ("cuda" if found["cuda"] else "cpu")

@@ -136,6 +136,6 @@ class Curves(Callback):
 
 
 def _logged(trainer: lightning.Trainer, stage: str) -> dict[str, float]:
-    """What was logged under names that begin with `stage`; a rate of nothing is NaN, and left out."""
+    """What was logged under names that begin with `stage`; a rate over nothing is NaN, and left out."""
     found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(stage)}
     return {name: value for name, value in found.items() if value == value}

@@ -83,7 +83,7 @@ class Ratio(Metric):
 def dropouts(model: Model) -> list[tuple[nn.Module, str, float]]:
     """Where a model keeps the rate of a dropout: (module, attribute, rate).
 
-    PyTorch's recurrent layers, and our attention, drop out by a number of their own and have no `nn.Dropout`.
+    PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
     """
     found = []
     for module in model.modules():
@@ -167,7 +167,7 @@ class TrainingModule(lightning.LightningModule):
         self._log("val_cer", 100.0 * counts.edits * (batch.share > 0), counts.length * (batch.share > 0))
 
     def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
-        items = len(batch) * (batch.share > 0)  # a device may have nothing of a small last batch
+        items = len(batch) * (batch.share > 0)  # a small last batch may leave a device empty
         for name, loss in losses.items():
             self._log(f"{stage}_{name}", loss.detach() * items, items)
 

@@ -1,8 +1,8 @@
 """A run, from a recipe and sessions to a trained model, in a folder that it can be resumed from.
 
-The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv` (a
-line an epoch) and `settings.json` (so that no other experiment continues the run). A run that was cut off and resumed
-ends with the same weights as one that was not: bit for bit on a CPU, on a GPU up to the order in which its kernels add.
+The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv`
+(one line per epoch) and `settings.json` (so that no other experiment continues the run). A run that was interrupted and
+resumed ends with the same weights as one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
 """
 
 import json
@@ -44,7 +44,7 @@ _RESTART = "delete it to train from the start, or put a copy of it back"
 class Trained:
     """What a finished run leaves: the best model (by validation CER) and a line of curves for each epoch.
 
-    `commits` are those of the code that trained, in order: more than one where a run was cut off and resumed later.
+    `commits` are those of the code that trained, in order: more than one if a run was resumed with newer code.
     """
 
     model: Model
@@ -66,7 +66,8 @@ def train(
 ) -> Trained:
     """Train in the folder `out`, or resume the run there. `start` is the folder of a model to fine-tune.
 
-    Raises what `fit` does.
+    Raises `EmgscribeError` when another process trains in `out`, when it holds another run or a damaged checkpoint,
+    when the loss is no longer finite and when the disk is full.
     """
     return fit(recipe, train_sessions=train, val_sessions=val, folder=out, start=start)
 
@@ -79,11 +80,11 @@ def fit(
 
     `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
     trains in `folder`, when the folder holds another experiment or a damaged checkpoint, when the loss is no longer
-    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint always stays.
+    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
     """
     folder, device, devices = Path(folder), best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
-        what = f"train.devices is {devices}, and there are {torch.cuda.device_count()} GPUs"
+        what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
         raise EmgscribeError(what, hint="lower --train.devices")
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
@@ -222,7 +223,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         finally:
             if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait for ever for one that has gone
+                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
 
 
 @contextmanager
@@ -244,11 +245,11 @@ def _as_users_expect() -> Iterator[None]:
         raise EmgscribeError(what, hint=hint) from None
     except ProcessExitedException as error:
         hint = "give the same command again: it goes on from the last whole epoch"
-        raise EmgscribeError(f"one of the run's processes has gone ({error})", hint=hint) from error
+        raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
 
 
 def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
-    """About how many seconds training takes on one device of this machine, from a few steps. Nothing is kept."""
+    """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
     device, config = best_device(), recipe.train
     model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)

@@ -20,7 +20,7 @@ class ResidualCnnConfig(EncoderConfig):
     projection: WidthOrNone = 0  # features of a linear layer before the blocks; 0: none
     widths: tuple[Width, ...] = (128, 128)  # features of each block
     kernel: Kernel = 9  # frames of each convolution, without padding
-    strides: tuple[Count, ...] = ()  # frames that each block makes one of; empty: all 1
+    strides: tuple[Count, ...] = ()  # stride of each block; empty: all 1
     lookahead: Frames = 4  # future frames of each convolution; the published one is half the kernel
     dropout: Dropout = 0.3  # dropout in each block
 
