@@ -70,7 +70,7 @@ def split(
 ) -> tuple[list[Session], list[Session], list[Session]]:
     """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
-    Raises what `split_sessions` and `open_sessions` raise.
+    Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
     _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
     train, val, test = map(open_sessions, parts)
