@@ -29,7 +29,7 @@ def simulated(path: Path | str, **changed) -> Path:
 
 def content(path: Path) -> tuple[SessionHeader, np.ndarray, np.ndarray]:
     with SessionFile(path) as session:
-        return session.header, session.times(), session.emg()
+        return session.header, *session.read()
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def typed(tmp_path_factory) -> Path:  # long enough to measure
 @given(
     user=st.integers(0, 99_999_999),
     seed=st.integers(0, 99_999_999),
-    minutes=st.floats(0.05, 0.4),
+    minutes=st.floats(0.1, 0.4),  # in less, some people press no key
     difficulty=st.floats(0, 4),
     users_differ=st.floats(0, 2),
     fat_thickness=st.floats(0.5, 15),

@@ -42,10 +42,9 @@ class Excerpt:
                 raise EmgscribeError("shorter than 10 s", where=str(path), hint="compare longer sessions")
             count = min(len(session), _LONGEST)
             first = (len(session) - count) // 2
-            begin = session.times(first, first + 1)[0]
+            (begin, *_), emg = session.read(first, first + count)
             keys = [(symbol, float(time - begin)) for symbol, time in session.header.labelled_keystrokes()]
-            inside = [(symbol, time) for symbol, time in keys if 0 <= time < count / SAMPLE_RATE]
-            return cls(Path(path).stem, session.emg(first, first + count), inside)
+        return cls(Path(path).stem, emg, [(symbol, time) for symbol, time in keys if 0 <= time < count / SAMPLE_RATE])
 
     @cached_property
     def intervals(self) -> Float64:  # seconds from each keystroke to the next

@@ -12,7 +12,7 @@ import numpy as np
 
 from emgscribe.config import require
 from emgscribe.data.charset import key_of_symbol
-from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Keystroke, Prompt, SessionFile, SessionHeader, writing_session
+from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Keystroke, Prompt, SessionHeader, read_header, writing_session
 from emgscribe.files import replacing
 from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
@@ -59,23 +59,22 @@ def simulate_session(
     by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(BANDS)]
     bands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[1:-1], strict=True)]
     origin, done = float(_start(user, session)), 0
-    with writing_session(path, frames * SAMPLES_PER_FRAME) as writer:
+    header = SessionHeader(
+        name=path.stem,
+        user=f"{user:08d}",
+        condition="on_keyboard",
+        duration_mins=frames / DRIVE_RATE / 60,
+        keystrokes=tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in presses),
+        prompts=tuple(Prompt(p.name, origin + p.start, origin + p.end, p.text) for p in prompts),
+        simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
+    )
+    with writing_session(path, header, frames * SAMPLES_PER_FRAME) as append:
         for blocks in zip(*bands, strict=True):
             emg = np.stack(blocks, axis=1)
-            writer.append(origin + (done + np.arange(len(emg))) / SAMPLE_RATE, emg)
+            append(origin + (done + np.arange(len(emg))) / SAMPLE_RATE, emg)
             done += len(emg)
             if progress is not None:
                 progress(done / (frames * SAMPLES_PER_FRAME))
-        header = SessionHeader(
-            name=path.stem,
-            user=f"{user:08d}",
-            condition="on_keyboard",
-            duration_mins=frames / DRIVE_RATE / 60,
-            keystrokes=tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in presses),
-            prompts=tuple(Prompt(p.name, origin + p.start, origin + p.end, p.text) for p in prompts),
-            simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
-        )
-        writer.finish(header)
 
 
 def _band(
@@ -150,8 +149,7 @@ def simulate(
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
         for path in paths:
-            with SessionFile(path) as opened:
-                header = opened.header
+            header = read_header(path)
             counts = len(header.keystrokes), len(header.prompts)
             table.writerow((header.user, header.name, header.condition, header.duration_mins, *counts, "[]"))
     return paths
