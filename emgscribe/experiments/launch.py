@@ -54,11 +54,11 @@ class Order:
 
     @property
     def log(self) -> Path:
-        """Where what the run prints goes, one try after another."""
+        """Where the run's output goes, one try after another."""
         return self.runs / f"{self.name}.log"
 
     def __call__(self) -> int:
-        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after another one."""
+        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after any other error."""
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
         with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
@@ -141,7 +141,7 @@ class _Running:
     shown: float
 
     def show(self, console: Console) -> None:
-        """Print how far the run is, where it is further than last time and some time has passed."""
+        """Print how far the run is, if it has advanced and some time has passed."""
         (done, cer), epochs, now = progress(self.order.folder), self.order.experiment.train.epochs, time.monotonic()
         if now < self.shown + _LINE or done <= self.epochs:
             return
@@ -206,7 +206,7 @@ class _Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
-                start_new_session=True,  # Ctrl-C is for us, who then end it
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the run
             )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already
@@ -228,11 +228,12 @@ class _Process:
 
 @contextmanager
 def _local(workers: Workers) -> Iterator[Submit]:
-    """Processes on this machine. With GPUs, each sees those that no other uses, of those that we may use."""
+    """Processes on this machine. Each sees only GPUs that this process may use and that no other run has."""
     found, wanted = torch.cuda.device_count(), workers.jobs * workers.gpus
     if wanted > found:
         hint = "ask for fewer with --gpus or --jobs"
-        raise EmgscribeError(f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, there are {found}", hint=hint)
+        what = f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, but there are {found}"
+        raise EmgscribeError(what, hint=hint)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]
     shares = [",".join(names[job * workers.gpus : (job + 1) * workers.gpus]) for job in range(workers.jobs)]
@@ -259,7 +260,7 @@ def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
             return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
-            raise EmgscribeError(f"Slurm does not take the job ({error})", hint=hint) from error
+            raise EmgscribeError(f"Slurm refused the job ({error})", hint=hint) from error
 
     yield submit
 

@@ -1,7 +1,7 @@
-"""Search for the settings of an experiment with the lowest validation CER. The sessions that test are not scored.
+"""Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
 A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
-run is named after its settings, so that a study that was cut off goes on from the run's checkpoint.
+run is named after its settings, so that an interrupted study goes on from the run's checkpoint.
 """
 
 import difflib
@@ -184,7 +184,7 @@ def _usable(optuna: Any, path: Path) -> Iterator[None]:
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
     """The study in `folder`, made if there is none; refused where it is about something else.
 
-    Trials that an earlier call began and did not end are asked for again, with their settings.
+    Trials that an earlier call began and did not finish are queued again, with their settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
@@ -210,7 +210,7 @@ def _asked(optuna: Any, study: Any, trials: int, seed: int) -> Iterator[Any]:
     while ((found := study.get_trials(deepcopy=False)) and len(found) < allowed) or not found:
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
-        # Each trial draws from a seed of its own: a sampler that goes on would begin with the first trial's numbers.
+        # Each trial draws from a seed of its own: otherwise a resumed study would repeat the first trial's draws.
         drawn = sum("again" not in trial.user_attrs for trial in found)
         study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + drawn)
         yield study.ask()
