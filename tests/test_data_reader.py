@@ -101,5 +101,5 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
 
     os.mkfifo(tmp_path / "fifo.hdf5")
     for path in (tmp_path / "fifo.hdf5", Path("/dev/zero")):
-        with pytest.raises(EmgscribeError, match="no such file"):
+        with pytest.raises(EmgscribeError, match="not a regular file"):
             open_session(path)

@@ -109,7 +109,12 @@ class SessionFile:
         if offset < 0:
             source, offset = Path(self._converted.enter_context(TemporaryDirectory())) / "rows", 0
             convert_rows(self.path, source)
-        return np.memmap(source, SAMPLE_DTYPE, "r", offset, (len(self),))
+        try:
+            return np.memmap(source, SAMPLE_DTYPE, "r", offset, (len(self),))
+        except (OSError, ValueError) as error:  # it was whole a moment ago
+            raise EmgscribeError(
+                f"changed while it was read ({error})", where=str(self.path), hint="try again"
+            ) from error
 
     def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
         """Samples [start, stop): unix seconds (T,), and EMG (T, 2 bands, 16 electrode channels), left band first."""

@@ -7,6 +7,7 @@ HDF5 read other files: links, external storage, virtual datasets.
 The child answers each line of its input with one line of JSON: `python -m emgscribe.data.reader`.
 """
 
+import atexit
 import faulthandler
 import json
 import os
@@ -90,8 +91,15 @@ class _Child:
         self.process = None
         return status
 
+    def close(self) -> None:
+        """End the process, which ends with its input."""
+        if self.process is not None:
+            self.process.kill()
+            self._end()
+
 
 _child = _Child()
+atexit.register(_child.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _child.__init__())  # type: ignore[misc]  # a fork shares no pipe
 
@@ -103,7 +111,8 @@ def _ask(path: Path, out: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         regular = False
     if not regular:
-        raise EmgscribeError("no such file", where=str(path), hint="check the path")
+        what = "is not a regular file" if path.exists() else "no such file"
+        raise EmgscribeError(what, where=str(path), hint="check the path")
     answer = _child.ask(question)
     if isinstance(answer, int):
         why = f"reading it takes more than {SECONDS} s" if answer == 1 else f"libhdf5 ends with status {answer}"

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,6 +121,8 @@ def open_session(path: Path | str, cache: Path | None = None) -> Session:
     path, folder = Path(path), (cache or default_cache()) / "sessions"
     try:
         status = path.stat()
+        if not S_ISREG(status.st_mode):  # a FIFO or a device would be waited for
+            raise EmgscribeError("is not a regular file", where=str(path), hint="check the path")
         with path.open("rb") as file:
             start = file.read(1 << 16)
     except OSError as error:
