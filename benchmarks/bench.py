@@ -54,7 +54,7 @@ QUICK = Sizes(
 
 
 def in_turns(label: str, versions: dict[str, Callable[[], object]], turns: int) -> list[Measurement]:
-    """Times of each version in turns, after one turn that is not counted; prints the first one's ratio to the others."""
+    """Times of each version in turns, after one uncounted turn; prints how much faster the first one is."""
     timers = {
         name: Timer("work()", globals={"work": work}, label="median", sub_label=label, description=name,
                     num_threads=torch.get_num_threads())
