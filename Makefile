@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench api clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -15,7 +15,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_architecture.py
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/test_architecture.py $(wildcard tests/test_docs.py)
+
+api: $(STAMP)
+	$(BIN)/python scripts/api.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py

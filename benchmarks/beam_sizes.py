@@ -2,7 +2,7 @@
 
     python benchmarks/beam_sizes.py small/table1 --data DIR --runs runs
 
-The weights are those tuned for each model, at every size. Time is that of one core, beside the length of the signal.
+The weights are those tuned for each model, at every size. Time is processor time of one thread.
 """
 
 import argparse
@@ -14,15 +14,12 @@ from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.decoding.beam import BeamDecoder
-from emgscribe.decoding.greedy import GreedyDecoder, decode
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.tuning import load_tuned, load_tuned_language_model
-from emgscribe.evaluation import stored_emissions
-from emgscribe.experiments.run import run_name
 from emgscribe.experiments.recipes import SUITES
+from emgscribe.experiments.run import run_name
 from emgscribe.models.model import load_model
 from emgscribe.scoring import count, total
-
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 def main() -> None:
@@ -33,22 +30,22 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args()
     found = []
-    for experiment in SUITES[options.suite]:
+    for experiment in SUITES[options.suite].experiments:
         folder = options.runs / run_name(experiment) / "best"
-        if tuned := load_tuned(folder) if folder.exists() else None:
+        if tuned := load_tuned(folder):
             model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
             sessions = open_sessions(split_sessions(options.data, experiment.data).test)
-            found += [(stored_emissions(model, session), session, tuned.config, words) for session in sessions]
+            found += [(model.log_probs(session), session, tuned.config, words) for session in sessions]
     signal = sum(len(session) for _, session, _, _ in found) / SAMPLE_RATE
-    print(f"{len(found)} test sessions read, {signal / 60:.0f} minutes of signal\n")
-    decode(BeamDecoder(), found[0][0][:2])  # loads what is compiled
-    print("| beam size | CER, % | seconds a minute of signal | real-time factor |\n|---|---|---|---|")
-    for size in (0, *SIZES):
+    print(f"{len(found)} test sessions, {signal / 60:.0f} minutes of signal\n")
+    BeamDecoder().decode(found[0][0][:2])  # loads the compiled search
+    print("| beam size | CER, % | seconds per minute of signal | real-time factor |\n|---|---|---|---|")
+    for size in (0, 1, 2, 5, 10, 20, 50, 100, 200):
         counts, taken = [], 0.0
-        for emissions, session, config, words in found:
+        for log_probs, session, config, words in found:
             decoder = BeamDecoder(replace(config, beam_size=size), words) if size else GreedyDecoder()
             before = time.process_time()
-            hypothesis = decode(decoder, emissions)
+            hypothesis = decoder.decode(log_probs)
             taken += time.process_time() - before
             counts.append(count(session.labels.tolist(), hypothesis.labels))
         name = size or "greedy"

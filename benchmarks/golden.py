@@ -29,8 +29,7 @@ from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, ResidualCn
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Recipe, fit
-from emgscribe.training.config import TrainConfig
+from emgscribe.training import Recipe, TrainConfig, fit
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 20 + "a few more words of text\n"
 TDS = TdsConfig(mlp_features=48, blocks=2, channels=12, kernel=8, lookahead=3, dropout=0.1)

@@ -1,7 +1,6 @@
-"""Prefix beam search as a textbook has it, in plain Python: what `emgscribe.decoding.beam` is measured and tested against.
+"""Prefix beam search in plain Python, as a textbook has it, to measure and test `emgscribe.decoding.beam` against.
 
-A hypothesis is a tuple of labels in a dictionary, and so is what the language model makes of its screen, remembered for
-as long as the hypothesis is.
+Hypotheses are tuples of labels, the keys of two dictionaries: one has their probabilities, the other their screens.
 """
 
 import math

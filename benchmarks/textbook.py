@@ -1,7 +1,7 @@
-"""A loader as a textbook would write it: what `bench.py` measures ours against; the networks are beside it.
+"""A data loader as a textbook would write it, which `bench.py` compares ours with; the networks are in another file.
 
-It reads, augments and transforms one window at a time, as Sivakumar et al. 2024 (arXiv 2410.20081) describe it. Written
-from the paper, to be plain and not to be slow: one obvious call for each step, none of them repeated needlessly.
+It reads, augments and transforms one window at a time, as Sivakumar et al. 2024 (arXiv 2410.20081) describe. Written
+from the paper to be plain, but not slow: one obvious call for each step, and none repeated needlessly.
 """
 
 from itertools import pairwise
@@ -93,7 +93,7 @@ def jitter_alignment(emg: Tensor, samples: int, random: np.random.Generator) -> 
 
 
 def warp_curve(samples: int, knots: int, sigma: float, random: np.random.Generator) -> np.ndarray:
-    """The random curve (samples,) that a window is multiplied by: a cubic spline through factors about 1."""
+    """The random curve (samples,) that a window is multiplied by: a cubic spline through factors around 1."""
     times = np.linspace(0, samples - 1, knots + 2)
     return CubicSpline(times, random.normal(1.0, sigma, knots + 2))(np.arange(samples))
 

@@ -1,6 +1,6 @@
 """The layers of the networks in `textbook_networks`, plainly.
 
-Where ours is already the obvious torch call (a recurrence, a linear layer) so is this one, written a second time.
+Where ours is already the obvious torch call (a recurrence, a linear layer), this is the same call, written again.
 """
 
 import torch
@@ -25,7 +25,7 @@ class SpectrogramNorm(nn.Module):
         self.norm = nn.BatchNorm2d(bands * CHANNELS)
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         items, frames, bands, channels, bins = features.shape
         planes = features.movedim(1, -1).reshape(items, bands * channels, bins, frames)  # (N, B*C, K, F)
         return self.norm(planes).view(items, bands, channels, bins, frames).movedim(-1, 1)
@@ -39,7 +39,7 @@ class RollingNorm(nn.Module):
         self.span = span
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         last = features.unfold(1, self.span, 1)  # (N, F - span + 1, B, C, K, span)
         variance, mean = torch.var_mean(last, dim=-1, correction=0)
         return (features[:, self.span - 1 :] - mean) / variance.clamp(min=1e-4).sqrt()

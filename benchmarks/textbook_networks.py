@@ -1,9 +1,9 @@
-"""Every network as a textbook would write it: what ours are measured against.
+"""Every network as a textbook would write it, to compare ours with.
 
-Written from the papers that `emgscribe.models.encoders` names, to be plain and not to be slow: one obvious torch call for each
-step, none of them repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a
-copy of the input, and all windows taken to be whole. Parameters have the names that ours have, so `network_like` loads
-ours as they are; it then computes the same function, and a test says so.
+Written from the papers that `emgscribe.models.encoders` names, to be plain, but not slow: one obvious torch call for
+each step, none repeated needlessly, images and signals in torch's natural layout, each roll of the electrodes a copy of
+the input, and no padded windows. Parameters have the same names as ours, so `network_like` loads our weights as they
+are; a test checks that both compute the same function.
 """
 
 import torch
@@ -54,7 +54,7 @@ class Network(nn.Module):
         return F.log_softmax(self.head(self.encoder(features)).float(), dim=-1)
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.emit(self.features(emg))
 
 
@@ -84,7 +84,7 @@ class Spectrogram(nn.Module):
         self.settings = {name: getattr(config, name) for name in ("n_fft", "hop", "offset", "edges")}
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return log_spectrogram(emg, **self.settings)
 
 
@@ -100,7 +100,7 @@ class StridedConv(nn.Module):
             before = after
 
     def forward(self, emg: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         items, samples, bands, channels = emg.shape
         signals = emg.permute(0, 2, 3, 1).reshape(-1, 1, samples)  # (N*B*C, 1, T)
         features = torch.log1p(self.layers(signals))  # (N*B*C, K, F)
@@ -118,7 +118,7 @@ class Mlp(nn.Module):
         self.width = bands * config.mlp_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.mlp(self.norm(features))
 
 
@@ -138,7 +138,7 @@ class Tds(Mlp):
             self.blocks.append(TdsFeedForward(self.width, config.dropout))
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         frames = super().forward(features)  # (N, F, width)
         # The order in which ours takes the features, the channels innermost and half of them of either band.
         columns = frames.unflatten(2, (self.bands, -1, self.channels // self.bands))  # (N, F, B, W, channels / B)
@@ -159,16 +159,16 @@ class ResidualCnn(Mlp):
             self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """See the class docstring."""
         return self.blocks(self.projection(super().forward(features)))
 
 
 class Stacked(nn.Module):
-    """What comes upon the frames of the encoder `on`, of which it needs `left` and `right` more than it returns."""
+    """Transforms the frames of the base encoder: it needs `left` and `right` frames more than it returns."""
 
-    def __init__(self, on: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
+    def __init__(self, base: nn.Module, left: int, right: int, *, delay: bool = False) -> None:
         super().__init__()
-        self.base, self.first, self.surplus = on, left + right if delay else left, left + right
+        self.base, self.first, self.surplus = base, left + right if delay else left, left + right
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""
@@ -177,15 +177,15 @@ class Stacked(nn.Module):
 
 
 class Recurrence(Stacked):
-    """LSTM or GRU, and a linear layer if asked for."""
+    """LSTM or GRU, and an optional linear layer."""
 
-    def __init__(self, config: RecurrentConfig, on: nn.Module) -> None:
+    def __init__(self, config: RecurrentConfig, base: nn.Module) -> None:
         both, dropout = config.bidirectional, config.dropout
-        super().__init__(on, config.left, config.right, delay=not both)
-        sizes = on.width, config.hidden, config.layers
+        super().__init__(base, config.left, config.right, delay=not both)
+        sizes = base.width, config.hidden, config.layers
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
         cells = kind(*sizes, batch_first=True, bidirectional=both, dropout=dropout)
-        self.recurrent = nn.ModuleDict({"cells": cells})
+        self.cells = cells
         self.width = config.hidden * (2 if both else 1)
         self.output = nn.Sequential()
         if config.output:
@@ -193,26 +193,26 @@ class Recurrence(Stacked):
             self.width = config.output
 
     def transform(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, on.width) -> (N, F, width)."""
-        return self.output(self.recurrent["cells"](frames)[0])
+        """Frames (N, F, base.width) -> (N, F, width)."""
+        return self.output(self.cells(frames)[0])
 
 
 class Blocks(Stacked):
     """Blocks of one kind between a linear layer to their width, if it is another one, and a layer norm."""
 
-    def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, on: nn.Module) -> None:
+    def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, base: nn.Module) -> None:
         left, right = config.left, config.right
         if isinstance(config, TransformerConfig) and config.past >= 0:
             left, right = config.layers * config.past, config.layers * config.future  # a band needs what it sees
-        super().__init__(on, left, right, delay=not getattr(config, "bidirectional", True))
-        self.width = config.width or on.width
-        self.projection = nn.Linear(on.width, config.width) if config.width else nn.Identity()
+        super().__init__(base, left, right, delay=not getattr(config, "bidirectional", True))
+        self.width = config.width or base.width
+        self.projection = nn.Linear(base.width, config.width) if config.width else nn.Identity()
         block = BLOCKS[type(config)]
         self.blocks = nn.Sequential(*(block(config, self.width) for _ in range(config.layers)))
         self.norm = nn.LayerNorm(self.width)
 
     def transform(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, on.width) -> (N, F, width)."""
+        """Frames (N, F, base.width) -> (N, F, width)."""
         return self.norm(self.blocks(self.projection(frames)))
 
 
@@ -224,13 +224,13 @@ BLOCKS = {
 
 
 class SplitShare(nn.Module):
-    """One hand's features through `on`, then the other's, side by side."""
+    """One hand's features through the base encoder, then the other's, side by side."""
 
-    def __init__(self, config: SplitShareConfig, on: nn.Module) -> None:
+    def __init__(self, config: SplitShareConfig, base: nn.Module) -> None:
         super().__init__()
         assert config.mirror
         assert not config.joint
-        self.base, self.width = on, BANDS * on.width
+        self.base, self.width = base, BANDS * base.width
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> frames (N, F, width)."""

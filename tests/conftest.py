@@ -34,7 +34,7 @@ PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot star
 
 
 def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    """Wait for what is to happen, while a process that is to bring it about runs."""
+    """Wait until a condition holds, as long as the process that should bring it about runs."""
     for _ in range(PATIENCE * 20):
         if happened():
             return
@@ -44,7 +44,7 @@ def until(happened: Callable[[], object], process: subprocess.Popen | None = Non
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended; one whom nobody has asked for its status yet has too."""
+    """Whether a process has ended; a zombie, whose status nobody has read yet, has too."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -116,16 +116,23 @@ def make_stored() -> Callable[..., Session]:
 
 @pytest.fixture
 def write_result(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a result file as `launch` does, with `texts` of (session, reference, hypothesis).
+    """A function that writes a result file of `texts`, (session, reference, hypothesis), each session of a user.
 
-    A unit is two characters of the reference, as if each were a stretch of 10 s.
+    A unit is two characters of the reference, as if each were a segment of 10 s. `changes` are settings by path.
     """
     from emgscribe.config import to_json
-    from emgscribe.evaluation import Result, SessionScore
-    from emgscribe.experiments.recipes import BASELINE
-    from emgscribe.experiments.recipes import EXPERIMENTS
-    from emgscribe.files import write_json
+    from emgscribe.evaluation import Evaluation, SessionScore
+    from emgscribe.experiments.recipes import BASELINE, EXPERIMENTS
+    from emgscribe.experiments.results import DataUsed, RunResult
+    from emgscribe.experiments.search import changed
     from emgscribe.scoring import count_units
+
+    def evaluation(texts: Sequence[tuple[str, str, str]], users: dict[str, str], simulated: bool) -> Evaluation:
+        sessions = []
+        for session, reference, hypothesis in texts:
+            units = count_units(reference, hypothesis, np.arange(len(reference)) // 2, -(-len(reference) // 2))
+            sessions.append(SessionScore(session, users.get(session, "user"), reference, hypothesis, tuple(units)))
+        return Evaluation("whole session", "blocks", "segments of 10 s", simulated, tuple(sessions))
 
     def make(
         name: str = "demo",
@@ -133,27 +140,31 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
         texts: Sequence[tuple[str, str, str]] = (("one", "abcdefgh", "abXdefg"),),
         *,
         kind: str = "simulated",
-        epochs: int | None = None,
+        beam: bool = False,
+        users: dict[str, str] | None = None,
         folder: Path = tmp_path / "results",
+        changes: dict[str, object] | None = None,
     ) -> Path:
-        base = EXPERIMENTS.get(name, BASELINE)
-        train = replace(base.train, seed=seed, epochs=epochs or base.train.epochs)
-        sessions = []
-        for session, reference, hypothesis in texts:
-            units = count_units(reference, hypothesis, np.arange(len(reference)) // 2, -(-len(reference) // 2))
-            sessions.append(SessionScore(session, "user", reference, hypothesis, tuple(units)))
-        result = Result("whole session", "blocks", "stretches of 10 s", kind == "simulated", tuple(sessions))
+        experiment = replace(EXPERIMENTS.get(name, BASELINE), name=name)
+        experiment = changed(experiment, {**(changes or {}), "train.seed": seed})
+        test = {"greedy": evaluation(texts, users or {}, kind == "simulated")}
+        if beam:  # which reads without a fault
+            test["beam"] = evaluation([(s, text, text) for s, text, _ in texts], users or {}, kind == "simulated")
         curve = {"step": 1.0, "lr": 1e-3, "train_loss": 2.0}
-        record = {
-            "experiment": to_json(replace(base, name=name, train=train)),
-            "seed": seed,
-            "data": {"kind": kind, "hash": "0123456789abcdef", "test": [session for session, _, _ in texts]},
-            "commit": "0" * 40,
-            "curves": [{"epoch": 0.0, **curve}, {"epoch": 1.0, **curve, "val_loss": 1.5, "val_cer": 50.0}],
-            "test": {"greedy": result.to_json()},
-        }
-        path = folder / f"{name}-{seed}.json"
-        write_json(path, record)
-        return path
+        result = RunResult(
+            experiment=to_json(experiment),
+            seed=seed,
+            data=DataUsed(kind, "0123456789abcdef", experiment.data.protocol, test=tuple(s for s, _, _ in texts)),
+            commit="0" * 40,
+            versions={},
+            device="cpu",
+            machine="x86_64",
+            precision="fp32",
+            seconds=1.0,
+            curves=[{"epoch": 0.0, **curve}, {"epoch": 1.0, **curve, "val_loss": 1.5, "val_cer": 50.0}],
+            test=test,
+        )
+        result.write(folder / f"{name}-{seed}.json")
+        return folder / f"{name}-{seed}.json"
 
     return make

@@ -56,7 +56,7 @@ def test_users_are_refused_where_they_are_to_be_unseen(make_stored: MakeStored) 
     ancestry = Ancestry().after([trained], [replace(stranger, content="validation")])
     ancestry.refuse([later, stranger])
     ancestry.refuse([stranger], unseen_users=True)
-    with pytest.raises(EmgscribeError, match="user ann is to be unseen.*session monday") as caught:
+    with pytest.raises(EmgscribeError, match=r"user ann is to be unseen.*session monday") as caught:
         ancestry.refuse([stranger, later], unseen_users=True)
     assert caught.value.where == "friday"
 

@@ -103,7 +103,7 @@ def test_step_by_step_as_all_at_once() -> None:
 
 
 def plain_search(made: AttentionDecoder, frames: Tensor, beam_size: int) -> list[int]:
-    """The same search over frames (1, F, WIDTH), every text read anew from its beginning."""
+    """The same search over frames (1, F, WIDTH), which reads every text from its beginning at each step."""
     limit = frames.shape[1]
     beams: list[tuple[float, list[int], bool]] = [(0.0, [], False)]
     while not beams[0][2]:
@@ -208,7 +208,7 @@ def test_values_out_of_range_are_named(changes: dict[str, Any], field: str) -> N
 
 
 def batch_for(model: Model, frames: list[int], texts: list[list[int]]) -> Batch:
-    """Windows of noise that last so many frames, a key going down in the middle of every fourth."""
+    """Windows of noise that last `frames` frames each, with a key-down in the middle of every fourth frame."""
     left, right = model.context
     hop, longest = model.samples_per_frame, max(map(len, texts))
     padded = torch.tensor([text + [END] * (longest - len(text)) for text in texts], dtype=torch.int64)
@@ -230,7 +230,7 @@ def encoded(model: Model, batch: Batch) -> Tensor:
 
 
 def loss_of(model: Model, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """What the attention decoder's predictions lose."""
+    """The loss of the attention decoder's predictions."""
     assert model.attention is not None
     likely = model.attention(encoded(model, batch), model.frames(batch.lengths), batch.labels)
     return attention_loss(likely, batch, smoothing)

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from emgscribe.config import from_json, reads_as, register, to_json
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
@@ -17,12 +18,14 @@ from emgscribe.models.augment import (
     AmplitudeScale,
     Augmentation,
     BandRotation,
+    Change,
     ElectrodeDropout,
     GaussianNoise,
     MagnitudeWarp,
     RandomCrop,
     SpecAugment,
 )
+from emgscribe.training.config import Recipe
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -266,6 +269,40 @@ def test_augmentation_is_rotation_then_jitter_then_masks() -> None:
     expected = AlignmentJitter()(BandRotation()(emg, generator), generator)
     assert torch.equal(published.on_batch(typed(emg), seeded(5)).emg, expected)
     assert torch.equal(published.on_features(features.clone(), seeded(6)), SpecAugment()(features.clone(), seeded(6)))
+
+
+@register("louder-for-a-test")
+@dataclass(frozen=True)
+class Louder(Change):
+    factor: float = 2.0
+
+    def on_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return replace(batch, emg=self.factor * batch.emg)
+
+    def on_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
+        return features + self.factor
+
+
+@dataclass(frozen=True)
+class Hidden(Augmentation):
+    """A subclass would be stored as its base."""
+
+
+def test_registered_changes_come_last_and_are_part_of_the_settings() -> None:
+    twice = Augmentation(more=(Louder(), Louder(3.0)))
+    batch, features = typed(noise(3, 300, 2, 16)), noise(3, 60, 2, 16, 33)
+    plain = Augmentation().on_batch(replace(batch, emg=batch.emg.clone()), seeded(5)).emg
+    assert torch.equal(twice.on_batch(batch, seeded(5)).emg, 6 * plain)
+    masked = SpecAugment()(features.clone(), seeded(6))
+    assert torch.equal(twice.on_features(features, seeded(6)), masked + 2 + 3)
+    stored = to_json(Recipe(augment=twice))
+    assert stored["augment"]["more"][1] == {"kind": "louder-for-a-test", "factor": 3.0}
+    assert from_json(Recipe, stored, where="test").augment == twice
+    assert not reads_as(Recipe(augment=Augmentation(more=(Louder(),))), stored)
+    assert Change().on_batch(batch, seeded()) is batch
+    assert hash(twice) != hash(Augmentation())
+    with pytest.raises(EmgscribeError, match=r"augment.*no subclass of it"):
+        Recipe(augment=Hidden())
 
 
 @pytest.mark.parametrize(

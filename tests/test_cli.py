@@ -1,23 +1,25 @@
 """The command line, verb by verb, as a user calls it: output, exit status, and what is said about mistakes."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import START
+from conftest import START, until
 
 from emgscribe import cli
-from emgscribe.cli.terminal import log
+from emgscribe.cli import app
 from emgscribe.data.hdf5 import Prompt
-from emgscribe.data.splits import Split
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import launch as launch
-from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
+from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES
 from emgscribe.files import read_json, write_json
 from emgscribe.simulation import SimulationConfig
 
@@ -26,6 +28,7 @@ TINY = [
     *("--model.encoder.mlp-features", "24", "--model.encoder.blocks", "1", "--model.encoder.channels", "4"),
     *("--model.encoder.kernel", "4", "--model.encoder.lookahead", "2", "--windows.stride", "2000"),
 ]
+COMMAND = [sys.executable, "-m", "emgscribe"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "sessions"
-    assert cli.main(["synthesize", "--out", str(folder), "--users", "1", "--sessions", "3", "--minutes", "0.2"]) == 0
+    assert cli.main(["simulate", "--out", str(folder), "--users", "1", "--sessions", "3", "--minutes", "0.2"]) == 0
     return folder
 
 
@@ -50,47 +53,90 @@ def runs(data: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def words(data: Path) -> Path:
+    """A small language model, made as a user makes one."""
+    text, out = data.parent / "text.txt", data.parent / "words.arpa.gz"
+    text.write_text("It is the end of the day, and I am at home.\n" * 30)
+    assert cli.main(["lm", "train", str(text), "--out", str(out), "--order", "3"]) == 0
+    return out
+
+
 def first(data: Path) -> str:
     return str(sorted(data.glob("*.hdf5"))[0])
 
 
-def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def last(data: Path) -> str:
+    return str(sorted(data.glob("*.hdf5"))[-1])
+
+
+def test_help_lists_every_verb_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n  {verb} " in shown for verb in cli.VERBS)
+    assert all(re.search(rf"• {verb} +\w", shown) for verb in app.VERBS)
     assert cli.main([]) == 2
+    capsys.readouterr()
+    assert cli.main(["lm", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "lm tune" in shown
+    assert "reproduce" not in shown
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("verb", [*cli.VERBS, "train demo"])
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        status = cli.main([*verb.split(), "--help"])
-    except SystemExit as left:
-        status = int(left.code or 0)
-    assert status == 0
-    assert "usage: emgscribe" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "verb",
+    [
+        verb + {"train": " records/split-share", "tune": " baseline"}.get(verb, "")
+        for verb in (*app.VERBS, "train baseline")
+    ],
+)
+def test_help_of_every_verb_has_examples_and_a_text_for_each_option(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([*verb.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: emgscribe {verb.split()[0]}")
+    examples = re.findall(r"^ {2}(emgscribe .*)$", shown, flags=re.MULTILINE)
+    assert examples
+    assert all(line.startswith(f"emgscribe {' '.join(verb.split()[: 1 + verb.startswith('lm')])}") for line in examples)
+    # An option with its type; its text and default follow, and may begin on the next line.
+    entries = re.findall(r"^[│ ] (--?[a-zA-Z].*)\n((?:[│ ] +\w.*\n)*)", shown, flags=re.MULTILINE)
+    assert len(entries) >= 2
+    texts = {line.split("  ")[0]: " ".join((line.partition("  ")[2] + more).split()) for line, more in entries}
+    default = re.compile(r"\((default|required|fixed|optional|repeatable)[^)]*\)?")
+    assert [option for option, text in texts.items() if not re.search(r"\w", default.sub("", text))] == []
 
 
-def test_synthesize_writes_sessions_and_metadata(data: Path) -> None:
+def test_experiments_and_suites_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, status in ((["train"], 2), (["tune", "--help"], 0), (["train", "--help"], 0)):
+        assert cli.main(arguments) == status
+        shown = capsys.readouterr().out
+        assert all(re.search(rf"^  {re.escape(name)} +\w.* epochs$", shown, flags=re.MULTILINE) for name in EXPERIMENTS)
+        assert all(f"\n{group}\n" in shown for group in GROUPS)
+    assert cli.main(["reproduce"]) == 2
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^  {re.escape(name)} +\d+ runs", shown, flags=re.MULTILINE) for name in SUITES)
+
+
+def test_simulate_writes_sessions_and_metadata(data: Path) -> None:
     assert len(list(data.glob("*.hdf5"))) == 3
     lines = (data / "metadata.csv").read_text().splitlines()
     assert lines[0] == "user,session,condition,duration_mins,num_keystrokes,num_prompts,quality_check_tags"
     assert len(lines) == 4
 
 
-def test_inspect_a_whole_session(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inspect", first(data)]) == 0
+def test_inspect_files_and_folders(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(data)]) == 0
     shown = capsys.readouterr().out
-    assert "usable" in shown
+    assert shown.count("usable") == 3
     assert "not usable" not in shown
-    assert cli.main(["inspect", first(data), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["usable"] is True
-    assert told["summary"]["samples"] == 24_000
-    assert told["summary"]["simulated"] is True
-
-
-def test_inspect_says_what_is_wrong(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", first(data), last(data), "--json"]) == 0
+    (found, other) = json.loads(capsys.readouterr().out)
+    assert (found["usable"], other["usable"]) == (True, True)
+    assert found["summary"]["samples"] == 24_000
+    assert found["summary"]["simulated"] is True
     broken = tmp_path / "broken.hdf5"
     shutil.copy(first(data), broken)
     with h5py.File(broken, "r+") as file:
@@ -98,11 +144,11 @@ def test_inspect_says_what_is_wrong(data: Path, tmp_path: Path, capsys: pytest.C
         block = rows[:10]
         block["emg_left"][3] = np.nan
         rows[:10] = block
-    assert cli.main(["inspect", str(broken)]) == 2
+    assert cli.main(["inspect", str(data), str(broken), str(tmp_path / "absent.hdf5")]) == 2
     shown = capsys.readouterr().out
-    assert "error: emg_left: 1 of 24000 samples are not finite" in shown
-    assert cli.main(["inspect", str(tmp_path / "absent.hdf5")]) == 2
-    assert "no such file" in capsys.readouterr().out
+    assert shown.count("not usable") == 2
+    assert "broken.hdf5: error: emg_left: 1 of 24000 samples are not finite" in shown
+    assert "no such file" in shown
 
 
 def test_train_leaves_a_model_and_a_result(runs: Path) -> None:
@@ -116,110 +162,28 @@ def test_train_leaves_a_model_and_a_result(runs: Path) -> None:
     assert (runs / "runs" / "demo-0" / "best" / "model.safetensors").exists()
 
 
+def test_a_result_of_other_settings_is_answered_with_name(
+    runs: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--data", str(data), "--runs", str(runs / "runs"), "--results", str(runs / "results")]
+    assert cli.main(["train", "demo", *places]) == 2
+    assert "--name" in capsys.readouterr().err
+
+
 def test_evaluate_agrees_with_the_result_of_training(
     runs: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(runs / "runs" / "demo-0" / "best")
-    last = str(sorted(data.glob("*.hdf5"))[-1])
-    assert cli.main(["evaluate", model, last]) == 0
+    assert cli.main(["evaluate", model, last(data)]) == 0
     cer = read_json(runs / "results" / "demo-0.json")["test"]["greedy"]["cer"]
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
     assert f"CER {cer:.2f} %" in shown
     assert "SIMULATED" in shown
-    assert cli.main(["evaluate", model, last, "--windowed"]) == 0
+    assert said == ""  # no bar is left standing
+    assert cli.main(["evaluate", model, last(data), "--protocol", "windows"]) == 0
     assert "windows of" in capsys.readouterr().out
-
-
-def test_report_renders_results_and_compares_them(
-    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_result("ablation/full")
-    write_result("ablation/rate-500", texts=[("one", "abcdefgh", "abcdefgh")])
-    out, places = tmp_path / "out", ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/rate-500"]) == 0
-    assert f"report: {out / 'report.md'} and 15 files beside it" in capsys.readouterr().out
-    assert "difference +25.00 points" in (out / "report.md").read_text()
-    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/fully"]) == 2
-    assert "no result of 'ablation/fully' to compare" in capsys.readouterr().err
-
-
-def test_report_names_a_damaged_file(
-    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write_result()
-    path.write_text(path.read_text()[:-40])
-    assert cli.main(["report", "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert f"error: {path}: not valid JSON" in told
-    assert "hint:" in told
-    assert cli.main(["report", "--results", str(tmp_path / "absent")]) == 2
-    assert "no result files" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("asked", "suite"),
-    [
-        (["table1"], "table1"),
-        (["table1", "--budget", "small"], "small/table1"),
-        (["figure1", "--budget", "small"], "small/figure1"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_reproduce_ends_with_the_table_of_the_suite(
-    asked: list[str],
-    suite: str,
-    write_result: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    of_the_results = Split("latest", (), (), (tmp_path / "one.hdf5",))
-    monkeypatch.setattr(launch, "split_sessions", lambda *_: of_the_results)
-    for experiment in SUITES[suite]:
-        write_result(experiment.name, experiment.train.seed)
-    write_result("demo")
-    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    assert cli.main(["reproduce", *asked, *places]) == 0
-    shown = capsys.readouterr().out
-    assert re.findall(r"CER: (\S+), SIMULATED\s+sessions", shown) == [suite]
-    assert str(SUITES[suite][-1].train.seed) in shown
-    assert "demo" not in shown
-
-
-@pytest.mark.parametrize(
-    ("asked", "folder", "made"),
-    [
-        (["ablation"], "simulated-sessions", (5, 14, 4.0, 1.0)),
-        (["table2", "--budget", "small"], "simulated-sessions", (5, 14, 4.0, 1.0)),
-        (["table2", "--budget", "medium"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
-        (["medium/table2"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_sessions_are_simulated_for_the_budget(
-    asked: list[str],
-    folder: str,
-    made: tuple[int, int, float, float],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def synthesize(
-        out: Path, *, users: int, sessions: int, minutes: float, config: SimulationConfig, **_: object
-    ) -> list[Path]:
-        assert (out, (users, sessions, minutes, config.difficulty)) == (tmp_path / folder, made)
-        out.mkdir()
-        return []
-
-    monkeypatch.setattr(cli.sessions, "simulate", synthesize)
-    places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
-    assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
-    assert f"{folder}: holds no session" in capsys.readouterr().err
-
-
-def test_a_suite_without_a_small_budget_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["reproduce", "records", "--data", str(tmp_path), "--budget", "small"]) == 2
-    assert "unknown suite 'small/records'" in capsys.readouterr().err
+    assert cli.main(["evaluate", model, last(data), "--protocol", "published"]) == 0
+    assert "published" in capsys.readouterr().out
 
 
 def test_evaluate_refuses_what_the_model_was_trained_on(
@@ -227,37 +191,25 @@ def test_evaluate_refuses_what_the_model_was_trained_on(
 ) -> None:
     trained, validated, _ = sorted(data.glob("*.hdf5"))
     model = runs / "runs" / "demo-0" / "best"
-    assert cli.main(["evaluate", str(model), str(validated)]) == 0
-    capsys.readouterr()
     renamed = shutil.copy(trained, tmp_path / "renamed.hdf5")
-    for options in ([], ["--windowed"]):
+    for options in ([], ["--protocol", "windows"]):
         assert cli.main(["evaluate", str(model), str(validated), str(renamed), *options]) == 2
         told = capsys.readouterr().err
-        assert f"error: {trained.stem}: " in told
+        assert told.startswith(f"Error: {trained.stem}: ")
         assert "was trained on this session" in told
-        assert "hint: score it on sessions that it has not seen" in told
+        assert "\nHint: " in told
+        assert cli.main(["evaluate", str(model), str(validated), str(validated), *options]) == 2
+        assert f"Error: {validated.stem}: is given twice" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(model), str(trained), "--allow-seen"]) == 0
+    assert "seen in training" in capsys.readouterr().out
     assert cli.main(["transcribe", str(trained), "--model", str(model)]) == 0
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith("\n")
     old = shutil.copytree(model, tmp_path / "old")
     content = read_json(old / "config.json")
-    del content["ancestry"]
+    content["ancestry"]["complete"] = False
     write_json(old / "config.json", content)
-    assert cli.main(["evaluate", str(old), str(trained)]) == 0
-    assert "nobody can tell" in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_transcribe_prints_symbols(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["transcribe", first(data), "--model", str(runs / "runs" / "demo-0" / "best")]) == 0
-    assert capsys.readouterr().out.endswith("\n")
-
-
-@pytest.fixture(scope="module")
-def words(data: Path) -> Path:
-    """A small language model, made as a user makes one."""
-    text, out = data.parent / "text.txt", data.parent / "words.arpa.gz"
-    text.write_text("It is the end of the day, and I am at home.\n" * 30)
-    assert cli.main(["lm", "train", str(text), "--out", str(out), "--order", "3"]) == 0
-    return out
+    assert cli.main(["evaluate", str(old), last(data)]) == 0
+    assert "does not list all sessions" in capsys.readouterr().err
 
 
 def test_a_beam_from_training_to_the_report(
@@ -265,25 +217,25 @@ def test_a_beam_from_training_to_the_report(
 ) -> None:
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
     places = ["--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
-    path, model, last = folder / "results/demo-0.json", folder / "runs/demo-0/best", sorted(data.glob("*.hdf5"))[-1]
+    path, model = folder / "results/demo-0.json", folder / "runs/demo-0/best"
     before = read_json(path)["test"]["greedy"]
     assert cli.main(["train", "demo", *places, *TINY, "--decoder", "greedy,beam", "--lm", str(words)]) == 0
-    test = read_json(path)["test"]
+    record = read_json(path)
+    test = record["test"]
     assert test["greedy"] == before
-    assert test["beam"]["settings"]["tuned_on"] == [sorted(data.glob("*.hdf5"))[1].stem]
+    assert record["test"]["beam"]["settings"]["tuned_on"] == [sorted(data.glob("*.hdf5"))[1].stem]
     assert [session["reference"] for session in test["beam"]["sessions"]] == [before["sessions"][0]["reference"]]
     capsys.readouterr()
-    assert cli.main(["evaluate", str(model), str(last), "--decoder", "greedy,beam"]) == 0
+    assert cli.main(["evaluate", str(model), last(data), "--decoder", "greedy,beam"]) == 0
     shown = capsys.readouterr().out
     assert f"CER {test['beam']['cer']:.2f} %" in shown
     assert "greedy minus beam: " in shown
-    assert "on the screen, backspaces applied: CER" in shown
-    assert cli.main(["transcribe", str(last), "--model", str(model), "--decoder", "beam"]) == 0
+    assert cli.main(["transcribe", last(data), "--model", str(model), "--decoder", "beam"]) == 0
     keys = capsys.readouterr().out
     assert keys.replace("⏎\n", "⏎") == test["beam"]["sessions"][0]["hypothesis"] + "\n"
     out = ["--results", str(folder / "results"), "--out", str(tmp_path / "out")]
     assert cli.main(["report", *out, "--compare", "demo:greedy", "demo:beam"]) == 0
-    assert "(SIMULATED sessions, greedy and beam)" in (tmp_path / "out" / "report.md").read_text()
+    assert "greedy and beam" in (tmp_path / "out" / "report.md").read_text()
     assert cli.main(["report", *out, "--decoder", "beam"]) == 0
     assert "| demo | greedy |" not in (tmp_path / "out" / "report.md").read_text()
 
@@ -294,15 +246,15 @@ def test_weights_are_tuned_on_validation_only(
     model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "model")
     trained, validated, test = (str(path) for path in sorted(data.glob("*.hdf5")))
     options = ["--lm", str(words), "--beam-size", "2"]
-    for session, told in ((trained, "was trained on this session"), (test, "it may be a test")):
+    for session, told in ((trained, "was trained on this session"), (test, "a test session")):
         assert cli.main(["lm", "tune", str(model), session, *options]) == 2
         assert told in capsys.readouterr().err
     assert not (model / "beam.json").exists()
     assert cli.main(["lm", "tune", str(model), validated, *options]) == 0
     assert f"stored in {model / 'beam.json'}" in capsys.readouterr().out
     assert cli.main(["evaluate", str(model), validated, "--decoder", "beam"]) == 2
-    assert "the beam's weights were tuned on this session" in capsys.readouterr().err
-    assert cli.main(["evaluate", str(model), test, "--decoder", "beam", "--windowed"]) == 0
+    assert "were tuned on this session" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(model), test, "--decoder", "beam", "--protocol", "windows"]) == 0
 
 
 def test_a_language_model_without_the_prompts_of_sessions(
@@ -321,12 +273,12 @@ def test_a_language_model_without_the_prompts_of_sessions(
     assert LanguageModel.read(out).digest == expected.digest
     (tmp_path / "odd.txt").write_bytes(b"\xff\xfe")
     assert cli.main(["lm", "train", str(tmp_path / "odd.txt"), "--out", str(out)]) == 2
-    assert "odd.txt: is no text in UTF-8" in capsys.readouterr().err
+    assert "odd.txt: is not text in UTF-8" in capsys.readouterr().err
     assert cli.main(["lm", "train", *texts, "--out", "/proc/nothing/x.arpa"]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_what_no_decoder_can_read_is_told(
+def test_what_no_decoder_can_read_is_said(
     runs: Path, words: Path, make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.numpy import load_file, save_file
@@ -350,130 +302,75 @@ def test_what_no_decoder_can_read_is_told(
         assert told in capsys.readouterr().err
 
 
-def test_scores_of_another_model_or_other_sessions_are_not_added(
-    runs: Path, data: Path, words: Path, tmp_path: Path
+def test_report_renders_results_and_compares_them(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    from emgscribe.experiments.rescore import add_scores, add_suite_scores
-
-    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
-    model, demo, before = folder / "runs/demo-0/best", EXPERIMENTS["demo"], read_json(runs / "results" / "demo-0.json")
-    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
-
-    def add(where: Path, **changed: Path) -> None:
-        add_scores(demo, ["greedy", "beam"], where, console=log, **places | changed)
-
-    other = tmp_path / "other"
-    assert (
-        cli.main(
-            ["synthesize", "--out", str(other), "--users", "1", "--sessions", "3", "--minutes", "0.2", "--seed", "9"]
-        )
-        == 0
-    )
-    with pytest.raises(EmgscribeError, match="was measured on other test sessions"):
-        add(other)
-    with pytest.raises(EmgscribeError, match="no model here"):
-        add(data, runs=tmp_path)
-    assert add_suite_scores([demo], ["beam"], data, console=log, **places | {"runs": tmp_path}) == ["demo-0"]
-    weights = load_file(model / "model.safetensors")
-    bias = np.zeros(99, np.float32)
-    bias[4] = 50
-    save_file(weights | {"head.bias": bias}, model / "model.safetensors")
-    with pytest.raises(EmgscribeError, match="is not of the model in --runs, which reads 1 characters otherwise"):
-        add(data)
-    assert read_json(folder / "results" / "demo-0.json") == before
-    assert not (model / "beam.json").exists()
+    write_result("ablation/full")
+    damaged = write_result("ablation/rate-500", texts=[("one", "abcdefgh", "abcdefgh")])
+    out, places = tmp_path / "out", ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/rate-500"]) == 0
+    assert re.search(rf"report: {out / 'report.md'} and \d+ files beside it", capsys.readouterr().out)
+    assert "difference +25.00 points" in (out / "report.md").read_text()
+    assert cli.main(["report", *places, "--compare", "ablation/full", "ablation/fully"]) == 2
+    assert "no result of 'ablation/fully' to compare" in capsys.readouterr().err
+    assert cli.main(["report", *places, "--decoder", "attention"]) == 2
+    assert "no result by attention" in capsys.readouterr().err
+    damaged.write_text(damaged.read_text()[:-40])
+    assert cli.main(["report", *places]) == 2
+    assert f"Error: {damaged}: not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [
-        lambda record: record["test"].update(attention=record["test"]["greedy"]),
-        lambda record: record["test"].update(beam=record["test"]["greedy"]),
-        lambda record: record.update(commit="another"),
-    ],
-    ids=["another-decoder", "the-same-decoder", "beside-the-test"],
+    ("asked", "suite"),
+    [(["table1"], "table1"), (["table1", "--budget", "small"], "small/table1"), (["small/figure1"], "small/figure1")],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_another_process_adds_to_a_result_meanwhile_stays(
-    runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed
+def test_reproduce_ends_with_the_table_of_the_suite(
+    asked: list[str],
+    suite: str,
+    write_result: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from emgscribe.experiments import rescore as rescore
-
-    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
-    path, demo = folder / "results" / "demo-0.json", EXPERIMENTS["demo"]
-    theirs = read_json(path)
-    changed(theirs)
-    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
-    meanwhile(monkeypatch, path, theirs)
-    added = rescore.add_scores(demo, ["beam"], data, console=log, **places)
-    record = read_json(path)
-    assert ("beam" in added) == ("beam" not in theirs["test"])
-    assert [*record["test"]] == [*theirs["test"], *added]
-    assert record | {"test": theirs["test"]} == theirs
-    assert {name: record["test"][name] for name in theirs["test"]} == theirs["test"]
+    monkeypatch.setattr("emgscribe.cli.experiments.run_suite", lambda *_, **__: [])
+    for experiment in SUITES[suite].experiments:
+        write_result(experiment.name, experiment.train.seed)
+    write_result("demo")
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert cli.main(["reproduce", *asked, *places]) == 0
+    shown = capsys.readouterr().out
+    assert suite in shown
+    assert str(SUITES[suite].experiments[-1].train.seed) in shown
+    assert "demo" not in shown
 
 
-def meanwhile(monkeypatch: pytest.MonkeyPatch, path: Path, theirs: dict) -> None:
-    """Another process writes a result while we score its model."""
-    from emgscribe.experiments import rescore as rescore
-
-    evaluate = rescore.evaluate
-
-    def slowly(*arguments):
-        write_json(path, theirs)
-        return evaluate(*arguments)
-
-    monkeypatch.setattr(rescore, "evaluate", slowly)
-
-
-def test_a_result_that_is_made_anew_meanwhile_gets_no_score_of_the_earlier_model(
-    runs: Path, data: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "folder", "made"),
+    [
+        (["table2", "--budget", "small"], "simulated-sessions", (5, 14, 4.0, 1.0)),
+        (["medium/table2"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
+    ],
+    ids=["small", "medium"],
+)
+def test_sessions_are_simulated_for_the_budget(
+    asked: list[str],
+    folder: str,
+    made: tuple[int, int, float, float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from emgscribe.experiments import rescore as rescore
+    def simulate(
+        out: Path, *, users: int, sessions: int, minutes: float, config: SimulationConfig, **_: object
+    ) -> None:
+        assert (out, (users, sessions, minutes, config.difficulty)) == (tmp_path / folder, made)
+        raise EmgscribeError("enough")
 
-    folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
-    path = folder / "results" / "demo-0.json"
-    theirs = read_json(path)
-    theirs["test"]["greedy"]["cer"] += 1
-    places = {"runs": folder / "runs", "results": folder / "results", "language_model": words}
-    meanwhile(monkeypatch, path, theirs)
-    with pytest.raises(EmgscribeError, match="was made anew while") as caught:
-        rescore.add_scores(EXPERIMENTS["demo"], ["beam"], data, console=log, **places)
-    assert caught.value.where == str(path)
-    assert read_json(path) == theirs
-
-
-def test_a_session_given_twice_is_refused(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, last = str(runs / "runs" / "demo-0" / "best"), str(sorted(data.glob("*.hdf5"))[-1])
-    for options in ([], ["--windowed"]):
-        assert cli.main(["evaluate", model, last, last, *options]) == 2
-        told = capsys.readouterr().err
-        assert f"error: {Path(last).stem}: is given twice" in told
-        assert "hint: name each session once" in told
-
-
-def test_report_of_the_second_head(
-    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path, places = write_result(), ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
-    assert cli.main(["report", *places, "--decoder", "attention"]) == 2
-    assert "no result by attention" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    record = read_json(path)
-    record["test"]["attention"] = record["test"]["greedy"]
-    write_json(path, record)
-    assert cli.main(["report", *places, "--decoder", "attention"]) == 0
-    page = (tmp_path / "out" / "report.md").read_text()
-    assert "| demo | attention |" in page
-    assert "greedy" not in page
-
-
-def test_the_second_head_is_not_read_with(runs: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = str(runs / "runs" / "demo-0" / "best")
-    for verb in (["evaluate", model, first(data)], ["transcribe", first(data), "--model", model]):
-        assert cli.main([*verb, "--decoder", "attention"]) == 2
-        assert "error: unknown decoder 'attention'" in capsys.readouterr().err
+    monkeypatch.setattr("emgscribe.simulate", simulate, raising=False)
+    places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
+    assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
+    assert "Error: enough" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -482,31 +379,39 @@ def test_the_second_head_is_not_read_with(runs: Path, data: Path, capsys: pytest
         (["inpect"], "did you mean inspect?"),
         (["frobnicate"], "one of: demo"),
         (["train", "dmo", "--data", "x"], "did you mean demo?"),
+        (["train", "table2/bilsm", "--data", "x"], "did you mean table2/bilstm? one of: table2/baseline"),
         (["train", "demo", "--data", "absent-folder"], "no such folder"),
+        (["reproduce", "records", "--data", "x", "--budget", "small"], "unknown suite 'small/records'"),
+        (["reproduce", "tabel1", "--data", "x"], "did you mean table1?"),
+        (["reproduce", "table1", "--data", "x", "--decoder", "beem"], "did you mean beam?"),
+        (["inspect"], "no session given"),
+        (["inspect", "."], "no session files"),
         (["evaluate", "absent-model", "x.hdf5"], "config.json is missing"),
         (["evaluate", "absent-model"], "no session given"),
         (["evaluate", "m", "x.hdf5", "--decoder", "greedy,baem"], "unknown decoder 'baem'"),
+        (["evaluate", "m", "x.hdf5", "--decoder", "attention"], "unknown decoder 'attention'"),
         (["transcribe", "x.hdf5", "--model", "m", "--decoder", "viterbi"], "one of: greedy, beam"),
         (["transcribe", "x.hdf5", "--model", "m", "--decoder", "greedy,beam"], "a transcript has one"),
-        (["reproduce", "table1", "--data", "x", "--decoder", "beem"], "did you mean beam?"),
-        (["report", "--decoder", "beem"], "name one that has some: beam, greedy"),
-        (["lm", "tain"], "did you mean train?"),
+        (["transcribe", "x.hdf5", "--model", "absent-model"], "config.json is missing"),
+        (["report", "--results", "absent"], "no result files"),
+        (["lm", "tain"], "did you mean lm train?"),
         (["lm", "train", "--out", "x.arpa"], "no text given"),
         (["lm", "train", "absent.txt", "--out", "x.arpa"], "absent.txt: cannot be read"),
         (["lm", "tune", "absent-model"], "no session given"),
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
-        (["transcribe", "x.hdf5", "--model", "absent-model"], "config.json is missing"),
-        (["synthesize", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
-        (["synthesize", "--out", "x", "--users", "0"], "users is 0, allowed: 1 to 10000"),
+        (["simulate", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
+        (["simulate", "--out", "x", "--users", "0"], "users is 0"),
     ],
 )
-def test_mistakes_get_one_error_and_status_2(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_mistakes_get_one_error_with_a_hint_and_status_2(
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     shown = capsys.readouterr().err
     assert told in shown
-    assert "Traceback" not in shown
+    assert re.fullmatch(r"Error: .+\nHint: .+\n", shown)
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
 
 
 @pytest.mark.parametrize(
@@ -520,26 +425,78 @@ def test_mistakes_get_one_error_and_status_2(
     ],
 )
 def test_a_bad_override_is_refused_by_name(option: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main(["train", "demo", "--data", "x", *option])
-    assert left.value.code == 2
+    assert cli.main(["train", "demo", "--data", "x", *option]) == 2
     assert told in capsys.readouterr().err
 
 
-def test_too_few_sessions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(first(data), tmp_path / "only.hdf5")
-    assert cli.main(["train", "demo", "--data", str(tmp_path)]) == 2
-    assert "has 1 of the 3 sessions" in capsys.readouterr().err
-
-
-def test_reproduce_names_its_suites_and_says_once_that_the_data_will_not_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("raised", "status", "told"),
+    [
+        (KeyboardInterrupt(), 130, r"Interrupted\. .+\n"),
+        (
+            RuntimeError("lost\nits way"),
+            1,
+            r"Error: unexpected RuntimeError: lost its way\nHint: .*EMGSCRIBE_DEBUG.*\n",
+        ),
+        (OSError(28, "No space left on device"), 2, r"Error: .*the disk is full\nHint: .+\n"),
+        (BrokenPipeError(), 141, ""),
+    ],
+    ids=["interrupt", "fault", "full", "pipe"],
+)
+def test_the_outermost_frame(
+    raised: BaseException,
+    status: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["reproduce"]) == 2
-    assert "small/table1 (13 runs)" in capsys.readouterr().out
-    assert cli.main(["reproduce", "tabel1", "--data", str(tmp_path)]) == 2
-    assert "did you mean table1?" in capsys.readouterr().err
-    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    assert cli.main(["reproduce", "small/table1", "--data", str(tmp_path), *places]) == 2
-    assert capsys.readouterr().err.count("error:") == 1
-    assert not (tmp_path / "runs").exists()
+    def fail(_: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr(app, "call", fail)
+    assert cli.main([]) == status
+    assert re.fullmatch(told, capsys.readouterr().err)
+    if status == 1:
+        monkeypatch.setenv("EMGSCRIBE_DEBUG", "1")
+        with pytest.raises(RuntimeError):
+            cli.main([])
+
+
+class Interrupting:
+    """A module finder that acts as if Ctrl-C were pressed while modules load."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "emgscribe.cli.app":
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_modules_load(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delitem(sys.modules, "emgscribe.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert cli.main(["--help"]) == 130
+    assert capsys.readouterr().err.startswith("Interrupted.")
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_command_and_leave_nothing_half_written(sent: int, status: int, tmp_path: Path) -> None:
+    command = [*COMMAND, "simulate", "--out", str(tmp_path / "out"), "--users", "1", "--sessions", "1"]
+    with subprocess.Popen([*command, "--minutes", "60"], stderr=subprocess.PIPE, text=True) as process:
+        until((tmp_path / "out").exists, process)
+        process.send_signal(sent)
+        told = process.communicate()[1]
+    assert process.returncode == status
+    assert told.startswith("Interrupted.")
+    assert "Traceback" not in told
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_output_that_nobody_takes(data: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "inspect", first(data)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"Error: .*the disk is full\nHint: .+\n", done.stderr)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, "inspect", first(data)], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

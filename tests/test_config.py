@@ -27,7 +27,7 @@ class Round(Shape):
 @register("square")
 @dataclass(frozen=True)
 class Square(Shape):
-    side: Annotated[float, Range(0, 10, open=True)] = 1.0
+    side: Annotated[float, Range(0, 10, "()")] = 1.0
     inner: Shape = Round()
 
 
@@ -41,7 +41,7 @@ class Thing(Settings):
     section = "thing"
     count: Count = 1
     rate: Annotated[float, Below(0, 1)] = 0.5
-    gain: Annotated[float, Range(0, open=True)] = 1.0
+    gain: Annotated[float, Range(0, ends="()")] = 1.0
     mode: Literal["a", "b"] = "a"
     sizes: tuple[Annotated[int, Range(1, 8)], ...] = (1, 2)
     fast: bool = False
@@ -88,21 +88,14 @@ def test_values_that_the_type_of_a_field_does_not_allow(field: str, value: Any, 
     assert caught.value.hint == f"choose another value for thing.{field}"
 
 
-def test_values_that_it_allows() -> None:
-    thing = Thing(count=7, rate=0, gain=1e300, mode="b", sizes=(), fast=True, shape=Square(9.9), paint=Paint(0))
-    assert thing.rate == 0
-    with pytest.raises(EmgscribeError, match=r"shape\.side is 10, allowed: above 0 and below 10"):
-        Square(10)
-
-
 def test_json_round_trip() -> None:
-    thing = Thing(rate=0.25, sizes=(8, 1), shape=Square(2.0, Round(3)))
+    thing = Thing(rate=0, gain=1e300, mode="b", sizes=(8, 1), fast=True, shape=Square(2.0, Round(3)), paint=Paint(0))
     data = json.loads(json.dumps(to_json(thing)))
     assert data["shape"] == {"kind": "square", "side": 2.0, "inner": {"kind": "round", "radius": 3}}
     assert from_json(Thing, data, where="x") == thing
     assert reads_as(thing, data)
     assert not reads_as(Thing(), data)
-    assert reads_as(thing, {name: data[name] for name in ("rate", "sizes", "shape")})  # the rest is at its default
+    assert reads_as(Thing(mode="b"), {"mode": "b"})  # the rest is at its default
 
 
 @pytest.mark.parametrize(

@@ -49,15 +49,9 @@ def test_shapes_labels_and_padding(windows: Windows) -> None:
     assert batch.label_lengths.tolist() == [2, 2, 1, 1]
     assert batch.onsets.tolist() == [[0, 99], [0, 99], [49, -1], [50, -1]]
     assert batch.references() == [[3, 1], [4, 1], [5], [9]]
+    silent = windows.batch([(1, 60)])
+    assert (silent.labels.tolist(), silent.onsets.tolist(), silent.references()) == ([[BLANK]], [[-1]], [[]])
     assert {batch.labels.dtype, batch.onsets.dtype, batch.lengths.dtype, batch.label_lengths.dtype} == {torch.int64}
-
-
-def test_a_batch_without_keystrokes(make_stored: MakeStored) -> None:
-    batch = Windows(Store([make_stored(50)]), 50, 50, 0, 0).batch([(0, 0)])
-    assert batch.labels.tolist() == [[BLANK]]
-    assert batch.onsets.tolist() == [[-1]]
-    assert batch.label_lengths.tolist() == [0]
-    assert batch.references() == [[]]
 
 
 def test_emg_and_its_context(windows: Windows) -> None:
@@ -131,31 +125,29 @@ def test_shuffled_favours_no_start(make_stored: MakeStored) -> None:
     assert counts.max() < 350
 
 
-def test_batches_keep_the_order_and_the_rest(windows: Windows) -> None:
+def test_parts_of_a_batch_cover_it_and_weigh_alike(windows: Windows) -> None:
     places = [(1, 0), (0, 50), (0, 0), (0, 150), (0, 7)]
-    batches = list(windows.batches(places, 2))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    emg = torch.cat([batch.emg for batch in batches])
-    for n, place in enumerate(places):
-        assert torch.equal(emg[n], windows.batch([place]).emg[0])
+    for parts in (1, 2, 3):
+        of_each = [list(windows.batches(places, 4, part=part, parts=parts)) for part in range(parts)]
+        assert [[len(batch) for batch in batches] for batches in of_each] == [
+            [len(places[part:4:parts]), max(1, len(places[4 + part :: parts]))] for part in range(parts)
+        ]
+        for step, whole in enumerate((places[:4], places[4:])):
+            for part, batches in enumerate(of_each):
+                own = whole[part::parts]
+                assert batches[step].share == len(own) * parts / len(whole)
+                for emg, place in zip(batches[step].emg, own, strict=bool(own)):
+                    assert torch.equal(emg, windows.batch([place]).emg[0])
 
 
 def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
     batch = windows.batch([(0, 0), (1, 0)])
     moved = batch.to("meta")
-    assert {part.device.type for part in (moved.emg, moved.labels, moved.onsets)} == {"meta"}
-    assert {part.device.type for part in (moved.lengths, moved.label_lengths)} == {"cpu"}  # where CTC wants them
+    assert {part.device.type for part in (moved.emg, moved.labels)} == {"meta"}
+    assert {part.device.type for part in (moved.lengths, moved.label_lengths, moved.onsets)} == {
+        "cpu"
+    }  # where CTC wants them
     assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
-
-
-def test_onsets_point_at_the_keystroke(make_stored: MakeStored) -> None:
-    session = make_stored(300, [(0, 40), (1, 130), (2, 131)])
-    session.emg[:] = np.arange(300)[:, None, None]
-    batch = Windows(Store([session]), 100, 100, 15, 5).batch([(0, 35), (0, 125)])
-    for n in range(2):
-        for k in range(int(batch.label_lengths[n])):
-            absolute = batch.emg[n, batch.left + batch.onsets[n, k], 0, 0]
-            assert absolute == session.onsets[batch.labels[n, k]]
 
 
 @given(LENGTHS, st.integers(1, 150), st.integers(1, 5), st.sampled_from([0, 1]))

@@ -1,4 +1,4 @@
-"""The parts of encoders against the textbook: written a second time, plainly, or held to a reference of torch's."""
+"""The parts of encoders against the textbook: written again, plainly, or compared with PyTorch."""
 
 import pytest
 import torch

@@ -1,19 +1,19 @@
 """The contract of encoders, held by every architecture and its variants at a size that tests can afford."""
 
 import dataclasses
-import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emgscribe.config import from_json, to_json
 from emgscribe.data.windows import Batch
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import (
     ConformerConfig,
     Encoder,
@@ -96,13 +96,13 @@ def scrambled(kind: str) -> Encoder:
 
 
 def features_for(encoder: Encoder, items: int, frames: int) -> Tensor:
-    """Features from which `encoder` makes so many frames."""
+    """Features from which `encoder` makes `frames` frames."""
     span = encoder.left_context + frames * encoder.stride + encoder.right_context
     return noise(items, span, BANDS, CHANNELS, BINS)
 
 
 def encoded(encoder: Encoder, features: Tensor, frames: list[int] | int) -> Tensor:
-    """The frames of `features`, of which each item has so many (or all as many)."""
+    """The encoder's output on `features`, whose items have `frames` frames each (a list, or the same for all)."""
     counts = torch.tensor(frames if isinstance(frames, list) else [frames] * len(features))
     with torch.no_grad():
         return encoder(features, counts * encoder.stride)
@@ -233,7 +233,7 @@ def test_low_precision_stays_close(kind: str) -> None:
 
 
 def batch_for(model: Model, frames: list[int], seed: int = 0) -> Batch:
-    """Windows of noise that last so many frames, a key going down in the middle of every fourth."""
+    """Windows of noise that last `frames` frames each, with a key-down in the middle of every fourth frame."""
     generator = torch.Generator().manual_seed(seed)
     left, right = model.context
     hop = model.samples_per_frame
@@ -294,14 +294,24 @@ def test_two_windows_are_learnt_by_heart(kind: str) -> None:
     pytest.fail(f"not learnt in 200 steps, the loss is {loss.item():.3f}")
 
 
-def test_the_contract_is_abstract() -> None:
-    with pytest.raises(NotImplementedError):
-        Encoder()(torch.zeros(1), torch.zeros(1))
-    with pytest.raises(NotImplementedError):
-        EncoderConfig().build(BANDS, CHANNELS, BINS)
-    assert "lengths" in inspect.signature(Encoder.forward).parameters
-    assert not Encoder().unbounded_left
-    assert isinstance(Encoder(), nn.Module)
+# Sizes that a small network keeps: numbers of layers and of what divides a width, and steps in time.
+KEPT = {"blocks", "channels", "layers", "heads", "strides"}
+
+
+@pytest.mark.parametrize("kind", EncoderConfig.kinds.values())
+def test_every_size_shrinks_or_is_kept_on_purpose(kind: type[EncoderConfig]) -> None:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if name in {field.name for field in dataclasses.fields(kind)} and "int" in str(hint):
+            assert ("Shrinks" in str(hint)) != (name in KEPT), f"{name} of {kind.__name__}"
+
+
+def test_a_small_network_has_smaller_sizes_all_the_way_down() -> None:
+    rolling = TdsConfig(mlp_features=480, reduction=576, rolling=125, lookahead=1)
+    whole = TransformerConfig(base=SplitShareConfig(base=rolling), width=0, feed_forward=1048, past=125, future=-1)
+    small = TdsConfig(120, 4, 24, 11, 0, 144, 11, rolling=42, squeeze=208)
+    assert whole.small() == replace(whole, base=SplitShareConfig(base=small), feed_forward=524, past=42)
+    assert ResidualCnnConfig(widths=(256, 128)).small().widths == (128, 64)
+    assert AttentionConfig(2, 256, 4, 1024).small() == AttentionConfig(2, 128, 4, 512)
 
 
 @pytest.mark.parametrize(

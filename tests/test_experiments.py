@@ -10,24 +10,33 @@ import torch
 from emgscribe.config import from_json, to_json
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import reading
-from emgscribe.experiments.recipes import ABLATIONS, BASELINE, RECORDS, SMALL, TABLE1, TABLE2, Experiment
+from emgscribe.experiments.recipes import (
+    ABLATIONS,
+    BASELINE,
+    EXPERIMENTS,
+    GROUPS,
+    RECORDS,
+    SMALL,
+    SUITES,
+    TABLE1,
+    TABLE2,
+    Experiment,
+)
 from emgscribe.experiments.report import published_numbers
-from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.model import Model
 from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss
+from emgscribe.transcription import inference_plan
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_round_trip_through_json(name: str) -> None:
-    experiment = EXPERIMENTS[name]
-    assert experiment.name == name
-    assert from_json(Experiment, to_json(experiment), where="test") == experiment
+def test_round_trip_through_json() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.name == name
+        assert from_json(Experiment, to_json(experiment), where="test") == experiment
 
 
-# One name for each network and augmentation: experiments that differ in data or training alone take the same step.
-DISTINCT = {repr((experiment.model, experiment.augment)): name for name, experiment in EXPERIMENTS.items()}.values()
+# One name for each network: experiments that differ in data, augmentation or training alone take the same step.
+DISTINCT = {repr(experiment.model): name for name, experiment in reversed(EXPERIMENTS.items())}.values()
 
 
 @pytest.mark.parametrize("name", DISTINCT)
@@ -45,11 +54,11 @@ def test_takes_a_step(name: str) -> None:
     augmented = experiment.augment.on_batch(batch, generator)
     features = experiment.augment.on_features(model.featurize(augmented), generator)
     frames = model.encode(features, batch.lengths)
-    emissions = model.classify(frames)
+    emissions, lengths = model.classify(frames), model.frames(batch.lengths)
     assert emissions.shape == (2, model.frames(960), 99)
-    loss = ctc_loss(emissions, batch, model) + keypress_loss(emissions, batch, model)
+    loss = ctc_loss(emissions, lengths, batch) + keypress_loss(emissions, lengths, batch, model.samples_per_frame)
     if model.attention is not None:
-        loss = loss + attention_loss(frames, batch, model)
+        loss = loss + attention_loss(model.attention(frames, lengths, batch.labels), batch)
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
@@ -65,7 +74,7 @@ def test_the_baseline_is_the_published_one() -> None:
     assert (spec.time_masks, spec.time_frames, spec.frequency_masks, spec.frequency_bins) == (3, 25, 2, 4)
 
 
-def test_table1_is_the_seed_papers() -> None:
+def test_table1_is_that_of_the_course_project() -> None:
     assert len(TABLE1) == 9
     assert {experiment.train.epochs for experiment in TABLE1.values()} == {30}
     base = TABLE1["table1/baseline"]
@@ -108,7 +117,7 @@ def test_ablations_see_the_same_stretch_of_time_at_every_hop() -> None:
     assert max(spans) - min(spans) < 160  # samples: 80 ms
 
 
-def test_table2_is_the_seed_papers() -> None:
+def test_table2_is_that_of_the_course_project() -> None:
     epochs = {name.removeprefix("table2/"): experiment.train.epochs for name, experiment in TABLE2.items()}
     assert {name for name, count in epochs.items() if count == 150} == {"cnn-gru-no-dropout"}
     assert {name for name, count in epochs.items() if count == 50} == {
@@ -171,8 +180,8 @@ def test_the_docs_list_every_network_as_it_is() -> None:
     for name, experiment in {**TABLE2, **RECORDS}.items():
         model = Model(experiment.model).eval()
         left, right = (round(samples / 2) for samples in model.context)
-        way = reading(model, 20 * 60 * 2000).name
-        expected.append((name, f"{counted(model):,}", str(left), str(right), way.split(",")[0]))
+        plan = inference_plan(model, 20 * 60 * 2000).name
+        expected.append((name, f"{counted(model):,}", str(left), str(right), plan.split(",")[0]))
     assert found == expected
 
 
@@ -188,8 +197,10 @@ def test_more_masks_than_frames_are_refused_when_the_experiment_is_made(field: s
 @pytest.mark.parametrize("table", ["table1", "table2"])
 @pytest.mark.parametrize("budget", ["small", "medium"])
 def test_a_small_experiment_differs_from_its_table_as_its_original_does(budget: str, table: str) -> None:
-    base = SUITES[f"{budget}/{table}"][0]
-    for original, small in zip(SUITES[table], SUITES[f"{budget}/{table}"], strict=True):
+    suite = SUITES[f"{budget}/{table}"]
+    base = suite.experiments[0]
+    assert (suite.protocol, SUITES[table].protocol) == ("latest", "course")
+    for original, small in zip(SUITES[table].experiments, suite.experiments, strict=True):
         assert small.name == f"{budget}/{original.name}"
         assert (small.data, small.windows, small.model.features) == (base.data, base.windows, base.model.features)
         assert replace(small.train, seed=base.train.seed) == base.train
@@ -198,13 +209,23 @@ def test_a_small_experiment_differs_from_its_table_as_its_original_does(budget: 
 
 
 def test_suites_hold_named_experiments_and_no_run_twice() -> None:
-    for suite in SUITES.values():
-        assert all(replace(e, train=EXPERIMENTS[e.name].train) == EXPERIMENTS[e.name] for e in suite)
-        assert len({(e.name, e.train.seed) for e in suite}) == len(suite)
-    assert [e.train.seed for e in SUITES["table1"] if e.name == "table1/baseline"] == [1501, 1502, 1503]
+    for name, suite in SUITES.items():
+        assert (suite.name, bool(suite.about)) == (name, True)
+        assert all(replace(e, train=EXPERIMENTS[e.name].train) == EXPERIMENTS[e.name] for e in suite.experiments)
+        assert len({(e.name, e.train.seed) for e in suite.experiments}) == len(suite.experiments)
+        assert suite.protocol in {e.data.protocol for e in suite.experiments}
+    assert [e.train.seed for e in SUITES["table1"].experiments[:4]] == [1501, 1502, 1503, 1501]
+    assert len(SUITES["benchmark"].experiments) == 1 + 2 * 8
+
+
+def test_every_experiment_is_in_one_group() -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(EXPERIMENTS)
+    assert all(": " in title for title in GROUPS)
 
 
 def test_figure1_has_a_panel_for_each_row_of_table2() -> None:
     published = published_numbers()["experiments"]
-    assert {e.name for e in SUITES["figure1"]} == {name for name in published if name.startswith("table2/")}
-    assert len(SUITES["figure1"]) == 12
+    figure1 = SUITES["figure1"].experiments
+    assert {e.name for e in figure1} == {name for name in published if name.startswith("table2/")}
+    assert len(figure1) == 12

@@ -1,4 +1,4 @@
-"""What the pictures count, and that they are written whole; whether they are readable is for eyes."""
+"""What the figures count, and that they are written completely. A person must judge how they look."""
 
 from collections import Counter
 from pathlib import Path

@@ -36,40 +36,27 @@ def test_an_error_says_what_where_and_hint() -> None:
     assert (again.what, again.where, again.hint, str(again)) == ("is empty", "a.hdf5", "copy it again", str(error))
 
 
-def test_success_leaves_the_file_and_nothing_else(room: Path) -> None:
-    with replacing(room / "deep" / "a.txt") as temporary:
-        temporary.write_text("new")
-        assert not (room / "deep" / "a.txt").exists()
-    assert (room / "deep" / "a.txt").read_text() == "new"
-    assert names(room / "deep") == ["a.txt"]
+def make(path: Path, content: str, error: BaseException | None = None) -> None:
+    """Write a folder with one file of this name, and fail before it is complete."""
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / content).write_text(content)
+        if error is not None:
+            raise error
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-@pytest.mark.parametrize("old", [True, False])
-def test_failure_leaves_nothing_but_the_old_file(room: Path, error: BaseException, old: bool) -> None:
-    if old:
-        (room / "a").write_text("old")
-
-    def fail() -> None:
-        with replacing(room / "a") as temporary:
-            temporary.mkdir()
-            (temporary / "half").write_text("half")
-            raise error
-
-    with pytest.raises(type(error)):
-        fail()
-    assert names(room) == ["a"] * old
-    assert not old or (room / "a").read_text() == "old"
+def test_failure_leaves_nothing_but_the_old_file(room: Path, error: BaseException) -> None:
+    (room / "a").write_text("old")
+    for path in (room / "a", room / "b"):
+        with pytest.raises(type(error)):
+            make(path, "half", error)
+    assert (names(room), (room / "a").read_text()) == (["a"], "old")
 
 
 def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(content: str) -> None:
-        with replacing(room / "model") as temporary:
-            temporary.mkdir()
-            (temporary / content).write_text(content)
-
-    make("one")
-    make("two")
+    make(room / "model", "one")
+    make(room / "model", "two")
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
     rename = os.replace
 
@@ -80,15 +67,8 @@ def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "replace", fails_on_the_new_one)
     with pytest.raises(EmgscribeError, match="No space left"):
-        make("three")
+        make(room / "model", "three")
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
-
-
-def test_a_file_does_not_replace_a_folder(room: Path) -> None:
-    (room / "a").mkdir()
-    with pytest.raises(EmgscribeError, match="cannot be written"), replacing(room / "a") as temporary:
-        temporary.write_text("file")
-    assert names(room) == ["a"]
 
 
 @pytest.mark.parametrize("place", [(Path, "write_text"), (os, "replace"), (tempfile, "mkdtemp")])
@@ -106,18 +86,16 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(
     assert names(room) == ["a.json"]
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_json_refuses_what_json_lacks(room: Path, number: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(room / "a.json", {"cer": [number]})
-    assert names(room) == []
-
-
-def test_json_round_trip_keeps_unicode_readable(room: Path) -> None:
+def test_json_is_readable_and_strict(room: Path) -> None:
     content = {"text": "a⌫⏎ ⇧", "numbers": [1, 2.5, None, True]}
-    write_json(room / "a.json", content)
-    assert read_json(room / "a.json") == content
-    assert "a⌫⏎ ⇧" in (room / "a.json").read_text(encoding="utf-8")
+    write_json(room / "deep" / "a.json", content)
+    assert read_json(room / "deep" / "a.json") == content
+    assert "a⌫⏎ ⇧" in (room / "deep" / "a.json").read_text(encoding="utf-8")
+    assert names(room / "deep") == ["a.json"]
+    for number in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(room / "b.json", {"cer": [number]})
+    assert names(room) == ["deep"]
 
 
 @pytest.mark.parametrize("content", [b'{"a": 1,\n "b": }', b"", b"\xff\xfe", b"[1, 2"])
@@ -151,5 +129,6 @@ def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
             pytest.fail("held what is no folder")
         with pytest.raises(EmgscribeError, match="cannot be used"):
             make_folder(path)
-    with pytest.raises(EmgscribeError, match="cannot be written"):
-        write_json(tmp_path / "file" / "a.json", [])
+    for path in (tmp_path / "file" / "a.json", tmp_path):  # below a file, and in the place of a folder
+        with pytest.raises(EmgscribeError, match="cannot be written"):
+            write_json(path, [])

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from threading import Timer
 
@@ -16,18 +18,17 @@ from conftest import PATIENCE, gone, until
 from rich.console import Console
 from tiny_suite import SUITE, TINY
 
-from emgscribe import cli
-from emgscribe.config import to_json
-from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments import launch as launch
-from emgscribe.experiments.launch import Order, Workers, execute, missing, run_suite
-from emgscribe.experiments.run import run_experiment, run_name
-from emgscribe.files import read_json, write_json
+from emgscribe.experiments import launch
+from emgscribe.experiments.launch import Order, Workers, duration, run_suite
+from emgscribe.experiments.run import missing, run_experiment, run_name
+from emgscribe.files import read_json
 from emgscribe.simulation import simulate
 
 QUIET = Console(quiet=True)
-COMMAND = [sys.executable, str(Path(__file__).parent / "tiny_suite.py"), "reproduce", "tiny", "--cores", "1"]
+FIRST, ADAPTED = (run_name(experiment) for experiment in reversed(SUITE.experiments))
+SCRIPT = str(Path(__file__).parent / "tiny_suite.py")
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the tiny suite, from one function call a run."""
     folder = tmp_path_factory.mktemp("whole")
-    for experiment in reversed(SUITE):
+    for experiment in reversed(SUITE.experiments):
         run_experiment(experiment, data, runs=folder / "runs", results=folder / "results", console=QUIET)
     return folder / "results"
 
@@ -52,61 +53,42 @@ def results(folder: Path) -> dict[str, dict]:
     return {name: {key: value for key, value in r.items() if key != "seconds"} for name, r in records.items()}
 
 
-def places(folder: Path, data: Path) -> list[str]:
-    return ["--data", str(data), "--runs", str(folder / "runs"), "--results", str(folder / "results")]
-
-
-def workers_of(run: str, folder: Path) -> list[int]:
-    """The processes that carry out a run now, and print to its log in `folder`: other tests have runs of this name."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words, prints_to = (path / "cmdline").read_bytes().split(b"\0"), (path / "fd" / "1").readlink()
-        except OSError:
-            continue
-        if words[1:4] == [b"-m", b"emgscribe.experiments.launch", run.encode()] and prints_to.is_relative_to(folder):
-            found.append(int(path.name))
-    return found
-
-
-def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def process_of(log: Path) -> int:
+    """The process that writes to a run's log now, as the log names it."""
+    return int(log.read_text().rpartition("process ")[2].split()[0])
 
 
 @linux
-def test_interrupted_twice_it_ends_with_the_same_table(
-    data: Path, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    command = [*COMMAND, *places(tmp_path, data)]
-    run, adapted = (run_name(experiment) for experiment in reversed(SUITE))
-    for name, stopped_by in ((run, signal.SIGINT), (adapted, signal.SIGKILL)):
+def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path, tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "local", str(tmp_path), str(data)]
+    for name, stopped_by in ((FIRST, signal.SIGINT), (ADAPTED, signal.SIGKILL)):
         # Whoever starts the tests in the background ignores Ctrl-C, and so would the command, which inherits that.
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        with subprocess.Popen(command, start_new_session=True, preexec_fn=heard) as process:
+        heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        with subprocess.Popen(
+            command, start_new_session=True, preexec_fn=heard, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
             until((tmp_path / "runs" / name / "last.ckpt").exists, process)
-            [worker] = workers_of(name, tmp_path)
+            worker = process_of(tmp_path / "runs" / f"{name}.log")
             process.send_signal(stopped_by)
-            assert process.wait() == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[stopped_by]
+            assert process.stdout is not None
+            told = process.stdout.read().decode()
+        assert f"{name}: started, log " in told
         until(lambda worker=worker: gone(worker))
         assert not (tmp_path / "results" / f"{name}.json").exists()
-    assert f"{run}: done" in capfd.readouterr().err
-    assert cli.main([*command[2:], "--jobs", "2"]) == 0
-    table, told = capfd.readouterr()
-    assert told == f"{adapted}: done\n"
+    assert f"{FIRST}: done" in told
+    status = subprocess.run(command, capture_output=True, text=True)
+    assert status.returncode == 0
+    assert status.stdout.splitlines()[-1] == f"{ADAPTED}: done"
     assert results(tmp_path / "results") == results(whole)
-    assert cli.main(["reproduce", "tiny", "--data", str(data), "--results", str(whole)]) == 0
-    assert capfd.readouterr() == (table, "")
     losses = [entry["train_loss"] for record in results(whole).values() for entry in record["curves"]]
-    assert len(set(losses)) == len(SUITE) * TINY.train.epochs  # else any two runs could be the same
-    left = {path.name for path in (tmp_path / "runs" / adapted).iterdir()}
-    assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
+    assert len(set(losses)) == 2 * TINY.train.epochs  # else any two runs could be the same
+    log = (tmp_path / "runs" / f"{ADAPTED}.log").read_text()
+    assert log.count(" tiny-adapted-5, process ") == 2
+    assert "done: <RunResult of tiny-adapted, seed 5" in log
 
 
 RAY = """
-import os
+import os, sys
 from ray.cluster_utils import Cluster
 from tiny_suite import main
 
@@ -115,133 +97,183 @@ cluster.add_node(num_cpus=1)
 os.environ["RAY_ADDRESS"] = cluster.address
 print("started", flush=True)
 try:
-    status = main()
+    status = main("ray", *sys.argv[1:])
 finally:
     cluster.shutdown()
 raise SystemExit(status)
 """
 
 
-@pytest.fixture
-def ray_home(tmp_path: Path) -> dict[str, str]:
-    """The environment in which Ray leaves its files and its token in a folder of the test."""
-    pytest.importorskip("ray")
-    return os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-
-
 @linux
 def test_ray_gives_what_one_machine_gives_and_a_killed_worker_loses_nothing(
-    data: Path, whole: Path, tmp_path: Path, ray_home: dict[str, str]
+    data: Path, whole: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", RAY, *COMMAND[2:], *places(tmp_path, data), "--on", "ray"]
-    name = run_name(TINY)
-    with subprocess.Popen(command, env=ray_home, stdout=subprocess.PIPE, text=True) as process:
+    pytest.importorskip("ray")
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": paths}  # Ray leaves files in the home folder
+    command = [sys.executable, "-c", RAY, str(tmp_path), str(data)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         patience = Timer(PATIENCE, process.kill)
         patience.start()
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n", "Ray cannot start a head and a worker here"
-        until((tmp_path / "runs" / name / "last.ckpt").exists, process)
-        [run] = workers_of(name, tmp_path)
-        assert b"ray" in Path(f"/proc/{parent(run)}/cmdline").read_bytes()
-        os.kill(parent(run), signal.SIGKILL)
-        until(lambda: gone(run))
+        until((tmp_path / "runs" / FIRST / "last.ckpt").exists, process)
+        os.kill(process_of(tmp_path / "runs" / f"{FIRST}.log"), signal.SIGKILL)
         process.stdout.read()
         patience.cancel()
     assert process.returncode == 0
-    assert (tmp_path / "runs" / f"{name}.log").read_text().count("again from the last checkpoint") == 1
+    assert (tmp_path / "runs" / f"{FIRST}.log").read_text().count(f"{FIRST}, process ") == 2
     assert results(tmp_path / "results") == results(whole)
 
 
 def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With submitit's executor for this machine, which starts and watches jobs as the one for Slurm does."""
-    pytest.importorskip("submitit")
+    submitit = pytest.importorskip("submitit")
     short = replace(TINY, train=replace(TINY.train, epochs=2))
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
-    with pytest.raises(EmgscribeError, match=r"Slurm does not take the job .*srun"):
+    with pytest.raises(EmgscribeError, match=r"Slurm refused the job .*srun"):
         run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
     monkeypatch.setitem(launch._BACKENDS, "slurm", partial(launch._slurm, cluster="local"))
     assert run_suite([short], data, **places, workers=Workers("slurm", cores=1), console=QUIET) == []
     assert len(read_json(tmp_path / "results" / "tiny-5.json")["curves"]) == 2
+    assert isinstance(orders(1)[0].checkpoint(), submitit.helpers.DelayedSubmission)  # it goes on when preempted
 
 
-def orders(*seeds: int) -> list[Order]:
+def orders(*seeds: int, work: object = print) -> list[Order]:
     suite = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in seeds]
-    return [Order(experiment, Path("data"), Path("runs")) for experiment in suite]
+    return [Order(experiment, Path("runs"), work, 1) for experiment in suite]
+
+
+@dataclass
+class Job:
+    """A job that ends when it is looked at for the second time."""
+
+    status: int | Exception
+    looks: int = 0
+    cancelled: bool = False
+
+    def done(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def result(self) -> int:
+        if isinstance(self.status, Exception):
+            raise self.status
+        return self.status
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[int]]:
-    """What each order's tries are to end with, instead of running; asked once too often, it fails."""
-    left = {"tiny-1": [0], "tiny-2": [-9, -9, 0], "tiny-3": [2], "tiny-4": [-9, -9, -9]}
+def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Job]:
+    """The jobs that ran; those called tiny-2 fail, and those called tiny-3 are lost."""
+    started: dict[str, Job] = {}
 
-    def execute(order: Order, *_: object) -> int:
-        return left[order.name].pop(0)
+    @contextmanager
+    def local(workers: Workers) -> Iterator[object]:
+        def submit(order: Order) -> Job:
+            running = [job for job in started.values() if job.looks < 2]
+            assert len(running) < workers.jobs
+            status = {"tiny-2": 2, "tiny-3": OSError("lost")}.get(order.name, 0)
+            return started.setdefault(order.name, Job(status))
 
-    monkeypatch.setattr(launch, "execute", execute)
+        yield submit
+
+    monkeypatch.setitem(launch._BACKENDS, "local", local)
+    monkeypatch.setattr(launch, "_LOOK", 0.0)
     monkeypatch.chdir(tmp_path)
-    return left
+    return started
 
 
-def test_a_killed_run_is_tried_again_and_one_that_failed_is_not(tried: dict[str, list[int]]) -> None:
+def test_a_run_that_fails_or_is_lost_does_not_stop_the_others(jobs: dict[str, Job]) -> None:
     ended: dict[str, int] = {}
-    launch.launch(orders(1, 2, 3, 4), Workers(jobs=2), lambda order, status: ended.update({order.name: status}))
-    assert ended == {"tiny-1": 0, "tiny-2": 0, "tiny-3": 2, "tiny-4": -9}
-    assert not any(tried.values())
+    output = StringIO()
+    launch.launch(
+        orders(1, 2, 3, 4, 5),
+        Workers(jobs=2),
+        lambda order, status: ended.update({order.name: status}),
+        Console(file=output, highlight=False),
+    )
+    assert ended == {"tiny-1": 0, "tiny-2": 2, "tiny-3": 1, "tiny-4": 0, "tiny-5": 0}
+    log = Path("runs", "tiny-2.log")
+    assert f"tiny-2: started, log {log}\n" in output.getvalue()
+    assert f"tiny-2: failed, see {log}\n" in output.getvalue()
+    assert "tiny-4: done\n" in output.getvalue()
 
 
-def test_no_more_than_so_many_at_a_time_and_a_fault_of_the_caller_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    running, most = [0], [0]
-
-    def execute(order: Order, stop: object, environment: object) -> int:
-        running[0] += 1
-        most[0] = max(most[0], running[0])
-        time.sleep(0.02)
-        running[0] -= 1
-        return 0
-
-    monkeypatch.setattr(launch, "execute", execute)
-    ended: list[str] = []
-    launch.launch(orders(*range(8)), Workers(jobs=3), lambda order, _: ended.append(order.name))
-    assert sorted(ended) == [f"tiny-{seed}" for seed in range(8)]
-    assert most == [3]
-
+def test_a_fault_of_the_caller_ends_all(jobs: dict[str, Job]) -> None:
     def done(order: Order, status: int) -> None:
         raise EmgscribeError("enough")
 
+    jobs["tiny-2"] = Job(0, looks=-99)
     with pytest.raises(EmgscribeError, match="enough"):
-        launch.launch(orders(*range(8)), Workers(jobs=3), done)
+        launch.launch(orders(1, 2), Workers(jobs=3), done, QUIET)
+    assert jobs["tiny-2"].cancelled
 
 
-def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path) -> None:
-    order = Order(TINY, tmp_path / "absent", tmp_path, tmp_path / "results")
-    assert execute(order) == 2
-    assert "no such folder" in order.log.read_text()
+def test_what_runs_is_shown_with_its_epoch_cer_and_time_left(
+    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (order,) = orders(1)
+    order.folder.mkdir(parents=True)
+    (order.folder / "curves.csv").write_text("epoch,val_cer\n" + "0,50\n" * 10)
+    now, output = launch.time.monotonic(), StringIO()
+    for epochs, shown in ((5, now - 99), (10, now - 99), (5, now)):  # only when there is news, and not all the time
+        launch._Running(order, None, now - 600, epochs, shown).show(Console(file=output, width=120))
+    assert output.getvalue() == "tiny-1: epoch 10 of 40, validation CER 50.0 %, about 1 h 00 min left\n"
+    shown: list[object] = []
+    monkeypatch.setattr(launch._Running, "show", lambda run, console: shown.append(run.order))
+    launch.launch([order], Workers(), lambda *_: None, QUIET)
+    assert shown == [order]
+    assert [duration(seconds) for seconds in (12, 95, 5400)] == ["12 s", "0 h 02 min", "1 h 30 min"]
+
+
+def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception, console: Console) -> None:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    (order,) = orders(1, work=partial(fail, EmgscribeError("no such folder", hint="look")))
+    assert order() == 2
+    assert "Error: no such folder\n  hint: look" in order.log.read_text()
     assert "Traceback" not in order.log.read_text()
+    (order,) = orders(2, work=partial(fail, OSError("unforeseen")))
+    assert order() == 1
+    assert "Traceback" in order.log.read_text()
 
 
 def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("")
-    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*--runs"):
-        launch.launch(orders(1), Workers(), lambda *_: None)
+    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*another folder"):
+        launch.launch(orders(1), Workers(), lambda *_: None, QUIET)
 
 
-def test_gpus_are_among_those_that_the_caller_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_each_run_sees_gpus_of_its_own_among_those_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Process:
+        order: int
+        gpus: str
+        ended: bool = False
+
+        def done(self) -> bool:
+            return self.ended
+
     monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
-    given: list[str] = []
-
-    def execute(order: Order, stop: object, environment: dict[str, str]) -> int:
-        given.append(environment["CUDA_VISIBLE_DEVICES"])
-        return 0
-
-    monkeypatch.setattr(launch, "execute", execute)
-    for seen, expected in (("2,3,5,GPU-7", {"2,3", "5,GPU-7"}), ("", {"0,1", "2,3"})):
+    monkeypatch.setattr(launch, "_Process", Process)
+    for seen, (first, second) in (("2,3,5,GPU-7", ("2,3", "5,GPU-7")), ("", ("0,1", "2,3"))):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
-        given.clear()
-        launch.launch(orders(*range(8)), Workers(jobs=2, gpus=2), lambda *_: None)
-        assert len(given) == 8
-        assert set(given) <= expected
+        with launch._local(Workers(jobs=2, gpus=2)) as submit:
+            one, other = submit(1), submit(2)
+            assert (one.gpus, other.gpus) == (first, second)
+            one.ended = True
+            assert submit(3).gpus == first
+    with pytest.raises(EmgscribeError, match="2 jobs of 500 GPUs need 1000"):
+        launch.launch(orders(1), Workers(jobs=2, gpus=500), lambda *_: None, QUIET)
+    with pytest.raises(EmgscribeError, match="jobs is 0"):
+        Workers(jobs=0)
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,62 +283,22 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib, "import_module", absent)
     for on, package in (("slurm", "submitit"), ("ray", "ray")):
         with pytest.raises(EmgscribeError, match=rf"needs {package} \(.*\n.*pip install 'emgscribe\[{on}\]'"):
-            launch.launch(orders(1), Workers(on), lambda *_: None)
+            launch.launch(orders(1), Workers(on), lambda *_: None, QUIET)
 
 
-def test_gpus_that_are_not_there_are_refused() -> None:
-    with pytest.raises(EmgscribeError, match="2 jobs of 500 GPUs need 1000"):
-        launch.launch(orders(1), Workers(jobs=2, gpus=500), lambda *_: None)
-    with pytest.raises(EmgscribeError, match="jobs is 0"):
-        Workers(jobs=0)
-
-
-def test_only_what_has_no_result_is_missing_and_what_starts_from_another_comes_last(tmp_path: Path) -> None:
-    adapted = replace(TINY, name="adapted", start="tiny")
-    again = replace(TINY, train=replace(TINY.train, seed=6))
-    assert missing([adapted, TINY, again], tmp_path) == [TINY, again, adapted]
-    write_json(tmp_path / "tiny-5.json", {"experiment": to_json(TINY)})
-    assert missing([adapted, TINY, again], tmp_path) == [again, adapted]
+def test_only_what_has_no_result_runs_and_what_starts_from_another_comes_last(
+    data: Path, whole: Path, tmp_path: Path, jobs: dict[str, Job]
+) -> None:
+    again = replace(TINY, train=replace(TINY.train, seed=2))
+    suite = [*SUITE.experiments, again]
+    assert missing(suite, tmp_path) == [TINY, again, SUITE.experiments[0]]
+    assert missing(suite, whole, data) == [again]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / f"{FIRST}.json").write_bytes((whole / f"{FIRST}.json").read_bytes())
+    places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    assert run_suite(suite, data, **places, workers=Workers(), console=QUIET) == ["tiny-2"]
+    assert list(jobs) == ["tiny-2", ADAPTED]
     with pytest.raises(EmgscribeError, match="with other settings"):
-        missing([replace(TINY, train=replace(TINY.train, lr=0.5))], tmp_path)
-
-
-def test_a_result_from_before_there_was_a_setting_counts(tmp_path: Path) -> None:
-    stored = to_json(TINY)
-    del stored["train"]["ema"]
-    write_json(tmp_path / "tiny-5.json", {"experiment": stored})
-    assert missing([TINY], tmp_path) == []
-    with pytest.raises(EmgscribeError, match="with other settings"):
-        missing([replace(TINY, train=replace(TINY.train, ema=0.5))], tmp_path)
-
-
-def test_results_on_other_sessions_are_not_shown_for_these(data: Path, tmp_path: Path) -> None:
-    tested = [{"session": split_sessions(data, TINY.data).test[0].stem}]
-    record = {"experiment": to_json(TINY), "test": {"greedy": {"sessions": tested}}}
-    write_json(tmp_path / "tiny-5.json", record)
-    assert missing([TINY], tmp_path, data) == []
-    tested[0]["session"] = "another"
-    write_json(tmp_path / "tiny-5.json", record)
-    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
-        missing([TINY], tmp_path, data)
+        missing([replace(TINY, train=replace(TINY.train, lr=0.5))], whole)
     with pytest.raises(EmgscribeError, match="nowhere"):
-        run_suite([TINY], tmp_path / "nowhere", runs=tmp_path, results=tmp_path, workers=Workers(), console=QUIET)
-    for bad in ([], {}, {"experiment": to_json(TINY)}):
-        write_json(tmp_path / "tiny-5.json", bad)
-        with pytest.raises(EmgscribeError, match=r"tiny-5.json: is no result"):
-            missing([TINY], tmp_path, data)
-
-
-def test_a_suite_goes_on_when_a_run_fails(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-
-    def execute(order: Order, *_: object) -> int:
-        calls.append(order.name)
-        return 2 if order.name == "tiny-7" else 0
-
-    monkeypatch.setattr(launch, "execute", execute)
-    seeds = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in (5, 7)]
-    suite = [replace(TINY, name="adapted", start="tiny"), *seeds]
-    failed = run_suite(suite, data, runs=tmp_path / "r", results=tmp_path, workers=Workers(), console=QUIET)
-    assert failed == ["tiny-7"]
-    assert calls == ["tiny-5", "tiny-7", "adapted-5"]
+        run_suite([TINY], tmp_path / "nowhere", **places, workers=Workers(), console=QUIET)

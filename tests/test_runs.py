@@ -1,5 +1,6 @@
 """From data to result file: what trains on what, what a run starts from, and a suite of runs."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,18 +15,19 @@ from emgscribe.config import to_json
 from emgscribe.data.session import Session
 from emgscribe.data.splits import DataConfig
 from emgscribe.data.windows import WindowConfig
+from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import run as runs
-from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.results import read_result
-from emgscribe.experiments.run import data_hash, run_experiment
-from emgscribe.files import read_json, write_json
+from emgscribe.experiments.recipes import Experiment, Simulated
+from emgscribe.experiments.results import RunResult, data_hash
+from emgscribe.experiments.run import missing, plan, run_experiment
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
 from emgscribe.simulation import simulate
+from emgscribe.training import fit
 from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
@@ -37,12 +39,17 @@ TINY = Experiment(
     train=TrainConfig(epochs=2, batch_size=4, warmup_epochs=1, seed=5),
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )
-RAW = StridedConvConfig(strides=(8, 8), filters=(4,), bins=6)
 
 
-def run(experiment: Experiment, data: Path, folder: Path) -> dict:
-    run_experiment(experiment, data, runs=folder / "runs", results=folder / "results", console=QUIET)
-    return read_json(folder / "results" / f"{experiment.name}-{experiment.train.seed}.json")
+def run(experiment: Experiment, data: Path, folder: Path, *decoders: str) -> RunResult:
+    places = {"runs": folder / "runs", "results": folder / "results"}
+    result = run_experiment(experiment, data, **places, decoders=decoders, console=QUIET)
+    stored = RunResult.read(folder / "results" / f"{experiment.name}-{experiment.train.seed}.json")
+    assert {name: test.to_json() for name, test in stored.test.items()} == {
+        name: test.to_json() for name, test in result.test.items()
+    }
+    assert (stored.data, stored.settings, stored.commit) == (result.data, result.settings, result.commit)
+    return stored
 
 
 @pytest.fixture(scope="module")
@@ -63,91 +70,137 @@ def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[...,
     assert data_hash([replace(first, content="other samples")]) != data_hash([first])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"decimation": 2, "n_fft": 32, "hop": 32},
-        {"electrodes": (0, 4, 8, 12)},
-        {"bands": (1,)},
-        {"edges": (1, 4, 9, 33)},
-        {"n_fft": 32, "hop": 20},
-    ],
-    ids=lambda changes: "-".join(changes),
-)
-def test_every_lever_of_the_spectra_trains_and_is_tested_on_session_files(data: Path, tmp_path: Path, changes) -> None:
-    check_lever(replace(TINY.model.features, **changes), data, tmp_path)
+ENCODER = TINY.model.encoder
+LEVERS = [
+    ModelConfig(replace(TINY.model.features, decimation=2, n_fft=32, hop=32, electrodes=(0, 4, 8, 12)), ENCODER),
+    ModelConfig(replace(TINY.model.features, bands=(1,), edges=(1, 4, 9, 33), n_fft=64, hop=20), ENCODER),
+    ModelConfig(StridedConvConfig(strides=(8, 8), filters=(4,), bins=6), ENCODER),
+    ModelConfig(TINY.model.features, replace(ENCODER, reduction=12, reduction_kernel=3)),
+    ModelConfig(TINY.model.features, replace(ENCODER, reduction=12, reduction_kernel=3, reduction_back=True)),
+    ModelConfig(TINY.model.features, replace(ENCODER, rolling=5)),
+]
 
 
-def test_learned_features_train_and_are_tested_on_session_files(data: Path, tmp_path: Path) -> None:
-    check_lever(RAW, data, tmp_path)
-
-
-def check_lever(features: FeaturesConfig, data: Path, folder: Path) -> None:
-    record = run(replace(TINY, model=replace(TINY.model, features=features)), data, folder)
-    assert record["data"]["kind"] == "simulated"
-    assert record["experiment"]["model"]["features"] == to_json(ModelConfig(features))["features"]
-    assert sum(unit[3] for session in record["test"]["greedy"]["sessions"] for unit in session["units"]) > 20
-    assert load_model(folder / "runs" / "tiny-5" / "best").config.features == features
-
-
-@pytest.mark.parametrize(
-    ("encoder", "augment"),
-    [
-        (replace(TINY.model.encoder, reduction=12, reduction_kernel=3), TINY.augment),
-        (replace(TINY.model.encoder, reduction=12, reduction_kernel=3, reduction_back=True), TINY.augment),
-        (replace(TINY.model.encoder, rolling=5), TINY.augment),
-    ],
-    ids=["reduction", "there-and-back", "rolling"],
-)
-def test_every_lever_before_the_encoder_trains(data: Path, tmp_path: Path, encoder, augment) -> None:
-    record = run(replace(TINY, model=replace(TINY.model, encoder=encoder), augment=augment), data, tmp_path)
-    assert len(record["curves"]) == 2
+@pytest.mark.parametrize("model", LEVERS, ids=["rate-and-electrodes", "band-and-edges", "raw", "less", "back", "norm"])
+def test_every_lever_trains_and_is_tested_on_session_files(data: Path, tmp_path: Path, model: ModelConfig) -> None:
+    result = run(replace(TINY, model=model), data, tmp_path)
+    assert (result.data.kind, result.data.protocol, len(result.curves)) == ("simulated", "latest", 2)
+    assert result.experiment["model"] == json.loads(json.dumps(to_json(model)))
+    assert result.test["greedy"].counts.length > 20
+    assert load_model(tmp_path / "runs" / "tiny-5" / "best").config == model
 
 
 def test_a_second_head_has_a_score_of_its_own(data: Path, tmp_path: Path) -> None:
     second = AttentionConfig(1, 16, 2, 16)
-    record = run(replace(TINY, model=replace(TINY.model, attention=second)), data, tmp_path)
-    assert list(record["test"]) == ["greedy", "attention"]
-    assert record["test"]["attention"]["passes"].startswith("windows of 1 s,")  # as in training
-    read = read_result(tmp_path / "results" / "tiny-5.json")
-    assert [run.decoder for run in read] == ["greedy", "attention"]
-    assert read[0].counts.length == read[1].counts.length > 20
-    assert load_model(tmp_path / "runs" / "tiny-5" / "best").config.attention == second
+    result = run(replace(TINY, model=replace(TINY.model, attention=second)), data, tmp_path)
+    assert list(result.test) == ["greedy", "attention"]
+    assert result.test["attention"].passes.startswith("windows of 1 s,")  # as in training
+    assert result.test["greedy"].counts.length == result.test["attention"].counts.length > 20
 
 
 def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Path, tmp_path: Path) -> None:
-    first = run(TINY, data, tmp_path)
+    run(TINY, data, tmp_path)
     path = tmp_path / "results" / "tiny-5.json"
-    write_json(path, first | {"test": first["test"] | {"beam": first["test"]["greedy"]}})
-    assert list(run(TINY, data, tmp_path)["test"]) == ["greedy", "beam"]  # the same model: what a beam read holds
     kept = path.read_bytes()
     longer = replace(TINY, train=replace(TINY.train, epochs=3))
-    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of .* this name with other settings\n.*--results"):
+    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of .* with other settings\n.*--name.*--results"):
         run_experiment(longer, data, runs=tmp_path / "b", results=path.parent, console=QUIET)
     elsewhere = tmp_path / "elsewhere"
     simulate(elsewhere, users=1, sessions=3, minutes=0.2, seed=9)
-    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions"):
+    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
         run_experiment(TINY, elsewhere, runs=tmp_path / "b", results=path.parent, console=QUIET)
     assert path.read_bytes() == kept
-    assert not (tmp_path / "b").exists()  # said before training
+    assert not (tmp_path / "b").exists()  # refused before training
+
+
+def test_further_decoders_are_read_from_the_finished_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = train("the cat sat on the mat\n" * 20, order=3)
+    words.write(tmp_path / "words.arpa")
+    places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    greedy = run(TINY, data, tmp_path)
+    assert missing([TINY], places["results"], data, ["greedy"]) == []
+    assert missing([TINY], places["results"], data, ["greedy", "beam"]) == [TINY]
+    lm = tmp_path / "words.arpa"
+    both = run_experiment(TINY, data, **places, decoders=["beam"], lm=lm, console=QUIET)
+    assert list(both.test) == ["greedy", "beam"]
+    assert both.test["greedy"] == greedy.test["greedy"]
+    assert both.curves == greedy.curves  # nothing was trained
+    assert both.settings["beam"]["language_model"] == words.digest
+    assert both.settings["beam"]["tuned_on"] == list(both.data.val)
+    assert missing([TINY], places["results"], data, ["greedy", "beam"]) == []
+    monkeypatch.setattr(runs, "tune_model", None)  # what is tuned for this language model stays
+    again = run_experiment(TINY, data, **places, decoders=["greedy", "beam"], lm=lm, console=QUIET)
+    assert again.test["beam"] == both.test["beam"]
+    assert list(run(TINY, data, tmp_path).test) == ["greedy", "beam"]  # the same model: what the beam read holds
+
+
+def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "renamed"
+    shutil.copytree(data, renamed)
+    run(TINY, renamed, tmp_path)
+    for place, path in enumerate(sorted(renamed.glob("*.hdf5"))):
+        path.rename(renamed / f"my-{place}.hdf5")
+    assert missing([TINY], tmp_path / "results", renamed, ["greedy"]) == []
+    run(TINY, renamed, tmp_path)
+    path = tmp_path / "results" / "tiny-5.json"
+    other = RunResult.read(path)
+    (name,) = other.data.test
+    other.data.contents[name] = "of other samples"
+    other.write(path)
+    with pytest.raises(EmgscribeError, match="on other sessions"):
+        missing([TINY], tmp_path / "results", renamed)
 
 
 def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (runs, import_module("emgscribe.training.run")):
+    for module in (runs, import_module(fit.__module__)):
         monkeypatch.setattr(module, "current_commit", lambda: commit)
     commit = "first"
-    assert run(TINY, data, tmp_path)["commit"] == "first"
+    assert run(TINY, data, tmp_path).commit == "first"
     commit = "second"
-    assert run(TINY, data, tmp_path)["commit"] == "first, second"  # nothing was trained anew
+    assert run(TINY, data, tmp_path).commit == "first, second"  # nothing was trained again
+
+
+def test_a_plan_knows_what_is_done_cut_off_and_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Experiment] = []
+
+    def seconds(experiment: Experiment, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
+        measured.append(experiment)
+        return 10.0 * len(train_sessions) + len(val_sessions)
+
+    run(TINY, data, tmp_path)
+    seeds = [replace(TINY, train=replace(TINY.train, seed=seed, epochs=4)) for seed in (6, 7)]
+    cut = tmp_path / "runs" / "tiny-6"
+    cut.mkdir()
+    (cut / "last.ckpt").touch()
+    (cut / "curves.csv").write_text("epoch,val_cer\n0,90\n")
+    few = replace(TINY, name="few", data=replace(TINY.data, minutes=0.3))
+    monkeypatch.setattr(runs, "estimate_seconds", seconds)
+    suite = [TINY, *seeds, replace(few, train=replace(TINY.train, seed=8))]
+    found = list(plan(suite, data, runs=tmp_path / "runs", results=tmp_path / "results"))
+    assert [(one.name, one.state, one.seconds) for one in found] == [
+        ("tiny-5", "done", 0.0),
+        ("tiny-6", "cut off", 21 * 0.75),
+        ("tiny-7", "missing", 21.0),
+        ("few-8", "missing", 21.0),
+    ]
+    assert len(measured) == 2  # those that differ in nothing but the seed together
+    made = Simulated("later", users=2, sessions=6, minutes=0.1)
+    every = replace(TINY, data=DataConfig())
+    (planned,) = plan([every], made, runs=tmp_path / "none", results=tmp_path / "none")
+    assert (planned.state, planned.seconds) == ("missing", 10.0 * 2 * 4 + 2)
+    assert not (tmp_path / "none").exists()
 
 
 def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
-    record = run(replace(TINY, data=DataConfig(train_users=(1,), test_users=(0,), sessions=1)), data, tmp_path)
-    assert [len(record["data"][part]) for part in ("train", "val", "test")] == [1, 1, 1]
-    users = {part: record["data"][part][0].split("@1-")[1] for part in ("train", "val", "test")}
-    assert users["train"] == users["val"] != users["test"]
+    used = run(replace(TINY, data=DataConfig(train_users=(1,), test_users=(0,), sessions=1)), data, tmp_path).data
+    train, val, test = (name.split("@1-")[1] for (name,) in (used.train, used.val, used.test))
+    assert train == val != test
 
 
 def test_minutes_cut_the_training_data_and_nothing_else(

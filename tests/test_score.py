@@ -7,17 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import labels_of_text, screen_text
-from emgscribe.scoring import (
-    Counts,
-    align,
-    cer_difference,
-    cer_interval,
-    count,
-    count_units,
-    count_words,
-    side_by_side,
-    total,
-)
+from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, count_words, side_by_side, total
 
 TEXTS = st.text("abcd", max_size=12)
 COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
@@ -38,16 +28,9 @@ def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
     counts = count(reference, hypothesis)
     assert counts.edits == counts.insertions + counts.deletions + counts.substitutions
     assert counts.edits == distance(reference, hypothesis)
+    assert len(hypothesis) == counts.length + counts.insertions - counts.deletions
     assert counts.length == len(reference)
-    assert len(hypothesis) == len(reference) + counts.insertions - counts.deletions
-    assert min(counts.insertions, counts.deletions, counts.substitutions) >= 0
-
-
-@given(st.lists(st.integers(0, 97), max_size=10), st.lists(st.integers(0, 97), max_size=10))
-def test_labels_and_tuples_are_counted_like_text(reference: list[int], hypothesis: list[int]) -> None:
-    counts = count(reference, tuple(hypothesis))
-    assert counts.edits == distance(reference, hypothesis)
-    assert counts == count("".join(map(chr, reference)), "".join(map(chr, hypothesis)))
+    assert counts == count(list(map(ord, reference)), tuple(map(ord, hypothesis)))  # labels are counted like text
 
 
 @pytest.mark.parametrize(
@@ -69,29 +52,9 @@ def test_conventions_of_speech_recognition(reference: str, hypothesis: str, coun
 
 
 def test_rates_are_per_cent_of_the_reference() -> None:
-    counts = Counts(insertions=1, deletions=2, substitutions=5, length=40)
+    counts, nothing = Counts(insertions=1, deletions=2, substitutions=5, length=40), Counts(insertions=3)
     assert (counts.cer, counts.ier, counts.der, counts.ser) == (20.0, 2.5, 5.0, 12.5)
-    nothing = Counts(insertions=3)
     assert all(math.isnan(rate) for rate in (nothing.cer, nothing.ier, nothing.der, nothing.ser))
-
-
-@given(st.lists(COUNTS, max_size=6))
-def test_counts_add_up(parts: list[Counts]) -> None:
-    whole = total(parts)
-    for field in ("insertions", "deletions", "substitutions", "length", "edits"):
-        assert getattr(whole, field) == sum(getattr(part, field) for part in parts)
-
-
-@given(TEXTS, TEXTS)
-def test_alignment_rebuilds_the_hypothesis(reference: str, hypothesis: str) -> None:
-    edits = align(reference, hypothesis)
-    assert [(e.reference, e.hypothesis) for e in edits] == sorted((e.reference, e.hypothesis) for e in edits)
-    built, at = "", 0
-    for edit in edits:
-        built += reference[at : edit.reference]
-        at = edit.reference + (edit.kind != "insertion")
-        built += "" if edit.kind == "deletion" else hypothesis[edit.hypothesis]
-    assert built + reference[at:] == hypothesis
 
 
 @given(TEXTS, TEXTS, st.integers(1, 4), st.data())
@@ -119,31 +82,22 @@ def test_edits_belong_to_the_unit_where_they_are() -> None:
 @given(st.text("abc·", max_size=10), TEXTS)
 def test_side_by_side_agrees_with_the_counts(reference: str, hypothesis: str) -> None:
     first, second, marks = side_by_side(reference, hypothesis)
-    counts = count(reference, hypothesis)
     assert len(first) == len(second) == len(marks)
-    assert (marks.count("I"), marks.count("D"), marks.count("S")) == (
-        counts.insertions,
-        counts.deletions,
-        counts.substitutions,
-    )
+    assert Counts(*map(marks.count, "IDS"), len(reference)) == count(reference, hypothesis)
     assert "".join(c for c, mark in zip(first, marks, strict=True) if mark != "I") == reference
     assert "".join(c for c, mark in zip(second, marks, strict=True) if mark != "D") == hypothesis
-    for wanted, got, mark in zip(first, second, marks, strict=True):
-        assert mark in " IDS"
-        assert mark != " " or wanted == got
-        assert mark != "S" or wanted != got
-        assert mark != "I" or wanted == "·"
-        assert mark != "D" or got == "·"
-
-
-def test_side_by_side_shows_each_kind() -> None:
+    meaning = {
+        " ": lambda a, b: a == b,
+        "S": lambda a, b: a != b,
+        "I": lambda a, b: a == "·",
+        "D": lambda a, b: b == "·",
+    }
+    assert all(meaning[mark](*pair) for *pair, mark in zip(first, second, marks, strict=True))
     assert side_by_side("abcd", "aXcde") == ("abcd·", "aXcde", " S  I")
-    assert side_by_side("abc", "bc") == ("abc", "·bc", "D  ")
-    assert side_by_side("", "") == ("", "", "")
 
 
 def some_units(number: int, seed: int = 0) -> list[Counts]:
-    """Stretches of 20 to 60 characters with about one error in five."""
+    """Segments of 20 to 60 characters with about one error in five."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(20, 60, number)
     return [Counts(0, 0, int(rng.binomial(length, 0.2)), int(length)) for length in lengths]
@@ -155,17 +109,10 @@ def test_the_interval_holds_the_estimate_and_is_repeatable(seed: int) -> None:
     low, high = cer_interval(units)
     assert low < total(units).cer < high
     assert cer_interval(units) == (low, high)
-    assert cer_interval(units, seed=1) != (low, high)
     # About two standard errors to either side: sqrt(p (1 - p) / n) of some 1600 characters is 1 point.
     assert 2 < high - low < 6
-
-
-def test_the_interval_widens_with_fewer_units_and_with_the_level() -> None:
     widths = [high - low for low, high in (cer_interval(some_units(number)) for number in (200, 50, 12))]
     assert widths == sorted(widths)
-    units = some_units(40)
-    narrow, wide = cer_interval(units, level=0.5), cer_interval(units, level=0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
 def test_the_interval_resamples_units_not_characters() -> None:
@@ -202,11 +149,10 @@ def test_a_difference_that_is_the_same_in_every_unit_is_certain(units: list[Coun
 
 def test_pairs_tell_apart_what_separate_intervals_cannot() -> None:
     rng = np.random.default_rng(3)
-    hard = rng.integers(0, 25, 60)  # errors that both make: stretches differ much
-    one = [Counts(substitutions=int(n), length=50) for n in hard]
-    other = [
-        Counts(substitutions=int(n + extra), length=50) for n, extra in zip(hard, rng.integers(0, 3, 60), strict=True)
-    ]
+    hard = rng.integers(0, 25, 60)  # errors that both make: segments differ much
+    one, other = (
+        [Counts(substitutions=int(n), length=50) for n in errors] for errors in (hard, hard + rng.integers(0, 3, 60))
+    )
     difference, low, high = cer_difference(other, one)
     assert 0 < low < difference < high < 4
     assert cer_interval(other)[0] < cer_interval(one)[1]  # apart they overlap
@@ -235,12 +181,6 @@ def test_words_are_counted(reference: str, hypothesis: str, edits: tuple[int, in
     counts = count_words(reference, hypothesis)
     assert counts == Counts(*edits)
     assert math.isnan(counts.wer) if not edits[3] else counts.wer == 100 * sum(edits[:3]) / edits[3]
-
-
-@given(st.lists(st.sampled_from(["ab", "b", "cde", "a"]), max_size=9), st.lists(st.sampled_from(["ab", "b", "c"])))
-def test_word_edits_are_the_textbook_distance(reference: list[str], hypothesis: list[str]) -> None:
-    counts = count_words(" ".join(reference), " ".join(hypothesis))
-    assert (counts.edits, counts.length) == (distance(reference, hypothesis), len(reference))
 
 
 def test_keys_and_screen_are_scored_apart() -> None:

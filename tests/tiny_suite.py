@@ -1,13 +1,15 @@
-"""The emgscribe command with one more suite: two runs of seconds, the second of which starts from the first's model."""
+"""One more suite: two runs of seconds, the second of which starts from the first's model. As a script, it runs them."""
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
-from emgscribe.cli import main
+from rich.console import Console
+
 from emgscribe.data.splits import DataConfig
 from emgscribe.data.windows import WindowConfig
-from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
+from emgscribe.experiments.launch import Workers, run_suite
+from emgscribe.experiments.recipes import Experiment, Suite
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
@@ -24,9 +26,15 @@ TINY = Experiment(
     ),
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )
-SUITE = (replace(TINY, name="tiny-adapted", start="tiny"), TINY)
-SUITES["tiny"] = SUITE
-EXPERIMENTS.update({experiment.name: experiment for experiment in SUITE})
+SUITE = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
+
+
+def main(on: str, folder: str, data: str) -> int:
+    places = {"runs": Path(folder, "runs"), "results": Path(folder, "results")}
+    workers = Workers(on=on, cores=1)
+    console = Console(highlight=False)
+    return len(run_suite(SUITE.experiments, Path(data), **places, workers=workers, console=console))
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

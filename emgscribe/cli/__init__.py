@@ -1,58 +1,19 @@
-"""The command line: one function a verb, which parses, calls and prints.
+"""The command line: one flat function a verb, parsed by tyro.
 
-Modules that load torch are imported inside the verbs that need them, so that help and `inspect` come at once.
+This module imports next to nothing, so that Ctrl-C is answered while the others load.
 """
 
+import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
-from emgscribe.cli.experiments import demo, report, reproduce, train, tune
-from emgscribe.cli.language import lm
-from emgscribe.cli.models import evaluate, transcribe
-from emgscribe.cli.sessions import inspect, synthesize
-from emgscribe.cli.terminal import known, log, screen
 from emgscribe.errors import EmgscribeError
 
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "demo": demo,
-    "synthesize": synthesize,
-    "inspect": inspect,
-    "train": train,
-    "reproduce": reproduce,
-    "tune": tune,
-    "report": report,
-    "evaluate": evaluate,
-    "transcribe": transcribe,
-    "lm": lm,
-}
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 2 a fault of the input, 130 interrupted."""
-    arguments = sys.argv[1:] if argv is None else argv
-    try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            _print_help()
-            return 0 if arguments else 2
-        return VERBS[known(arguments[0], VERBS, "command")](arguments[1:])
-    except EmgscribeError as error:
-        log.print(f"error: {error}", soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        log.print("interrupted; nothing half-written was left, and training goes on where it stopped when asked again")
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-
-
-def _print_help() -> None:
-    screen.print("usage: emgscribe COMMAND [OPTIONS]      (emgscribe COMMAND --help says more)\n")
-    for verb, run in VERBS.items():
-        screen.print(f"  {verb:<11} {(run.__doc__ or '').splitlines()[0]}", soft_wrap=True)
+_terminated = False
 
 
 def run() -> None:
@@ -60,4 +21,56 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # symbols such as ⌫ must not depend on the terminal's encoding
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit status.
+
+    0: done. 1: a run failed, or emgscribe has a fault. 2: the input has one. 130 or 143: Ctrl-C or SIGTERM. 141: the
+    reader of the output has gone.
+    """
+    try:
+        from emgscribe.cli.app import call
+
+        status = call(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except SystemExit as left:  # help, and what the parser refuses
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except EmgscribeError as error:
+        return _fail(2, f"{error.where}: {error.what}" if error.where else error.what, error.hint)
+    except KeyboardInterrupt:
+        _say("Interrupted. What was finished is kept; give the same command again to go on.")
+        return 143 if _terminated else 130
+    except Exception as error:
+        return _unexpected(error)
+
+
+def _terminate(*_: Any) -> None:
+    global _terminated
+    _terminated = True
+    raise KeyboardInterrupt
+
+
+def _unexpected(error: Exception) -> int:
+    gone = isinstance(error, BrokenPipeError)
+    if gone or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        with suppress(OSError, ValueError):  # Python would complain again when it flushes at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141 if gone else _fail(2, "cannot write the output: the disk is full", "free some disk space")
+    if os.environ.get("EMGSCRIBE_DEBUG"):
+        raise error
+    hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
+    return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
+
+
+def _fail(status: int, what: str, hint: str) -> int:
+    _say(f"Error: {what}" + (f"\nHint: {hint}" if hint else ""))
+    return status
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

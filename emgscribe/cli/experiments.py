@@ -1,266 +1,210 @@
-"""Verbs about experiments: run one, run those behind a table, report."""
+"""Verbs about experiments: run one, run those behind a table, search settings, report."""
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.progress import track
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
-from emgscribe.cli.sessions import DEFAULT_SIMULATION, make_sessions
-from emgscribe.cli.terminal import known, log, parsed, screen
+from emgscribe.cli.sessions import make_sessions
+from emgscribe.cli.terminal import Arpa, Folder, known, log, screen
+from emgscribe.experiments.launch import Workers, duration, run_suite
+from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
+from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
+from emgscribe.experiments.results import RunResult
+from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
+from emgscribe.experiments.search import search as search_settings
+from emgscribe.simulation.config import SimulationConfig
 
-if TYPE_CHECKING:
-    from emgscribe.evaluation import Evaluation
-    from emgscribe.experiments.recipes import Experiment
-    from emgscribe.experiments.plan import Planned
-    from emgscribe.experiments.recipes import Simulated
-
-
-def train(arguments: list[str]) -> int:
-    """Train a named experiment on a folder of sessions, and test it."""
-    from emgscribe.experiments.recipes import Experiment
-    from emgscribe.experiments.recipes import EXPERIMENTS
-
-    if not arguments or arguments[0].startswith("-"):
-        screen.print(
-            "usage: emgscribe train EXPERIMENT --data DIR [OPTIONS]   (EXPERIMENT --help lists all settings)\n"
-        )
-        screen.print("experiments: " + ", ".join(EXPERIMENTS))
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
-
-    def train(
-        data: Path,
-        runs: Path = Path("runs"),
-        results: Path = Path("results"),
-        decoder: str = "greedy",
-        lm: Path | None = None,
-        experiment: Annotated[Experiment, arg(name="")] = chosen,
-    ) -> int:
-        """Train an experiment, evaluate it on the test sessions and write its result.
-
-        The protocol of the experiment's data says which sessions train, validate and test; simulated ones are split by
-        date. A run that was cut off goes on where it stopped.
-
-        Args:
-            data: A folder of session files.
-            runs: Where the model, the checkpoint and the curves go.
-            results: Where the result file goes.
-            decoder: greedy, or greedy,beam: the beam is tuned on the sessions that validate, and scored too.
-            lm: An ARPA file for the beam instead of the default language model.
-            experiment: The settings, each of which can be overridden.
-        """
-        from emgscribe.experiments.report import print_evaluation
-        from emgscribe.experiments.rescore import add_scores
-
-        names = decoder_names(decoder)
-        result, model = _run(experiment, data, runs, results)
-        print_evaluation(result, screen)
-        added = add_scores(experiment, names, data, runs=runs, results=results, language_model=lm, console=log)
-        for name, score in added.items():
-            print_evaluation(score, screen, name)
-        screen.print(f"model: {model}")
-        return 0
-
-    return parsed(train, arguments[1:], f"train {arguments[0]}")
+Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
+Decoders = Annotated[str, arg(help="greedy, or greedy,beam: the beam search is tuned on the validation sessions.")]
+Settings = Annotated[Experiment, arg(name="")]
+OnWorkers = Annotated[Workers, arg(name="")]
 
 
-def _run(experiment: "Experiment", data: Path, runs: Path, results: Path) -> tuple["Evaluation", Path]:
-    from emgscribe.experiments.run import run_experiment
+@dataclass(frozen=True)
+class Folders:
+    """Where runs leave what they make."""
 
-    model, result = run_experiment(experiment, data, runs=runs, results=results, console=log)
-    return result, model
-
-
-def reproduce(arguments: list[str]) -> int:
-    """Run every experiment behind a table that has no result yet, and print the table."""
-    from emgscribe.experiments.launch import Workers, run_suite
-    from emgscribe.experiments.plan import plan
-    from emgscribe.experiments.report import print_tables, tables
-    from emgscribe.experiments.rescore import add_suite_scores
-    from emgscribe.experiments.results import read_result
-    from emgscribe.experiments.run import result_path
-    from emgscribe.experiments.recipes import SUITES, Budget, simulated_for
-
-    if not arguments or arguments[0].startswith("-"):
-        screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
-        listed = ", ".join(f"{name} ({len(suite)} runs)" for name, suite in SUITES.items())
-        screen.print(f"suites: {listed}", soft_wrap=True)
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    named = known(arguments[0], SUITES, "suite")
-
-    def reproduce(
-        *,
-        data: Path,
-        budget: Budget = "full",
-        runs: Path = Path("runs"),
-        results: Path = Path("results"),
-        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
-        decoder: str = "greedy",
-        lm: Path | None = None,
-        dry_run: bool = False,
-    ) -> int:
-        """Run every experiment of a suite that has no result yet, and print the suite's table.
-
-        Interrupted, it goes on where it stopped when asked again; a run that fails does not stop the others.
-
-        Args:
-            data: A folder of session files, or the word simulated: then a typist is simulated first.
-            budget: Medium and small run a table's rows as small networks, on many or on few simulated sessions.
-            runs: Where models, checkpoints, logs and simulated sessions go.
-            results: Where the result files go.
-            workers: Who runs.
-            decoder: greedy, or greedy,beam: results get the beam's score too, from the models that were kept.
-            lm: An ARPA file for the beam instead of the default language model.
-            dry_run: Only list what is done, cut off or missing, and about how long that takes here; nothing is kept.
-        """
-        names = decoder_names(decoder)
-        name = named if budget == "full" else known(f"{budget}/{named}", SUITES, "suite")
-        suite, made = SUITES[name], simulated_for(name)
-        if simulated := data == Path("simulated"):
-            data = runs / made.folder
-        unmade = simulated and not (data / "metadata.csv").exists()
-        if dry_run:
-            return _print_plan(plan(suite, made if unmade else data, runs=runs, results=results), workers.jobs)
-        if unmade:
-            _simulate(made, data)
-        failed = run_suite(suite, data, runs=runs, results=results, workers=workers, console=log)
-        failed += add_suite_scores(suite, names, data, runs=runs, results=results, language_model=lm, console=log)
-        paths = [result_path(experiment, results) for experiment in suite]
-        found = (run for path in paths if path.exists() for run in read_result(path))
-        print_tables(tables(found, name), screen)
-        return 1 if failed else 0
-
-    return parsed(reproduce, arguments[1:], f"reproduce {arguments[0]}")
+    runs: Path = Path("runs")  # folder for models, checkpoints, curves, logs and simulated sessions
+    results: Path = Path("results")  # folder for result files
 
 
-def _simulate(made: "Simulated", data: Path) -> None:
-    make_sessions(
-        data,
-        users=made.users,
-        sessions=made.sessions,
-        minutes=made.minutes,
-        seed=0,
-        simulation=replace(DEFAULT_SIMULATION, difficulty=made.difficulty),
-    )
+def named(name: str) -> Experiment:
+    """The experiment of a name; an unknown one is an error with the nearest and the names of its group."""
+    return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
 
 
-def tune(arguments: list[str]) -> int:
-    """Search an experiment's settings for the lowest validation CER."""
-    from emgscribe.experiments.launch import Workers
-    from emgscribe.experiments.recipes import Experiment
-    from emgscribe.experiments.search import search as search_settings
-    from emgscribe.experiments.recipes import EXPERIMENTS
-
-    if not arguments or arguments[0].startswith("-"):
-        screen.print("usage: emgscribe tune EXPERIMENT --data DIR --search PATH=LOW..HIGH [OPTIONS]")
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
-    chosen = EXPERIMENTS[known(arguments[0], EXPERIMENTS, "experiment")]
-
-    def tune(
-        data: Path,
-        search: UseAppendAction[tuple[str, ...]],
-        trials: int = 20,
-        runs: Path = Path("runs"),
-        workers: Annotated[Workers, arg(name="")] = Workers(),  # noqa: B008 (frozen)
-        experiment: Annotated[Experiment, arg(name="")] = chosen,
-    ) -> int:
-        """Search settings of an experiment for the lowest validation CER; the sessions that test are not scored.
-
-        Interrupted, it goes on where it stopped when asked again, and asked for more trials it adds them.
-
-        Args:
-            data: A folder of session files.
-            search: What is searched, once for each setting: train.lr=1e-4..3e-3:log, model.encoder.dropout=0..0.5 or
-                train.optimizer=adam,adamw.
-            trials: How many trials the study is to have.
-            runs: Where the study goes, and the trials' models and checkpoints.
-            workers: Who runs.
-            experiment: The settings that are not searched, each of which can be overridden.
-        """
-        page = search_settings(
-            experiment, data, search, base=chosen, trials=trials, runs=runs, workers=workers, console=log
-        )
-        screen.print(f"report: {page}", soft_wrap=True)
-        return 0
-
-    return parsed(tune, arguments[1:], f"tune {arguments[0]}")
+def list_experiments(verb: str, status: int) -> int:
+    """Print every experiment with a line each, in groups."""
+    screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
+    screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
+    for group, members in GROUPS.items():
+        screen.print(f"\n{group}")
+        for name, experiment in members.items():
+            screen.print(f"  {name:<{max(map(len, members))}}  {_about(experiment)}")
+    return status
 
 
-def _print_plan(planned: Iterable["Planned"], jobs: int) -> int:
-    found: list[Planned] = []
-    for run in track(planned, "measuring", console=log, transient=True):
-        found.append(run)
-        left = "" if run.state == "done" else f"  about {_duration(run.seconds)}"
-        screen.print(f"{run.state:<8}  {run.name}{left}", soft_wrap=True)
-    counted = Counter(run.state for run in found)
-    told = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
-    total = _duration(sum(run.seconds for run in found) / jobs)
-    screen.print(f"{told}: about {total} of training, {jobs} at a time", soft_wrap=True)
+def _about(experiment: Experiment) -> str:
+    layers = [experiment.model.encoder]
+    while hasattr(layers[0], "base"):
+        layers.insert(0, layers[0].base)
+    kinds = [experiment.model.features.kind(), *(layer.kind() for layer in layers)]
+    return f"{' -> '.join(kinds)}, {experiment.train.epochs} epochs"
+
+
+def list_suites(status: int) -> int:
+    """Print every suite with a line each."""
+    screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
+    for name, suite in SUITES.items():
+        screen.print(f"  {name:<{max(map(len, SUITES))}}  {len(suite.experiments)} runs. {suite.about}")
+    return status
+
+
+def train(
+    name: Name,
+    /,
+    *,
+    data: Folder,
+    folders: Annotated[Folders, arg(name="")],
+    decoder: Decoders = "greedy",
+    lm: Arpa = None,
+    experiment: Settings,
+) -> int:
+    """A run that was interrupted goes on where it stopped when the same command is given again.
+
+    With other settings than the named ones, --name gives the run and its result a name of their own.
+
+    Examples:
+      emgscribe train demo --data data
+      emgscribe train baseline --data emg2qwerty --data.protocol user0
+      emgscribe train demo --data data --train.lr 3e-3 --name demo-fast
+    """
+    names, places = decoder_names(decoder), vars(folders)
+    done = run_experiment(experiment, data, **places, decoders=names, lm=lm, console=log)
+    for reader, evaluation in done.test.items():
+        print_evaluation(evaluation, screen, reader)
+    screen.print(f"model: {folders.runs / run_name(experiment) / 'best'}")
     return 0
 
 
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
+def reproduce(
+    suite: Positional[Annotated[str, arg(metavar="SUITE", help="Name of the suite.")]],
+    /,
+    *,
+    data: Annotated[Path, arg(help="Folder of session files, or the word simulated: then they are simulated first.")],
+    budget: Annotated[Budget, arg(help="full: as published; medium, small: small networks, simulated data.")] = "full",
+    folders: Annotated[Folders, arg(name="")],
+    workers: OnWorkers,
+    decoder: Decoders = "greedy",
+    lm: Arpa = None,
+    dry_run: Annotated[
+        bool, arg(help="Only list which runs are done, cut off or missing, and estimate the time.")
+    ] = False,
+) -> int:
+    """Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
+    others. Without a suite, all suites are listed.
+
+    Examples:
+      emgscribe reproduce table2 --data emg2qwerty
+      emgscribe reproduce table2 --data simulated --budget small --dry-run
+      emgscribe reproduce benchmark --data emg2qwerty --on slurm --jobs 8 --gpus 1
+    """
+    names, places = decoder_names(decoder), vars(folders)
+    chosen = SUITES[known(suite if budget == "full" else f"{budget}/{suite}", SUITES, "suite")]
+    members, made = chosen.experiments, chosen.simulated
+    if simulated := data == Path("simulated"):
+        data = folders.runs / made.folder
+    unmade = simulated and not (data / "metadata.csv").exists()
+    if dry_run:
+        return _print_plan(plan(members, made if unmade else data, **places, decoders=names), workers.jobs)
+    if unmade:
+        config = SimulationConfig(difficulty=made.difficulty)
+        make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
+    failed = run_suite(members, data, **places, workers=workers, decoders=names, lm=lm, console=log)
+    paths = [result_path(experiment, folders.results) for experiment in members]
+    print_tables(tables(map(RunResult.read, filter(Path.exists, paths)), chosen.name), screen)
+    return 1 if failed else 0
 
 
-def report(arguments: list[str]) -> int:
-    """Render result files to tables beside published numbers and to figures."""
-
-    def report(
-        *,
-        results: Path = Path("results"),
-        out: Path = Path("report"),
-        compare: tuple[str, str] | None = None,
-        decoder: str = "",
-    ) -> int:
-        """Render result files: report.md, a CSV for each kind of data, figures of losses and of errors.
-
-        Results on simulated sessions have tables of their own, without published numbers.
-
-        Args:
-            results: A folder of result files.
-            out: Where the report goes.
-            compare: Two experiments to compare on the stretches that both were tested on, with an interval; a decoder
-                may be named after a colon, as in demo:greedy demo:beam.
-            decoder: Only rows of these decoders, such as greedy or greedy,beam; without it all.
-        """
-        from emgscribe.experiments.report import write_report
-
-        wanted = [name.strip() for name in decoder.split(",")] if decoder else None
-        page, *others = write_report(results, out, compare, wanted)
-        screen.print(f"report: {page} and {len(others)} files beside it", soft_wrap=True)
-        return 0
-
-    return parsed(report, arguments, "report")
+def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
+    found: list[Planned] = []
+    for run in track(planned, "measuring", console=log, transient=True, disable=not log.is_terminal):
+        found.append(run)
+        left = "" if run.state == "done" else f"  about {duration(run.seconds)}"
+        screen.print(f"{run.state:<8}  {run.name}{left}")
+    counted = Counter(run.state for run in found)
+    summary = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    screen.print(f"{summary}: about {duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
+    return 0
 
 
-def demo(arguments: list[str]) -> int:
-    """Simulate a typist, train on most of it and read an unseen session: a few minutes on two cores."""
+def tune(
+    name: Name,
+    /,
+    *,
+    data: Folder,
+    search: Annotated[UseAppendAction[tuple[str, ...]], arg(help="A setting to search, with its range or values.")],
+    trials: Annotated[int, arg(help="Total number of trials.")] = 20,
+    runs: Annotated[Path, arg(help="Folder for the study, and for the models of its trials.")] = Path("runs"),
+    workers: OnWorkers,
+    experiment: Settings,
+) -> int:
+    """The test sessions are not scored. Interrupted, it goes on where it stopped when the same command is given again;
+    more trials are added to those done.
 
-    def demo(out: Path = Path("demo"), seed: int = 0) -> int:
-        """Simulate a typist, train on most sessions and read one that was held back.
+    Examples:
+      emgscribe tune demo --data data --search train.lr=1e-4..1e-2:log --trials 10
+      emgscribe tune demo --data data --search model.encoder.dropout=0..0.5 --search train.optimizer=adam,adamw
+    """
+    folder = search_settings(
+        experiment, data, search, base=named(name), trials=trials, runs=runs, workers=workers, console=log
+    )
+    screen.print(f"study: {folder}")
+    return 0
 
-        Args:
-            out: Where sessions, model and result go.
-            seed: Another seed is another typist and another training run.
-        """
-        from emgscribe.experiments.recipes import DEMO
-        from emgscribe.experiments.report import print_alignment, print_evaluation
 
-        data = out / f"sessions-{seed}"
-        if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are whole
-            make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed, simulation=DEFAULT_SIMULATION)
-        experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
-        result, model = _run(experiment, data, out / "runs", out / "results")
-        print_alignment(result, screen)
-        print_evaluation(result, screen)
-        screen.print(f"model: {model}")
-        return 0
+def report(
+    *,
+    results: Annotated[Path, arg(help="Folder of result files.")] = Path("results"),
+    out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
+    compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
+    decoder: Annotated[str, arg(help="Only rows of these decoders, such as greedy or greedy,beam; else all.")] = "",
+) -> int:
+    """Results on simulated sessions have tables of their own, without published numbers.
 
-    return parsed(demo, arguments, "demo")
+    Examples:
+      emgscribe report
+      emgscribe report --compare demo:greedy demo:beam
+    """
+    wanted = [name.strip() for name in decoder.split(",")] if decoder else None
+    page, *others = write_report(results, out, compare, wanted)
+    screen.print(f"report: {page} and {len(others)} files beside it")
+    return 0
+
+
+def demo(
+    *,
+    out: Annotated[Path, arg(help="Folder for the sessions, the model and the result.")] = Path("demo"),
+    seed: Annotated[int, arg(help="Another seed is another typist and another training run.")] = 0,
+) -> int:
+    """Everything is kept in one folder; with another seed, beside the first.
+
+    Examples:
+      emgscribe demo
+      emgscribe demo --seed 1 --out demo
+    """
+    data = out / f"sessions-{seed}"
+    if not (data / "metadata.csv").exists():  # written last, so its presence says that the sessions are complete
+        make_sessions(data, users=1, sessions=10, minutes=4.0, seed=seed)
+    experiment = replace(DEMO, train=replace(DEMO.train, seed=seed))
+    done = run_experiment(experiment, data, runs=out / "runs", results=out / "results", console=log)
+    print_alignment(done.test["greedy"], screen)
+    print_evaluation(done.test["greedy"], screen)
+    screen.print(f"model: {out / 'runs' / run_name(experiment) / 'best'}")
+    return 0

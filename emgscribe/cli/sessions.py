@@ -1,111 +1,90 @@
-"""Verbs about session files: make them, look into them."""
+"""Verbs about session files: simulate them, inspect them."""
 
 import json as json_format
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
-from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from emgscribe.cli.terminal import log, parsed, screen
-from emgscribe.data.inspect import Inspection
-from emgscribe.data.inspect import inspect as inspect_sessions
+import emgscribe as es
+from emgscribe.cli.terminal import bar, screen
 from emgscribe.errors import EmgscribeError
-from emgscribe.simulation import SimulationConfig, simulate
+from emgscribe.simulation.config import SimulationConfig
 
 _REPORTABLE = 0.2  # minutes
-DEFAULT_SIMULATION = SimulationConfig()
+_DEFAULT = SimulationConfig()
 
 
-def synthesize(arguments: list[str]) -> int:
-    """Make a folder of simulated sessions in the layout of the emg2qwerty data set."""
+def simulate(
+    *,
+    out: Annotated[Path, arg(help="Folder to write the sessions and their metadata.csv to.")],
+    users: Annotated[int, arg(help="Number of people; they differ in anatomy and habits.")] = 4,
+    sessions: Annotated[int, arg(help="Number of sessions of each; the bands are put on again for each.")] = 6,
+    minutes: Annotated[float, arg(help="Length of a session.")] = 15.0,
+    seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
+    report: Annotated[bool, arg(help="Also write report.png and report.json: a comparison with real EMG.")] = False,
+    simulation: SimulationConfig = _DEFAULT,
+) -> int:
+    """Results on simulated sessions say nothing about recordings of people.
 
-    def synthesize(
-        *,
-        out: Path,
-        users: int = 4,
-        sessions: int = 6,
-        minutes: float = 15.0,
-        seed: int = 0,
-        report: bool = False,
-        simulation: SimulationConfig = DEFAULT_SIMULATION,
-    ) -> int:
-        """Make a folder of simulated sessions in the layout of the emg2qwerty data set, with its metadata.csv.
+    Examples:
+      emgscribe simulate --out data --users 1 --sessions 10 --minutes 4
+      emgscribe simulate --out hard --simulation.difficulty 2 --report
+    """
+    if report and minutes < _REPORTABLE:
+        raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
+    paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, config=simulation)
+    if report:
+        from emgscribe.simulation import compare_with_recording
 
-        Nobody typed them: results on them are simulated, and not comparable with results on recordings.
-
-        Args:
-            out: The folder to write to.
-            users: How many people; each differs in anatomy and habits.
-            sessions: How many sessions each of them records, the bands put on anew for each.
-            minutes: Length of a session.
-            seed: The same seed gives the same bytes.
-            report: Also write report.png and report.json: traces, spectra, amplitudes beside those of real EMG.
-            simulation: What is simulated.
-        """
-        if report and minutes < _REPORTABLE:
-            raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
-        paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, simulation=simulation)
-        if report:
-            from emgscribe.simulation import compare_with_recording
-
-            compare_with_recording(
-                [path for first, path in enumerate(paths) if first % sessions == 0], out / "report.png"
-            )
-            screen.print(f"report: {out / 'report.png'} (the first session of each user)", soft_wrap=True)
-        return 0
-
-    return parsed(synthesize, arguments, "synthesize")
+        compare_with_recording(paths[::sessions], out / "report.png")
+        screen.print(f"report: {out / 'report.png'} (the first session of each user)")
+    return 0
 
 
-def make_sessions(
-    out: Path, *, users: int, sessions: int, minutes: float, seed: int, simulation: SimulationConfig
-) -> list[Path]:
-    """Simulate sessions into the folder `out`, with a progress bar; returns their files."""
-    with Progress(console=log) as bar:
-        task = bar.add_task("simulating", total=1.0)
-        paths = simulate(
-            out,
-            users=users,
-            sessions=sessions,
-            minutes=minutes,
-            seed=seed,
-            config=simulation,
-            progress=lambda done: bar.update(task, completed=done),
-        )
-    screen.print(f"{len(paths)} simulated sessions in {out}", soft_wrap=True)
+def make_sessions(out: Path, **settings: Any) -> list[Path]:
+    """`emgscribe.simulate` with a progress bar and a summary line."""
+    with bar("simulating") as progress:
+        paths = es.simulate(out, progress=progress, **settings)
+    screen.print(f"{len(paths)} simulated sessions in {out}")
     return paths
 
 
-def inspect(arguments: list[str]) -> int:
-    """Say what a session file holds and what is wrong with it."""
+def inspect(
+    files: Positional[Annotated[tuple[Path, ...], arg(metavar="FILES", help="Session files, or folders of them.")]],
+    *,
+    json: Annotated[bool, arg(help="Print a JSON list with one entry for each file instead of a table.")] = False,
+) -> int:
+    """The exit status is 2 if any of them cannot be used.
 
-    def inspect(file: Positional[Path], json: bool = False) -> int:
-        """Say what a session file holds and all that is wrong with it. Status 2 where it cannot be used.
-
-        Args:
-            file: A session in the emg2qwerty HDF5 layout.
-            json: Print JSON instead of a table.
-        """
-        (found,) = inspect_sessions(file)
-        if json:
-            sys.stdout.write(json_format.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        else:
-            _print_inspection(found)
-        return 0 if found.usable else 2
-
-    return parsed(inspect, arguments, "inspect")
+    Examples:
+      emgscribe inspect data
+      emgscribe inspect a.hdf5 b.hdf5 --json
+    """
+    if not files:
+        raise EmgscribeError("no session given", hint="name session files or folders of them")
+    found = es.inspect(files)
+    if json:
+        content = [inspection.to_json() for inspection in found]
+        sys.stdout.write(json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        _print_inspections(found)
+    return 0 if all(inspection.usable for inspection in found) else 2
 
 
-def _print_inspection(found: Inspection) -> None:
-    screen.print(found.path, soft_wrap=True)
-    table = Table(show_header=False)
-    for name, value in found.summary.items():
-        table.add_row(name, Text(str(value)))
-    if found.summary:
-        screen.print(table)
-    for finding in found.findings:
-        screen.print(f"{finding.severity}: {finding.field}: {finding.message}")
-    screen.print("usable" if found.usable else "not usable")
+def _print_inspections(found: list[es.Inspection]) -> None:
+    table = Table("file", "user", "minutes", "keys", "prompts", "kind", "verdict")
+    for inspection in found:
+        told = inspection.summary
+        kind = {True: "simulated", False: "recorded"}.get(told.get("simulated", ""), "")
+        cells = (told.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
+        shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        table.add_row(Path(inspection.path).name, *shown, kind, "usable" if inspection.usable else "not usable")
+    screen.print(table)
+    if len(found) == 1 and "text" in found[0].summary:
+        screen.print(f"text begins: {found[0].summary['text']}")
+    for inspection in found:
+        for finding in inspection.findings:
+            screen.print(f"{Path(inspection.path).name}: {finding.severity}: {finding.field}: {finding.message}")

@@ -1,26 +1,45 @@
-"""What every verb shares: the two streams, settings from arguments, names that must be known."""
+"""What verbs share: the two streams, progress bars, names that must be known, options that several have."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
-import tyro
 from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import arg
 
 from emgscribe.errors import EmgscribeError
 
-screen = Console(highlight=False, markup=False)
-log = Console(stderr=True, highlight=False, markup=False)
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the outermost frame knows the exit status; rich would leave with 1
 
 
-def known(name: str, names: Mapping[str, object], kind: str) -> str:
-    """`name` if it is one of `names`; else an error with the nearest."""
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}"
-        raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
-    return name
+screen = _Screen(highlight=False, markup=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+Folder = Annotated[Path, arg(help="Folder of session files.")]
+Arpa = Annotated[Path | None, arg(help="ARPA file for the beam search; by default the built-in language model.")]
 
 
-def parsed(verb: Callable[..., int], arguments: list[str], name: str) -> int:
-    """Call `verb` with its parameters read from `arguments`; `emgscribe <name>` is how usage and errors call it."""
-    return tyro.cli(verb, prog=f"emgscribe {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+def known(name: str, names: Iterable[str], kind: str) -> str:
+    """`name` if it is one of `names`; else an error with the nearest, and with all names of its group (before a /)."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    group = (near[0] if near else name).rpartition("/")[0]
+    listed = ", ".join([other for other in names if other.rpartition("/")[0] == group] or names)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise EmgscribeError(f"unknown {kind} {name!r}", hint=f"{hint}one of: {listed}")
+
+
+@contextmanager
+def bar(doing: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar that leaves nothing behind; yields the function to call with the fraction done."""
+    with Progress(console=log, transient=True, disable=not log.is_terminal) as shown:
+        task = shown.add_task(doing, total=1.0)
+        yield lambda done: shown.update(task, completed=done)

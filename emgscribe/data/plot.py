@@ -1,8 +1,7 @@
 """A few seconds of a session as a figure: electrodes, keys, and what a model read."""
 
-from collections.abc import Sequence
 from io import BytesIO
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,30 +24,19 @@ class _Shown(Figure):
         return image.getvalue()
 
 
-class HasKeys(Protocol):
-    """Anything with (symbol, second) pairs, such as a `Transcript`."""
-
-    @property
-    def keys(self) -> Sequence[tuple[str, float]]:
-        """(symbol, second) of each key."""
-
-
-Keys = HasKeys | Sequence[tuple[str, float]]
-
-
-def plot_session(session: Session, start: float, stop: float, read: Keys = ()) -> Figure:
+def plot_session(session: Session, start: float, stop: float, read: Any = ()) -> Figure:
     """Seconds [start, stop) of a session: both bands' electrodes, the keys that went down, and those that were `read`.
 
-    Raises `EmgscribeError` where the range is empty, longer than a minute or not inside the session.
+    `read` is a `Transcript`, or a symbol and its second for each key. Raises `EmgscribeError` where the range is empty,
+    longer than a minute or not inside the session.
     """
     seconds = len(session) / SAMPLE_RATE
     if not 0 <= start <= stop - 1 / SAMPLE_RATE <= seconds or stop - start > _MOST_SECONDS:
         hint = f"choose at most {_MOST_SECONDS} s between 0 and {seconds:.3f} s"
         raise EmgscribeError(f"seconds {start:g} to {stop:g} cannot be plotted", where=session.name, hint=hint)
-    rows: dict[str, Sequence[tuple[str, float]]]
     rows = {"typed": list(zip(session.text, session.onsets / SAMPLE_RATE, strict=True))}
-    if keys := read if isinstance(read, Sequence) else read.keys:
-        rows["read"] = keys
+    if keys := getattr(read, "keys", read):
+        rows["read"] = list(keys)
     figure = _Shown(figsize=(min(5 + 2 * (stop - start), 24), 8), layout="constrained")
     top, *bands = figure.subplots(3, 1, sharex=True, height_ratios=(len(rows), 10, 10))
     _draw_keys(top, rows, start, stop)
@@ -71,8 +59,7 @@ def plot_session(session: Session, start: float, stop: float, read: Keys = ()) -
     return figure
 
 
-def _draw_keys(axes: Axes, rows: dict[str, Sequence[tuple[str, float]]], start: float, stop: float) -> None:
-    """Each row's symbols at their seconds, over a tick."""
+def _draw_keys(axes: Axes, rows: dict[str, list[tuple[str, float]]], start: float, stop: float) -> None:
     for row, (name, keys) in enumerate(rows.items()):
         color = _TYPED if name == "typed" else _READ
         shown = [("␣" if symbol == SPACE else symbol, at) for symbol, at in keys if start <= at < stop]

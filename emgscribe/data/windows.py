@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ class WindowConfig(Settings):
     """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms)."""
 
     section = "windows"
-
     length: Count = 8000  # labelled samples of a window
     stride: Count = 8000  # samples from one training window to the next
     left: Whole = 1800  # unlabelled samples of context before a window; an encoder that needs more gets more
@@ -32,40 +32,33 @@ class WindowConfig(Settings):
 class Store:
     """Sessions whose samples are gathered in batches on `device`.
 
-    On a CPU the samples stay on disk, mapped into memory. Another device gets a copy of them once, if it has room. If
-    not, the store stays on the CPU, and the caller moves each batch.
+    On a CPU the samples stay on disk, mapped into memory. A GPU gets a copy of them once. If it has no room, the store
+    stays on the CPU, and the caller moves each batch.
     """
 
     def __init__(self, sessions: Sequence[Session], device: torch.device | str = "cpu") -> None:
         self.sessions = tuple(sessions)
+        self.device = torch.device(device)
         size = sum(session.emg.nbytes for session in self.sessions)
-        self.device = torch.device(device) if _has_room(torch.device(device), size) else torch.device("cpu")
+        if self.device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:  # the network needs the rest
+            self.device = torch.device("cpu")
         self._emg = [torch.from_numpy(session.emg).to(self.device) for session in self.sessions]
 
     def __reduce__(self) -> tuple[object, ...]:
         return Store, (self.sessions, self.device)  # another process maps the same files
 
     def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
-        """EMG (N, length, 2, 16) of windows that begin at sample `starts[n]` of session number `sessions[n]`.
-
-        Before a session's first sample and after its last one it is zero.
-        """
+        """EMG (N, length, 2, 16) from sample `starts[n]` of session number `sessions[n]` on; zero outside a session."""
         out = torch.empty(len(starts), length, BANDS, CHANNELS, device=self.device)
         for window, session, start in zip(out, sessions, starts, strict=True):
             emg = self._emg[session]
-            low, high = max(start, 0), min(start + length, len(emg))
-            if high <= low:
-                window.zero_()
-                continue
-            window[: low - start].zero_()
-            window[low - start : high - start] = emg[low:high]
-            window[high - start :].zero_()
+            low, high = (min(max(at, 0), len(emg)) for at in (start, start + length))
+            first = max(-start, 0)
+            last = first + high - low
+            window[:first].zero_()
+            window[first:last] = emg[low:high]
+            window[last:].zero_()
         return out
-
-
-def _has_room(device: torch.device, size: int) -> bool:
-    """Whether `size` bytes leave the larger part of the device's memory to the network."""
-    return device.type != "cuda" or size < 0.4 * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass(frozen=True)
@@ -73,9 +66,8 @@ class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
     `emg` is (N, left + T + right, 2, 16); `lengths` (N,) is how many of the T labelled samples lie inside the session.
-    `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones, and
-    `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths stay
-    on the CPU, where CTC expects them.
+    `labels` (N, L) is padded with the blank, `label_lengths` (N,) counts the real ones, and `onsets` (N, L) is when
+    each key went down, in samples after the first labelled one (padding: -1).
     """
 
     emg: Tensor
@@ -100,9 +92,9 @@ class Batch:
         return [row[:length] for row, length in zip(self.labels.tolist(), self.label_lengths.tolist(), strict=True)]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        moved = ("emg", "labels", "onsets")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
+        """The batch with `emg` and `labels` on another device; CTC and augmentation want the rest on the CPU."""
+        emg, labels = (tensor.to(device, non_blocking=True) for tensor in (self.emg, self.labels))
+        return replace(self, emg=emg, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -123,9 +115,8 @@ class Windows:
     def shuffled(self, generator: torch.Generator) -> Places:
         """The windows of one epoch, in random order: as many as tile the sessions at `stride`.
 
-        The places where a window fits into a session are divided equally among its windows. Each window begins at a
-        random place of its part, new in each epoch, so that no sample is favoured. A session shorter than a window
-        gives one, from its start.
+        The places where a window fits into a session are divided equally among its windows; each begins at a random
+        place of its part. A session shorter than a window gives one, from its start.
         """
         places = []
         for s, session in enumerate(self.store.sessions):
@@ -136,10 +127,10 @@ class Windows:
         return [places[i] for i in torch.randperm(len(places), generator=generator).tolist()]
 
     def batches(self, places: Places, batch_size: int, *, part: int = 0, parts: int = 1) -> Iterator[Batch]:
-        """Batches of `batch_size` windows at `places`; the last one may be smaller.
+        """Batches of `batch_size` windows at `places`, the last one smaller; of each, part number `part` of `parts`.
 
-        Of each batch, part number `part` of `parts`; its `share` weights the loss so that the mean over the parts is
-        the mean over the batch. A part without a window of a small last batch gets one that has no weight.
+        With the `share` as loss weight, the mean over the parts is the mean over the batch. A part that a small last
+        batch leaves empty gets one window with weight 0.
         """
         for first in range(0, len(places), batch_size):
             whole = places[first : first + batch_size]
@@ -148,35 +139,31 @@ class Windows:
 
     def batch(self, places: Places) -> Batch:
         """One batch of the windows at `places`."""
+        labels, onsets, lengths = list[Tensor](), list[Tensor](), list[int]()
+        for number, start in places:
+            session = self.store.sessions[number]
+            typed = session.typed(start, start + self.length)
+            labels.append(torch.from_numpy(session.labels[typed]))
+            onsets.append(torch.from_numpy(session.onsets[typed] - start))
+            lengths.append(min(self.length, len(session) - start))
         numbers, starts = zip(*places, strict=True)
-        sessions = [self.store.sessions[number] for number in numbers]
-        typed = [session.typed(start, start + self.length) for session, start in zip(sessions, starts, strict=True)]
-        items = list(zip(sessions, starts, typed, strict=True))
-        return Batch(
-            emg=self.store.gather(numbers, [s - self.left for s in starts], self.left + self.length + self.right),
-            left=self.left,
-            right=self.right,
-            lengths=torch.tensor([min(self.length, len(session) - start) for session, start, _ in items]),
-            labels=_padded([torch.from_numpy(session.labels[keys]) for session, _, keys in items], BLANK),
-            label_lengths=torch.tensor([keys.stop - keys.start for keys in typed]),
-            onsets=_padded(
-                [torch.from_numpy(session.onsets[keys] - start) for session, start, keys in items], _NO_ONSET
-            ),
-        ).to(self.store.device)
+        emg = self.store.gather(numbers, [at - self.left for at in starts], self.left + self.length + self.right)
+        keys, counts = _padded(labels, BLANK), torch.tensor(list(map(len, labels)))
+        batch = Batch(emg, self.left, self.right, torch.tensor(lengths), keys, counts, _padded(onsets, _NO_ONSET))
+        return batch.to(self.store.device)
 
 
 def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
     """Rows of any lengths -> (N, L), L at least 1."""
-    padded = pad_sequence([*rows, torch.zeros(1, dtype=torch.int64)], batch_first=True, padding_value=padding)
-    return padded[:-1]
+    one = torch.zeros(1, dtype=torch.int64)
+    return pad_sequence([*rows, one], batch_first=True, padding_value=padding)[:-1]
 
 
 class WindowDataset(Dataset[Batch]):
     """Windows that tile sessions, for a plain `DataLoader(dataset, batch_size, collate_fn=dataset.collate)`.
 
-    Each item is a `Batch` of one window, at a fixed place; training here uses `Windows.shuffled` instead, which draws
-    new places each epoch. `context` (left, right) in samples replaces that of `windows`; `Model.context` is what a
-    model sees.
+    Each item is a `Batch` of one window. `context` (left, right) in samples, such as `Model.context`, replaces that of
+    `windows`. Training here draws new places each epoch instead (`Windows.shuffled`).
     """
 
     def __init__(
@@ -196,15 +183,9 @@ class WindowDataset(Dataset[Batch]):
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
         """Join batches of the same window length into one."""
-
-        def rows(name: str) -> list[Tensor]:
-            return [row for item in items for row in getattr(item, name)]
-
-        return replace(
-            items[0],
-            emg=torch.stack(rows("emg")),
-            lengths=torch.stack(rows("lengths")),
-            labels=_padded(rows("labels"), BLANK),
-            label_lengths=torch.stack(rows("label_lengths")),
-            onsets=_padded(rows("onsets"), _NO_ONSET),
-        )
+        whole: dict[str, Any] = {
+            name: torch.cat([getattr(item, name) for item in items]) for name in ("emg", "lengths", "label_lengths")
+        }
+        for name, padding in (("labels", BLANK), ("onsets", _NO_ONSET)):
+            whole[name] = _padded([row for item in items for row in getattr(item, name)], padding)
+        return replace(items[0], **whole)

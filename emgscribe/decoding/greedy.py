@@ -63,7 +63,6 @@ class GreedyDecoder(Decoder):
         self._frames: list[int] = []
 
     def feed(self, log_probs: Emissions) -> Hypothesis:
-        """Read F more frames (F, 99); raises `EmgscribeError` on another number of classes or on NaN."""
         check_emissions(log_probs)
         best = log_probs.argmax(axis=1)
         path = np.concatenate([[self._last], best])

@@ -1,10 +1,5 @@
 """Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
 
-Smoothing is interpolated modified Kneser-Ney (Chen and Goodman 1999, "An empirical study of smoothing techniques for
-language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts an order,
-adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
-included and <s> not.
-
 A model is *within words* (the published kind: every run of a-z is a sequence between <s> and </s>) or *across words*
 (every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
 """
@@ -14,6 +9,7 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +24,6 @@ from emgscribe.simulation.text import PromptWriter
 
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
-_TABLE_BYTES = 1 << 30
 _KEPT = 4  # default models in the cache, one for each set of excluded prompts
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
@@ -50,12 +45,8 @@ class Automaton:
     log_prob: Logs
     following: npt.NDArray[np.int32]
 
-    def __repr__(self) -> str:
-        return f"<Automaton of {len(self.log_prob)} states, {'across' if self.across else 'within'} words>"
-
     @property
     def across(self) -> bool:
-        """Whether the space is a token, so that the model goes across words."""
         return SPACE in self.tokens
 
 
@@ -66,21 +57,18 @@ class LanguageModel:
     ngrams: NGrams
 
     def __repr__(self) -> str:
-        grams = sum(map(len, self.ngrams.levels))
-        kind = "across" if self.across else "within"
+        grams, kind = sum(map(len, self.ngrams.levels)), "across" if self.across else "within"
         return f"<LanguageModel of order {self.ngrams.order}: {grams} n-grams, {kind} words>"
 
     @property
     def across(self) -> bool:
-        """Whether the model goes across words, with the space as a token."""
         return SPACE in self.ngrams.tokens
 
     @classmethod
     def read(cls, path: Path | str) -> "LanguageModel":
         """Read an ARPA file (plain or gzipped) of single characters; anything else is an `EmgscribeError`."""
         ngrams = read_arpa(Path(path))
-        odd = [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]
-        if odd:
+        if odd := [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]:
             hint = f"train a character model; the space is written {SPACE}"
             raise EmgscribeError(f"{odd[0]!r} is not a single character", where=str(path), hint=hint)
         return cls(ngrams)
@@ -98,16 +86,43 @@ class LanguageModel:
         """Write an ARPA file, gzipped where the name ends in .gz."""
         write_arpa(Path(path), self.ngrams)
 
-    def automaton(self, max_bytes: int = _TABLE_BYTES) -> Automaton:
+    def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
         """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
-        return _flatten(self.ngrams, max_bytes)
+        ngrams, width = self.ngrams, len(self.ngrams.tokens)
+        goes_on = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
+        if goes_on:
+            goes_on[0][START] = True  # the start always has a state
+        states = 1 + sum(int(flags.sum()) for flags in goes_on)
+        if states * width * 8 > max_bytes:
+            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
+            raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
+        log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
+        log_prob[0] = ngrams.levels[0].log_prob
+        # Level by level: a longer context copies the row of its longest suffix, then writes its own.
+        state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
+        start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
+        for length, flags in enumerate(goes_on, 1):
+            level, above = ngrams.levels[length - 1], ngrams.levels[length]
+            suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
+            own = used + np.arange(flags.sum())
+            # An n-gram's last token leads from its context's state to its own. This comes first: rows are copied next.
+            following[state[level.context[flags]], level.symbol[flags]] = own
+            following[own] = following[suffix[flags]]
+            log_prob[own] = level.backoff[flags, None] + log_prob[suffix[flags]]
+            state, fallback = suffix.copy(), suffix
+            state[flags] = own
+            log_prob[state[above.context], above.symbol] = above.log_prob
+            used += len(own)
+        log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
+        return Automaton(ngrams.tokens, start, log_prob, following)
 
     def perplexity(self, text: str) -> float:
         """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
         symbols = _encoded(text, self.ngrams.tokens, across=self.across)
+        symbols = symbols[symbols != START]
         if not len(symbols):
             raise EmgscribeError("the text has no character that the model can know", hint="give another text")
-        table, symbols = self.automaton(), symbols[symbols != START]
+        table = self.automaton()
         state, total = table.start, 0.0
         for symbol in symbols.tolist():
             total += float(table.log_prob[state, symbol])
@@ -119,7 +134,7 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     """A model of `order` of a text, within words or across them.
 
     `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
-    fits at a high order. Discounts that the counts do not determine are 0.5, 1 and 1.5 (lmplz --discount_fallback).
+    fits at a high order.
     """
     require(order >= 1, "order", order, "1 or more")
     require(min_count >= 1, "min_count", min_count, "1 or more")
@@ -136,18 +151,16 @@ def without_prompts(text: str, prompts: Collection[str]) -> str:
 
     A prompt of one word stays: it is in every text.
     """
-    wanted: dict[str, list[re.Pattern[str]]] = {}
-    for prompt in prompts:
-        if len(words := _WORD.findall(prompt.lower())) > 1:
-            pattern = "[^a-z0-9]+".join(words) + "(?![a-z0-9])"
-            wanted.setdefault(words[0], []).append(re.compile(pattern, re.ASCII | re.IGNORECASE))
-    kept, done = list[str](), 0
-    for word in _WORD.finditer(text):
-        if word.start() >= done:
-            found = [pattern.match(text, word.start()) for pattern in wanted.get(word.group().lower(), ())]
-            if ends := [match.end() for match in found if match]:
-                kept.append(text[done : word.start()])
-                done = max(ends)
+    wanted = {words for prompt in prompts if len(words := tuple(_WORD.findall(prompt.lower()))) > 1}
+    lengths = sorted(set(map(len, wanted)), reverse=True)
+    places, kept, done, at = list(_WORD.finditer(text)), list[str](), 0, 0
+    plain = [place.group().lower() for place in places]
+    while at < len(places):
+        found = next((len(words) for length in lengths if (words := tuple(plain[at : at + length])) in wanted), 0)
+        if found:
+            kept.append(text[done : places[at].start()])
+            done = places[at + found - 1].end()
+        at += found or 1
     return "\n".join([*kept, text[done:]])
 
 
@@ -155,9 +168,7 @@ def _normal(text: str, *, across: bool) -> str:
     """Words of a-z, or whole lines in the charset's symbols, one a line; all in lower case."""
     if not across:
         return re.sub("[^a-z]+", "\n", text.lower()).strip("\n")
-    plain: dict[str, str | int | None] = {}
-    for symbol in set(text):
-        plain[symbol] = clean_text(symbol).lower()
+    plain: dict[str, str | int | None] = {symbol: clean_text(symbol).lower() for symbol in set(text)}
     plain |= dict.fromkeys("\t\v\f", " ") | dict.fromkeys(("\n", "\r", ENTER), "\n") | {BACKSPACE: "", SHIFT: ""}
     lines = text.translate(str.maketrans(plain)).split("\n")
     return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
@@ -175,15 +186,14 @@ def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
 class _Counted:
     """The n-grams of one length in a text, sorted as in `Level`.
 
-    `suffix` is the row, one level below, of all but the first token; `seen` is how often each occurs; `kept` are those
-    that the model will hold. `adjusted` is what Kneser-Ney counts: below the highest order, the number of different
+    `suffix` is the row, one level below, of all but the first token; `kept` are those that the model will hold.
+    `adjusted` is what Kneser-Ney counts: how often each occurs, but below the highest order the number of different
     tokens before the n-gram, unless it begins with <s>.
     """
 
     context: Rows
     symbol: Rows
     suffix: Rows
-    seen: Rows
     adjusted: Rows
     kept: npt.NDArray[np.bool_]
 
@@ -192,24 +202,20 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
     """The n-grams of each length up to `order` in sequences over `width` tokens."""
     begins = np.flatnonzero(sequences == START)
     since = np.arange(len(sequences)) - np.repeat(begins, np.diff(np.append(begins, len(sequences))))
-    rows = sequences  # of the n-gram that ends at each place
-    every = np.arange(width)
+    rows, every = sequences, np.arange(width)  # rows: of the n-gram that ends at each place
     seen = np.bincount(sequences, minlength=width)
-    levels = [_Counted(np.zeros_like(every), every, every, seen, seen, np.ones(width, dtype=bool))]
-    begin_with_start = every == START
+    levels = [_Counted(np.zeros_like(every), every, every, seen, np.ones(width, dtype=bool))]
+    begins_with_start = every == START
     for length in range(2, order + 1):
         ends = np.flatnonzero(since >= length - 1)
         keys, first, inverse, seen = np.unique(
             rows[ends - 1] * width + sequences[ends], return_index=True, return_inverse=True, return_counts=True
         )
-        context, suffix = keys // width, rows[ends[first]]
+        context, suffix, below = keys // width, rows[ends[first]], levels[-1].adjusted
         # What stands before the n-grams one shorter is known now. Nothing stands before <s>: it keeps its count.
-        below = levels[-1]
-        adjusted = np.where(begin_with_start, below.seen, np.bincount(suffix, minlength=len(below.symbol)))
-        levels[-1] = _Counted(below.context, below.symbol, below.suffix, below.seen, adjusted, below.kept)
-        kept = (seen >= min_count) if length > 2 else np.ones(len(seen), dtype=bool)
-        levels.append(_Counted(context, keys % width, suffix, seen, seen, kept))
-        begin_with_start = begin_with_start[context]
+        below[:] = np.where(begins_with_start, below, np.bincount(suffix, minlength=len(below)))
+        levels.append(_Counted(context, keys % width, suffix, seen, (seen >= min_count) | (length == 2)))
+        begins_with_start = begins_with_start[context]
         rows = np.full(len(sequences), -1)
         rows[ends] = inverse
     levels[0].adjusted[START] = 0
@@ -219,7 +225,7 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
 def discounts(adjusted: Rows) -> tuple[float, float, float]:
     """The discounts of n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
 
-    (0.5, 1, 1.5) where the counts of counts do not determine them, as in the unigrams of most characters.
+    They are 0.5, 1 and 1.5 where the counts of counts do not determine them (lmplz --discount_fallback).
     """
     ones, twos, threes, fours = (int((adjusted == times).sum()) for times in (1, 2, 3, 4))
     if not (ones and twos and threes):
@@ -230,23 +236,25 @@ def discounts(adjusted: Rows) -> tuple[float, float, float]:
 
 
 def _smooth(counted: list[_Counted], width: int) -> list[Level]:
-    """Interpolated probabilities and back-off weights of each level, without the n-grams that are left out."""
+    """Interpolated modified Kneser-Ney: probabilities and back-off weights of the n-grams that are kept.
+
+    Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3, with the
+    choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order, adjusted counts below the highest order,
+    unigrams interpolated with the uniform distribution over all tokens, <unk> included and <s> not.
+    """
     lower = np.full(width, 1 / (width - 1))  # over all tokens but <s>
     levels: list[Level] = []
-    place = np.zeros(1, dtype=np.int64)  # the new row of each row of the level below
+    kept, place = np.ones(1, dtype=bool), np.zeros(1, dtype=np.int64)  # the new row of each row of the level below
     for number, level in enumerate(counted):
-        contexts = len(counted[number - 1].symbol) if number else 1
+        contexts = len(kept)
         taken = np.array([0.0, *discounts(level.adjusted)])[np.minimum(level.adjusted, 3)]
         # A context leaves to shorter ones its discounts, and all of the n-grams that are left out (as in lmplz).
         spared = np.bincount(level.context, np.where(level.kept, taken, level.adjusted), contexts)
         total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
-        lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * (
-            lower[level.suffix] if number else lower
-        )
+        lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * lower[level.suffix]
         if number:
             goes_on = np.bincount(level.context, minlength=contexts) > 0
-            weights = np.log10(np.where(goes_on, spared / total, 1.0))[counted[number - 1].kept]
-            levels[-1].backoff[:] = weights
+            levels[-1].backoff[:] = np.log10(np.where(goes_on, spared / total, 1.0))[kept]
         else:
             lower[START] = 1.0  # as lmplz writes it; never predicted
         kept = level.kept
@@ -256,42 +264,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
     return levels
 
 
-def _flatten(ngrams: NGrams, max_bytes: int) -> Automaton:
-    """Tables with back-off worked in, level by level: a longer context copies its suffix's row, then writes its own."""
-    width = len(ngrams.tokens)
-    goes_on = [
-        np.bincount(above.context, minlength=len(level)) > 0
-        for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
-    ]
-    if goes_on:
-        goes_on[0][START] = True  # the start always has a state
-    states = 1 + sum(int(flags.sum()) for flags in goes_on)
-    if states * width * 8 > max_bytes:
-        what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
-        raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
-    log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
-    log_prob[0] = ngrams.levels[0].log_prob
-    state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
-    start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
-    for length, flags in enumerate(goes_on, 1):
-        level, above = ngrams.levels[length - 1], ngrams.levels[length]
-        suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
-        own = used + np.arange(flags.sum())
-        # An n-gram's last token leads from its context's state to its own. This comes first: rows are copied next.
-        following[state[level.context[flags]], level.symbol[flags]] = own
-        following[own] = following[suffix[flags]]
-        log_prob[own] = level.backoff[flags, None] + log_prob[suffix[flags]]
-        state, fallback = suffix.copy(), suffix
-        state[flags] = own
-        log_prob[state[above.context], above.symbol] = above.log_prob
-        used += len(own)
-    log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
-    return Automaton(ngrams.tokens, start, log_prob, following)
-
-
-def default_language_model(
-    *, exclude: Collection[str] = (), across: bool = True, cache: Path | None = None
-) -> LanguageModel:
+def default_language_model(*, exclude: Collection[str] = (), across: bool = True) -> LanguageModel:
     """A 6-gram of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
 
     Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
@@ -300,8 +273,7 @@ def default_language_model(
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))
-    folder = cache or default_cache()
-    path = folder / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
+    path = default_cache() / f"language-model-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.arpa.gz"
     with suppress(EmgscribeError):  # missing, or damaged by something else: it is built again
         model = LanguageModel.read(path)
         with suppress(OSError):
@@ -314,6 +286,6 @@ def default_language_model(
     model = train(text, across=across, min_count=2 if across else 1)
     with suppress(EmgscribeError, OSError):  # an unwritable cache is no obstacle
         model.write(path)
-        for old in sorted(folder.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
+        for old in sorted(path.parent.glob("language-model-*.arpa.gz"), key=lambda file: -file.stat().st_mtime)[_KEPT:]:
             old.unlink()
     return model

@@ -18,15 +18,8 @@ Ints = npt.NDArray[np.int64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNKNOWN, END = 0, 2  # columns of <unk> and </s>
-
-NODE = np.dtype(
-    [
-        *((name, np.int32) for name in ("parent", "child", "sibling", "label", "slot", "screen", "below", "state")),
-        ("bias", np.float64),
-        ("onset", np.int64),
-    ],
-    align=True,
-)
+LINKS = ("parent", "child", "sibling", "label", "slot", "screen", "below", "state")
+NODE = np.dtype([*((name, np.int32) for name in LINKS), ("bias", np.float64), ("onset", np.int64)], align=True)
 """A keystroke: the first `child` and the next `sibling` (-1: none); its `slot` in the beam (-1: not in it).
 
 `screen` is the node of the last character on the screen. Of a node that is a character itself, `below` is the
@@ -78,20 +71,14 @@ class Search(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    # Typed, where numba's decorator is not.
-    return cast(Function, njit(cache=True, nogil=True)(function))
+    return cast(Function, njit(cache=True, nogil=True)(function))  # typed, where numba's decorator is not
 
 
 def begin(rules: Rules, beam_size: int, labels_per_frame: int, capacity: int) -> Search:
     """A search that has read nothing, with room for `capacity` nodes."""
-    search = Search(
-        np.zeros(capacity, NODE),
-        np.zeros(beam_size, SLOT),
-        np.zeros(beam_size, CANDIDATE),
-        np.zeros(min(labels_per_frame, len(rules.column)), np.int64),
-        np.zeros(len(rules.column), np.float64),
-        np.zeros(1, PLACE),
-    )
+    tree, beam, heap = np.zeros(capacity, NODE), np.zeros(beam_size, SLOT), np.zeros(beam_size, CANDIDATE)
+    classes = np.zeros(min(labels_per_frame, len(rules.column)), np.int64)
+    search = Search(tree, beam, heap, classes, np.zeros(len(rules.column), np.float64), np.zeros(1, PLACE))
     # The first node is no key, and the screen's lower end: below it is itself.
     search.nodes[0] = (-1, -1, -1, rules.blank, 0, 0, 0, rules.start, 0.0, -1)
     search.beam[0] = (0, 0.0, -np.inf, 0.0, 0.0)
@@ -102,14 +89,13 @@ def begin(rules: Rules, beam_size: int, labels_per_frame: int, capacity: int) ->
 @_compiled
 def _add(a: float, b: float) -> float:
     """log(exp(a) + exp(b))."""
-    if a < b:
-        a, b = b, a
-    return a if b == -np.inf else a + np.log1p(np.exp(b - a))
+    high, low = max(a, b), min(a, b)
+    return high if low == -np.inf else high + np.log1p(np.exp(low - high))
 
 
 @_compiled
 def _choose(search: Search, emissions: npt.NDArray[np.float32]) -> None:
-    """The best classes of a frame (V,), best first; of equals the lower ones. `kept` is -inf for all others."""
+    """The best classes of a frame (V,), best first; on ties, the lower labels. `kept` is -inf for all others."""
     classes, kept, count = search.classes, search.kept, 0
     kept[:] = -np.inf
     for label in range(len(emissions)):
@@ -177,24 +163,23 @@ def _stay(search: Search, blank: int) -> None:
 
 
 @_compiled
-def _column(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> int:
-    """The language model's column for a character typed after `screen`: an unknown one ends a word that is begun."""
-    column = int(rules.column[label])
-    if column == UNKNOWN and not rules.across and rules.inside[nodes[screen].label]:
-        return END
-    return column
+def _typed(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> tuple[int, float]:
+    """The model's state after a character typed after `screen`, and what the text is given then."""
+    last, column = nodes[screen], int(rules.column[label])
+    if column == UNKNOWN and not rules.across and rules.inside[last.label]:
+        column = END  # an unknown character ends a word that is begun
+    known = column != UNKNOWN
+    step = float(rules.log_prob[last.state, column]) if known else rules.unknown
+    state = int(rules.following[last.state, column]) if known or rules.across else rules.start
+    return state, float(last.bias + (rules.scale * step + rules.bonus))
 
 
 @_compiled
 def _bias(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> float:
-    """What the text on the screen is given after a key."""
+    """The bias of the text on the screen after a key."""
     if label == rules.backspace:
         return float(nodes[nodes[screen].below].bias)
-    if label == rules.silent:
-        return float(nodes[screen].bias)
-    column = _column(nodes, rules, screen, label)
-    step = rules.unknown if column == UNKNOWN else float(rules.log_prob[nodes[screen].state, column])
-    return float(nodes[screen].bias + (rules.scale * step + rules.bonus))
+    return float(nodes[screen].bias) if label == rules.silent else _typed(nodes, rules, screen, label)[1]
 
 
 @_compiled
@@ -207,71 +192,52 @@ def _find(nodes: npt.NDArray[np.void], parent: int, label: int) -> int:
 
 
 @_compiled
-def _offer(search: Search, rules: Rules, at: int, label: int) -> None:
-    """One hypothesis with one key more, unless it is in the beam already (`_stay` has what comes to it)."""
-    nodes, slot = search.nodes, search.beam[at]
-    mass = search.kept[label] + (slot.blank if nodes[slot.node].label == label else slot.both)
-    if mass == -np.inf:
-        return
-    child = _find(nodes, slot.node, label)
-    if child < 0 or nodes[child].slot < 0:
-        score = mass + _bias(nodes, rules, nodes[slot.node].screen, label)
-        _push(search, score, (-np.inf, mass), slot.node, label)
-
-
-@_compiled
 def _extend(search: Search, rules: Rules) -> None:
-    """All hypotheses with one key more that can still be among the best."""
-    heap, kept, place = search.heap, search.kept, search.place[0]
+    """All hypotheses with one more key that can still be among the best, except those in the beam (see `_stay`)."""
+    nodes, heap, kept, place = search.nodes, search.heap, search.kept, search.place[0]
     for at in range(place.slots):
         slot = search.beam[at]
-        if kept[rules.backspace] > -np.inf:
-            _offer(search, rules, at, rules.backspace)
-        # No other key can be given more than the bonus, and classes are in order: after one too bad, all are.
+        node = nodes[slot.node]
+        # No key but backspace, which comes first, can be given more than the bonus, and classes are in order: after one
+        # that is too bad, all are.
         best = slot.both + slot.bias + max(rules.bonus, 0.0)
-        for label in search.classes[: place.classes]:
-            if place.waiting == len(heap) and best + kept[label] <= heap[0].score:
+        for number in range(-1, place.classes):
+            label = search.classes[number] if number >= 0 else rules.backspace
+            if number >= 0 and place.waiting == len(heap) and best + kept[label] <= heap[0].score:
                 break
-            if label not in (rules.blank, rules.backspace):
-                _offer(search, rules, at, label)
-
-
-@_compiled
-def _grow(search: Search, rules: Rules, parent: int, label: int) -> int:
-    """The child of `parent` with that label: a node of the tree, or a new one; its key begins in this frame."""
-    nodes, place = search.nodes, search.place[0]
-    number = _find(nodes, parent, label)
-    if number < 0:
-        number = place.used
-        place.used += 1
-        node, above = nodes[number], nodes[parent]
-        node.parent, node.child, node.sibling, node.label = parent, -1, above.child, label
-        above.child = number
-        screen = above.screen
-        node.below = 0  # `_compact` looks at it, whatever the key
-        if label == rules.backspace:
-            node.screen = nodes[screen].below
-        elif label == rules.silent:
-            node.screen = screen
-        else:
-            column = _column(nodes, rules, screen, label)
-            known = rules.across or column != UNKNOWN
-            node.screen, node.below = number, screen
-            node.state = rules.following[nodes[screen].state, column] if known else rules.start
-            node.bias = _bias(nodes, rules, screen, label)
-    nodes[number].onset = place.frame
-    return number
+            mass = kept[label] + (slot.blank if node.label == label else slot.both)
+            if mass == -np.inf or label == rules.blank or (number >= 0 and label == rules.backspace):
+                continue
+            child = _find(nodes, slot.node, label)
+            if child < 0 or nodes[child].slot < 0:
+                _push(search, mass + _bias(nodes, rules, node.screen, label), (-np.inf, mass), slot.node, label)
 
 
 @_compiled
 def _settle(search: Search, rules: Rules) -> None:
-    """Make the candidates the beam."""
+    """Make the candidates the beam; a new key begins in this frame, at a node of the tree or a new one."""
     nodes, beam, place = search.nodes, search.beam, search.place[0]
     for at in range(place.slots):
         nodes[beam[at].node].slot = -1
     for at in range(place.waiting):
         entry, slot = search.heap[at], beam[at]
-        number = entry.node if entry.label < 0 else _grow(search, rules, entry.node, entry.label)
+        number = entry.node if entry.label < 0 else _find(nodes, entry.node, entry.label)
+        if number < 0:
+            number, label = place.used, entry.label
+            place.used += 1
+            node, above = nodes[number], nodes[entry.node]
+            node.parent, node.child, node.sibling, node.label = entry.node, -1, above.child, label
+            node.below = 0  # `collect` looks at it, whatever the key
+            above.child, screen = number, above.screen
+            if label == rules.backspace:
+                node.screen = nodes[screen].below
+            elif label == rules.silent:
+                node.screen = screen
+            else:
+                node.screen, node.below = number, screen
+                node.state, node.bias = _typed(nodes, rules, screen, label)
+        if entry.label >= 0:
+            nodes[number].onset = place.frame
         slot.node, slot.blank, slot.key, slot.both = number, entry.blank, entry.key, _add(entry.blank, entry.key)
         slot.bias = nodes[nodes[number].screen].bias
         nodes[number].slot = at
@@ -321,32 +287,37 @@ def trace(search: Search, leaf: int) -> tuple[Ints, Ints]:
 
 
 @_compiled
-def _reach(search: Search, reached: npt.NDArray[np.bool_]) -> int:
-    """Mark what the beam comes from; returns the last node that all of it comes from."""
-    nodes, root = search.nodes, int(search.place[0].root)
-    children, only = np.zeros(len(reached), np.int64), np.zeros(len(reached), np.int64)
-    reached[root] = True
-    for at in range(search.place[0].slots):
-        node = search.beam[at].node
-        while not reached[node]:
-            reached[node] = True
-            above = nodes[node].parent
-            children[above] += 1
-            only[above] = node
-            node = above
+def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
+    """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
+
+    Settled is what all hypotheses have in common. Of its screen the last `remembered` characters stay in the tree,
+    for backspaces to come: a backspace beyond them removes nothing.
+    """
+    nodes, place = search.nodes, search.place[0]
+    root, kept = int(place.root), np.zeros(place.used, np.bool_)
+    children, only = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
+    kept[root] = True
+    for at in range(place.slots):
+        old = search.beam[at].node
+        while not kept[old]:
+            kept[old] = True
+            children[nodes[old].parent] += 1
+            only[nodes[old].parent] = old
+            old = nodes[old].parent
     while nodes[root].slot < 0 and children[root] == 1:
-        reached[root] = False
+        kept[root] = False
         root = int(only[root])
-    return root
-
-
-@_compiled
-def _compact(search: Search, kept: npt.NDArray[np.bool_], last: int) -> None:
-    """Move the kept nodes together, in order; screens that are no longer known become `last`."""
-    nodes, place, numbers = search.nodes, search.place[0], np.cumsum(kept) - 1
-    for old in range(len(kept)):
-        if not kept[old]:
-            continue
+    settled = trace(search, root)
+    last = nodes[root].screen
+    for _ in range(remembered):
+        kept[last] = True
+        if nodes[last].below == last:
+            break
+        last = nodes[last].below
+    kept[last] = True
+    nodes[last].below = last
+    numbers = np.cumsum(kept) - 1
+    for old in np.flatnonzero(kept):  # kept nodes move together, in order; a screen that is forgotten becomes `last`
         nodes[numbers[old]] = nodes[old]
         node = nodes[numbers[old]]
         node.screen = numbers[node.screen if kept[node.screen] else last]
@@ -357,28 +328,5 @@ def _compact(search: Search, kept: npt.NDArray[np.bool_], last: int) -> None:
             node.sibling, nodes[node.parent].child = nodes[node.parent].child, numbers[old]
     for at in range(place.slots):
         search.beam[at].node = numbers[search.beam[at].node]
-    place.root, place.used = numbers[place.root], numbers[-1] + 1
-
-
-@_compiled
-def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
-    """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
-
-    Settled is what all hypotheses have in common. Of its screen the last `remembered` characters stay in the tree,
-    for backspaces to come: a backspace beyond them removes nothing.
-    """
-    nodes, place = search.nodes, search.place[0]
-    kept = np.zeros(place.used, np.bool_)
-    root = _reach(search, kept)
-    settled = trace(search, root)
-    last = nodes[root].screen
-    for _ in range(remembered):
-        kept[last] = True
-        if nodes[last].below == last:
-            break
-        last = nodes[last].below
-    kept[last] = True
-    nodes[last].below = last
-    place.root = root
-    _compact(search, kept, last)
+    place.root, place.used = numbers[root], numbers[-1] + 1
     return settled

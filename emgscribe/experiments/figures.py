@@ -192,7 +192,7 @@ def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path) -> li
     axes.set(xlim=(-0.7, 14.2), ylim=(-2.95, 2.55), aspect="equal")
     axes.set_axis_off()
     extra = sum(number for (wanted, _), number in counted.items() if wanted == GAP)
-    note = f"grey: pressed less than {FEW} times; both shifts counted together; "
+    note = f"grey: pressed fewer than {FEW} times; both shifts counted together; "
     axes.text(-0.5, -2.8, f"{note}{extra} extra characters belong to no key", fontsize=9)
     figure.colorbar(ScalarMappable(scale, colors), ax=axes, shrink=0.7, label="% of presses misread or missed")
     return _save(figure, out)

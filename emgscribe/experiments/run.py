@@ -1,6 +1,7 @@
-"""One experiment, from data to its result file: split, train, evaluate by every decoder, write."""
+"""One experiment, from data to its result file: split, train, evaluate with every decoder, write."""
 
 import csv
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 from emgscribe.config import to_json
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, prompts_of
+from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
@@ -26,10 +27,9 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Trained, current_commit, fit, seconds_for
+from emgscribe.training import Trained, current_commit, estimate_seconds, fit
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
-_MEASURED_MINUTES = 4.0  # of a simulated session, to take steps on
 
 
 class Parts(NamedTuple):
@@ -75,24 +75,20 @@ def run_experiment(
 ) -> RunResult:
     """Train, evaluate on the test sessions and write `results/<name>-<seed>.json`.
 
-    `data` is a folder of sessions, split by the experiment's protocol. A run that was cut off goes on from
-    `runs/<name>-<seed>`, a finished one is only evaluated, greedily and by all of `decoders` from the same emissions.
-    The beam is tuned before on the sessions that validate, with the language model in the ARPA file `lm` or the default
-    one. Scores of other decoders stay in a result where the greedy one has not changed. Raises what `recorded` and
-    `train_experiment` do.
+    `data` is a folder of sessions, split by the experiment's protocol. An interrupted run continues from
+    `runs/<name>-<seed>`; a finished one is only evaluated, greedily and with all `decoders` from the same emissions.
+    Before that, the beam is tuned on the validation sessions, with the language model in the ARPA file `lm` or the
+    default one. Scores of other decoders stay in a result if the greedy score has not changed. Raises what `recorded`
+    and `train_experiment` do.
     """
-    runs, results, commit, split = (
-        Path(runs),
-        Path(results),
-        current_commit(),
-        split_sessions(Path(data), experiment.data),
-    )
-    earlier = recorded(experiment, results, split)
+    runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
+    split = split_sessions(Path(data), experiment.data)
+    earlier = recorded(experiment, Path(results), split)
     trained, parts = train_experiment(experiment, split, runs=runs, console=console)
-    names = list(dict.fromkeys(("greedy", *decoders)))
+    folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
-        _tune_beam(trained.model, runs / run_name(experiment) / "best", parts.val, split, lm, console)
-    made = {name: make_decoder(name, folder=runs / run_name(experiment) / "best", scored=parts.test) for name in names}
+        _tune_beam(trained.model, folder, parts.val, split, lm, console)
+    made = {name: make_decoder(name, folder=folder, scored=parts.test) for name in names}
     test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
         test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
@@ -113,14 +109,14 @@ def run_experiment(
         test=test,
         settings=settings,
     )
-    result.write(result_path(experiment, results))
+    result.write(path)
     return result
 
 
 def _tune_beam(
     model: Model, folder: Path, sessions: list[Session], split: Split, lm: Path | None, console: Console
 ) -> None:
-    """Tune the beam of the model in `folder` on the sessions that validated it, unless it is for this language model."""
+    """Tune the beam on the sessions that validated the model in `folder`, unless it is for this language model."""
     words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
     tuned = load_tuned(folder)
     if tuned is None or tuned.language_model != words.digest:
@@ -130,16 +126,16 @@ def _tune_beam(
 
 
 def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
-    """Train without testing, or go on with a run that was cut off; returns the outcome, and the sessions of each part.
+    """Train without testing, or continue an interrupted run; returns the outcome, and the sessions of each part.
 
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
-    that was trained on a session that tests or on a user that has to be unseen.
+    that was trained on a test session or on a user that must be unseen.
     """
     parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
     parts = parts._replace(train=list(first_minutes(parts.train, experiment.data.minutes)))
     folder, start = runs / run_name(experiment), _start(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
-    # A protocol that tests no user whom it trains is about people on whom nothing was trained, by an ancestor neither.
+    # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {s.user for s in parts.train} & {s.user for s in parts.test}
     ancestry.after(parts.train, parts.val).refuse(parts.test, unseen_users=unseen)
     trained = fit(
@@ -149,7 +145,7 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:
-    """The folder of the model whose weights training begins with, None for random ones."""
+    """The folder of the model that training starts from, None for random weights."""
     if not experiment.start:
         return None
     folder = runs / run_name(replace(experiment, name=experiment.start)) / "best"
@@ -190,7 +186,7 @@ def progress(folder: Path) -> tuple[int, float | None]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a suite: whether it has a result, was cut off or is missing, and about how many seconds are left."""
+    """A run of a suite: whether it has a result, was cut off or is missing, and an estimate of the seconds left."""
 
     name: str
     state: Literal["done", "cut off", "missing"]
@@ -200,7 +196,7 @@ class Planned:
 def plan(
     suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
 ) -> Iterator[Planned]:
-    """The runs of a suite in order. Recipes that differ in nothing but the seed are measured once, by a few steps.
+    """The runs of a suite in order. Recipes that differ only in the seed are timed once, with a few steps.
 
     Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
     """
@@ -208,40 +204,31 @@ def plan(
     measured: dict[Experiment, float] = {}
     with TemporaryDirectory() as folder:
         for experiment in suite:
-            place, seconds = runs / run_name(experiment), 0.0
-            if experiment in left:
-                kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
-                if kind not in measured:
-                    train, val = _as_long(experiment.data, data, Path(folder))
-                    measured[kind] = seconds_for(kind, train_sessions=train, val_sessions=val)
-                seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
-            begun = "cut off" if (place / "last.ckpt").exists() else "missing"
-            yield Planned(run_name(experiment), begun if experiment in left else "done", seconds)
+            place, name = runs / run_name(experiment), run_name(experiment)
+            if experiment not in left:
+                yield Planned(name, "done", 0.0)
+                continue
+            kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
+            if kind not in measured:
+                train, val = _as_long(experiment.data, data, Path(folder))
+                measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
+            seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
+            yield Planned(name, "cut off" if (place / "last.ckpt").exists() else "missing", seconds)
 
 
 def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[list[Session], list[Session]]:
-    """As much as trains and as much as validates: the first session of each over and over, so that few are read."""
+    """About as much training and validation data: the first session of each, repeated, so only two are opened."""
     if isinstance(data, Simulated):
-        train = val = folder / "simulated.hdf5"
-        if not train.exists():
-            simulate_session(train, user=0, session=0, minutes=_MEASURED_MINUTES, seed=0)
+        paths = [folder / "simulated.hdf5"] * 2
+        if not paths[0].exists():
+            simulate_session(paths[0], user=0, session=0, minutes=data.minutes, seed=0)
         users = len(used.train_users) or data.users
-        sessions = min(data.sessions - 2, used.sessions or data.sessions)
-        trains, validates = users * sessions * data.minutes, users * data.minutes
+        times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
     else:
         split = split_sessions(data, used)
-        train, val = split.train[0], split.val[0]
-        trains, validates = (sum(_minutes(path) for path in part) for part in (split.train, split.val))
-    first, second = open_sessions([train, val])
-    return _repeated(first, min(trains, used.minutes or trains)), _repeated(second, validates)
-
-
-def _minutes(path: Path) -> float:
-    with SessionFile(path) as session:
-        return len(session) / SAMPLE_RATE / 60
-
-
-def _repeated(session: Session, minutes: float) -> list[Session]:
-    """So many minutes of a session that begins again when it ends."""
-    times, rest = divmod(round(minutes * 60 * SAMPLE_RATE), len(session))
-    return [session] * times + ([session.first(rest)] if rest else [])
+        paths = [split.train[0], split.val[0]]
+        sizes = [[path.stat().st_size for path in part] for part in (split.train, split.val)]
+        times = [round(sum(part) / part[0]) for part in sizes]
+    train, val = open_sessions(paths)
+    limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
+    return [train] * min(times[0], limit), [val] * times[1]

@@ -1,7 +1,7 @@
-"""Search for the settings of an experiment with the lowest validation CER. The sessions that test are not scored.
+"""Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
-A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's run
-is named after its settings, so that a study that was cut off goes on from the run's checkpoint.
+A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
+run is named after its settings, so that an interrupted study goes on from the run's checkpoint.
 """
 
 import difflib
@@ -11,7 +11,8 @@ import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -25,7 +26,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.launch import Order, Workers, launch, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash, leaves
-from emgscribe.experiments.run import progress
+from emgscribe.experiments.run import progress, train_experiment
 from emgscribe.files import alone, replacing
 
 _SEARCHED = ("model", "windows", "augment", "train")
@@ -43,7 +44,6 @@ class Span:
     log: bool = False
 
     def suggest(self, trial: Any) -> Any:
-        """The value that an Optuna trial takes."""
         if self.choice:
             return trial.suggest_categorical(self.path, self.values)
         suggest = trial.suggest_int if isinstance(self.values[0], int) else trial.suggest_float
@@ -51,24 +51,27 @@ class Span:
 
 
 def spans(texts: Sequence[str], experiment: Experiment) -> tuple[Span, ...]:
-    """What `--search` asks for: spans of settings of `experiment`, in the order of their paths.
-
-    Raises `EmgscribeError` where a text has another form, names no setting or one twice, spans nothing, or allows a
-    value that the experiment does not.
-    """
-    found = tuple(sorted((_span(text, experiment) for text in texts), key=lambda span: span.path))
+    """The spans of settings that `--search` names; `EmgscribeError` for another form, and for what is not allowed."""
+    found = [_span(text, experiment) for text in texts]
     if len({span.path for span in found}) != len(found) or not found:
         raise EmgscribeError("no setting to search, or one of them twice", where="--search", hint=_FORM)
     for span in found:
         for value in span.values:
             changed(experiment, {span.path: value})
-    return found
+    return tuple(found)
 
 
 def _span(text: str, experiment: Experiment) -> Span:
     path, _, values = text.partition("=")
     path = path.removeprefix("--").replace("-", "_")
-    kind = _kind(path, experiment)
+    known = {path: value for path, value in leaves(to_json(experiment)) if path.partition(".")[0] in _SEARCHED}
+    if path not in known:
+        near = ", ".join(difflib.get_close_matches(path, known)) or ", ".join(known)
+        raise EmgscribeError(f"{experiment.name} has no setting {path!r}", where="--search", hint=f"one of: {near}")
+    *parents, name = path.split(".")
+    hint = get_type_hints(type(reduce(getattr, parents, experiment)))[name]
+    kind: type = str if isinstance(known[path], str) else hint
+    require(kind in (int, float, str), path, known[path], "to search: a number, or one of several words")
     span, _, scale = values.partition(":")
     try:
         if ".." in span and kind is not str and scale in ("", "log"):
@@ -82,23 +85,6 @@ def _span(text: str, experiment: Experiment) -> Span:
     except ValueError as error:
         raise EmgscribeError(f"{text}: {error}", where="--search", hint=_FORM) from error
     return Span(path, choices, choice=True)
-
-
-def _kind(path: str, experiment: Experiment) -> type:
-    """The type of the setting at a path: int, float or str, the last also for a choice of words."""
-    owner: Any = experiment
-    kind: type = Experiment
-    for depth, name in enumerate(path.split(".")):
-        names = [part.name for part in fields(owner)] if is_dataclass(owner) else []
-        names = [each for each in names if depth or each in _SEARCHED]
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(names)}" if names else "it has no parts"
-            what = f"{path}: {experiment.name} has no setting {name!r} there"
-            raise EmgscribeError(what, where="--search", hint=hint)
-        kind, owner = get_type_hints(type(owner))[name], getattr(owner, name)
-    require(kind in (int, float) or isinstance(owner, str), path, owner, "to search: a number, or one of several words")
-    return kind if kind in (int, float) else str
 
 
 def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -124,22 +110,20 @@ def search(
     workers: Workers,
     console: Console,
 ) -> Path:
-    """Bring the experiment's study to so many finished trials, draw them, and print the best as a command.
+    """Bring the experiment's study to `trials` finished trials, draw them, and print the best as a command.
 
-    `base` is the named experiment that this one was made from. Failed trials, and settings that are not allowed together,
-    are not counted; a call ends when as many failed as it was to add. Returns the study's folder. Raises
-    `EmgscribeError` where the study has other settings, another search or other data, where another process works on
-    it, where its file cannot be used, and where no trial is finished.
+    `base` is the named experiment that this one was made from. Failed trials, and settings that are not allowed
+    together, are not counted; a call ends when as many of them failed as it was to add. Returns the study's folder.
+    Raises `EmgscribeError` where the study has other settings, another search or other data, where another process
+    works on it, where its file cannot be used, and where no trial is finished.
     """
     require(trials >= 1, "trials", trials, "1 or more")
-    optuna = optional("optuna", "sweep")
+    optuna = optional("optuna", "tune")
     space, folder = spans(texts, experiment), runs.absolute() / "tune" / experiment.name
-    split = split_sessions(data, experiment.data)
-    about = {
-        "search": sorted(texts),
-        "experiment": experiment,
-        "data": data_hash(open_sessions(split.train + split.val)),
-    }
+    split = split_sessions(data.absolute(), experiment.data)
+    sessions = open_sessions(split.train + split.val)
+    kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
+    about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
         study = _study(optuna, folder, about)
         numbers: dict[str, int] = {}
@@ -154,26 +138,28 @@ def search(
                     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                     console.print(f"trial {trial.number}: not allowed ({error.what})", soft_wrap=True)
                     continue
-                order = Order(named, data.absolute(), runs.absolute(), cores=workers.threads)
+                work = partial(train_experiment, named, split, runs=runs.absolute())
+                order = Order(named, runs.absolute(), work, workers.threads)
                 trial.set_user_attr("run", order.name)
                 numbers[order.name] = trial.number
                 yield order
 
         def done(order: Order, status: int) -> None:
-            cer = None if status else progress(order.runs / order.name)[1]
+            cer = None if status else progress(order.folder)[1]
             number = numbers[order.name]
             study.tell(number, cer, None if cer is not None else optuna.trial.TrialState.FAIL)
             console.print(f"trial {number}: " + ("failed" if cer is None else f"validation CER {cer:.2f} %"))
 
         launch(orders(), workers, done, console)
         if not _finished(study):
-            raise EmgscribeError(
-                "no trial is finished", where=str(folder), hint=f"the runs' logs say why: {folder}/*.log"
-            )
+            hint = f"the runs' logs say why: {folder}/*.log"
+            raise EmgscribeError("no trial is finished", where=str(folder), hint=hint)
         best = study.best_trial
-        _draw(optuna, study, folder)
-    told = f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %"
-    console.print(f"{told}\n{_command(base, changed(experiment, best.params), data)}", soft_wrap=True)
+        _draw(optuna, study, folder, f"validation CER, %, {kind} sessions")
+    best_line = (
+        f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions"
+    )
+    console.print(f"{best_line}\n{_command(base, changed(experiment, best.params), data)}", soft_wrap=True)
     return folder
 
 
@@ -184,7 +170,7 @@ def _finished(study: Any) -> list[Any]:
 @contextmanager
 def _usable(optuna: Any, path: Path) -> Iterator[None]:
     """Report whatever goes wrong with the study's file as one error that names it."""
-    alchemy = optional("sqlalchemy.exc", "sweep")
+    alchemy = optional("sqlalchemy.exc", "tune")
     try:
         yield
     except (sqlite3.Error, alchemy.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -198,7 +184,7 @@ def _usable(optuna: Any, path: Path) -> Iterator[None]:
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
     """The study in `folder`, made if there is none; refused where it is about something else.
 
-    Trials that an earlier call began and did not end are asked for again, with their settings.
+    Trials that an earlier call began and did not finish are queued again, with their settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
@@ -217,26 +203,26 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
 
 
 def _asked(optuna: Any, study: Any, trials: int, seed: int) -> Iterator[Any]:
-    """Trials until so many are finished or under way, or as many as this call was to add have failed."""
+    """Trials until `trials` are finished or under way, or as many as this call was to add have failed."""
     begun = study.get_trials(deepcopy=False)
     allowed = len(begun) + 2 * (trials - len(_finished(study)))
     states = optuna.trial.TrialState
     while ((found := study.get_trials(deepcopy=False)) and len(found) < allowed) or not found:
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
-        # Each trial draws from a seed of its own: a sampler that goes on would begin with the first trial's numbers.
+        # Each trial draws from a seed of its own: otherwise a resumed study would repeat the first trial's draws.
         drawn = sum("again" not in trial.user_attrs for trial in found)
         study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + drawn)
         yield study.ask()
 
 
-def _draw(optuna: Any, study: Any, folder: Path) -> None:
+def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
     import matplotlib.pyplot as plt
 
     for name, plot in _PLOTS.items():
         with warnings.catch_warnings(), replacing(folder / f"{name}.png") as temporary:
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
-            getattr(optuna.visualization.matplotlib, plot)(study, target_name="validation CER, %")
+            getattr(optuna.visualization.matplotlib, plot)(study, target_name=label)
             plt.gcf().savefig(temporary, dpi=110, bbox_inches="tight")
             plt.close()
 
@@ -247,10 +233,8 @@ def _command(base: Experiment, experiment: Experiment, data: Path) -> str:
     named = dict(leaves(to_json(base)))
     for path, value in leaves(to_json(experiment)):
         owner, dot, name = path.replace("_", "-").rpartition(".")
-        if named.get(path) == value:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{owner}{dot}{name if value else f'no-{name}'}")
-        else:
-            words += [f"--{owner}{dot}{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+        if named.get(path) != value:
+            no = "no-" if value is False else ""
+            values = [] if isinstance(value, bool) else value if isinstance(value, list | tuple) else [value]
+            words += [f"--{owner}{dot}{no}{name}", *map(str, values)]
     return shlex.join(words)

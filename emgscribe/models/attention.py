@@ -97,7 +97,7 @@ class AttentionDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of the frames for each layer, and which frames are no padding (N, 1, 1, F); None: all."""
+    """Keys and values of the frames for each layer, and which frames are not padding (N, 1, 1, F); None: all."""
 
     pairs: list[Pair]
     mask: Tensor | None
@@ -150,8 +150,7 @@ class CachedAttention(nn.Module):
         query = self.query(hidden).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, D / heads)
         rate = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, *pair, attn_mask=mask, dropout_p=rate, is_causal=causal)
-        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return output  # (N, L, D)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # (N, L, D)
 
 
 def sinusoids(first: int, count: int, like: Tensor) -> Tensor:

@@ -106,13 +106,13 @@ class RandomCrop(_Random):
         # An item that is not cropped keeps its context.
         ends = (batch.left + lengths).where(lengths < batch.lengths, batch.emg.shape[1])
         kept = torch.arange(batch.emg.shape[1], device=device) < _on(device, ends)[:, None]  # (N, left + T + right)
-        typed = (batch.onsets >= 0) & (batch.onsets < _on(device, lengths)[:, None])
+        typed = (batch.onsets >= 0) & (batch.onsets < lengths[:, None])
         return replace(
             batch,
             emg=batch.emg.mul_(kept[..., None, None]),
             lengths=lengths,
-            labels=batch.labels.where(typed, BLANK),
-            label_lengths=typed.sum(dim=1).cpu(),
+            labels=batch.labels.where(_on(device, typed), BLANK),
+            label_lengths=typed.sum(dim=1),
             onsets=batch.onsets.where(typed, -1),
         )
 
@@ -252,7 +252,7 @@ def _kept(length: int, starts: Tensor, ends: Tensor) -> Tensor:
 
 def _on(device: torch.device, drawn: Tensor) -> Tensor:
     """A copy on `device` of what was drawn on the CPU, without waiting for a GPU's queue."""
-    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+    return (drawn.pin_memory() if device.type == "cuda" else drawn).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,10 @@ class FeaturesConfig(Kind):
 
     def chosen(self, emg: Tensor) -> Tensor:
         """EMG (N, T, 2, 16) -> (N, T, B, C) of the chosen bands and electrodes."""
-        if self.bands != tuple(range(BANDS)):
-            emg = emg[:, :, list(self.bands)]
-        if self.electrodes != tuple(range(CHANNELS)):
-            emg = emg[..., list(self.electrodes)]
+        # Slices: an index tensor would be copied to a GPU, whose queue would be waited for.
+        for axis, chosen, count in ((2, self.bands, BANDS), (3, self.electrodes, CHANNELS)):
+            if chosen != tuple(range(count)):
+                emg = torch.stack([emg.select(axis, place) for place in chosen], dim=axis)
         return emg  # (N, T, B, C)
 
 
@@ -78,7 +78,7 @@ class SpectrogramConfig(FeaturesConfig):
 
     n_fft: Annotated[int, Range(2)] = 64  # samples of a frame's transform, at the decimated rate
     hop: Count = 16  # samples from one frame to the next, at the decimated rate
-    offset: Annotated[float, Range(0, 1e6, open=True)] = 1e-6  # added to the power before the logarithm
+    offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
     decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz
     edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: every bin is one
 
@@ -211,8 +211,7 @@ def hann_basis(n_fft: int) -> Tensor:
     """The Fourier transform under a periodic Hann window of unit norm, real parts first: (n_fft + 2, n_fft)."""
     window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
     angles = 2 * math.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)).double()
-    basis: Tensor = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
-    return basis
+    return torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
 
 
 def anti_alias_filter(decimation: int) -> Tensor:

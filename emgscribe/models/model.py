@@ -119,13 +119,11 @@ class Model(nn.Module):
         surplus = batch.left - left
         missing = span - (batch.emg.shape[1] - surplus)
         emg = F.pad(batch.emg, (0, 0, 0, 0, -surplus, missing))  # (N, span, B, C); negative padding crops
-        features: Tensor = self.features(emg)
-        return features
+        return self.features(emg)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Features from `featurize`, labelled samples of each item (N,) -> frames (N, F, D) for the heads."""
-        hidden: Tensor = self.encoder(features, self.frames(lengths) * self.encoder.stride)
-        return hidden
+        return self.encoder(features, self.frames(lengths) * self.encoder.stride)
 
     def classify(self, frames: Tensor) -> Tensor:
         """Frames (N, F, D) -> emissions (N, F, V) in float32."""
@@ -165,8 +163,8 @@ def evaluating(model: Model) -> Iterator[None]:
 def best_device() -> torch.device:
     """A CUDA GPU where there is one, else the CPU; the environment's EMGSCRIBE_DEVICE (cuda, mps or cpu) overrides it.
 
-    Apple's GPU (mps) must be chosen so: torch has no CTC there, which is then computed on the CPU. A device that is not
-    available is an `EmgscribeError`.
+    Apple's GPU (mps) must be chosen this way: torch has no CTC for it, so CTC is computed on the CPU. A device that is
+    not available is an `EmgscribeError`.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     chosen = os.environ.get("EMGSCRIBE_DEVICE") or ("cuda" if found["cuda"] else "cpu")

@@ -1,4 +1,4 @@
-"""What can be set about a simulation."""
+"""Settings of a simulation."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,7 +16,7 @@ class SimulationConfig(Settings):
 
     `difficulty` multiplies the settings that make decoding hard: `redonning`, `slip`, `noise`, `hum`,
     `artefacts_per_minute`, `poor_contact` and `band_offset`, and how much timing and muscle activity vary from press to
-    press. At 0 it is a clean laboratory, at 1 a session like those of the data set, at 2 a bad day.
+    press.
     """
 
     section = "simulation"
@@ -30,7 +30,7 @@ class SimulationConfig(Settings):
     fat_thickness: Annotated[float, Range(0.5, 15)] = 3.5  # thickness of the fat under the skin in mm
     conduction_velocity: Annotated[float, Range(2, 6)] = 4.8  # speed of action potentials along fibres in m/s
     units_per_muscle: Annotated[int, Range(4, 200)] = 80  # simulated motor units in each of the 20 muscles
-    pole_distance: Annotated[float, Range(2, 40)] = 8.0  # between the poles of an electrode, along the arm, in mm
+    pole_distance: Annotated[float, Range(2, 40)] = 8.0  # distance between an electrode's poles, along the arm, in mm
     redonning: Scale = 1.0  # change of placement between sessions of a user; 0: the band is never taken off
     slip: Annotated[float, Range(0, 2)] = 0.1  # rotation in a session, in electrode spacings (standard deviation)
     noise: Level = 3.0  # root mean square of one electrode's noise, in units of the band (about 1 µV)
@@ -40,7 +40,7 @@ class SimulationConfig(Settings):
     poor_contact: Share = 0.01  # share of the electrodes that lose contact for part of a session
     band_offset: Annotated[float, Range(0, 0.2)] = 0.02  # clock offset between the bands in s (standard deviation)
     highpass: Annotated[float, Range(1, 200)] = 40.0  # cut-off frequency of the band's high-pass filter in Hz
-    text: str = ""  # text to type again and again, one line per prompt; empty: prompts are made up
+    text: str = ""  # text to type, one line per prompt, repeated to the end; empty: made-up prompts
 
     def __post_init__(self) -> None:
         super().__post_init__()

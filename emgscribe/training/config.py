@@ -1,11 +1,14 @@
 """How a network is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from emgscribe.config import Below, Count, Range, Settings, Share, require
+from emgscribe.data.windows import WindowConfig
+from emgscribe.models.augment import Augmentation
+from emgscribe.models.model import ModelConfig
 
-Rate = Annotated[float, Range(0, 10, open=True)]
+Rate = Annotated[float, Range(0, 10, "()")]
 Amount = Annotated[float, Range(0, 1e6)]
 
 
@@ -25,14 +28,12 @@ class TrainConfig(Settings):
     weight_decay: Amount = 0.0  # weight decay of the optimiser
     clip_norm: Amount = 0.0  # clip the gradient to this norm; 0: never
     keypress_weight: Amount = 0.0  # weight of the frame-wise key-press loss, which leads past CTC's all-blank plateau
-    keypress_fraction: Annotated[float, Below(1e-9, 1 + 1e-9)] = (
-        0.5  # share of the steps over which that weight falls to 0
-    )
+    # share of the steps over which that weight falls to 0
+    keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5
     attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
     label_smoothing: Annotated[float, Below(0, 1)] = 0.1  # label smoothing of the attention decoder's targets
-    blank_prior: Annotated[float, Below(0, 1)] = (
-        0.0  # probability of the blank that the head starts from; 0: PyTorch's start
-    )
+    # probability of the blank that the head starts with; 0: unset
+    blank_prior: Annotated[float, Below(0, 1)] = 0.0
     ema: Annotated[float, Below(0, 1)] = 0.0  # decay of an exponential moving average of the weights; 0: none
     dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting
     long_windows: Share = 0.0  # share of the epochs, at the end, that use long windows
@@ -47,3 +48,22 @@ class TrainConfig(Settings):
         every = min(self.validate_every, self.epochs)
         allowed = f"a divisor of train.epochs = {self.epochs}, so that the last epoch is validated"
         require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)
+
+
+@dataclass(frozen=True)
+class Recipe(Settings):
+    """Everything that decides how a network is built and trained, but the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        length, jitter = self.windows.length, self.augment.jitter.samples
+        require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
+        frames, masks = length // self.model.features.samples_per_frame, self.augment.spec
+        allowed = f"0 to {frames}, the frames of windows.length = {length}"
+        for name in ("time_masks", "time_frames"):
+            require(getattr(masks, name) <= frames, f"augment.spec.{name}", getattr(masks, name), allowed)

@@ -18,8 +18,14 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     `lengths` (N,) are the frames that each item has. An item with more labels than frames can carry has no path; it
     counts as 0 and gives no gradient.
     """
-    emissions = emissions.transpose(0, 1)  # (F, N, V)
-    return F.ctc_loss(emissions, batch.labels, lengths, batch.label_lengths, blank=BLANK, zero_infinity=True)
+    rows, labels = emissions.transpose(0, 1), batch.labels  # (F, N, V)
+    if emissions.device.type == "mps":  # for which PyTorch has no CTC
+        rows, labels = rows.cpu(), labels.cpu()
+    given = rows, labels, lengths, batch.label_lengths
+    losses = F.ctc_loss(*given, blank=BLANK, reduction="none", zero_infinity=True).to(emissions.device)  # (N,)
+    # PyTorch's own mean copies the lengths to a GPU in a way that waits for all of its queue.
+    counts = batch.label_lengths.clamp(min=1).to(losses.device, losses.dtype, non_blocking=True)
+    return (losses / counts).mean()
 
 
 def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
@@ -28,8 +34,9 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
     The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
     the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
     """
-    real = batch.onsets >= 0  # (N, L)
-    frames = batch.onsets.clamp(min=0) // samples_per_frame
+    onsets = batch.onsets.to(emissions.device, non_blocking=True)
+    real = onsets >= 0  # (N, L)
+    frames = onsets.clamp(min=0) // samples_per_frame
     rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
     pressed = -(picked * real).sum() / real.sum().clamp(min=1)
@@ -45,9 +52,10 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
 
 
 def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of every next key, and of the end, given what an attention decoder expects (N, L + 1, V).
+    """Mean cross-entropy of each next key, and of the end, under an attention decoder's predictions (N, L + 1, V).
 
-    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv 1512.00567).
+    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv
+    1512.00567).
     """
     lengths = batch.label_lengths.to(likely.device, non_blocking=True)[:, None]
     place = torch.arange(likely.shape[1], device=likely.device)
@@ -71,21 +79,21 @@ def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
     return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
 
 
-def averaging_decay(config: TrainConfig, step: int) -> float:
-    """The share of the averaged weights that step number `step`, counted from 0, leaves.
+def averaging_decay(ema: float, step: int) -> float:
+    """The decay of the EMA at step number `step`, counted from 0.
 
-    It rises to `ema` as (1 + step) / (10 + step): else the random weights of the start would count for thousands of
-    steps, and the first epochs' validation would judge them.
+    It rises to `ema` as (1 + step) / (10 + step). Otherwise the random initial weights would count for thousands of
+    steps, and the first validations would judge them.
     """
-    return min(config.ema, (1 + step) / (10 + step))
+    return min(ema, (1 + step) / (10 + step))
 
 
 def dropout_share(config: TrainConfig, step: int, total: int) -> float:
-    """The share of every dropout's setting that holds at a step: from 0 linearly to 1 over `dropout_ramp` of them."""
+    """The factor on every dropout at a step: it rises linearly from 0 to 1 over the `dropout_ramp` share of steps."""
     ramp = config.dropout_ramp * total
     return 1.0 if step >= ramp else step / ramp
 
 
 def long_epochs(config: TrainConfig) -> int:
-    """How many of the last epochs have long windows: the share asked for, rounded, but one where any are asked for."""
+    """How many of the last epochs have long windows: their share, rounded, but at least one unless the share is 0."""
     return max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0

@@ -1,301 +1,304 @@
-"""A run, from a recipe and sessions to a trained model: its folder, what it begins with, its device."""
+"""A run, from a recipe and sessions to a trained model, in a folder that it can be resumed from.
 
-import logging
-import math
+The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv`
+(one line per epoch) and `settings.json` (so that no other experiment continues the run). A run that was interrupted and
+resumed ends with the same weights as one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
+"""
+
+import json
 import shutil
 import signal
 import subprocess
+import time
 import warnings
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from emgscribe.config import reads_as, require, to_json
+from emgscribe.config import to_json
 from emgscribe.data.session import Session
-from emgscribe.data.windows import Store, WindowConfig, Windows
+from emgscribe.data.windows import Batch
+from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, write_json
-from emgscribe.models.augment import Augmentation
-from emgscribe.models.model import Model, ModelConfig, best_device, load_model, stored_hash
-from emgscribe.training.callbacks import Checkpoints, Clock, Progress
-from emgscribe.training.config import TrainConfig
-from emgscribe.training.devices import spread, together
-from emgscribe.training.loop import Curve, Training
+from emgscribe.models.model import Model, best_device, load_model, stored_hash
+from emgscribe.training.callbacks import BEST, LAST, Averaging, BestModel, Curves, FolderIO, hush
+from emgscribe.training.config import Recipe
+from emgscribe.training.data import SessionsDataModule
+from emgscribe.training.module import LOOK_EVERY, TrainingModule, training_loss
+
+_RESTART = "delete it to train from the start, or put a copy of it back"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
-    """What a finished run leaves: the best model (by validation CER), one curve entry an epoch, seconds, device.
+    """What a finished run leaves: the best model (by validation CER) and a line of curves for each epoch.
 
-    `commits` are those of the code that trained, in order, more than one where a run was cut off and went on later.
+    `commits` are those of the code that trained, in order: more than one if a run was resumed with newer code.
     """
 
     model: Model
-    curves: list[Curve]
+    curves: list[dict[str, float]]
     seconds: float
     device: str
     precision: str
     commits: list[str]
+    folder: Path
+
+    def __repr__(self) -> str:
+        cers = [line["val_cer"] for line in self.curves if "val_cer" in line]
+        best = f", best val CER {min(cers):.1f} %" if cers else ""
+        return f"<Trained {self.folder}: {len(self.curves)} epochs{best}, {self.seconds:.0f} s>"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides how a network is built and trained, but the data."""
+def train(
+    recipe: Recipe, train: list[Session], val: list[Session], *, out: Path | str, start: Path | str | None = None
+) -> Trained:
+    """Train in the folder `out`, or resume the run there. `start` is the folder of a model to fine-tune.
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    augment: Augmentation = field(default_factory=Augmentation)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        length, jitter = self.windows.length, self.augment.jitter.samples
-        require(jitter < length, "augment.jitter.samples", jitter, f"fewer than windows.length = {length}")
-        frames, masks = length // self.model.features.samples_per_frame, self.augment.spec
-        allowed = f"0 to {frames}, the frames of windows.length = {length}"
-        for name in ("time_masks", "time_frames"):
-            require(getattr(masks, name) <= frames, f"augment.spec.{name}", getattr(masks, name), allowed)
+    Raises `EmgscribeError` when another process trains in `out`, when it holds another run or a damaged checkpoint,
+    when the loss is no longer finite and when the disk is full.
+    """
+    return fit(recipe, train_sessions=train, val_sessions=val, folder=out, start=start)
 
 
 def fit(
-    recipe: Recipe,
-    *,
-    train_sessions: list[Session],
-    val_sessions: list[Session],
-    folder: Path,
-    start: Path | None = None,
-    console: Console | None = None,
-) -> Trained:
+    recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session], folder: Path | str,
+    start: Path | str | None = None, console: Console | None = None,
+) -> Trained:  # fmt: skip
     """Train until the last epoch, from where the folder's earlier run stopped if there was one.
 
     `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
     trains in `folder`, when the folder holds another experiment or a damaged checkpoint, when the loss is no longer
-    finite and when the disk is full; the last checkpoint stays in each case. Ctrl-C raises `KeyboardInterrupt` and
-    leaves the same.
+    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
     """
-    device = best_device()
+    folder, device, devices = Path(folder), best_device(), recipe.train.devices
+    if device.type == "cuda" and torch.cuda.device_count() < devices:
+        what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
+        raise EmgscribeError(what, hint="lower --train.devices")
     precision = resolve_precision(recipe.train.precision, device)
-    described = to_json(recipe) | {"device": device.type, "precision": precision}
-    described["train_sessions"] = [session.content for session in train_sessions]
-    described["val_sessions"] = [session.content for session in val_sessions]
-    described["start"] = stored_hash(start) if start else "None"
-    with alone(folder, "is training or tuning a model here"):
-        _claim(folder, described, recipe, start)
-        if (folder / "last.ckpt").exists():
-            _checkpoint(folder)  # a damaged one is told before anything begins
-        work = partial(
-            _work,
-            recipe=recipe,
-            train=train_sessions,
-            val=val_sessions,
-            folder=folder,
-            start=start,
-            precision=precision,
-        )
-        if recipe.train.devices == 1:
-            work(device, console or Console())
-        else:
-            spread(work, device, recipe.train.devices, console)
-        kept = _checkpoint(folder)
-        name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-        name = name if recipe.train.devices == 1 else f"{recipe.train.devices} x {name}"
-        return Trained(
-            model=load_model(folder / "best", device),
-            curves=kept["curves"],
-            seconds=kept["seconds"],
-            device=name,
-            precision=precision,
-            commits=kept.get("commits", []),
-        )
-
-
-def _work(
-    device: torch.device,
-    console: Console,
-    *,
-    recipe: Recipe,
-    train: list[Session],
-    val: list[Session],
-    folder: Path,
-    start: Path | None,
-    precision: str,
-) -> None:
-    """Train in the run's folder, as the only process or one of several."""
-    torch.manual_seed(recipe.train.seed)
-    model = _untrained(recipe) if start is None else _continued(start, recipe.model)
-    model.ancestry = model.ancestry.after(train, val)
-    training = _training(model, recipe, train, val, device)
-    training.commits = [current_commit()]  # now: a checkout may move on while its code trains
-    _run(training, folder, precision, console)
-
-
-def _untrained(recipe: Recipe) -> Model:
-    model = Model(recipe.model)
-    if recipe.train.blank_prior:
-        model.expect_blank(recipe.train.blank_prior)
-    return model
-
-
-def _training(model: Model, recipe: Recipe, train: list[Session], val: list[Session], device: torch.device) -> Training:
-    tiled = replace(recipe.windows, stride=recipe.windows.length)
-    return Training(
-        model,
-        recipe.train,
-        recipe.augment,
-        train_windows=cut(train, recipe.windows, model, device),
-        val_windows=cut(val, tiled, model, device),
-    )
-
-
-def seconds_for(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
-    """About how many seconds training on these sessions takes on this machine, from a few of its steps.
-
-    Nothing is kept of what they train, and nothing is written.
-    """
-    device = best_device()
-    recipe = replace(recipe, train=replace(recipe.train, devices=1))
-    training = _training(_untrained(recipe), recipe, train_sessions, val_sessions, device)
-    clock = Clock()
-    precision, config = resolve_precision(recipe.train.precision, device), recipe.train
-    limits = {
-        "max_epochs": 1,
-        "limit_train_batches": min(4, training.total_steps // config.epochs),
-        "limit_val_batches": 2,
-        "devices": 1,
+    described = to_json(recipe) | {
+        "device": device.type,
+        "precision": precision,
+        "train_sessions": [session.content for session in train_sessions],
+        "val_sessions": [session.content for session in val_sessions],
+        "start": stored_hash(Path(start)) if start else None,
     }
-    with TemporaryDirectory() as folder:
-        _trainer(Path(folder), precision, [clock], **limits).fit(training)
-    validations = config.epochs // min(config.validate_every, config.epochs)
-    batches = math.ceil(len(training.val_windows.tiling()) / config.batch_size)
-    return training.total_steps * clock.mean("train") + validations * batches * clock.mean("val")
+    with alone(folder, "is training or tuning a model here"):
+        _claim(folder, described)
+        torch.manual_seed(recipe.train.seed)
+        model = _untrained(recipe, Path(start) if start else None)
+        model.ancestry = model.ancestry.after(train_sessions, val_sessions)
+        if (folder / LAST).exists():
+            _kept(folder / LAST, model, recipe)  # a damaged one is reported before anything begins
+        data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, recipe.train, context=model.context)
+        module = TrainingModule(model, recipe.train, recipe.augment)
+        _run(module, data, folder, precision, console or Console())
+        kept = _kept(folder / LAST, model, recipe)
+    name = f"{devices} x " * (devices > 1) + (torch.cuda.get_device_name() if device.type == "cuda" else device.type)
+    return Trained(load_model(folder / BEST, device), device=name, precision=precision, folder=folder, **kept)
 
 
-def _continued(start: Path, config: ModelConfig) -> Model:
-    """The trained model in the folder `start`, to be trained on; another network than `config` is refused."""
+def _untrained(recipe: Recipe, start: Path | None = None) -> Model:
+    """The network with random weights, or with those of the model in the folder `start`."""
+    if start is None:
+        model = Model(recipe.model)
+        if recipe.train.blank_prior:
+            model.expect_blank(recipe.train.blank_prior)
+        return model
     model = load_model(start)
-    if model.config != config:
-        raise EmgscribeError(
-            "is another network than the one to be trained", where=str(start), hint="train it from one of the same kind"
-        )
+    if model.config != recipe.model:
+        hint = "start from a model of the same kind"
+        raise EmgscribeError("is another network than the one to be trained", where=str(start), hint=hint)
     return model.train()
 
 
-def _checkpoint(folder: Path) -> dict[str, Any]:
-    """What `Training` adds to the folder's checkpoint; a damaged one is an `EmgscribeError`."""
-    path = folder / "last.ckpt"
-    try:
-        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)["emgscribe"]
-    except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror or error})", where=str(path), hint="check it") from error
-    except Exception as error:  # damaged bytes may be any error to those who unpickle them
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        hint = "delete it: training begins anew"
-        raise EmgscribeError(f"is damaged ({why})", where=str(path), hint=hint) from error
-    return kept
-
-
-def _claim(folder: Path, described: dict[str, Any], recipe: Recipe, start: Path | None) -> None:
+def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
     for unfinished in folder.glob(".*.*"):  # what a killed run was writing
         shutil.rmtree(unfinished, ignore_errors=True)
-    if not (folder / "last.ckpt").exists():
-        shutil.rmtree(folder / "best", ignore_errors=True)  # of a run that was killed before its first checkpoint
-    elif noted.exists():
-        earlier = read_json(noted)
-        # Settings may have come into the world since, with the defaults that the earlier run had without them.
-        same = {part.name for part in fields(recipe) if reads_as(getattr(recipe, part.name), earlier.get(part.name))}
-        same -= {"start"}  # the recipe's own is a name
-        if start and Path(str(earlier.get("start"))).resolve() == start.resolve():  # earlier versions noted the path
-            same.add("start")
-        changed = [part for part in described if earlier.get(part) != described[part] and part not in same]
-        if changed:
-            raise EmgscribeError(
-                f"holds a run with other settings ({', '.join(changed)})",
-                where=str(folder),
-                hint="choose another folder with --runs, or delete this one",
-            )
-    write_json(noted, described)
+    if not (folder / LAST).exists():
+        shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
+        write_json(noted, described)
+    elif changed := list(_differences(read_json(noted), json.loads(json.dumps(described)), "")):
+        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise EmgscribeError(
+            f"holds a run with other settings: {'; '.join(changed[:3])}{more}",
+            where=str(folder),
+            hint="choose another folder with --runs or another name with --name, or delete this one",
+        )
 
 
-def _run(training: Training, folder: Path, precision: str, console: Console) -> None:
+def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in dict.fromkeys([*there, *here]):
+            yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
+    elif there != here:
+        shown = [text if len(text) < 40 else f"{text[:36]} ..." for text in map(json.dumps, (there, here))]
+        yield f"{path} is {shown[0]} there, {shown[1]} here"
+
+
+def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
+    """The state of `Curves` in a checkpoint. One that no run can be resumed from is an `EmgscribeError`."""
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        fault = _fault(kept, model, recipe)
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror or error})", where=str(path), hint=_RESTART) from error
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        fault = f"it lacks a part: {error}"
+    except Exception:  # damaged bytes raise anything
+        fault = "it is cut off, or holds more than tensors and plain values"
+    if fault:
+        raise EmgscribeError(f"is damaged ({fault})", where=str(path), hint=_RESTART)
+    state: dict[str, Any] = kept["callbacks"]["Curves"]
+    return state
+
+
+def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
+    """What is wrong with a checkpoint, in words."""
+    written = kept["pytorch-lightning_version"]
+    if written.split(".")[:2] != lightning.__version__.split(".")[:2]:
+        return f"Lightning {written} wrote it, and this is Lightning {lightning.__version__}"
+    curves = kept["callbacks"]["Curves"]["curves"]
+    steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
+    epochs = {kept["epoch"] + 1, kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]}
+    if len(steps) != 1 or epochs != {len(curves)}:
+        return "its parts are of different epochs"
+    shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
+    weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
+    moments = [state["exp_avg"] for _, state in sorted(kept["optimizer_states"][0]["state"].items())]
+    fits = [value.shape for value in moments] == [value.shape for value in model.parameters()]
+    if not fits or any({name: value.shape for name, value in part.items()} != shapes for part in weights):
+        return "its weights are of another network"
+    tensors = [*moments, *(value for part in weights for value in part.values())]
+    return "" if all(bool(value.isfinite().all()) for value in tensors) else "its weights are not finite"
+
+
+def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left."""
-    config = training.config
-    trainer = _trainer(
-        folder,
-        precision,
-        [Progress(console), Checkpoints(folder)],
-        max_epochs=config.epochs,
-        devices=config.devices,
-        **(together(config.devices) if config.devices > 1 else {}),
-        gradient_clip_val=config.clip_norm or None,
-        check_val_every_n_epoch=min(config.validate_every, config.epochs),
-    )
-    last = folder / "last.ckpt"
+    config, device, last = module.config, best_device().type, folder / LAST
+    # Without a keystroke to validate by, the latest model is kept.
+    monitor = "val_cer" if any(len(session.labels) for session in data.sessions[1]) else None
+    saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    callbacks: list[Callback] = [
+        Curves(folder, console, current_commit()),
+        BestModel(filename=BEST, monitor=monitor, save_on_train_epoch_end=False, **saving),
+        ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **saving),
+    ]
+    callbacks += [Averaging(config.ema)] if config.ema else []
+    bar = console.is_terminal and not console.quiet
+    callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
+    with _as_users_expect():
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device == "cuda" else device,
+            devices=config.devices,
+            strategy="auto" if config.devices == 1 else "ddp_spawn",
+            sync_batchnorm=config.devices > 1 and device == "cuda",  # PyTorch has none for a CPU
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            plugins=[FolderIO(module.model), LightningEnvironment()],  # a Slurm job is one process to Lightning
+            max_epochs=config.epochs,
+            gradient_clip_val=config.clip_norm or None,
+            check_val_every_n_epoch=min(config.validate_every, config.epochs),
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=callbacks,
+            default_root_dir=folder,
+        )
+        try:
+            trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        finally:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
+
+
+@contextmanager
+def _as_users_expect() -> Iterator[None]:
+    """Silence Lightning's own messages; raise `KeyboardInterrupt`, and our errors as they were in any process."""
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(training, ckpt_path=last if last.exists() else None, weights_only=False)
-    except SystemExit:
-        # Lightning turns Ctrl-C into sys.exit(1) and leaves the signal ignored; callers are owed the interrupt.
+        with warnings.catch_warnings():
+            hush()
+            yield
+    except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
         signal.signal(signal.SIGINT, interrupt)
         raise KeyboardInterrupt from None
+    except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
+        _, ours, told = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
+        if not ours:
+            raise
+        what, _, hint = told.strip().partition("\n  hint: ")
+        raise EmgscribeError(what, hint=hint) from None
+    except ProcessExitedException as error:
+        hint = "give the same command again: it goes on from the last whole epoch"
+        raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
 
 
-def _trainer(folder: Path, precision: str, callbacks: list[Callback], **settings: Any) -> lightning.Trainer:
-    """A trainer that says and writes nothing but what `callbacks` do."""
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Lightning's own use of a part of torch that torch calls deprecated; nothing that a user could mend.
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    return lightning.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        **settings,
+def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
+    """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
+    device, config = best_device(), recipe.train
+    model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
+    data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
+    data.setup()
+    steps: dict[str, Any] = {"step": 0, "total": data.total_steps, "generator": torch.Generator()}
+
+    def step(batch: Batch) -> None:
+        training_loss(model, batch, recipe.augment, config, **steps)["total"].backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def validate(batch: Batch) -> None:
+        decode_batch(GreedyDecoder(), *model(batch))
+
+    def seconds(work: Callable[[Batch], None], batches: Iterable[Batch]) -> float:
+        times = [time.monotonic()]
+        for batch in islice(batches, 4):
+            with torch.autocast(device.type, torch.bfloat16, bf16):
+                work(batch.to(device))
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.monotonic())
+        times = times[1:] if len(times) > 2 else times  # the first one also warms up
+        return (times[-1] - times[0]) / max(1, len(times) - 1)
+
+    validated = config.epochs // min(config.validate_every, config.epochs) * len(data.val_dataloader())
+    return data.total_steps * seconds(step, data.train_dataloader()) + validated * seconds(
+        validate, data.val_dataloader()
     )
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16" for a setting that may be "auto": bf16 only where matrix products gain from it.
+    """The precision that "auto" stands for: "bf16" on a GPU that has it and on a CPU with AMX tiles, else "fp32".
 
-    That is a GPU with bf16, or a CPU with AMX tiles. AVX-512-BF16 alone does not gain: its dot product does twice the
-    work of an fp32 FMA at half the rate (measured: LOG.md, 2026-11-22).
+    AVX-512-BF16 alone does not gain: its dot product does twice the work of an fp32 FMA at half the rate.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16" if amx() else "fp32"
-
-
-def cut(sessions: list[Session], windows: WindowConfig, model: Model, device: torch.device) -> Windows:
-    """The windows of `sessions` with at least the context that the model needs, gathered on `device`."""
-    left, right = model.context
-    return Windows(
-        Store(sessions, device), windows.length, windows.stride, max(windows.left, left), max(windows.right, right)
-    )
+    return "bf16" if device.type == "cpu" and amx() else "fp32"
 
 
 def current_commit() -> str:
     """The commit of the checkout that the package runs from, "-dirty" where it was changed; "unknown" outside one."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():  # an installed package may lie inside somebody else's repository
-        return "unknown"
-    command = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    # Its own: an installed package may lie inside somebody else's repository.
+    command = ["git", "--git-dir=.git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    return "unknown"

@@ -1,4 +1,4 @@
-"""What a small network reads from less: the baseline's ablations, at a size for two cores."""
+"""Ablations of a small network, at a size for two cores: less data, fewer electrodes, less augmentation."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ SMALL = Experiment(
     train=replace(DEMO.train, epochs=15),
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )
-"""What the ablations are measured with: the demo's kind of network at 42 frames/s, on the first user of the data."""
+"""The experiment that the ablations change: the demo's kind of network at 42 frames/s, on the first user."""
 
 
 def _ablations() -> Iterator[Experiment]:
@@ -76,9 +76,9 @@ def _ablations() -> Iterator[Experiment]:
 
 
 ABLATIONS = by_name(_ablations())
-"""What a small network reads from less: fewer electrodes of each band, a lower sampling rate in Hz, one hand, another
-frame rate, fewer training sessions, less augmentation; from a person whom it was never trained on, before and after
-adapting to so many minutes of theirs. For a folder of five users with 14 sessions or more of four minutes each."""
+"""A small network with fewer electrodes of each band, a lower sampling rate in Hz, one hand, another frame rate, fewer
+training sessions or less augmentation; and on an unseen user, before and after fine-tuning on a few minutes of theirs.
+For a folder of five users with 14 sessions or more of four minutes each."""
 
 ABLATION_SUITE = Suite(
     name="ablation",

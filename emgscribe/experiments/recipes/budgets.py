@@ -19,11 +19,10 @@ ONE_PERSON = Simulated("simulated-sessions-medium", users=1, sessions=18, minute
 
 
 def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.train) -> Experiment:
-    """An experiment of the baseline's frame rate as a small network that is trained by `train` on one user.
+    """An experiment at the baseline's frame rate as a small network, trained by `train` on one user.
 
-    All experiments made small share data and key-press loss, and those of a table all of `train`, so that they differ
-    in nothing but what their originals differ in; the spectra's step is 48 samples instead of 16, and every length in
-    frames a third.
+    Small experiments share data and key-press loss, and those of one table share `train`, so they differ only where
+    their originals do. The hop is 48 samples instead of 16, and every length in frames is a third.
     """
     masks = replace(base.augment.spec, time_frames=round(base.augment.spec.time_frames / 3))
     attention = base.model.attention
@@ -31,9 +30,7 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
         base,
         name=f"{budget}/{base.name}",
         model=ModelConfig(
-            SMALL.model.features,
-            base.model.encoder.small(),
-            attention.small() if attention.layers else attention,
+            SMALL.model.features, base.model.encoder.small(), attention.small() if attention.layers else attention
         ),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),
@@ -42,8 +39,8 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
     )
 
 
-# A head that starts at the blank carries recurrent networks past CTC's all-blank plateau; in small's few steps only at
-# half the learning rate (LOG.md).
+# A head that starts at the blank leads recurrent networks past CTC's all-blank plateau. In the few steps of the small
+# budget it does so only at half the learning rate (LOG.md).
 _MEDIUM = replace(SMALL.train, epochs=20, blank_prior=0.9)
 _TRAINING: dict[Budget, tuple[TrainConfig, TrainConfig]] = {
     "small": (SMALL.train, replace(SMALL.train, lr=1e-3, blank_prior=0.9)),

@@ -27,7 +27,7 @@ from emgscribe.models.encoders import (
 
 
 def _table1() -> Iterator[Experiment]:
-    """The rows of the seed paper's Table 1: the baseline at 30 epochs with one change before the encoder."""
+    """The rows of Table 1: the baseline at 30 epochs with one change before the encoder."""
     row = replace(BASELINE, name="table1/baseline", train=replace(BASELINE.train, epochs=30))
     yield row
     more, warp = SpecAugment(time_masks=4, frequency_masks=3), MagnitudeWarp(knots=4, sigma=0.2)
@@ -53,9 +53,9 @@ TABLE1 = by_name(_table1())
 
 
 def _table2() -> Iterator[Experiment]:
-    """The rows of the seed paper's Table 2, and its other readings where its text and its caption disagree.
+    """The rows of Table 2, with both readings where the paper's text and caption disagree.
 
-    Rows 3 to 5 each add to the one before. Context is the published 900 and 100 ms wherever an encoder can do with it.
+    Rows 3 to 5 each add to the one before. Context is the published 900 and 100 ms wherever that suffices.
     """
     tds = TdsConfig(mlp_features=480)
     dropout = replace(tds, dropout=0.3)
@@ -84,12 +84,12 @@ def _table2() -> Iterator[Experiment]:
 
 
 TABLE2 = by_name(_table2())
-# Rows that the paper has in its text alone, or that are another reading of a row.
+# Rows that only the paper's text has, or other readings of a row.
 _NO_PANEL = ("excitation-global", "excitation-finite", "cnn-gru-24-filters", "cnn-transformer-2")
 _ABOUT = {
     "table1": "Table 1 of Borthakur et al.: augmentation and reduction before the encoder",
     "table2": "Table 2 of Borthakur et al.: encoders",
-    "figure1": "the twelve rows of table2 that Figure 1 of Borthakur et al. has the losses of, one seed each",
+    "figure1": "the twelve rows of table2 whose losses are Figure 1 of Borthakur et al., one seed each",
 }
 
 

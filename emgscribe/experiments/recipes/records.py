@@ -21,10 +21,10 @@ from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 
 
 def _records() -> Iterator[Experiment]:
-    """The best public recipes for one user, what the seed paper's future work names, and causal encoders.
+    """The best public recipes for one user, the future work of Borthakur et al., and causal encoders.
 
-    Where a recipe begins from raw EMG or leaves a size unsaid, ours is the nearest on our features. Repositories are
-    emg2qwerty course projects and hold the recipe's CER; nothing of their code is used.
+    Where a recipe starts from raw EMG or does not give a size, ours is the nearest on our features. Repositories are
+    emg2qwerty course projects and report the recipe's CER; none of their code is used.
     """
     slow = replace(BASELINE.model, features=SpectrogramConfig(hop=48))
     half = replace(BASELINE.model, features=SpectrogramConfig(decimation=2))
@@ -47,7 +47,7 @@ def _records() -> Iterator[Experiment]:
     yield variant(
         BASELINE, "records/cnn-bigru-1khz", RecurrentConfig(base=cnn, dropout=0.1, left=44, right=0), model=half
     )
-    # gigichen880/W26-ECE147-emg2qwerty: three strides of 2, so 64 ms a frame; its kernel is unsaid.
+    # gigichen880/W26-ECE147-emg2qwerty: three strides of 2, so 64 ms per frame; the kernel is not given.
     cnn = ResidualCnnConfig(
         projection=512, widths=(512, 1024, 1024), kernel=5, strides=(2, 2, 2), lookahead=1, dropout=0.2
     )
@@ -57,14 +57,14 @@ def _records() -> Iterator[Experiment]:
     cnn = ResidualCnnConfig(widths=(96,) * 4, kernel=31, lookahead=3, dropout=0.1)
     bilstm = RecurrentConfig(base=cnn, cell="lstm", hidden=232, dropout=0.1, left=4, right=0)
     yield variant(BASELINE, "records/cnn-bilstm-31", bilstm, clip_norm=1.0)
-    # Seed paper, section 2.2: its residual CNN without a recurrence.
+    # Borthakur et al., section 2.2: their residual CNN without a recurrence.
     cnn = ResidualCnnConfig(widths=(256,) * 8)
     yield variant(BASELINE, "records/residual-cnn", cnn)
-    # Seed paper, future work: CNN, transformer and LSTM.
+    # Borthakur et al., future work: CNN, transformer and LSTM.
     tds = TdsConfig(dropout=0.1)
     hybrid = RecurrentConfig(base=TransformerConfig(base=tds, width=384, heads=4), cell="lstm", left=0, right=0)
     yield variant(BASELINE, "records/hybrid", hybrid)
-    # Seed paper, future work: a decoder-based transformer. Trained with CTC as by Kim et al. 2017 (arXiv 1609.06773).
+    # Borthakur et al., future work: a transformer decoder. Trained with CTC as by Kim et al. 2017 (arXiv 1609.06773).
     two_heads = replace(BASELINE.model, attention=AttentionConfig(layers=2))
     yield replace(BASELINE, name="records/attention", model=two_heads)
     # Gulati et al. 2020 (arXiv 2005.08100); 06huange's course project has the best public attention on this task.

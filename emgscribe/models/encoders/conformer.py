@@ -62,8 +62,7 @@ class ConformerBlock(nn.Module):
         frames = frames + 0.5 * self.first(frames)
         frames = frames + self.attention(self.attention_norm(frames), padding)
         frames = frames + self.conv(frames, padding)
-        normed: Tensor = self.norm(frames + 0.5 * self.second(frames))
-        return normed
+        return self.norm(frames + 0.5 * self.second(frames))
 
 
 class ConvModule(nn.Module):
@@ -80,8 +79,7 @@ class ConvModule(nn.Module):
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
         hidden = self.depthwise(F.pad(gated, self.around)).transpose(1, 2)  # (N, F, width)
-        output: Tensor = self.output(hidden)
-        return output
+        return self.output(hidden)
 
 
 def _half(width: int, config: ConformerConfig) -> nn.Sequential:

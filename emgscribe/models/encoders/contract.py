@@ -99,5 +99,4 @@ class StackedBlocks(Stacked):
         hidden = self.projection(frames)  # (N, S, width)
         for block in self.blocks:
             hidden = block(hidden, padding)
-        normed: Tensor = self.norm(hidden)
-        return normed
+        return self.norm(hidden)

@@ -13,7 +13,6 @@ class SpectrogramNorm(nn.Module):
         self.norm = nn.BatchNorm1d(bands * channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (N, F, B, C, K) -> the same shape."""
         normed: Tensor = self.norm(features.flatten(0, 1).flatten(1, 2))  # (N*F, B*C, K)
         return normed.view_as(features)
 
@@ -86,8 +85,7 @@ class Reduction(nn.Module):
         if self.back is not None:
             edge = self.consumed // 2
             hidden = F.relu(self.back(hidden))[:, :, edge : frames.shape[1] - edge]  # (N, width, F - consumed)
-        normed: Tensor = self.norm(hidden.transpose(1, 2))
-        return normed
+        return self.norm(hidden.transpose(1, 2))
 
 
 def without(frames: Tensor, padding: Tensor) -> Tensor:

@@ -79,8 +79,7 @@ class LinearRecurrenceBlock(nn.Module):
             for back, (keep, add) in enumerate(parts)
         ]
         frames = frames + self.output(torch.cat(states, dim=2).to(frames.dtype))
-        hidden: Tensor = frames + self.feed_forward(frames)
-        return hidden
+        return frames + self.feed_forward(frames)
 
 
 def scan(keep: Tensor, add: Tensor) -> Tensor:

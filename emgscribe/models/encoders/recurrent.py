@@ -58,8 +58,11 @@ class RecurrentEncoder(Stacked):
         if self.cells.bidirectional and padding.any():
             # The way back starts at each item's end. Packing costs time, and is rarely needed.
             count = frames.shape[1]
-            packed = rnn.pack_padded_sequence(frames, count - padding, batch_first=True, enforce_sorted=False)
+            lengths, order = (count - padding).sort(descending=True)  # here, since torch's sorting waits for a GPU
+            rows = order.to(frames.device, non_blocking=True)
+            packed = rnn.pack_padded_sequence(frames.index_select(0, rows), lengths, batch_first=True)
             hidden = rnn.pad_packed_sequence(self.cells(packed)[0], batch_first=True, total_length=count)[0]
+            hidden = hidden.index_select(0, rows.argsort())
         else:
             hidden = self.cells(frames)[0]
         output: Tensor = self.output(hidden)  # (N, S, width)

@@ -20,7 +20,7 @@ class ResidualCnnConfig(EncoderConfig):
     projection: WidthOrNone = 0  # features of a linear layer before the blocks; 0: none
     widths: tuple[Width, ...] = (128, 128)  # features of each block
     kernel: Kernel = 9  # frames of each convolution, without padding
-    strides: tuple[Count, ...] = ()  # frames that each block makes one of; empty: all 1
+    strides: tuple[Count, ...] = ()  # stride of each block; empty: all 1
     lookahead: Frames = 4  # future frames of each convolution; the published one is half the kernel
     dropout: Dropout = 0.3  # dropout in each block
 
@@ -56,8 +56,7 @@ class ResidualCnnEncoder(MlpEncoder):
             self.width = width
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        frames: Tensor = self.blocks(self.projection(super().forward(features, lengths)))
-        return frames  # (N, F, width)
+        return self.blocks(self.projection(super().forward(features, lengths)))  # (N, F, width)
 
 
 class ResidualConv(nn.Module):
@@ -84,5 +83,4 @@ class ResidualConv(nn.Module):
         own = frames[:, self.before : self.before + count * self.stride]  # (N, F * stride, width)
         if self.stride > 1:
             own = own.reshape(len(own), count, self.stride, -1).mean(dim=2)  # (N, F, width)
-        normed: Tensor = self.norm(hidden + self.residual(own))
-        return normed
+        return self.norm(hidden + self.residual(own))

@@ -13,8 +13,8 @@ class Shrinks:
     divisor: int
 
 
-# Features of the front end shrink to a quarter, those that other layers add to a half, and frames to a third, since a
-# frame of the small budget lasts three times as long. 0 and -1 have meanings of their own, and stay.
+# The features of the front end shrink to a quarter, those of other layers to a half. Frames shrink to a third, since a
+# frame of the small budget lasts three times as long. The special values 0 and -1 stay.
 Front = Annotated[int, Range(1), Shrinks(4)]
 FrontOrNone = Annotated[int, Range(0), Shrinks(4)]
 Width = Annotated[int, Range(1), Shrinks(2)]

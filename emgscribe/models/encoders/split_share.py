@@ -39,5 +39,4 @@ class SplitShareEncoder(Stacked):
         hands = features.transpose(1, 2).flatten(0, 1)[:, :, None]  # (N*B, F, 1, C, K)
         frames = self.base(hands, lengths.repeat_interleave(bands))  # (N*B, F, base.width)
         both = frames.view(items, bands, *frames.shape[1:]).transpose(1, 2).flatten(2)  # (N, F, B * base.width)
-        joint: Tensor = self.joint(both)
-        return joint
+        return self.joint(both)

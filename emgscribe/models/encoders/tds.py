@@ -31,13 +31,13 @@ class TdsConfig(EncoderConfig):
     lookahead: Frames = 12  # future frames, of those that all convolutions consume
     reduction: FrontOrNone = 0  # features that a convolution reduces to before the blocks; 0: no reduction
     reduction_kernel: Kernel = 32  # frames of that convolution
-    reduction_back: bool = False  # a transposed convolution goes back to the features of before
+    reduction_back: bool = False  # a transposed convolution restores the number of features
     rolling: Frames = 0  # normalise by this many last frames; 0: by batch
     dropout: Dropout = 0.0  # dropout after the ReLU of each convolution and feed-forward
-    # Squeeze-and-excitation after each convolution, by means over the frames around each that the window has (sliding),
-    # over all of those frames, for which it needs more context (finite), or over the whole window (global).
+    # Squeeze-and-excitation after each convolution. Its means cover the frames around each one: those that the window
+    # has (sliding), or all of them, which takes more context (finite). Or they cover the whole window (global).
     excitation: Literal["none", "sliding", "finite", "global"] = "none"
-    squeeze: Kernel = 625  # frames of those means: around each frame, or with lookahead 0 the last ones
+    squeeze: Kernel = 625  # frames in each of these means: around a frame, or the last ones if lookahead is 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,8 +122,7 @@ class TdsConv(nn.Module):
         planes = split.permute(0, 3, 1, 2)  # (N, channels, F, W), channels last
         hidden = self.dropout(F.relu(self.conv(planes)))
         convolved = hidden.permute(0, 2, 3, 1).flatten(2)  # (N, F - kernel + 1, width)
-        normed: Tensor = self.norm(convolved + frames[:, -convolved.shape[1] :])
-        return normed
+        return self.norm(convolved + frames[:, -convolved.shape[1] :])
 
 
 class TdsFeedForward(nn.Module):
@@ -137,9 +136,7 @@ class TdsFeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (N, F, width) -> the same shape."""
-        normed: Tensor = self.norm(frames + self.outer(self.dropout(F.relu(self.inner(frames)))))
-        return normed
+        return self.norm(frames + self.outer(self.dropout(F.relu(self.inner(frames)))))
 
 
 class SqueezeExcitation(nn.Module):

@@ -79,8 +79,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         frames = frames + self.attention(self.attention_norm(frames), padding)
-        hidden: Tensor = frames + self.feed_forward(frames)
-        return hidden
+        return frames + self.feed_forward(frames)
 
 
 class Attention(nn.Module):
@@ -114,8 +113,7 @@ class Attention(nn.Module):
                 dropout_p=self.dropout if self.training else 0.0,
             )
             mixed.append(part.transpose(1, 2).flatten(2))  # (N, last - first, width)
-        output: Tensor = self.output(torch.cat(mixed, dim=1))
-        return output  # (N, F, width)
+        return self.output(torch.cat(mixed, dim=1))  # (N, F, width)
 
     def _mask(
         self, queries: tuple[int, int], keys: tuple[int, int], ends: Tensor | None, device: torch.device

@@ -1,0 +1,3 @@
+from emgscribe.cli import run
+
+run()

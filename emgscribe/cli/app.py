@@ -1,0 +1,68 @@
+"""Which verbs there are, and their parser. The module of a verb is imported when the verb is used: most load torch."""
+
+import inspect
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import tyro
+
+import emgscribe
+from emgscribe.cli.terminal import known, screen
+
+VERBS = {  # verb -> its module here, and what it does; its function is called as its last word
+    "demo": ("experiments", "Simulate a typist, train, and read a session that was held out: minutes on two cores."),
+    "simulate": ("sessions", "Simulate sessions of EMG typing, in the file layout of the emg2qwerty data set."),
+    "inspect": ("sessions", "Check session files: what they hold, and everything that is wrong with them."),
+    "train": ("experiments", "Train a named experiment on a folder of sessions, test it and write its result."),
+    "reproduce": ("experiments", "Run every experiment of a suite that has no result yet, and print its table."),
+    "tune": ("experiments", "Search settings of an experiment for the lowest validation CER."),
+    "report": ("experiments", "Make a report of result files: tables beside published numbers, CSV, figures."),
+    "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
+    "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
+    "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),
+    "lm tune": ("language", "Tune the beam search on the sessions that validated a model, and store its weights."),
+}
+_ABOUT = """Text from the surface EMG of two wristbands.
+
+Examples:
+  emgscribe demo
+  emgscribe train             (lists the experiments)
+  emgscribe evaluate --help   (each command has help of its own)
+  emgscribe --version"""
+_HELP = ("-h", "--help")
+
+
+def call(arguments: list[str]) -> int:
+    """Run the verb that the arguments name."""
+    if arguments[:1] == ["--version"]:
+        screen.print(emgscribe.__version__)
+        return 0
+    words = 2 if arguments[:1] == ["lm"] else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    status = 0 if arguments[-1:] and arguments[-1] in _HELP else 2
+    if len(arguments) < words or arguments[words - 1] in _HELP:
+        return _list_verbs(arguments[: words - 1], status)
+    module = import_module(f"emgscribe.cli.{VERBS[known(name, VERBS, 'command')][0]}")
+    verb: Any = getattr(module, name.split()[-1])
+    about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
+    if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings
+        if not rest or rest[0].startswith("-"):
+            return int(module.list_experiments(name, status))
+        verb = partial(verb, experiment=module.named(rest[0]))
+    elif name == "reproduce" and not rest:
+        return int(module.list_suites(status))
+    config = (tyro.conf.FlagCreatePairsOff,)
+    return int(tyro.cli(verb, prog=f"emgscribe {name}", description=about, args=rest, config=config))
+
+
+def _list_verbs(group: list[str], status: int) -> int:
+    """Print the verbs with a line each: all of them, or those of a group such as lm."""
+    app: Any = tyro.extras.SubcommandApp()
+    for name, (_, about) in VERBS.items():
+        if name.split()[: len(group)] == group:
+            app.command(call, name=name, help=about)
+    with suppress(SystemExit):
+        app.cli(prog="emgscribe", description=_ABOUT, args=["--help"])
+    return status

@@ -1,0 +1,251 @@
+"""Searches: what may be searched, that nothing is lost or counted twice, and what is reported."""
+
+import math
+import resource
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+from tiny_suite import TINY
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import search as module
+from emgscribe.experiments.launch import Order, Workers
+from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
+from emgscribe.experiments.search import _command, changed, search, spans
+from emgscribe.simulation import simulate
+
+optuna = pytest.importorskip("optuna")
+SEARCH = ["train.lr=1e-4..3e-2:log", "model.encoder.dropout=0..0.5", "train.optimizer=adam,adamw"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one-user") / "data"
+    simulate(folder, users=1, sessions=3, minutes=0.1)
+    return folder
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
+    """The runs that were carried out: a stand-in leaves a curve by the learning rate; the third one fails."""
+    found: list[Experiment] = []
+
+    def launch(orders: Iterator[Order], workers: Workers, done: object, console: Console) -> None:
+        for order in orders:
+            found.append(order.experiment)
+            folder = order.runs / order.name
+            folder.mkdir(parents=True, exist_ok=True)
+            cer = 10 + 20 * abs(math.log10(order.experiment.train.lr) + 2)
+            (folder / "curves.csv").write_text(f"epoch,val_cer\n0,{cer}\n1,\n2,{cer + 5}\n")
+            done(order, 2 if len(found) == 3 else 0)
+
+    monkeypatch.setattr(module, "launch", launch)
+    return found
+
+
+def run(
+    data: Path, runs: Path, trials: int, texts: list[str] = SEARCH, experiment: Experiment = TINY
+) -> tuple[optuna.Study, str]:
+    """The study, and what was printed."""
+    output = StringIO()
+    console = Console(file=output, width=200)
+    folder = search(experiment, data, texts, base=TINY, trials=trials, runs=runs, workers=Workers(), console=console)
+    return study_in(folder), output.getvalue()
+
+
+def study_in(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=f"sqlite:///file:{folder / 'study.db'}?uri=true")
+
+
+def ended(study: optuna.Study) -> list[tuple[dict, float | None]]:
+    """Settings and CER of the trials that are finished."""
+    return [(trial.params, trial.value) for trial in study.trials if trial.value is not None]
+
+
+def test_a_span_is_of_the_kind_of_its_setting() -> None:
+    texts = ["train.optimizer=adam,adamw", "--train.lr=1e-4..3e-3:log", "train.batch-size=4..32", "train.ema=0,0.5"]
+    optimizer, rate, batch, ema = spans([*texts], TINY)
+    assert (batch.path, batch.values, batch.log) == ("train.batch_size", (4, 32), False)
+    assert (ema.values, ema.choice) == ((0.0, 0.5), True)
+    assert (rate.values, rate.log) == ((1e-4, 3e-3), True)
+    assert optimizer.values == ("adam", "adamw")
+    (warmup,) = spans(["train.warmup_epochs=0.5..2"], TINY)  # at 1 now, a whole number that need not be one
+    assert warmup.values == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "reported"),
+    [
+        ([], "no setting to search"),
+        (["train.lr=1e-4..1e-3", "train.lr=1e-3..1e-2"], "one of them twice"),
+        (["train.lrr=1e-4..1e-3"], "one of: train.lr"),
+        (["data.sessions=1..4"], "has no setting 'data.sessions'"),
+        (["name=a,b"], "has no setting 'name'"),
+        (["train=1..2"], "has no setting 'train'"),
+        (["windows=1,2"], "has no setting 'windows'"),
+        (["model.features.electrodes=1,2"], "to search: a number, or one of several words"),
+        (["train.lr=1e-3..1e-4"], "spans nothing"),
+        (["train.lr=0..1e-4:log"], "spans nothing"),
+        (["train.lr=nan..1"], "spans nothing"),
+        (["train.lr=-1..1e-3"], "train.lr is -1.0"),
+        (["train.batch_size=4..8.5"], "invalid literal"),
+        (["train.optimizer=adam,sgd"], "sgd"),
+        (["train.optimizer=adam..sgd"], "no range and no choice"),
+        (["train.lr=1e-3"], "no range and no choice"),
+        (["train.lr=1e-4..1e-3:linear"], "could not convert"),
+        (["train.lr=1e-3,1e-3"], "no range and no choice"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(texts: list[str], reported: str) -> None:
+    with pytest.raises(EmgscribeError) as caught:
+        spans(texts, TINY)
+    assert reported in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_study_searches_reports_its_best_and_adds_trials(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+    study, told = run(data, tmp_path, 8)
+    assert len(ran) == 9  # the failed one is not counted
+    found = ended(study)
+    assert len(found) == 8
+    assert all(1e-4 <= settings["train.lr"] <= 3e-2 for settings, _ in found)
+    assert len({settings["train.lr"] for settings, _ in found}) == 8
+    best = min(cer for _, cer in found)
+    assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %, SIMULATED sessions\n" in told
+    assert (
+        f"emgscribe train tiny --data {data} --model.encoder.dropout {study.best_params['model.encoder.dropout']}"
+        in told
+    )
+    for name in ("history", "settings"):
+        assert (tmp_path / "tune" / "tiny" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert ended(run(data, tmp_path, 8)[0]) == found
+    assert len(ran) == 9
+    assert ended(run(data, tmp_path, 10)[0])[:8] == found
+    assert len(ran) == 11
+    with pytest.raises(EmgscribeError, match="trials is 0"):
+        run(data, tmp_path, 0)
+
+
+BACK = replace(TINY.model, encoder=replace(TINY.model.encoder, reduction=24, reduction_back=True))
+BILSTM = EXPERIMENTS["small/table2/bilstm"]
+FORWARD = replace(BILSTM.model, encoder=replace(BILSTM.model.encoder, bidirectional=False))
+
+
+def test_the_best_is_reported_as_the_command_that_makes_it() -> None:
+    clipped = replace(TINY, train=replace(TINY.train, clip_norm=1.0, lr=0.5))
+    assert _command(TINY, clipped, Path("a folder")) == (
+        "emgscribe train tiny --data 'a folder' --train.lr 0.5 --train.clip-norm 1.0"
+    )
+    words = shlex.split(_command(TINY, replace(TINY, name="my own", model=BACK), Path("data")))
+    assert words[5:] == ["--model.encoder.reduction", "24", "--model.encoder.reduction-back", "--name", "my own"]
+    assert _command(BILSTM, replace(BILSTM, model=FORWARD), Path("d")).endswith(" --model.encoder.no-bidirectional")
+    edges = replace(TINY, model=replace(TINY.model, features=replace(TINY.model.features, edges=(0, 3, 33))))
+    assert _command(TINY, edges, Path("d")).endswith(" --model.features.edges 0 3 33")
+
+
+def test_settings_that_are_not_allowed_together_are_passed_over(
+    data: Path, tmp_path: Path, ran: list[Experiment]
+) -> None:
+    """Epochs that the epochs between two validations do not divide; both ends of what is searched are allowed."""
+    given = replace(TINY, train=replace(TINY.train, validate_every=2))
+    study, told = run(data, tmp_path, 6, ["train.epochs=2..8"], given)
+    refused = [line for line in told.splitlines() if "not allowed" in line]
+    assert 0 < len(refused) == len([t for t in study.trials if t.params["train.epochs"] % 2])
+    assert all("train.validate_every is 2" in line for line in refused)
+    assert all(experiment.train.epochs % 2 == 0 for experiment in ran)
+    before = len(ran)
+    with pytest.raises(EmgscribeError, match=r"no trial is finished\n.*logs say why"):
+        run(data, tmp_path / "none", 5, ["train.epochs=11,13", "train.validate_every=5,8"])
+    assert len(ran) == before
+
+
+def test_a_study_that_was_cut_off_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path, ran: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ended(run(data, tmp_path / "whole", 6)[0])
+    runs = [experiment.name for experiment in ran]
+    ran.clear()
+    launch = module.launch
+
+    def killed(orders: Iterator[Order], *rest: object) -> None:
+        def some() -> Iterator[Order]:
+            for place, order in enumerate(orders):
+                if place == 4:
+                    ran.append(order.experiment)
+                    raise KeyboardInterrupt
+                yield order
+
+        launch(some(), *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "launch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "cut", 6)
+    assert ended(run(data, tmp_path / "cut", 6)[0]) == whole
+    assert [experiment.name for experiment in ran] == [*runs[:5], *runs[4:]]  # the same run, so its checkpoint
+
+
+def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+    run(data, tmp_path, 1)
+    with pytest.raises(EmgscribeError, match="another search"):
+        run(data, tmp_path, 2, ["train.lr=1e-4..1e-2:log"])
+    simulate(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
+    with pytest.raises(EmgscribeError, match="another data"):
+        run(tmp_path / "other", tmp_path, 2)
+    with pytest.raises(EmgscribeError, match="another experiment"):
+        run(data, tmp_path, 2, experiment=replace(TINY, train=replace(TINY.train, epochs=3)))
+    with FileLock(tmp_path / "tune" / "tiny" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
+        run(data, tmp_path, 2)
+    assert len(ran) == 1
+    path = tmp_path / "tune" / "tiny" / "study.db"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written \(database disk image is malformed"):
+        run(data, tmp_path, 2)
+
+
+def test_a_folder_whose_name_looks_like_a_query_holds_its_study(
+    data: Path, tmp_path: Path, ran: list[Experiment]
+) -> None:
+    places = tmp_path / "a?b=c"
+    search(TINY, data, SEARCH, base=TINY, trials=1, runs=places, workers=Workers(), console=Console(quiet=True))
+    assert (places / "tune" / "tiny" / "study.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["a?b=c"]
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file gets larger than this; a write beyond it fails as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+    run(data, tmp_path / "other", 1)  # leaves the sessions in the cache
+    with full_disk(50_000), pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written") as caught:
+        run(data, tmp_path, 8)
+    assert "free some disk space" in caught.value.hint
+    assert len(ended(run(data, tmp_path, 8)[0])) == 8
+
+
+def test_a_trial_trains_and_does_not_test(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = replace(TINY, train=replace(TINY.train, epochs=2))
+    study, told = run(data, Path("runs"), 1, ["train.lr=1e-4..1e-2:log"], short)
+    (trial,) = study.trials
+    lines = (tmp_path / "runs" / trial.user_attrs["run"] / "curves.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert trial.value == min(float(line.rpartition(",")[2]) for line in lines[1:])
+    assert f"{trial.user_attrs['run']}: started, log runs/tune/tiny/" in told
+    assert not list(tmp_path.rglob("tiny*.json"))
+    assert changed(short, trial.params).train.lr == trial.params["train.lr"]

@@ -1,0 +1,594 @@
+"""Training: exact resuming, clear stops, what a run leaves, and the Lightning parts in a Trainer of one's own."""
+
+import copy
+import io
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from filelock import FileLock
+from rich.console import Console
+from torch import nn
+
+from emgscribe.data.charset import BLANK
+from emgscribe.data.session import Session, open_sessions
+from emgscribe.data.windows import Batch, WindowConfig
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import read_json
+from emgscribe.models.ancestry import Seen
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
+from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
+from emgscribe.simulation import simulate_session
+from emgscribe.training import Recipe, TrainConfig, Trained, cut, estimate_seconds, fit, resolve_precision, train
+from emgscribe.training import module as module_of
+from emgscribe.training import run as run_of
+from emgscribe.training.callbacks import Averaging
+
+Sessions = tuple[list[Session], list[Session]]
+TINY = Recipe(
+    model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
+    windows=WindowConfig(2000, 2000, 0, 0),
+    augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 4, 1, 2)),
+    train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
+)
+DROPPING = RecurrentConfig(base=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
+AVERAGED = replace(
+    TINY,
+    model=ModelConfig(TINY.model.features, DROPPING),
+    train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
+)
+"""Epochs of 4, 4, 3 and 3 steps on the session below."""
+STEP = module_of.TrainingModule.training_step
+
+
+def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
+    return replace(recipe, train=replace(recipe.train, **settings))
+
+
+def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int], object]) -> None:
+    def step(self: Any, batch: Batch, batch_idx: int) -> torch.Tensor:
+        look(self, batch, batch_idx)
+        return STEP(self, batch, batch_idx)
+
+    patch.setattr(module_of.TrainingModule, "training_step", step)
+
+
+ONE_EPOCH = changed(epochs=1)
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
+    folder = tmp_path_factory.mktemp("sessions")
+    paths = [folder / f"{number}.hdf5" for number in range(2)]
+    for number, path in enumerate(paths):
+        simulate_session(path, user=1, session=number, minutes=0.25, seed=0)
+    train, val = open_sessions(paths, folder / "cache")
+    return [train], [val]
+
+
+def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
+    (train, val), quiet = sessions, Console(quiet=True)
+    return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=quiet)
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
+    trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
+    losses = [entry["train_loss"] for entry in trained.curves]
+    assert len(losses) == 12
+    assert losses[-1] < 0.6 * losses[0]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
+    assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
+    best = min(entry["val_cer"] for entry in trained.curves)
+    lines = (tmp_path / "run" / "curves.csv").read_text().splitlines()
+    assert lines[0] == "epoch,step,lr,train_loss,val_loss,val_cer"
+    assert min(float(line.split(",")[-1]) for line in lines[1:]) == best
+    assert len(lines) == 13
+    assert same(load_model(tmp_path / "run" / "best").state_dict(), trained.model.state_dict())
+    pattern = r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>"
+    assert re.fullmatch(pattern, repr(trained))
+    logged = capsys.readouterr().out.splitlines()
+    assert len(logged) == 12
+    assert re.fullmatch(r"epoch 1/12  loss \d+\.\d{3}  val CER \d+\.\d %  00:00:\d\d left", logged[0])
+    assert logged[-1].endswith("00:00:00 left")
+
+
+def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions, tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    trained = fit(ONE_EPOCH, train_sessions=sessions[0], val_sessions=sessions[1], folder=tmp_path, console=console)
+    assert f"val CER {trained.curves[0]['val_cer']:.1f} %" in screen.getvalue()
+
+
+def test_both_heads_learn_by_their_loss_weights(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    off: list[float] = []
+    smoothed: list[float] = []
+    attention, whole = module_of.attention_loss, module_of.training_loss
+
+    def noted_attention(likely: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        smoothed.append(smoothing)
+        return attention(likely, batch, smoothing)
+
+    def noted(*args: Any, **rest: Any) -> dict[str, torch.Tensor]:
+        losses = whole(*args, **rest)
+        off.append(abs((losses["total"] - 0.8 * losses["loss"] - 0.2 * losses["attention_loss"]).item()))
+        return losses
+
+    monkeypatch.setattr(module_of, "attention_loss", noted_attention)
+    monkeypatch.setattr(module_of, "training_loss", noted)
+    recipe = changed(TWO_HEADED, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
+    trained = run(sessions, tmp_path / "run", recipe)
+    assert max(off) < 1e-5
+    assert set(smoothed) == {0.05, 0.0}  # validation measures the plain loss
+    for name in ("train_loss", "train_attention_loss", "val_attention_loss"):
+        assert trained.curves[-1][name] < 0.9 * trained.curves[0][name]
+    header = (tmp_path / "run" / "curves.csv").read_text().splitlines()[0]
+    assert header == "epoch,step,lr,train_loss,val_loss,val_cer,train_attention_loss,val_attention_loss"
+
+
+def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
+    first, again = run(sessions, tmp_path / "a"), run(sessions, tmp_path / "b")
+    other = run(sessions, tmp_path / "c", changed(seed=4))
+    assert same(first.model.state_dict(), again.model.state_dict())
+    assert first.curves == again.curves
+    assert not torch.equal(first.model.head.weight, other.model.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
+    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
+)
+def test_interrupted_run_resumes_to_the_same_end(
+    sessions: Sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
+) -> None:
+    whole = run(sessions, tmp_path / "whole", recipe)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupted(module: Any, *_: Any) -> None:
+        if module.global_step == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        before_each_step(patch, interrupted)
+        patch.setattr(run_of, "current_commit", lambda: "earlier")
+        with pytest.raises(KeyboardInterrupt):
+            run(sessions, tmp_path / "cut", recipe)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    earlier = ["earlier"] if (tmp_path / "cut" / "last.ckpt").exists() else []  # else nothing of it was kept
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    resumed = run(sessions, tmp_path / "moved", recipe)
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+    for weights in ("state_dict", "current_model_state") if recipe.train.ema else ("state_dict",):
+        assert same(checkpoint(tmp_path / "moved")[weights], checkpoint(tmp_path / "whole")[weights])
+    assert resumed.curves == whole.curves
+    assert resumed.commits == [*earlier, *whole.commits]
+    assert (tmp_path / "moved" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+
+
+def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    cers = iter([50, 60, 55, 40])  # of each epoch; the run is cut off after the second
+    monkeypatch.setattr(module_of.TrainingModule, "on_validation_epoch_end", lambda self: None)
+
+    def measured(self: Any, batch: Batch, batch_idx: int) -> None:
+        self._log("val_cer", float(next(cers)) if batch_idx == 0 else 0.0, int(batch_idx == 0))
+
+    monkeypatch.setattr(module_of.TrainingModule, "validation_step", measured)
+    stamps = []
+
+    def noted(module: Any, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0 and module.current_epoch:
+            stamps.append(next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns)
+        if module.current_epoch == 2 and len(stamps) == 2:
+            raise KeyboardInterrupt
+
+    before_each_step(monkeypatch, noted)
+    with pytest.raises(KeyboardInterrupt):
+        run(sessions, tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run(sessions, tmp_path / "moved")
+    first, second, resumed, fourth = stamps
+    assert first == second == resumed == fourth < next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 7)])
+def test_killed_run_resumes_to_the_same_end(
+    sessions: Sessions, tmp_path: Path, monkeypatch, number: int, status: int
+) -> None:
+    """A signal in the middle of an epoch, in a process of its own; SIGTERM interrupts as Ctrl-C does."""
+
+    def killed(module: Any, *_: Any) -> None:
+        if module.global_step == 6:
+            os.kill(os.getpid(), number)
+        assert module.global_step < 8, "it goes on"
+
+    def work() -> None:
+        try:
+            run(sessions, tmp_path / "cut")
+        except KeyboardInterrupt:
+            os._exit(7)
+
+    with monkeypatch.context() as patch:
+        before_each_step(patch, killed)
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+    assert process.exitcode == status
+    assert run(sessions, tmp_path / "cut").curves == run(sessions, tmp_path / "whole").curves
+
+
+def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: Sessions, tmp_path: Path) -> None:
+    first, stamp = run(sessions, tmp_path, ONE_EPOCH), (tmp_path / "last.ckpt").stat().st_mtime_ns
+    assert run(sessions, tmp_path, ONE_EPOCH).curves == first.curves
+    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == stamp
+    with pytest.raises(EmgscribeError, match=r"other settings: train\.lr is 0\.01 there, 0\.001 here\n") as caught:
+        run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3))
+    assert "--name" in caught.value.hint
+    with pytest.raises(EmgscribeError, match=r"batch_size is 4 there, 8 here; .* here; and 2 more"):
+        run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3, seed=4, ema=0.5, batch_size=8, lr_end=1e-5))
+    with pytest.raises(EmgscribeError, match="train_sessions is "):
+        run((sessions[1], sessions[1]), tmp_path, ONE_EPOCH)
+    assert read_json(tmp_path / "settings.json")["train"]["lr"] == 1e-2
+
+
+def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"), pytest.raises(EmgscribeError, match="another process"):
+        run(sessions, tmp_path)
+
+
+@pytest.mark.parametrize(("call", "what"), [(9, "training"), (11, "training"), (13, "validation")])
+def test_nan_loss_stops_with_the_last_checkpoint_kept(
+    sessions: Sessions, tmp_path: Path, monkeypatch, call: int, what: str
+) -> None:
+    original, calls = module_of.ctc_loss, iter(range(1000))
+
+    def broken(*args: Any) -> torch.Tensor:
+        return original(*args) * (float("nan") if next(calls) == call else 1)  # of 4 steps and 4 batches an epoch
+
+    monkeypatch.setattr(module_of, "ctc_loss", broken)
+    with pytest.raises(EmgscribeError, match=rf"{what} loss is nan at epoch 2, step \d"):
+        run(sessions, tmp_path / "run")
+    assert checkpoint(tmp_path / "run")["epoch"] == 0
+    load_model(tmp_path / "run" / "best")
+
+
+def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    original = torch.save
+
+    def full(content, path):
+        if content["epoch"] == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        original(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(EmgscribeError, match="No space left"):
+            run(sessions, tmp_path / "run")
+    assert checkpoint(tmp_path / "run")["epoch"] == 1
+    assert run(sessions, tmp_path / "run").curves == run(sessions, tmp_path / "whole").curves
+
+
+class Trap:
+    """What runs code when a pickle of it is loaded."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trace),)
+
+
+def edited(change: Any) -> Any:
+    """Damage that changes what the checkpoint holds."""
+
+    def damage(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        content = change(content) or content
+        torch.save(content, path)
+
+    return damage
+
+
+def weight(content: dict[str, Any], value: torch.Tensor) -> None:
+    content["state_dict"]["model.head.bias"] = value
+
+
+DAMAGES = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"no checkpoint at all"),
+    "pickle": lambda path: path.write_bytes(pickle.dumps({"another": "program's"})),
+    "trap": lambda path: path.write_bytes(pickle.dumps(Trap(path.parent / "trapped"))),
+    "trap-in-torch": edited(lambda content: content.update(trap=Trap(Path(os.environ["TRAP"])))),
+    "list": edited(lambda content: [1, 2]),
+    "no-state": edited(lambda content: content.pop("state_dict") and None),
+    "no-curves": edited(lambda content: content["callbacks"].clear()),
+    "no-optimizer": edited(lambda content: content["optimizer_states"].clear()),
+    "shapes": edited(lambda content: weight(content, torch.zeros(5))),
+    "nan": edited(lambda content: weight(content, torch.full((99,), torch.nan))),
+    "version": edited(lambda content: content.update({"pytorch-lightning_version": "1.9.0"})),
+    "epoch": edited(lambda content: content.update(epoch=7)),
+    "step": edited(lambda content: content.update(global_step=7)),
+    "loops": edited(lambda content: content["loops"].clear()),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run(sessions, folder, ONE_EPOCH)
+    return folder
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_reported_and_kept(
+    sessions: Sessions, finished: Path, tmp_path: Path, monkeypatch, kind: str
+) -> None:
+    monkeypatch.setenv("TRAP", str(finished / "trapped"))
+    path = finished / "last.ckpt"
+    whole = path.read_bytes()
+    try:
+        DAMAGES[kind](path)
+        before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
+        with pytest.raises(EmgscribeError, match="is damaged") as caught:
+            run(sessions, finished, ONE_EPOCH)
+        assert caught.value.where == str(path)
+        assert caught.value.hint == "delete it to train from the start, or put a copy of it back"
+        assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
+        assert not (finished / "trapped").exists()
+    finally:
+        path.write_bytes(whole)
+
+
+def test_precision_follows_the_hardware(monkeypatch) -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("bf16", cpu) == "bf16"
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        assert resolve_precision("auto", cpu) == ("bf16" if amx else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("epochs", 0), ("keypress_fraction", 0.0), ("optimizer", "sgd"), ("seed", 1 << 40)]
+)
+def test_bad_settings_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(EmgscribeError, match=f"train.{field}"):
+        TrainConfig(**{field: value})
+
+
+def test_rules_across_settings() -> None:
+    with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
+        replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))
+    assert TrainConfig(epochs=15, validate_every=5)
+    with pytest.raises(EmgscribeError, match=r"train.validate_every is 10, allowed: a divisor of train.epochs = 15"):
+        TrainConfig(epochs=15, validate_every=10)
+
+
+def test_settings_load_no_lightning() -> None:
+    code = "import sys, emgscribe.training.config; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
+    silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0], path=None)
+    trained = run((sessions[0], [silent]), tmp_path / "silent")
+    assert all("val_cer" not in entry for entry in trained.curves)
+    assert torch.equal(trained.model.head.weight, checkpoint(tmp_path / "silent")["state_dict"]["model.head.weight"])
+    rare = run(sessions, tmp_path / "rare", changed(validate_every=50))
+    assert ["val_cer" in entry for entry in rare.curves] == [False, False, False, True]
+
+
+def test_what_a_killed_run_was_writing_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "left.over").touch()
+    (tmp_path / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
+    run(sessions, tmp_path, ONE_EPOCH)
+    assert {path.name for path in (tmp_path / "best").iterdir()} == {"config.json", "model.safetensors"}
+    assert not (tmp_path / ".last.ckpt.abc").exists()
+
+
+def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    begun: dict[float, nn.Linear] = {}
+
+    def noted(module: Any, *_: Any) -> None:
+        begun.setdefault(module.config.blank_prior, copy.deepcopy(module.model.head))
+
+    before_each_step(monkeypatch, noted)
+    for prior in (0.0, 0.8):
+        run(sessions, tmp_path / str(prior), changed(ONE_EPOCH, blank_prior=prior))
+    assert torch.equal(begun[0.0].weight, begun[0.8].weight), "nothing else changes"
+    shares = begun[0.8].bias.softmax(dim=0)
+    assert shares[BLANK].item() == pytest.approx(0.8)
+    assert torch.allclose(shares[:BLANK], shares[0])
+    assert begun[0.0].bias.abs().max() < 1
+    start = tmp_path / "0.0" / "best"  # a trained head keeps its bias
+    still = changed(ONE_EPOCH, lr=1e-9, lr_start=1e-9, lr_end=1e-9, blank_prior=0.8)
+    trained = run(sessions, tmp_path / "second", still, start=start)
+    assert torch.allclose(trained.model.head.bias, load_model(start).head.bias, atol=1e-5)
+
+
+def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
+    sessions: Sessions, tmp_path: Path, monkeypatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    original = Averaging.on_train_batch_end
+
+    def noted(self: Averaging, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+        original(self, trainer, pl_module, *rest)
+
+    monkeypatch.setattr(Averaging, "on_train_batch_end", noted)
+    recipe = changed(ema=0.8, epochs=2)
+    trained = run(sessions, tmp_path / "averaged", recipe)
+    torch.manual_seed(TINY.train.seed)
+    expected = {f"model.{name}": value for name, value in Model(TINY.model).state_dict().items()}
+    assert len(seen) == 8
+    for step, now in enumerate(seen):
+        decay = min(0.8, (1 + step) / (10 + step))
+        expected = {name: decay * mean + (1 - decay) * now[name] for name, mean in expected.items()}
+    kept = checkpoint(tmp_path / "averaged")["state_dict"]
+    counts = [name for name in expected if name.endswith("num_batches_tracked")]
+    assert [int(kept[name]) for name in counts] == [8] * len(counts) != []
+    for name in set(expected) - set(counts):
+        torch.testing.assert_close(kept[name], expected[name])
+        assert not torch.equal(kept[name], seen[-1][name])
+    assert any("running_var" in name for name in kept)
+
+    # The training itself is what it would have been.
+    plain = run(sessions, tmp_path / "plain", changed(epochs=2))
+    assert same(checkpoint(tmp_path / "averaged")["current_model_state"], checkpoint(tmp_path / "plain")["state_dict"])
+    assert [e["train_loss"] for e in trained.curves] == [e["train_loss"] for e in plain.curves]
+    assert all(a["val_loss"] != p["val_loss"] for a, p in zip(trained.curves, plain.curves, strict=True))
+
+    windows = cut(sessions[1], recipe.windows, trained.model.context)
+    with torch.no_grad():
+        batches = list(windows.batches(windows.tiling(), 4))
+        losses = [float(module_of.ctc_loss(*trained.model(batch), batch)) * len(batch) for batch in batches]
+    best = min(trained.curves, key=lambda entry: entry["val_cer"])
+    assert sum(losses) / sum(map(len, batches)) == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    rates: list[set[float]] = []
+
+    def noted(whole: Any, *_: Any) -> None:
+        found = {module.p for module in whole.modules() if isinstance(module, nn.Dropout)}
+        rates.append(found | {module.dropout for module in whole.modules() if isinstance(module, nn.LSTM)})
+
+    before_each_step(monkeypatch, noted)
+    for share, folder in ((0.5, "rising"), (0.0, "constant")):
+        run(sessions, tmp_path / folder, changed(AVERAGED, dropout_ramp=share, long_windows=0.0, epochs=2))
+    assert rates == [*[{min(1.0, step / 4) * 0.4} for step in range(8)], *[{0.4}] * 8]
+
+
+@pytest.mark.parametrize("kind", [*EncoderConfig.kinds, "attention decoder"])
+def test_no_dropout_is_forgotten(kind: str) -> None:
+    """With every dropout rate at 0, training mode draws no random numbers, in attention and recurrent layers too."""
+    encoder: Any = EncoderConfig.kinds.get(kind, TdsConfig)
+    names = {field.name for field in fields(encoder)}
+    dropping: dict[str, Any] = {"dropout": 0.5} if "dropout" in names else {}
+    if "base" in names and not dropping:
+        dropping = {"base": replace(TINY.model.encoder, dropout=0.5)}
+    model = Model(replace(TWO_HEADED.model, encoder=encoder(**dropping))).train()
+    none, labels = torch.zeros(2, dtype=torch.int64), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    batch = Batch(torch.randn(2, 4000, 2, 16), 0, 0, torch.tensor([4000, 4000]), labels, none, labels)
+    heard = torch.randn(2, 9, model.encoder.width), torch.tensor([9, 9]), labels
+
+    def drawn() -> bool:
+        with torch.no_grad():
+            read = [model.attention(*heard) if kind not in EncoderConfig.kinds else model(batch)[0] for _ in range(2)]
+        return not torch.equal(*read)
+
+    assert drawn() == bool(dropping)
+    for module, name, _ in module_of.dropouts(model):
+        setattr(module, name, 0.0)
+    assert not drawn()
+
+
+def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    steps: list[tuple[int, int]] = []
+    before_each_step(monkeypatch, lambda module, batch, batch_idx: steps.append((batch.labelled, len(batch))))
+    trained = run(sessions, tmp_path / "run", AVERAGED)
+    # 15 windows of 2,000 samples in batches of 4, then 3 of 8,000, one at a time.
+    assert steps == [*[(2000, 4), (2000, 4), (2000, 4), (2000, 3)] * 2, *[(8000, 1)] * 6]
+    assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
+    assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
+    assert trained.curves[-2]["lr"] > 2 * AVERAGED.train.lr_end
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
+    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=ema), sessions
+    run(sessions, tmp_path / "parent", recipe)
+    beginning = [second.first(20_000)]
+    child = run((beginning, [first]), tmp_path / "child", recipe, start=tmp_path / "parent" / "best").model
+    kept = load_ancestry(tmp_path / "child" / "best")
+    assert child.ancestry == kept
+    assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
+    assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
+    assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
+
+
+def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    run(sessions, tmp_path / "parent", ONE_EPOCH)
+    monkeypatch.chdir(tmp_path)
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=Path("parent/best"))
+    (tmp_path / "parent" / "best" / "beam.json").write_text("tuned meanwhile")
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=tmp_path / "parent/best")
+    moved = (tmp_path / "parent").rename(tmp_path / "moved") / "best"
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=moved)
+    run((sessions[1], sessions[0]), tmp_path / "parent", ONE_EPOCH)  # on other sessions, in the same place
+    for start in (tmp_path / "parent/best", None):
+        with pytest.raises(EmgscribeError, match="other settings: start is "):
+            run(sessions, tmp_path / "child", ONE_EPOCH, start=start)
+    with pytest.raises(EmgscribeError, match="no model here"):
+        run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
+    assert not (tmp_path / "new").exists()
+    other = replace(ONE_EPOCH, model=replace(TINY.model, encoder=replace(TINY.model.encoder, mlp_features=48)))
+    with pytest.raises(EmgscribeError, match="another network"):
+        run(sessions, tmp_path / "other", other, start=moved)
+
+
+@pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults
+def test_the_example_of_the_page_runs_in_a_plain_trainer(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "train.md").read_text()
+    (code,) = re.findall(r"```python\n(import lightning\n[^`]*)```", page)
+    names: dict[str, Any] = {"train": sessions[0], "val": sessions[1]}
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        monkeypatch.setattr(logging.getLogger(chatty), "level", logging.WARNING)
+    exec(code, names)
+    logged = names["trainer"].callback_metrics
+    assert {"train_loss", "val_loss", "val_cer", "lr"} <= logged.keys()
+    assert all(torch.isfinite(value) for value in logged.values())
+    assert names["trainer"].global_step == names["data"].total_steps > 0
+
+
+def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    ours = run(sessions, tmp_path / "ours", changed(epochs=2, clip_norm=0.0))
+    torch.manual_seed(TINY.train.seed)
+    model, config = Model(TINY.model), replace(TINY.train, epochs=2)
+    module = module_of.TrainingModule(model, config, TINY.augment)
+    data = run_of.SessionsDataModule(*sessions, TINY.windows, config, context=model.context)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with run_of._as_users_expect():
+        trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
+        trainer.fit(module, data)
+    last = checkpoint(tmp_path / "ours")["state_dict"]
+    assert same(module.state_dict(), last)
+    assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
+
+
+@pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])
+def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every batch takes a second
+    steps = 14 if recipe is AVERAGED else 16
+    seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
+    assert seconds == steps + 4 * 4
