@@ -32,8 +32,9 @@ from emgscribe.evaluation import evaluate
 from emgscribe.models.augment import Augmentation, MagnitudeWarp
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.model import Model, ModelConfig
-from emgscribe.training import cut, resolve_precision
 from emgscribe.training.losses import ctc_loss
+from emgscribe.training.modules import cut
+from emgscribe.training.run import resolve_precision
 
 KEYS_PER_SECOND = 4.72  # of the seed user
 EPOCH_WINDOWS = 3840  # of the seed user's 16 training sessions
