@@ -174,11 +174,8 @@ def evaluate_all(
             for name, decoder in decoders.items():
                 scores[name].append(_score(session, decoder.flush().labels))
             done += len(session)
-    name, simulated = "whole session" + ", published" * (protocol == "published"), _simulated(sessions)
-    return {
-        decoder: Evaluation(name, ", ".join(passes), _UNIT, simulated, tuple(scored), seen)
-        for decoder, scored in scores.items()
-    }
+    about = "whole session" + ", published" * (protocol == "published"), ", ".join(passes), _UNIT, _simulated(sessions)
+    return {decoder: Evaluation(*about, tuple(scored), seen) for decoder, scored in scores.items()}
 
 
 def evaluate_windows(
@@ -240,8 +237,8 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
     """Whether a session was trained on, which is refused unless allowed; one that is given twice is refused too."""
     known: dict[str, str] = {}
     for session in sessions:
-        if session.content in known:
-            other = f", there called {known[session.content]}" if known[session.content] != session.name else ""
+        if first := known.get(session.content):
+            other = f", there called {first}" if first != session.name else ""
             raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
         known[session.content] = session.name
     try:

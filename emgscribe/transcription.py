@@ -124,17 +124,13 @@ def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECO
       on whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
     """
     encoder = model.encoder
-    block = _whole_frames(model, block_seconds)
-    if not encoder.unbounded_left and not encoder.unbounded_right:
-        return InferencePlan("blocks", block)
-    if not encoder.extrapolates:
-        kept, margin = _ATTENTION_SECONDS
-        name = f"stitched, {kept} s with margins of {margin} s"
-        return InferencePlan(name, _whole_frames(model, kept), _whole_frames(model, margin))
-    if one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
+    if not (encoder.unbounded_left or encoder.unbounded_right):
+        return InferencePlan("blocks", _whole_frames(model, block_seconds))
+    if encoder.extrapolates and one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
         return InferencePlan("one pass", model.frames(samples) * model.samples_per_frame)
-    name = f"stitched, {block_seconds:g} s with margins of {_MARGIN_SECONDS} s"
-    return InferencePlan(name, block, _whole_frames(model, _MARGIN_SECONDS))
+    kept, margin = (block_seconds, _MARGIN_SECONDS) if encoder.extrapolates else _ATTENTION_SECONDS
+    name = f"stitched, {kept:g} s with margins of {margin} s"
+    return InferencePlan(name, _whole_frames(model, kept), _whole_frames(model, margin))
 
 
 def _whole_frames(model: Model, seconds: float) -> int:
