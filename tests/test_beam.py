@@ -4,25 +4,25 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
 from itertools import groupby, product
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, NUM_CLASSES, SHIFT, SYMBOLS, labels_of_text
+from emgscribe.data.charset import BACKSPACE, BLANK, NUM_CLASSES, SHIFT, labels_of_text
 from emgscribe.decoding import beam as module
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis
-from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton, LanguageModel, train
+from emgscribe.decoding.language_model import UNKNOWN, Automaton, LanguageModel, train
 from emgscribe.errors import EmgscribeError
 
 WORDS = "abba baba ab cab bac abacab aba cabba\nbab abc 42 ab\n" * 3
-PLAIN = Path(__file__).parents[1] / "benchmarks"
 DATA = Path(__file__).parent / "data"
 
 
@@ -71,38 +71,19 @@ def doubtful(text: str, *doubts: int) -> Emissions:
     return emissions
 
 
+@cache
+def plain() -> ModuleType:
+    """The search in plain Python of the benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        return import_module("plain_beam")
+
+
 def screen_score(labels: tuple[int, ...], config: BeamConfig, model: Automaton | None) -> float:
-    """What model and bonus give for the text on the screen, spelled out from its beginning."""
-    natural = config.convention == "natural"
-    shown: list[str] = []
-    for label in labels:
-        if SYMBOLS[label] == BACKSPACE:
-            shown = shown[:-1]
-        elif not (natural and SYMBOLS[label] == SHIFT):
-            shown.append(SYMBOLS[label])
-    if model is None:
-        return len(shown) * config.insertion_bonus if natural else 0.0
-    total, state, unfinished = 0.0, model.start, False
-
-    def step(column: int) -> None:
-        nonlocal total, state
-        # An unknown symbol has its unigram's probability, without any back-off weight.
-        total += float(model.log_prob[0 if column == UNKNOWN else state, column])
-        state = int(model.following[state, column])
-
-    for symbol in shown:
-        name = SPACE if symbol == " " else symbol.lower() if natural else symbol
-        column = model.tokens.index(name) if name in model.tokens else UNKNOWN
-        if model.across:
-            step(END if symbol == ENTER else column)
-        else:
-            step(END if column == UNKNOWN and unfinished else column)
-        unfinished = symbol != ENTER if model.across else column != UNKNOWN
-        state = model.start if column == UNKNOWN and not model.across else state
-    if natural and unfinished:
-        step(END)
-    scale = config.lm_weight * (math.log(10) if natural else 1)
-    return scale * total + config.insertion_bonus * len(shown)
+    """What model and bonus give for the text on the screen, key by key."""
+    scorer = plain().PlainScorer(config, model)
+    screen = reduce(scorer.typed, labels, scorer.empty)
+    return screen.bias + scorer.final(screen)
 
 
 def by_brute_force(emissions: Emissions, config: BeamConfig, model: Automaton | None) -> dict[tuple[int, ...], float]:
@@ -143,12 +124,9 @@ def test_exact_where_nothing_is_pruned(
 def test_pruned_as_the_plain_search_prunes(
     seed: int, model: Automaton | None, chosen: tuple[float, float, str], beam_size: int, classes: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLAIN)
-        plain_beam_search = import_module("plain_beam").plain_beam_search
     emissions = typing(40, seed, "aB1 \u23ce" + BACKSPACE + SHIFT, rate=0.4)
     config = BeamConfig(beam_size, classes, *chosen)
-    expected = plain_beam_search(emissions.tolist(), config, model)
+    expected = plain().plain_beam_search(emissions.tolist(), config, model)
     decoder = BeamDecoder(config, model)
     best = decoder.decode(emissions)
     assert best.labels == expected[0][0]
@@ -369,8 +347,7 @@ def test_impossible_tokens_of_a_model_are_bounded(tmp_path: Path) -> None:
 
 
 def test_settings_are_checked() -> None:
-    weights = [("lm_weight", -0.1), ("lm_weight", math.nan), ("insertion_bonus", math.inf)]
     sizes = [("beam_size", 0), ("beam_size", 10_001), ("labels_per_frame", 0), ("convention", "published")]
-    for field, value in (*weights, *sizes):
+    for field, value in (*sizes, ("lm_weight", -0.1), ("lm_weight", math.nan), ("insertion_bonus", math.inf)):
         with pytest.raises(EmgscribeError, match=f"beam.{field}"):
             replace(BeamConfig(), **{field: value})
