@@ -111,9 +111,8 @@ class Evaluation:
         """Read what `to_json` wrote; `KeyError`, `TypeError` or `ValueError` if it is incomplete or inconsistent."""
         sessions = tuple(map(SessionScore.from_json, content["sessions"]))
         found = cls(**{name: content[name] for name in _LABELS}, sessions=sessions, seen=content.get("seen", False))
-        stored = content["cer"]
-        if found.counts.length and not abs(found.cer - float(stored)) < 1e-6:  # NaN does not fit either
-            raise ValueError(f"its CER is {stored}, its counts make {found.cer}")
+        if found.counts.length and not abs(found.cer - float(content["cer"])) < 1e-6:  # NaN does not fit either
+            raise ValueError(f"its CER is {content['cer']}, its counts make {found.cer}")
         return found
 
 
@@ -243,11 +242,11 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
         known[session.content] = session.name
     try:
         model.ancestry.refuse(sessions)
+        return False
     except EmgscribeError:
         if not allow_seen:
             raise
         return True
-    return False
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:

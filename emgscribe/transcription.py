@@ -82,8 +82,8 @@ def emission_blocks(
     plan = plan or inference_plan(model, len(session), block_seconds)
     before, after = (plan.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
     windows = Windows(Store([session]), before + plan.kept + after, plan.kept, *model.context)
-    # No window begins before the session: that would put more silence before it than training windows have.
     starts = [start for _, start in windows.tiling()]
+    # No window begins before the session: that would put more silence before it than training windows have.
     places = [(0, max(0, start - before)) for start in starts]
     together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
@@ -101,15 +101,14 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     The frames that lack context at both ends of the session are not there, and the keys in them count as missed
     (Sivakumar et al. 2024). With an unbounded receptive field the whole session is one pass.
     """
-    features, encoder = model.features, model.encoder
+    features, encoder, store = model.features, model.encoder, Store([session])
     around = encoder.left_context + encoder.right_context
     whole = (features.frames(len(session)) - around) // encoder.stride
-    bounded = not (encoder.unbounded_left or encoder.unbounded_right)
-    block = model.frames(round(BLOCK_SECONDS * SAMPLE_RATE)) if bounded else max(whole, 1)
-    store, step = Store([session]), model.samples_per_frame
+    unbounded = encoder.unbounded_left or encoder.unbounded_right
+    block = max(whole, 1) if unbounded else model.frames(round(BLOCK_SECONDS * SAMPLE_RATE))
     for first in range(0, whole, block):
-        count = min(block, whole - first) * encoder.stride
-        emg = store.gather([0], [first * step], features.samples(around + count)).to(model.device)
+        count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
+        emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
         with torch.inference_mode():
             yield model.classify(encoder(features(emg), torch.tensor([count])))[0].cpu().numpy()
 
