@@ -47,7 +47,7 @@ class SessionScore:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SessionScore":
         """What `Evaluation.to_json` wrote of a session; `ValueError` where its counts do not fit its texts."""
-        units = tuple(Counts(*(int(number) for number in unit)) for unit in content["units"])
+        units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in content["units"])
         score = cls(**{**content, "units": units})
         fewest = count(score.reference, score.hypothesis).edits  # windows, aligned one by one, may need more
         if score.counts.length != len(score.reference) or score.counts.edits < fewest:
