@@ -2,7 +2,7 @@
 
 For each: parameters, a training step from EMG to updated weights, one pass over a minute, and the peak memory of a
 process that reads a session of 20 minutes as `evaluate` does. Ours and the textbook's compute the same function of the
-same weights, and take turns. Our step is timed twice in a turn: how much the two differ is the noise. The EMG is random.
+same weights, and take turns. Our step is timed twice in a turn; how much the two differ is the noise. EMG is random.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.training.losses import ctc_loss
+from emgscribe.training.run import resolve_precision
 from emgscribe.transcription import emission_blocks, inference_plan
 
 CHOSEN = (

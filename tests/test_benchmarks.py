@@ -90,7 +90,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
         for value in model.state_dict().values():  # norms, biases and statistics begin as if they were not there
             if value.ndim == 1:
                 value += 0.2 * torch.rand_like(value)
-        batch = encoders.random_batch(model, 2, 0.25, torch.device("cpu"))
+        batch = encoders.random_batch(model, 2, 0.25)
         network = networks.network_like(model)
         assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
         with torch.inference_mode():
