@@ -142,9 +142,7 @@ def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
         raise EmgscribeError(f"attributes are missing: {', '.join(missing)}", where=str(path), hint=hint)
     parsers: dict[str, Callable[[Any], object]] = {
         "keystrokes": lambda e: Keystroke(str(e["key"]), float(e["start"]), float(e["end"])),
-        "prompts": lambda e: Prompt(
-            str(e["name"]), float(e["start"]), float(e["end"]), (e.get("payload") or {}).get("text")
-        ),
+        "prompts": lambda e: Prompt(str(e["name"]), float(e["start"]), float(e["end"]), _prompted(e.get("payload"))),
     }
     place, lists = "an attribute", dict[str, Any]()
     try:
@@ -156,11 +154,20 @@ def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
             lists[field] = tuple(parsed)
         place = "attribute 'duration_mins'"
         minutes, simulation = float(attributes["duration_mins"]), str(attributes.get("simulation", ""))
+        place = "attribute 'session_name', 'user' or 'condition'"
         name, user, condition = (str(attributes[field]) for field in ATTRIBUTES[:3])
+        f"{name}{user}{condition}".encode()  # refuses what is no UTF-8, which no screen could show
         return SessionHeader(name, user, condition, minutes, **lists, simulation=simulation)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = f"{place}: {type(error).__name__} {error}"
         raise EmgscribeError(what, where=str(path), hint="copy or download the file again") from error
+
+
+def _prompted(payload: Any) -> str | None:
+    text = (payload or {}).get("text")
+    if text is not None and not isinstance(text, str):
+        raise TypeError("a prompt's text is no text")
+    return text
 
 
 def _attributes(header: SessionHeader) -> dict[str, Any]:
