@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import pytest
 from conftest import START, until
+from rich.console import Console
 
 from emgscribe import cli
-from emgscribe.cli import app
+from emgscribe.cli import app, terminal
 from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES
@@ -400,7 +401,6 @@ def test_sessions_are_simulated_for_the_budget(
         (["lm", "tune", "absent-model"], "no session given"),
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["simulate", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
-        (["simulate", "--out", "x", "--users", "0"], "users is 0"),
     ],
 )
 def test_mistakes_get_one_error_with_a_hint_and_status_2(
@@ -412,6 +412,16 @@ def test_mistakes_get_one_error_with_a_hint_and_status_2(
     assert told in shown
     assert re.fullmatch(r"Error: .+\nHint: .+\n", shown)
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
+
+
+def test_an_error_about_arguments_stands_alone_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "log", Console(stderr=True, force_terminal=True))
+    assert cli.main(["simulate", "--out", str(tmp_path / "x"), "--users", "0"]) == 2
+    assert re.fullmatch(r"Error: .*users is 0.+\nHint: .+\n", capsys.readouterr().err)
+    assert cli.main(["simulate", "--out", str(tmp_path), "--users", "1", "--sessions", "1", "--minutes", "0.1"]) == 0
+    assert "simulating" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, log, screen
+from emgscribe.cli.terminal import Arpa, ModelFolder, log, screen
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding import language_model
 from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import failed
 from emgscribe.models.model import best_device
 
 
@@ -45,11 +46,11 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise EmgscribeError("is not text in UTF-8", where=str(path), hint="convert it, or leave it out") from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+        raise failed("read", path, error) from error
 
 
 def tune(
-    model: Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]],
+    model: ModelFolder,
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions that validated it.")]],
     *,
     lm: Arpa = None,
@@ -71,13 +72,13 @@ def tune(
     prompts = prompts_of([*sessions, *exclude])
     words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)
     emissions, config = map(loaded.log_probs, opened), es.BeamConfig(beam_size=beam_size)
-    best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=_print_trial).best
+
+    def shown(trial: Trial) -> None:
+        log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")
+
+    best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=shown).best
     screen.print(
         f"lm_weight {best.lm_weight:g}, insertion_bonus {best.insertion_bonus:g}: CER {best.counts.cer:.2f} % on the"
         f" sessions they were tuned on; stored in {model / 'beam.json'}"
     )
     return 0
-
-
-def _print_trial(trial: Trial) -> None:
-    log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, bar, known, log, screen
+from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
@@ -27,7 +27,7 @@ def decoder_names(chosen: str) -> list[str]:
 
 
 def evaluate(
-    model: Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]],
+    model: ModelFolder,
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Session files.")]],
     *,
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",

@@ -77,9 +77,9 @@ def inspect(
 def _print_inspections(found: list[es.Inspection]) -> None:
     table = Table("file", "user", "minutes", "keys", "prompts", "kind", "verdict")
     for inspection in found:
-        told = inspection.summary
-        kind = {True: "simulated", False: "recorded"}.get(told.get("simulated", ""), "")
-        cells = (told.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
+        held = inspection.summary
+        kind = {True: "simulated", False: "recorded"}.get(held.get("simulated", ""), "")
+        cells = (held.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
         shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
         table.add_row(Path(inspection.path).name, *shown, kind, "usable" if inspection.usable else "not usable")
     screen.print(table)
