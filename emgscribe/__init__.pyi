@@ -20,7 +20,10 @@ from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
 from emgscribe.scoring import Counts
 from emgscribe.simulation import SimulationConfig, simulate
-from emgscribe.training import Recipe, SessionsDataModule, TrainConfig, Trained, TrainingModule, ctc_loss, train
+from emgscribe.training.config import Recipe, TrainConfig
+from emgscribe.training.losses import ctc_loss
+from emgscribe.training.modules import SessionsDataModule, TrainingModule
+from emgscribe.training.run import Trained, train
 from emgscribe.transcription import Transcript, transcribe
 
 __version__: str
