@@ -1,6 +1,5 @@
 """Verbs about experiments: run one, run those behind a table, search settings, report."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ def named(name: str) -> Experiment:
     return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
 
 
-def list_experiments(verb: str, status: int) -> int:
+def list_experiments(verb: str) -> None:
     """Print every experiment with a line each, in groups."""
     screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
     screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
@@ -52,15 +51,13 @@ def list_experiments(verb: str, status: int) -> int:
                 layers.insert(0, layers[0].base)
             kinds = " -> ".join(part.kind() for part in (experiment.model.features, *layers))
             screen.print(f"  {name:<{max(map(len, members))}}  {kinds}, {experiment.train.epochs} epochs")
-    return status
 
 
-def list_suites(status: int) -> int:
+def list_suites() -> None:
     """Print every suite with a line each."""
     screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
     for name, suite in SUITES.items():
         screen.print(f"  {name:<{max(map(len, SUITES))}}  {len(suite.experiments)} runs. {suite.about}")
-    return status
 
 
 def train(
@@ -70,7 +67,7 @@ def train(
     data: Folder,
     options: Annotated[Options, arg(name="")],
     experiment: Settings,
-) -> int:
+) -> None:
     """A run that was interrupted goes on where it stopped when the same command is given again.
 
     With other settings than the named ones, --name gives the run and its result a name of their own.
@@ -85,7 +82,6 @@ def train(
     for reader, evaluation in done.test.items():
         print_evaluation(evaluation, screen, reader)
     screen.print(f"model: {runs / run_name(experiment) / 'best'}")
-    return 0
 
 
 def reproduce(
@@ -132,8 +128,8 @@ def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
         found.append(run)
         left = "" if run.state == "done" else f"  about {duration(run.seconds)}"
         screen.print(f"{run.state:<8}  {run.name}{left}")
-    counted = Counter(run.state for run in found)
-    summary = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    states = [run.state for run in found]
+    summary = ", ".join(f"{states.count(state)} {state}" for state in ("done", "cut off", "missing"))
     screen.print(f"{summary}: about {duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
     return 0
 
@@ -148,7 +144,7 @@ def tune(
     runs: Annotated[Path, arg(help="Folder for the study, and for the models of its trials.")] = Path("runs"),
     workers: OnWorkers,
     experiment: Settings,
-) -> int:
+) -> None:
     """The test sessions are not scored. Interrupted, it goes on where it stopped when the same command is given again;
     more trials are added to those done.
 
@@ -160,7 +156,6 @@ def tune(
         experiment, data, search, base=named(name), trials=trials, runs=runs, workers=workers, console=log
     )
     screen.print(f"study: {folder}")
-    return 0
 
 
 def report(
@@ -169,7 +164,7 @@ def report(
     out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
     compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
     decoder: Annotated[str, arg(help="Only rows of these decoders, such as greedy or greedy,beam; else all.")] = "",
-) -> int:
+) -> None:
     """Results on simulated sessions have tables of their own, without published numbers.
 
     Examples:
@@ -179,14 +174,13 @@ def report(
     wanted = [name.strip() for name in decoder.split(",")] if decoder else None
     page, *others = write_report(results, out, compare, wanted)
     screen.print(f"report: {page} and {len(others)} files beside it")
-    return 0
 
 
 def demo(
     *,
     out: Annotated[Path, arg(help="Folder for the sessions, the model and the result.")] = Path("demo"),
     seed: Annotated[int, arg(help="Another seed is another typist and another training run.")] = 0,
-) -> int:
+) -> None:
     """Everything is kept in one folder; with another seed, beside the first.
 
     Examples:
@@ -201,4 +195,3 @@ def demo(
     print_alignment(done.test["greedy"], screen)
     print_evaluation(done.test["greedy"], screen)
     screen.print(f"model: {out / 'runs' / run_name(experiment) / 'best'}")
-    return 0

@@ -23,7 +23,7 @@ def train(
     across: Annotated[bool, arg(help="Also model space, digits and punctuation, across words.")] = False,
     min_count: Annotated[int, arg(help="Leave out rarer n-grams of three or more tokens.")] = 1,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; their prompts are taken out.")] = (),
-) -> int:
+) -> None:
     """It is for the beam search (--lm), and must not know the prompts of sessions to be read: name them (--exclude).
 
     Examples:
@@ -37,7 +37,6 @@ def train(
     model.write(out)
     sizes = ", ".join(f"{len(level)} {length}-grams" for length, level in enumerate(model.ngrams.levels, 1))
     screen.print(f"{out}: {sizes}")
-    return 0
 
 
 def _text(path: Path) -> str:
@@ -56,7 +55,7 @@ def tune(
     lm: Arpa = None,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions whose prompts the language model must not know.")] = (),
     beam_size: Annotated[int, arg(help="Number of hypotheses that are kept after each frame.")] = 50,
-) -> int:
+) -> None:
     """--decoder beam then uses these weights, and the language model that they were found with.
 
     A session that the model was trained on is refused, and so is any that did not validate it, since it may be a test
@@ -81,4 +80,3 @@ def tune(
         f"lm_weight {best.lm_weight:g}, insertion_bonus {best.insertion_bonus:g}: CER {best.counts.cer:.2f} % on the"
         f" sessions they were tuned on; stored in {model / 'beam.json'}"
     )
-    return 0

@@ -34,7 +34,7 @@ def evaluate(
     lm: Arpa = None,
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
-) -> int:
+) -> None:
     """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
     tuned on it. The network runs once for all decoders.
 
@@ -58,7 +58,6 @@ def evaluate(
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)
     print_difference(found, screen)
-    return 0
 
 
 def transcribe(
@@ -68,7 +67,7 @@ def transcribe(
     decoder: Annotated[str, arg(help="greedy or beam.")] = "greedy",
     lm: Arpa = None,
     on_screen: Annotated[bool, arg(help="Print what a screen would show: backspaces applied, no shift.")] = False,
-) -> int:
+) -> None:
     """The text is every keystroke, with ⌫ ⏎ and ⇧ as symbols.
 
     Examples:
@@ -81,4 +80,3 @@ def transcribe(
     loaded = es.load_model(model, best_device())
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
-    return 0

@@ -26,7 +26,7 @@ def simulate(
     seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
     report: Annotated[bool, arg(help="Also write report.png and report.json: a comparison with real EMG.")] = False,
     simulation: SimulationConfig = _DEFAULT,
-) -> int:
+) -> None:
     """Results on simulated sessions say nothing about recordings of people.
 
     Examples:
@@ -41,7 +41,6 @@ def simulate(
 
         compare_with_recording(paths[::sessions], out / "report.png")
         screen.print(f"report: {out / 'report.png'} (the first session of each user)")
-    return 0
 
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:
