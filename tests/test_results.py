@@ -40,18 +40,11 @@ def test_settings_that_differ_from_the_named_experiment_are_named(write_result: 
     assert row(path).label == "demo (train.epochs 2)"
     content = read_json(path)
     del content["experiment"]["train"]["clip_norm"]  # a setting younger than the file is no change
-    write_json(path, content)
-    assert RunResult.read(path).changes == ("train.epochs 2",)
-    (table,) = tables([RunResult.read(write_result("somebody's", 1))])
-    assert table.rows[0].label == "somebody's"
-
-
-def test_a_result_on_sessions_of_the_training_is_marked(write_result: WriteResult) -> None:
-    path = write_result()
-    content = read_json(path)
     content["test"]["greedy"]["seen"] = True
     write_json(path, content)
-    assert row(path).label == "demo (seen in training)"
+    assert row(path).label == "demo (train.epochs 2, seen in training)"
+    (table,) = tables([RunResult.read(write_result("somebody's", 1))])
+    assert table.rows[0].label == "somebody's"
 
 
 def test_seeds_are_averaged_and_their_units_pooled(write_result: WriteResult) -> None:
