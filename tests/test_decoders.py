@@ -13,7 +13,7 @@ from emgscribe.data.session import Session
 from emgscribe.decoding import registry
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
-from emgscribe.decoding.language_model import Automaton, LanguageModel, train
+from emgscribe.decoding.language_model import LanguageModel, train
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.decoding.tuning import Grid, Trial, load_tuned, tune, tune_model
 from emgscribe.errors import EmgscribeError
@@ -106,15 +106,7 @@ def test_what_was_tuned_is_taken_with_its_language_model(tuned: Path) -> None:
     assert made(tuned, lm=tuned / "same.arpa")[1] == settings
 
 
-def test_when_tuned_again_the_old_language_model_goes(
-    ancestry: Ancestry, trained_and_validated: list[Session], tuned: Path
-) -> None:
-    tuned_on(tuned, ancestry, trained_and_validated[1:], OTHER)
-    assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{OTHER.digest}.arpa.gz"]
-    assert made(tuned)[1]["language_model"] == OTHER.digest
-
-
-def test_one_process_at_a_time_tunes_a_model(
+def test_when_tuned_again_the_old_language_model_goes_but_not_while_another_process_tunes(
     ancestry: Ancestry, trained_and_validated: list[Session], tuned: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in tuned.iterdir()}
@@ -125,17 +117,16 @@ def test_one_process_at_a_time_tunes_a_model(
         tuned_on(tuned, ancestry, trained_and_validated[1:], OTHER, 1)
     assert caught.value.where == str(tuned.parent)
     assert {path.name: path.read_bytes() for path in tuned.iterdir()} == before
+    tuned_on(tuned, ancestry, trained_and_validated[1:], OTHER)
+    assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{OTHER.digest}.arpa.gz"]
+    assert made(tuned)[1]["language_model"] == OTHER.digest
 
 
-def test_weights_of_another_language_model_are_refused(tuned: Path, tmp_path: Path) -> None:
-    OTHER.write(tmp_path / "other.arpa.gz")
-    with pytest.raises(EmgscribeError, match=r"(?s)were tuned with another language model.*lm tune"):
-        made(tuned, lm=tmp_path / "other.arpa.gz")
-
-
-def test_what_it_was_tuned_on_is_not_scored(
-    trained_and_validated: list[Session], tuned: Path, make_stored: MakeStored
+def test_another_language_model_and_the_sessions_tuned_on_are_refused(
+    tuned: Path, trained_and_validated: list[Session], make_stored: MakeStored
 ) -> None:
+    with pytest.raises(EmgscribeError, match=r"(?s)were tuned with another language model.*lm tune"):
+        made(tuned, lm=OTHER)
     with pytest.raises(EmgscribeError, match="validated: the beam's weights were tuned on this session"):
         made(tuned, scored=trained_and_validated[1:])
     made(tuned, scored=[make_stored(100, name="fresh")])
@@ -163,12 +154,16 @@ def test_only_what_validated_is_tuned_on(
         (lambda folder, path: path.unlink(), "cannot be read"),
         (lambda folder, path: path.write_bytes(path.read_bytes()[:-30]), "is damaged"),
         (lambda folder, path: OTHER.write(path), "not the language model that the weights were tuned with"),
-        (lambda folder, path: (folder / "beam.json").write_text("{}"), "not of format emgscribe-beam version 1"),
+        (lambda folder, path: (folder / "beam.json").write_text("{}"), "required field missing @ Tuned.config"),
+        (lambda folder, path: (folder / "beam.json").write_text("[]"), "Tuned"),
         (lambda folder, path: (folder / "beam.json").write_text("{"), "not valid JSON"),
-        (lambda folder, path: edit(folder / "beam.json", '"version": 1', '"version": 2'), "version 1"),
+        (
+            lambda folder, path: edit(folder / "beam.json", '"version": 1', '"version": 2'),
+            "2 not in .* @ Tuned.version",
+        ),
         (lambda folder, path: edit(folder / "beam.json", '"beam_size": 3', '"beam_size": 0'), "beam_size is 0"),
     ],
-    ids=["gone", "cut", "another", "foreign", "no-json", "version", "impossible"],
+    ids=["gone", "cut", "another", "foreign", "list", "no-json", "version", "impossible"],
 )
 def test_damage_is_reported(tuned: Path, damage: Callable[[Path, Path], None], reason: str) -> None:
     (path,) = tuned.glob("*.arpa.gz")
@@ -188,8 +183,8 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> Automaton:
-    return train(TEXT * 3, order=4).automaton()
+def model() -> LanguageModel:
+    return train(TEXT * 3, order=4)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +195,7 @@ def validation() -> tuple[list[Emissions], list[list[int]]]:
 
 @pytest.mark.parametrize("config", [SMALL, replace(PUBLISHED, beam_size=8)])
 def test_the_best_pair_is_the_best_of_all_that_were_tried(
-    config: BeamConfig, model: Automaton, validation: tuple[list[Emissions], list[list[int]]]
+    config: BeamConfig, model: LanguageModel, validation: tuple[list[Emissions], list[list[int]]]
 ) -> None:
     emissions, references = validation
     seen: list[Trial] = []
@@ -217,10 +212,10 @@ def test_the_best_pair_is_the_best_of_all_that_were_tried(
     assert total([count(*pair) for pair in zip(references, texts, strict=True)]) == tuning.best.counts
     without = next(trial for trial in tuning.trials if (trial.lm_weight, trial.insertion_bonus) == (0, 0))
     assert tuning.best.counts.cer < 0.6 * without.counts.cer
-    assert tune(emissions, references, model, config, threads=3) == tuning
+    assert tune(emissions, references, model, config) == tuning
 
 
-def test_of_equals_the_smaller_weights_are_taken(model: Automaton) -> None:
+def test_of_equals_the_smaller_weights_are_taken(model: LanguageModel) -> None:
     emissions = np.full((6, NUM_CLASSES), -np.inf, np.float32)
     emissions[range(6), [*labels_of_text("cat"), BLANK, BLANK, BLANK]] = 0
     tuning = tune([emissions], [labels_of_text("cat")], model, SMALL, grid=Grid((2.0, 1.0), (2.0, -1.0), 0))
@@ -229,7 +224,7 @@ def test_of_equals_the_smaller_weights_are_taken(model: Automaton) -> None:
 
 
 def test_refinements_halve_the_smallest_step(
-    model: Automaton, validation: tuple[list[Emissions], list[list[int]]]
+    model: LanguageModel, validation: tuple[list[Emissions], list[list[int]]]
 ) -> None:
     tuning = tune(*validation, model, SMALL, grid=Grid((0.0, 1.0, 4.0), (0.5,), 1))
     coarse, fine = tuning.trials[:3], tuning.trials[3:]
@@ -239,16 +234,13 @@ def test_refinements_halve_the_smallest_step(
 
 
 @pytest.mark.parametrize(("sessions", "texts"), [(0, []), (1, []), (1, [""]), (1, ["a", "b"])])
-def test_nothing_to_score_is_refused(model: Automaton, sessions: int, texts: list[str]) -> None:
+def test_nothing_to_score_is_refused(model: LanguageModel, sessions: int, texts: list[str]) -> None:
     with pytest.raises(EmgscribeError, match=f"{sessions} sessions and {len(texts)} references"):
         tune([misread("the")] * sessions, [labels_of_text(text) for text in texts], model)
 
 
-def test_settings_are_checked(model: Automaton) -> None:
-    for field, value in (("lm_weights", ()), ("lm_weights", (-1.0,)), ("insertion_bonuses", (1.0, 1.0))):
+def test_settings_are_checked() -> None:
+    wrong = (("lm_weights", ()), ("lm_weights", (-1.0,)), ("insertion_bonuses", (1.0, 1.0)), ("refinements", -1))
+    for field, value in wrong:
         with pytest.raises(EmgscribeError, match=f"grid.{field}"):
             Grid(**{field: value})
-    with pytest.raises(EmgscribeError, match="refinements"):
-        Grid(refinements=-1)
-    with pytest.raises(EmgscribeError, match="threads"):
-        tune([misread("the")], [labels_of_text("the")], model, threads=0)

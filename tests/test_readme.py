@@ -14,9 +14,9 @@ import pytest
 import emgscribe as es
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# In full the first example takes minutes; EMGSCRIBE_FULL=1 runs it as it stands.
-SMALLER = ("sessions=10, minutes=4", "sessions=3, minutes=0.3")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# In full an example takes minutes; EMGSCRIBE_FULL=1 runs them as they stand.
+SIZES, SMALLER = r"users=\d+, sessions=\d+, minutes=[\d.]+", "users=1, sessions=3, minutes=0.3"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -31,9 +31,16 @@ def run(command: list[str], clone: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, env=os.environ | own)
 
 
+def python(parts: list[str], clone: Path) -> subprocess.CompletedProcess[str]:
+    code = "\n".join(parts)
+    return run(
+        [sys.executable, "-c", code if os.environ.get("EMGSCRIBE_FULL") else re.sub(SIZES, SMALLER, code)], clone
+    )
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what git tracks, in which the README's emgscribe commands have run in their order."""
+    """A copy of what git tracks, in which the README's emgscribe commands, then its Python lines have run."""
     folder = tmp_path_factory.mktemp("clone")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.splitlines()):
@@ -45,6 +52,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in ours:
         done = run(["bash", "-euc", line], folder)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    done = python(blocks(ROOT / "README.md", "python"), folder)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 2  # the text, and the CER with its interval
     return folder
 
 
@@ -55,18 +65,10 @@ def test_readme_commands_leave_what_they_promise(clone: Path) -> None:
     assert "| demo (train.epochs 2) |" in (clone / "report" / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("page", "number"),
-    [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))],
-    ids=lambda value: value.stem if isinstance(value, Path) else str(value),
-)
-def test_python_blocks_run(clone: Path, page: Path, number: int) -> None:
-    code = blocks(page, "python")[number]
-    if not os.environ.get("EMGSCRIBE_FULL"):
-        code = code.replace(*SMALLER)
-    done = run([sys.executable, "-c", code], clone)
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page, "python")], ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs_from_top_to_bottom(clone: Path, page: Path) -> None:
+    done = python(blocks(page, "python"), clone)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
 
 
 def test_readme_names_only_targets_of_the_makefile() -> None:
@@ -85,7 +87,7 @@ def test_readme_lists_every_module_and_explains_every_dependency() -> None:
     extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
     names = [re.split(r"\W", name)[0] for name in [*project["dependencies"], *extras]]
     table = re.findall(r"^\| ([a-z0-9, ]+) \|", page, flags=re.MULTILINE)
-    assert set(names) == {name for row in table for name in row.split(", ")} - {"package"}
+    assert set(names) == {name for row in table for name in row.split(", ")} - {"package", "page"}
 
 
 def test_the_page_of_the_api_is_complete_and_up_to_date() -> None:

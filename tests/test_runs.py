@@ -28,7 +28,6 @@ from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
 from emgscribe.simulation import simulate
-from emgscribe.training import fit
 
 QUIET = Console(quiet=True)
 TINY = brief(tiny_suite.TINY)
@@ -140,7 +139,7 @@ def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) 
 def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (runs, import_module(fit.__module__)):
+    for module in (runs, import_module(runs.train.__module__)):
         monkeypatch.setattr(module, "current_commit", lambda: commit)
     commit = "first"
     assert run(TINY, data, tmp_path).commit == "first"
@@ -188,11 +187,11 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> list[list[Session]]:
     """From now on a run ends when it would train, with the error `trains`; returns what it would train on."""
     seen: list[list[Session]] = []
 
-    def fit(*_: object, train_sessions: list[Session], val_sessions: list[Session], **__: object) -> None:
-        seen.extend([train_sessions, val_sessions])
+    def train(_: object, *parts: list[Session], **__: object) -> None:
+        seen.extend(parts)
         raise EmgscribeError("trains")
 
-    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(runs, "train", train)
     return seen
 
 

@@ -170,7 +170,7 @@ class _Process(subprocess.Popen[bytes]):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
-                start_new_session=True,  # Ctrl-C is for us, who then end it
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the run
             )
         assert self.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already
@@ -192,11 +192,12 @@ class _Process(subprocess.Popen[bytes]):
 
 @contextmanager
 def _local(workers: Workers) -> Iterator[Submit]:
-    """Processes on this machine. With GPUs, each sees those that no other uses, of those that we may use."""
+    """Processes on this machine. Each sees only GPUs that this process may use and that no other run has."""
     found, wanted = torch.cuda.device_count(), workers.jobs * workers.gpus
     if wanted > found:
         hint = "ask for fewer with --gpus or --jobs"
-        raise EmgscribeError(f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, there are {found}", hint=hint)
+        what = f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, but there are {found}"
+        raise EmgscribeError(what, hint=hint)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]
     latest: dict[int, _Process] = {}
@@ -222,7 +223,7 @@ def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
             return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
-            raise EmgscribeError(f"Slurm does not take the job ({error})", hint=hint) from error
+            raise EmgscribeError(f"Slurm refused the job ({error})", hint=hint) from error
 
     yield submit
 

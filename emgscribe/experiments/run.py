@@ -27,7 +27,7 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Trained, current_commit, estimate_seconds, fit
+from emgscribe.training.run import Trained, current_commit, estimate_seconds, train
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
@@ -76,7 +76,7 @@ def run_experiment(
     runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
     split = split_sessions(Path(data), experiment.data)
     earlier = recorded(experiment, Path(results), split)
-    trained, (train, val, test) = train_experiment(experiment, split, runs=runs, console=console)
+    trained, (training, val, test) = train_experiment(experiment, split, runs=runs, console=console)
     folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
         words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
@@ -94,7 +94,7 @@ def run_experiment(
     result = RunResult(
         experiment=to_json(experiment),
         seed=experiment.train.seed,
-        data=DataUsed.of(split.protocol, train, val, test),
+        data=DataUsed.of(split.protocol, training, val, test),
         commit=", ".join(dict.fromkeys([*trained.commits, commit])),  # of what trained, and of what tested
         versions={"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
         device=trained.device,
@@ -117,8 +117,8 @@ def train_experiment(
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
     that was trained on a test session or on a user that must be unseen.
     """
-    train, val, test = map(open_sessions, (split.train, split.val, split.test))
-    train = list(first_minutes(train, experiment.data.minutes))
+    training, val, test = map(open_sessions, (split.train, split.val, split.test))
+    training = list(first_minutes(training, experiment.data.minutes))
     start = runs / run_name(replace(experiment, name=experiment.start)) / "best" if experiment.start else None
     if start and not start.exists():
         what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
@@ -126,11 +126,11 @@ def train_experiment(
         raise EmgscribeError(what, where=str(start), hint=hint)
     ancestry = load_ancestry(start) if start else Ancestry()
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
-    unseen = not {session.user for session in train} & {session.user for session in test}
-    ancestry.after(train, val).refuse(test, unseen_users=unseen)
+    unseen = not {session.user for session in training} & {session.user for session in test}
+    ancestry.after(training, val).refuse(test, unseen_users=unseen)
     folder = runs / run_name(experiment)
-    trained = fit(experiment, train_sessions=train, val_sessions=val, folder=folder, start=start, console=console)
-    return trained, (train, val, test)
+    trained = train(experiment, training, val, out=folder, start=start, console=console)
+    return trained, (training, val, test)
 
 
 def missing(

@@ -1,7 +1,7 @@
-"""Search for the settings of an experiment with the lowest validation CER. The sessions that test are not scored.
+"""Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
 A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
-run is named after its number: a study that was cut off goes on from that run's checkpoint.
+run is named after its number: an interrupted study goes on from that run's checkpoint.
 """
 
 import difflib
@@ -18,13 +18,13 @@ from typing import Any, get_type_hints
 
 from rich.console import Console
 
-from emgscribe.config import from_json, reads_as, require, to_json
+from emgscribe.config import from_json, leaves, reads_as, require, to_json
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.launch import Order, Workers, launch, optional
 from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.results import data_hash, leaves
+from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment
 from emgscribe.files import alone, replacing
 
@@ -183,7 +183,7 @@ def _trials(optuna: Any, study: Any, space: dict[str, Any], trials: int, seed: i
     while len(found := study.get_trials(deepcopy=False)) < limit:
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
-        # Each trial draws from its own seed: a sampler that goes on would begin with the first trial's numbers.
+        # Each trial draws from its own seed: otherwise a resumed study would repeat the first trial's draws.
         study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + len(found))
         yield study.ask(space)
 
