@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
+import encoders
 import numpy as np
 import pytest
+import textbook
 import torch
+from figures import Measurement
+from textbook_networks import network_like
 
 from emgscribe.data.hdf5 import Keystroke, SessionHeader, write_session
 from emgscribe.data.session import open_sessions
@@ -23,26 +25,6 @@ from emgscribe.models.model import Model, ModelConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kernel=5, lookahead=3))
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
-@pytest.fixture
-def textbook() -> ModuleType:
-    return import_module("textbook")
-
-
-@pytest.fixture
-def networks() -> ModuleType:
-    return import_module("textbook_networks")
-
-
-@pytest.fixture
-def encoders() -> ModuleType:
-    return import_module("encoders")
 
 
 @pytest.fixture
@@ -61,7 +43,7 @@ def ours(session: Path, starts: list[int], model: Model) -> tuple[torch.Tensor, 
     return model.featurize(batch), batch.references()
 
 
-def test_textbook_reads_the_same_features_and_labels(textbook: ModuleType, session: Path) -> None:
+def test_textbook_reads_the_same_features_and_labels(session: Path) -> None:
     starts, model = [0, 1234, 4000], Model(TINY)
     left, right = model.context
     windows = textbook.WindowDataset(session, starts, length=2000, left=left, right=right)
@@ -72,19 +54,19 @@ def test_textbook_reads_the_same_features_and_labels(textbook: ModuleType, sessi
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_textbook_network_computes_the_same(networks: ModuleType, session: Path, training: bool) -> None:
+def test_textbook_network_computes_the_same(session: Path, training: bool) -> None:
     torch.manual_seed(0)
     model = Model(TINY).train(training)
     for parameter in model.parameters():  # no weight may be hidden by its initial value
         parameter.data += 0.1 * torch.randn_like(parameter)
     features, _ = ours(session, [0, 1234, 4000], model)
-    network = networks.network_like(model)
+    network = network_like(model)
     emissions, expected = network.emit(features), model.classify(model.encode(features, torch.full((3,), 2000)))
     assert emissions.shape == expected.shape == (3, 125, 99)
     assert torch.allclose(emissions, expected, atol=1e-4)
 
 
-def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleType, networks: ModuleType) -> None:
+def test_textbook_computes_the_same_as_every_measured_encoder() -> None:
     torch.manual_seed(0)
     for name in encoders.CHOSEN:
         model = Model(EXPERIMENTS[name].model).eval()
@@ -92,7 +74,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
             if value.ndim == 1:
                 value += 0.2 * torch.rand_like(value)
         batch = encoders.random_batch(model, 2, 0.25, torch.device("cpu"))
-        network = networks.network_like(model)
+        network = network_like(model)
         assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
         with torch.inference_mode():
             expected, emissions = model(batch)[0], network(batch.emg)
@@ -102,19 +84,17 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
         assert torch.allclose(emissions, expected, atol=1e-4), name
 
 
-def test_every_kind_of_encoder_and_of_features_is_measured(encoders: ModuleType) -> None:
+def test_every_kind_of_encoder_and_of_features_is_measured() -> None:
     measured = [EXPERIMENTS[name].model for name in encoders.CHOSEN]
     assert set().union(*(encoders.kinds(model.encoder) for model in measured)) == set(EncoderConfig.kinds.values())
     assert {type(model.features) for model in measured} == set(FeaturesConfig.kinds.values())
 
 
-def test_a_ratio_below_one_is_met_within_twice_the_noise_only(encoders: ModuleType) -> None:
-    measurement = import_module("figures").Measurement
-
+def test_a_ratio_below_one_is_met_within_twice_the_noise_only() -> None:
     def row(ours: float, again: float, textbook: float, peak: float = 1.0) -> object:
         seconds = {"ours": [ours], "ours again": [again], "textbook": [textbook]}
-        timed = measurement("step", "s", seconds)
-        return encoders.Row("name", 1, timed, timed, measurement("memory", "GB", {"ours": [peak]}))
+        timed = Measurement("step", "s", seconds)
+        return encoders.Row("name", 1, timed, timed, Measurement("memory", "GB", {"ours": [peak]}))
 
     def verdicts(*rows: object) -> list[str]:
         return [bar.verdict for bar in encoders.judge(list(rows), quick=False)]
@@ -126,7 +106,7 @@ def test_a_ratio_below_one_is_met_within_twice_the_noise_only(encoders: ModuleTy
     assert verdicts(row(1.1, 1.0, 1.5), row(1.0, 1.1, 0.8)) == ["not met", "met"]
 
 
-def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType, session: Path) -> None:
+def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> None:
     spec_only = Augmentation(BandRotation((0,)), AlignmentJitter(0))
     sizes = {"length": 2000, "left": 0, "right": 0}
     plain, _ = textbook.WindowDataset(session, [1000], **sizes)[0]
