@@ -1,7 +1,9 @@
 """Small networks of every architecture and variant, and what to feed them; several tests share these."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from emgscribe.data.windows import Batch
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import (
     ConformerConfig,
+    Encoder,
     EncoderConfig,
     LinearRecurrenceConfig,
     MlpConfig,
@@ -20,6 +23,7 @@ from emgscribe.models.encoders import (
 )
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss
 
 BANDS, CHANNELS, BINS = 2, 16, 9
 FEATURES = SpectrogramConfig(n_fft=16, hop=16)  # 9 bins
@@ -79,6 +83,10 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=seeded(seed))
 
 
+def build(config: EncoderConfig) -> Encoder:
+    return config.build(BANDS, CHANNELS, BINS)
+
+
 def scrambled(module: nn.Module) -> nn.Module:
     """`module` in evaluation mode with random weights everywhere, in norms and running statistics too."""
     generator = seeded(7)
@@ -104,3 +112,23 @@ def batch_for(model: Model, frames: list[int], texts: list[list[int]] | None = N
     onsets = ((torch.arange(longest) * 4 + 2) * hop + hop // 2).where(labels != 98, -1)
     lengths, counts = torch.tensor(frames) * hop, torch.tensor([len(text) for text in texts])
     return Batch(emg, left, right, lengths, labels, counts, onsets)
+
+
+def learn_by_heart(model: Model, batch: Batch, read: Callable[[Tensor, Tensor], list[list[int]]]) -> None:
+    """Train all heads on one batch until `read`, of the encoder's frames and their numbers, gives its texts."""
+    features, counts = model.featurize(batch), model.frames(batch.lengths)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(200):
+        frames = model.train().encode(features, batch.lengths)
+        emissions = model.classify(frames)
+        loss = ctc_loss(emissions, counts, batch) + keypress_loss(emissions, counts, batch, model.samples_per_frame)
+        if model.attention is not None:
+            loss = loss + attention_loss(model.attention(frames, counts, batch.labels), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 10 == 9:
+            with torch.inference_mode():
+                if read(model.eval().encode(features, batch.lengths), counts) == batch.references():
+                    return
+    pytest.fail(f"not learnt in 200 steps, the loss is {loss.item():.3f}")

@@ -4,17 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import encoders
-import numpy as np
 import pytest
 import textbook
 import torch
 from figures import Measurement
 from textbook_networks import network_like
 
-from emgscribe.data.hdf5 import Keystroke, SessionHeader, write_session
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Store, Windows
 from emgscribe.experiments.recipes import EXPERIMENTS
@@ -28,13 +27,8 @@ TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kern
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    times = 1e9 + np.arange(6000) / 2000
-    keys = tuple(Keystroke(key, 1e9 + 0.3 * n + 0.1, 1e9 + 0.3 * n + 0.2) for n, key in enumerate("abcdefghi"))
-    header = SessionHeader("s", "u", "on_keyboard", 0.05, keys, ())
-    write_session(tmp_path / "s.hdf5", header, times, random.normal(size=(6000, 2, 16)).astype(np.float32))
-    return tmp_path / "s.hdf5"
+def session(make_session: Callable[..., Path]) -> Path:
+    return make_session(samples=6000, keys=[(key, 0.3 * n + 0.1) for n, key in enumerate("abcdefghi")])
 
 
 def ours(session: Path, starts: list[int], model: Model) -> tuple[torch.Tensor, list[list[int]]]:

@@ -1,37 +1,16 @@
-"""The parts of encoders against the textbook: written again, plainly, or compared with PyTorch."""
+"""The parts of encoders, written again plainly. What the benchmarks' textbook has is compared in test_benchmarks."""
 
 import pytest
 import torch
-from networks import BANDS, BINS, CHANNELS, TDS, noise, scrambled
+from networks import BANDS, BINS, CHANNELS, TDS, build, noise, scrambled
 from torch import Tensor
 from torch.nn import functional as F
 
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.models.encoders.layers import Reduction, RollingNorm, RotationInvariantMLP, SpectrogramNorm, without
-from emgscribe.models.encoders.linear_recurrence import scan
+from emgscribe.models.encoders.layers import Reduction, without
 from emgscribe.models.encoders.residual_cnn import ResidualConv
 from emgscribe.models.encoders.tds import SqueezeExcitation, TdsConv
 from emgscribe.models.encoders.transformer import Attention, rotated
-
-
-@pytest.mark.parametrize("offsets", [(0,), (-1, 0, 1), (-2, 5)])
-def test_rotation_invariant_mlp_is_the_mean_over_rolled_inputs(offsets: tuple[int, ...]) -> None:
-    mlp = RotationInvariantMLP(BANDS, CHANNELS, BINS, 12, offsets)
-    features = noise(2, 5, BANDS, CHANNELS, BINS)
-    for band, layer in enumerate(mlp.layers):
-        rolls = [F.relu(layer(features[:, :, band].roll(offset, dims=2).flatten(2))) for offset in offsets]
-        assert torch.allclose(mlp(features)[:, :, band], torch.stack(rolls).mean(dim=0), atol=1e-5)
-
-
-def test_spectrogram_norm_has_one_mean_and_variance_for_each_electrode_channel() -> None:
-    norm = SpectrogramNorm(BANDS, CHANNELS).train()
-    scale = torch.arange(1.0, 33).view(1, 1, BANDS, CHANNELS, 1)
-    features = noise(4, 20, BANDS, CHANNELS, BINS) * scale + 10 * scale
-    normed = norm(features)
-    assert normed.shape == features.shape
-    axes = (0, 1, 4)
-    expected = (features - features.mean(dim=axes, keepdim=True)) / features.std(dim=axes, keepdim=True, correction=0)
-    assert torch.allclose(normed, expected, atol=1e-3)  # bins keep their differences
 
 
 def channels_outermost(width: int, channels: int) -> Tensor:
@@ -57,18 +36,8 @@ def textbook_conv(conv: TdsConv, frames: Tensor) -> Tensor:
     return F.layer_norm(summed, (width,), conv.norm.weight[inverse], conv.norm.bias[inverse], conv.norm.eps)
 
 
-@pytest.mark.parametrize(("channels", "kernel"), [(4, 4), (6, 1), (2, 7)])
-def test_tds_conv_is_the_textbook_with_channels_outermost(channels: int, kernel: int) -> None:
-    conv = scrambled(TdsConv(24, channels, kernel))
-    published = noise(3, 11, 24)
-    order = channels_outermost(24, channels)
-    ours = conv(published[:, :, order])
-    assert ours.shape == (3, 11 - kernel + 1, 24)
-    assert torch.allclose(ours, textbook_conv(conv, published)[:, :, order], atol=1e-5)
-
-
 def test_the_whole_encoder_is_the_published_one_up_to_the_order_of_features() -> None:
-    config, encoder = TDS, scrambled(TDS.build(BANDS, CHANNELS, BINS))
+    config, encoder = TDS, scrambled(build(TDS))
     features = noise(2, 12, BANDS, CHANNELS, BINS)
     order = channels_outermost(encoder.width, config.channels)
     inverse = order.argsort()
@@ -102,17 +71,6 @@ def test_reduction_is_the_middle_of_the_padded_convolutions(back: bool) -> None:
     # Frames far outside have no part in what is returned: each returned frame is built from all of its inputs.
     longer = torch.cat([noise(2, 9, 12, seed=3), frames, noise(2, 9, 12, seed=4)], dim=1)
     torch.testing.assert_close(reduction(longer)[:, 9:-9], reduction(frames), rtol=1e-4, atol=1e-5)
-
-
-def test_rolling_norm_is_mean_and_deviation_of_the_last_frames() -> None:
-    features = noise(2, 40, BANDS, CHANNELS, BINS) * 3 + 5
-    found = RollingNorm(8)(features)
-    assert found.shape == (2, 33, BANDS, CHANNELS, BINS)
-    for frame in (0, 7, 32):
-        recent = features[:, frame : frame + 8]
-        expected = (recent[:, -1] - recent.mean(dim=1)) / recent.std(dim=1, correction=0)
-        torch.testing.assert_close(found[:, frame], expected, rtol=1e-4, atol=1e-4)
-    assert RollingNorm(8)(torch.ones(1, 20, BANDS, CHANNELS, BINS)).abs().max() < 1e-3  # silence stays finite
 
 
 def test_the_baseline_and_the_reductions_of_the_course_project_see_what_they_should() -> None:
@@ -151,17 +109,6 @@ def test_rotation_makes_products_depend_on_the_distance_alone() -> None:
         assert products.diagonal(distance).std() < 1e-5
     assert products[0].std() > 0.1
     torch.testing.assert_close(rotated(query).norm(dim=1), query.norm(dim=1))
-
-
-def test_scan_is_the_recurrence_step_by_step() -> None:
-    keep, add = torch.rand(2, 37, 3), noise(2, 37, 3)
-    state, states = torch.zeros(2, 3), []
-    for frame in range(37):
-        state = keep[:, frame] * state + add[:, frame]
-        states.append(state)
-    for count in (1, 2, 36, 37):
-        found = scan(keep[:, :count], add[:, :count])
-        torch.testing.assert_close(found, torch.stack(states[:count], dim=1))
 
 
 @pytest.mark.parametrize("span", [(2, 1), (3, 0), None])

@@ -15,17 +15,8 @@ from other_device import DEVICE, OtherDevice, values
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.errors import EmgscribeError
+from emgscribe.models import augment
 from emgscribe.models.attention import search
-from emgscribe.models.augment import (
-    AlignmentJitter,
-    AmplitudeScale,
-    Augmentation,
-    ElectrodeDropout,
-    GaussianNoise,
-    MagnitudeWarp,
-    RandomCrop,
-    SpecAugment,
-)
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.features import FeaturesConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
@@ -33,14 +24,14 @@ from emgscribe.training.callbacks import Averaging
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.module import training_loss
 
-AUGMENT = Augmentation(
-    jitter=AlignmentJitter(40),
-    crop=RandomCrop(200, probability=0.5),
-    warp=MagnitudeWarp(4, 0.2),
-    scale=AmplitudeScale(0.2),
-    dropout=ElectrodeDropout(0.2),
-    noise=GaussianNoise(0.1),
-    spec=SpecAugment(2, 3, 1, 2),
+AUGMENT = augment.Augmentation(
+    jitter=augment.AlignmentJitter(40),
+    crop=augment.RandomCrop(200, probability=0.5),
+    warp=augment.MagnitudeWarp(4, 0.2),
+    scale=augment.AmplitudeScale(0.2),
+    dropout=augment.ElectrodeDropout(0.2),
+    noise=augment.GaussianNoise(0.1),
+    spec=augment.SpecAugment(2, 3, 1, 2),
 )
 TRAIN = TrainConfig(epochs=1, keypress_weight=1.0, keypress_fraction=0.9)
 Sessions = list[Session]

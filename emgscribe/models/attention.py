@@ -17,11 +17,8 @@ from emgscribe.models.encoders.contract import Shrinks, Sized, Width
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.transformer import angles
 
-END = len(SYMBOLS)
-"""The decoder's own symbol, which begins and ends every text. It takes the place of CTC's blank."""
-
+END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in the place of CTC's blank
 _NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
-
 Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..., D / heads)
 Memory = tuple[list[Pair], Tensor | None]  # those of the frames for each layer; which are not padding, or None: all
 
@@ -31,7 +28,6 @@ class AttentionConfig(Sized):
     """A Transformer decoder as a second head."""
 
     section = "attention"
-
     layers: Whole = 0  # layers; 0: no attention decoder
     width: Annotated[int, Range(2), Shrinks(2)] = 256  # features of a symbol, an even number
     heads: Count = 4  # attention heads
@@ -73,23 +69,19 @@ class AttentionDecoder(nn.Module):
         memory = memory + sinusoids(0, count, memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
-        return [block.cross.remember(memory) for block in self._blocks()], mask
+        return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]
 
     def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
         """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.
 
         With `before`, which the last call returned, `texts` (N, 1) are the next symbols of those texts.
         """
-        hidden = self.embedding(texts)  # (N, L, D)
+        hidden, kept = self.embedding(texts), []  # (N, L, D)
         hidden = hidden + sinusoids(before[0][0].shape[2] if before else 0, texts.shape[1], hidden)
-        kept = []
-        for place, block in enumerate(self._blocks()):
+        for place, block in enumerate(self.blocks):
             hidden, pair = block(hidden, before[place] if before else None, memory[0][place], memory[1])
             kept.append(pair)
         return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1), kept
-
-    def _blocks(self) -> "list[DecoderBlock]":
-        return list(self.blocks)  # type: ignore[arg-type]  # a ModuleList forgets the type of its modules
 
 
 class DecoderBlock(nn.Module):
@@ -144,14 +136,9 @@ def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def search(
-    decoder: AttentionDecoder,
-    frames: Tensor,
-    counts: Tensor,
-    emissions: Tensor | None = None,
-    *,
-    beam_size: int = 4,
-    ctc_weight: float = 0.5,
-) -> list[list[int]]:
+    decoder: AttentionDecoder, frames: Tensor, counts: Tensor, emissions: Tensor | None = None, *,
+    beam_size: int = 4, ctc_weight: float = 0.5,
+) -> list[list[int]]:  # fmt: skip
     """The keys of each item's most likely text, from frames (N, F, frames_width), of which each item has `counts` (N,).
 
     Keeps the `beam_size` best prefixes; 1 is greedy. A text ends with the decoder's end symbol, or when it has as many

@@ -35,7 +35,7 @@ class _Random(Settings):
 
 @dataclass(frozen=True)
 class BandRotation(_Random):
-    """Rolls each band's electrodes by a random offset, drawn for each band and window.
+    """Rolls each band's electrodes by a random offset, drawn for each band and window: channel c becomes c + offset.
 
     The bands rotate on the wrist between sessions (Sivakumar et al. 2024, section 5.2).
     """
@@ -48,7 +48,6 @@ class BandRotation(_Random):
         require(len(self.offsets) > 0, "augment.rotation.offsets", self.offsets, "at least one offset in electrodes")
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """Channel c of the result is channel c - offset of the band."""
         if set(self.offsets) == {0}:
             return emg
         items, _, bands, channels = emg.shape
@@ -70,7 +69,6 @@ class AlignmentJitter(_Random):
     samples: Whole = 120  # largest shift of the right band, in samples either way
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """T must exceed `samples`."""
         items, length = emg.shape[:2]
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
         if self.samples == 0:
@@ -87,14 +85,14 @@ class AlignmentJitter(_Random):
 class RandomCrop(_Random):
     """Cuts a random number of samples off the end of a window: signal, labels and length.
 
-    Windows begin anywhere, so cropping one end is enough (named as future work by Borthakur et al., section 4).
+    At least one labelled sample is left. The shapes stay. Windows begin anywhere, so cropping one end is enough (named
+    as future work by Borthakur et al., section 4).
     """
 
     section = "augment.crop"
     samples: Whole = 0  # most samples cut off
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A batch of the same shapes. At least one labelled sample is left."""
         if self.samples == 0:
             return batch
         device, width = batch.emg.device, batch.emg.shape[1]
@@ -130,18 +128,18 @@ class MagnitudeWarp(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.sigma == 0:
             return emg
-        changes = self.sigma * torch.randn(len(emg), self.knots + 2, generator=generator)
-        changes *= self.chosen(len(emg), generator, 2)
-        curves = F.pad(changes, (0, 1), value=1.0) @ _warp_basis(self.knots + 2, emg.shape[1])  # (N, T)
-        return emg.mul_(_on(emg.device, curves)[..., None, None])
+        return emg.mul_(_on(emg.device, self.curves(*emg.shape[:2], generator))[..., None, None])
+
+    def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
+        """Random curves (items, samples); 1 everywhere for an item that is not changed."""
+        changes = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
+        changes *= self.chosen(items, generator, 2)
+        return F.pad(changes, (0, 1), value=1.0) @ _warp_basis(self.knots + 2, samples)
 
 
 @lru_cache(maxsize=4)
 def _warp_basis(knots: int, samples: int) -> Tensor:
-    """The cubic splines through the unit vectors at `knots` equally spaced times, then 1: float32 (knots + 1, samples).
-
-    The 1 makes the curve of an unchanged window in the same product, and exactly.
-    """
+    """The cubic splines through the unit vectors at `knots` equally spaced times; a row of 1 for windows that stay."""
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
     basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
     return torch.from_numpy(basis.astype(np.float32))

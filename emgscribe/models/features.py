@@ -23,11 +23,6 @@ class Features(nn.Module):
     hop: int
     bins: int
 
-    @property
-    def before(self) -> int:
-        """Samples by which a frame starts before the hop that it stands for: its span is centred on the hop."""
-        return (self.span - self.hop) // 2
-
     def frames(self, samples: int) -> int:
         """Whole frames within `samples` samples."""
         return max(0, (samples - self.span) // self.hop + 1)
@@ -43,7 +38,6 @@ class FeaturesConfig(Kind):
 
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
-
     electrodes: tuple[Annotated[int, Below(0, CHANNELS)], ...] = tuple(range(CHANNELS))  # electrodes of each band
     bands: tuple[Annotated[int, Below(0, BANDS)], ...] = tuple(range(BANDS))  # wristbands: 0 is the left one
 

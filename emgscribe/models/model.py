@@ -45,7 +45,6 @@ class ModelConfig(Settings):
     """The settings that a network is built from."""
 
     section = "model"
-
     features: FeaturesConfig = field(default_factory=SpectrogramConfig)  # EMG to features
     encoder: EncoderConfig = field(default_factory=TdsConfig)  # features to frames
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # a second head beside CTC
@@ -103,9 +102,9 @@ class Model(nn.Module):
     @property
     def context(self) -> tuple[int, int]:
         """Samples of context (left, right) that the emissions of a whole number of frames depend on."""
-        features, encoder = self.features, self.encoder
-        left = encoder.left_context * features.hop + features.before
-        return left, encoder.right_context * features.hop + features.span - features.hop - features.before
+        hop, around = self.features.hop, self.features.span - self.features.hop
+        left, right = self.encoder.left_context * hop, self.encoder.right_context * hop
+        return left + around // 2, right + around - around // 2  # a frame's span is centred on the hop it stands for
 
     def frames(self, samples: Tensor | int) -> Any:
         """Frames that cover `samples` labelled samples: the ceiling of the ratio."""

@@ -24,7 +24,7 @@ Width = Annotated[int, Range(1), Shrinks(2)]
 WidthOrNone = Annotated[int, Range(0), Shrinks(2)]
 Kernel = Annotated[int, Range(1), Shrinks(3)]
 Frames = Annotated[int, Range(0), Shrinks(3)]
-FramesOrAll = Annotated[int, Range(-1), Shrinks(3)]
+Reach = Annotated[int, Range(-1), Shrinks(3)]
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,7 @@ class LinearRecurrenceBlock(nn.Module):
 def scan(keep: Tensor, add: Tensor) -> Tensor:
     """States (N, F, D) of h[f] = keep[f] * h[f - 1] + add[f] from h = 0, in 2 sqrt(F) steps instead of F.
 
-    Segments of sqrt(F) frames are computed in parallel, each from 0; then each segment's initial state is carried from
-    one to the next. A parallel scan would take fewer steps still, but moves the whole tensors log2(F) times.
+    Segments of sqrt(F) frames run in parallel, each from 0; then each segment's initial state is carried to the next.
     """
     items, count, width = keep.shape
     length = math.isqrt(count - 1) + 1

@@ -1,8 +1,7 @@
 """Time-depth separable convolutions, the published baseline's encoder (Hannun et al. 2019, arXiv 1904.02619).
 
-The published network splits its features into channels x width with the channels outermost. Here the channels are
-innermost, which is the layout that convolutions run fastest on, so frames go from a linear layer into a convolution
-and back without a copy; the network is the same up to the order of its features.
+The published network splits its features into channels x width with the channels outermost. Here they are innermost,
+the layout in which convolutions are fastest and linear layers need no copy; otherwise the network is the same.
 """
 
 from dataclasses import dataclass
@@ -128,8 +127,7 @@ class TdsFeedForward(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, width)
-        self.outer = nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 

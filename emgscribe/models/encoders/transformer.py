@@ -11,15 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
-from emgscribe.models.encoders.contract import (
-    Encoder,
-    EncoderConfig,
-    Frames,
-    FramesOrAll,
-    StackedBlocks,
-    Width,
-    WidthOrNone,
-)
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Reach, StackedBlocks, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward
 from emgscribe.models.encoders.tds import TdsConfig
 
@@ -39,8 +31,8 @@ class TransformerConfig(EncoderConfig):
     heads: Count = 3  # attention heads
     feed_forward: Width = 1048  # features inside each feed-forward
     dropout: Dropout = 0.1  # dropout in attention and feed-forward
-    past: FramesOrAll = -1  # frames before its own that a frame attends to in each layer; -1: all of the window
-    future: FramesOrAll = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
+    past: Reach = -1  # frames before its own that a frame attends to in each layer; -1: all of the window
+    future: Reach = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
     left: Frames = 0  # frames of context before, where past is -1
     right: Frames = 0  # frames of context after, where future is -1
 
