@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench api clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -16,7 +16,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/test_architecture.py tests/test_docs.py
+	$(BIN)/pytest tests/test_architecture.py $(wildcard tests/test_docs.py)
+
+api: $(STAMP)
+	$(BIN)/python scripts/api.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py

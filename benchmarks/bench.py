@@ -102,12 +102,12 @@ def write_random_session(path: Path, seconds: int) -> Path:
     letters = random.choice(list("abcdefghijklmnopqrstuvwxyz"), int(seconds * KEYS_PER_SECOND))
     starts = 1e9 + np.sort(random.uniform(0.1, seconds - 0.1, len(letters)))
     keys = tuple(Keystroke(str(key), start, start + 0.05) for key, start in zip(letters, starts.tolist(), strict=True))
-    with writing_session(path, seconds * SAMPLE_RATE) as writer:
+    header = SessionHeader("random", "nobody", "on_keyboard", seconds / 60, keys, (), '{"noise": true}')
+    with writing_session(path, header, seconds * SAMPLE_RATE) as append:
         for second in range(0, seconds, 10):
             samples = min(10, seconds - second) * SAMPLE_RATE
             emg = random.standard_normal((samples, 2, 16), dtype=np.float32)
-            writer.append(1e9 + second + np.arange(samples) / SAMPLE_RATE, emg)
-        writer.finish(SessionHeader("random", "nobody", "on_keyboard", seconds / 60, keys, (), '{"noise": true}'))
+            append(1e9 + second + np.arange(samples) / SAMPLE_RATE, emg)
     return path
 
 

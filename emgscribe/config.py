@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from inspect import isclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -22,34 +22,23 @@ K = TypeVar("K", bound="type[Kind]")
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, as metadata of `Annotated`: from `low` to `high`, without both ends where `open`."""
+    """What a number may be, as metadata of `Annotated`; a round bracket in `ends` leaves out that end."""
 
     low: float
     high: float = math.inf
-    open: bool = False
+    ends: Literal["[]", "[)", "()"] = "[]"
 
     def holds(self, value: float) -> bool:
-        """Whether a number is in the range; NaN is in none."""
-        return self.low < value < self.high if self.open else self.low <= value <= self.high
+        above = self.low < value if "(" in self.ends else self.low <= value
+        return above and (value < self.high if ")" in self.ends else value <= self.high)
 
     def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"above {self.low:g}" if self.open else f"{self.low:g} or more"
-        return f"above {self.low:g} and below {self.high:g}" if self.open else f"{self.low:g} to {self.high:g}"
+        low = f"above {self.low:g}" if "(" in self.ends else f"{self.low:g} or more"
+        high = f"{low}, below {self.high:g}" if ")" in self.ends else f"{self.low:g} to {self.high:g}"
+        return low if self.high == math.inf else high
 
 
-@dataclass(frozen=True)
-class Below(Range):
-    """From `low` up to, but not including, `high`."""
-
-    def holds(self, value: float) -> bool:
-        """Whether a number is in the range; NaN is in none."""
-        return self.low <= value < self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g} or more, below {self.high:g}"
-
-
+Below = partial(Range, ends="[)")
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
@@ -88,25 +77,23 @@ class Kind(Settings):
     @classmethod
     def kind(cls) -> str:
         """The name that this class is registered by."""
-        for name, kind in cls.kinds.items():
-            if kind is cls:
-                return name
+        if name := next((name for name, kind in cls.kinds.items() if kind is cls), None):
+            return name
         hint = "put @emgscribe.register('some-name') above its @dataclass(frozen=True)"
         raise EmgscribeError(f"{cls.__name__} is not registered, so it has no name to be stored by", hint=hint)
 
 
 def register(name: str) -> Callable[[K], K]:
-    """Class decorator: models and results store this encoder, feature extractor or augmentation by `name`.
+    """Class decorator above `@dataclass(frozen=True)`: models and results store this `Kind` by `name`.
 
-    It goes above `@dataclass(frozen=True)`. A class of the same name in the same module is replaced, as when a notebook
-    cell runs again; the name of any other class is an `EmgscribeError`.
+    A class of the same name in the same module is replaced, as when a notebook cell runs again. The name of any other
+    class is an `EmgscribeError`.
     """
     require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "small letters, digits and hyphens")
 
     def add(kind: K) -> K:
-        known = kind.kinds.get(name)
-        own = (kind.__module__, kind.__qualname__)
-        if known is not None and (known.__module__, known.__qualname__) != own:
+        known = kind.kinds.get(name, kind)
+        if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
             raise EmgscribeError(f"{name!r} is already the name of {known.__name__}", hint="choose another name")
         kind.kinds[name] = kind
         return kind
@@ -157,20 +144,19 @@ def _stored_kind(value: Kind) -> dict[str, Any]:
 
 
 def _kind_of(data: Any, base: type[Kind]) -> Kind:
-    found = dict(data)
-    name = found.pop("kind", None)
+    name = (found := dict(data)).pop("kind", None)
     require(name in base.kinds, f"{base.section}.kind", name, ", ".join(base.kinds))
     return converter.structure(found, base.kinds[name])
 
 
-def _owns_registry(kind: Any) -> bool:
-    return isclass(kind) and issubclass(kind, Kind) and "kinds" in vars(kind)
+def _is_kind(kind: Any) -> bool:
+    return isclass(kind) and issubclass(kind, Kind)
 
 
 converter = cattrs.Converter(forbid_extra_keys=True)
 converter.register_structure_hook(int, _whole)
-converter.register_structure_hook_func(_owns_registry, _kind_of)
-converter.register_unstructure_hook_func(lambda kind: isclass(kind) and issubclass(kind, Kind), _stored_kind)
+converter.register_structure_hook_func(lambda kind: _is_kind(kind) and "kinds" in vars(kind), _kind_of)
+converter.register_unstructure_hook_func(_is_kind, _stored_kind)
 
 
 def to_json(value: object) -> Any:
@@ -183,12 +169,12 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
     try:
         return converter.structure(data, kind)
     except Exception as error:
-        faults = cattrs.transform_error(error, path=kind.__name__, format_exception=_fault)
+
+        def what(fault: BaseException, kind: type | None) -> str:
+            return fault.what if isinstance(fault, EmgscribeError) else cattrs.v.format_exception(fault, kind)
+
+        faults = cattrs.transform_error(error, path=kind.__name__, format_exception=what)
         raise EmgscribeError("; ".join(faults), where=where, hint="another version may have written it") from error
-
-
-def _fault(error: BaseException, kind: type | None) -> str:
-    return error.what if isinstance(error, EmgscribeError) else cattrs.v.format_exception(error, kind)
 
 
 def reads_as(value: object, data: Any) -> bool:

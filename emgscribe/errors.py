@@ -1,5 +1,7 @@
 """The one error that users see."""
 
+from functools import partial
+
 
 class EmgscribeError(ValueError):
     """Something that a user can correct. The command line prints it without a traceback and exits with status 2.
@@ -14,8 +16,4 @@ class EmgscribeError(ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process boundaries by their `args`; these are keyword-only.
-        return _rebuilt, (self.what, self.where, self.hint)
-
-
-def _rebuilt(what: str, where: str, hint: str) -> EmgscribeError:
-    return EmgscribeError(what, where=where, hint=hint)
+        return partial(EmgscribeError, where=self.where, hint=self.hint), (self.what,)

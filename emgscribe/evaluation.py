@@ -5,7 +5,7 @@ emissions: `evaluate_attention` reads windows as long as those of training, one 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,8 @@ from emgscribe.models.model import Model, evaluating
 from emgscribe.scoring import Counts, cer_interval, count, count_units, total
 from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
 
-_UNIT_SAMPLES = 20_000  # the bootstrap resamples segments of 10 s, longer than errors stay correlated
+_UNIT, _UNIT_SAMPLES = "segments of 10 s", 20_000  # for the bootstrap: longer than errors stay correlated
+_LABELS = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
 
 Protocol = Literal["sessions", "published"]
 Progress = Callable[[float], None]
@@ -41,14 +42,13 @@ class SessionScore:
 
     @property
     def counts(self) -> Counts:
-        """Counts of the whole session."""
         return total(self.units)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SessionScore":
         """What `Evaluation.to_json` wrote of a session; `ValueError` where its counts do not fit its texts."""
-        units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in content["units"])
-        score = cls(content["session"], content["user"], content["reference"], content["hypothesis"], units)
+        units = tuple(Counts(*(int(number) for number in unit)) for unit in content["units"])
+        score = cls(**{**content, "units": units})
         fewest = count(score.reference, score.hypothesis).edits  # windows, aligned one by one, may need more
         if score.counts.length != len(score.reference) or score.counts.edits < fewest:
             raise ValueError(f"the counts of {score.session} do not fit its texts")
@@ -99,36 +99,18 @@ class Evaluation:
         """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""
         typed = self.counts.length > 0
         return {
-            "protocol": self.protocol,
-            "passes": self.passes,
-            "unit": self.unit,
-            "simulated": self.simulated,
+            **{name: getattr(self, name) for name in _LABELS},
             **({"seen": True} if self.seen else {}),
             "cer": self.cer if typed else None,
             "cer_interval": list(self.interval) if typed else None,
-            "sessions": [
-                {
-                    "session": s.session,
-                    "user": s.user,
-                    "units": [[u.insertions, u.deletions, u.substitutions, u.length] for u in s.units],
-                    "reference": s.reference,
-                    "hypothesis": s.hypothesis,
-                }
-                for s in self.sessions
-            ],
+            "sessions": [{**vars(s), "units": [list(astuple(unit)) for unit in s.units]} for s in self.sessions],
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
         """Read what `to_json` wrote; `KeyError`, `TypeError` or `ValueError` if it is incomplete or inconsistent."""
-        found = cls(
-            protocol=str(content["protocol"]),
-            passes=str(content["passes"]),
-            unit=str(content["unit"]),
-            simulated=bool(content["simulated"]),
-            sessions=tuple(map(SessionScore.from_json, content["sessions"])),
-            seen=bool(content.get("seen", False)),
-        )
+        sessions = tuple(map(SessionScore.from_json, content["sessions"]))
+        found = cls(**{name: content[name] for name in _LABELS}, sessions=sessions, seen=content.get("seen", False))
         stored = content["cer"]
         if found.counts.length and not abs(found.cer - float(stored)) < 1e-6:  # NaN does not fit either
             raise ValueError(f"its CER is {stored}, its counts make {found.cer}")
@@ -144,7 +126,7 @@ def evaluate(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Transcribe whole sessions by one decoder and score them; see `evaluate_all`.
+    """Transcribe whole sessions with one decoder and score them; see `evaluate_all`.
 
     A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model.
     """
@@ -162,7 +144,7 @@ def evaluate_all(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
-    """Score whole sessions by several decoders, each fed from the same emissions; the network runs once.
+    """Score whole sessions with several decoders, each fed from the same emissions; the network runs once.
 
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
     numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is
@@ -192,10 +174,9 @@ def evaluate_all(
             for name, decoder in decoders.items():
                 scores[name].append(_score(session, decoder.flush().labels))
             done += len(session)
-    simulated = any(session.simulated for session in sessions)
-    name = "whole session" if protocol == "sessions" else "whole session, published"
+    name, simulated = "whole session" + ", published" * (protocol == "published"), _simulated(sessions)
     return {
-        decoder: Evaluation(name, ", ".join(passes), "segments of 10 s", simulated, tuple(scored), seen)
+        decoder: Evaluation(name, ", ".join(passes), _UNIT, simulated, tuple(scored), seen)
         for decoder, scored in scores.items()
     }
 
@@ -209,63 +190,50 @@ def evaluate_windows(
     with evaluating(model):
         for session in sessions:
             windows = Windows(Store([session]), length, length, *model.context)
-            units: list[Counts] = []
-            texts: list[str] = []
+            units, text = [], ""
             for batch in windows.batches(windows.tiling(), 8):
                 with torch.inference_mode():
                     hypotheses = decode_batch(decoder or GreedyDecoder(), *model(batch.to(model.device)))
                 units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
-                texts += [hypothesis.text for hypothesis in hypotheses]
-            scores.append(SessionScore(session.name, session.user, session.text, "".join(texts), tuple(units)))
-    simulated = any(session.simulated for session in sessions)
-    return Evaluation(f"windows of {length} samples", "windows", "windows", simulated, tuple(scores))
+                text += "".join(hypothesis.text for hypothesis in hypotheses)
+            scores.append(SessionScore(session.name, session.user, session.text, text, tuple(units)))
+    return Evaluation(f"windows of {length} samples", "windows", "windows", _simulated(sessions), tuple(scores))
 
 
 def evaluate_attention(
-    model: Model,
-    sessions: Sequence[Session],
-    *,
-    length: int = 8000,
-    ctc_weight: float = 0.5,
-    progress: Progress | None = None,
+    model: Model, sessions: Sequence[Session], *, length: int = 8000, ctc_weight: float = 0.5
 ) -> Evaluation:
     """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
     _check(model, sessions)
-    scores = []
-    samples, done = sum(map(len, sessions)), 0
     with evaluating(model):
-        for session in sessions:
-            labels: list[int] = []
-            for texts in attention_texts(model, session, length, ctc_weight):
-                labels += [label for text in texts for label in text]
-                done += len(texts) * length
-                if progress:
-                    progress(min(1.0, done / samples))
-            scores.append(_score(session, labels))
+        scores = [
+            _score(session, [label for text in attention_texts(model, session, length, ctc_weight) for label in text])
+            for session in sessions
+        ]
     passes = f"windows of {length / SAMPLE_RATE:g} s, CTC weight {ctc_weight:g}"
-    simulated = any(session.simulated for session in sessions)
-    return Evaluation("whole session", passes, "segments of 10 s", simulated, tuple(scores))
+    return Evaluation("whole session", passes, _UNIT, _simulated(sessions), tuple(scores))
 
 
-def attention_texts(
-    model: Model, session: Session, length: int = 8000, ctc_weight: float = 0.5
-) -> Iterator[list[list[int]]]:
-    """What the attention decoder reads in a session: the labels of some windows at a time, in order.
+def attention_texts(model: Model, session: Session, length: int = 8000, ctc_weight: float = 0.5) -> Iterator[list[int]]:
+    """What the attention decoder reads in a session: the labels of each window, in order.
 
     Windows of `length` samples, which should be those of training, tile the session and bring the model's context
-    along; together their texts are the session's. They are ranked by both heads, CTC with `ctc_weight` below 1
-    (`attention.search`). Raises `EmgscribeError` where the model has no attention decoder.
+    along. They are ranked by both heads, CTC with `ctc_weight` below 1 (`attention.search`). Raises `EmgscribeError`
+    where the model has no attention decoder.
     """
     if model.attention is None:
         hint = "use greedy or beam, or train a model that has one: --model.attention.layers 2"
         raise EmgscribeError("the model has no attention decoder", hint=hint)
     windows = Windows(Store([session]), length, length, *model.context)
-    together = max(1, BLOCK_SECONDS * SAMPLE_RATE // length)
-    for batch in windows.batches(windows.tiling(), together):
+    for batch in windows.batches(windows.tiling(), max(1, BLOCK_SECONDS * SAMPLE_RATE // length)):
         with torch.inference_mode():
             frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
             emissions = model.classify(frames)
-        yield search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+        yield from search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+
+
+def _simulated(sessions: Sequence[Session]) -> bool:
+    return any(session.simulated for session in sessions)
 
 
 def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = False) -> bool:
@@ -286,7 +254,7 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:
-    reference = session.labels.tolist()
     units = -(-len(session) // _UNIT_SAMPLES)
-    counts = count_units(reference, labels, np.minimum(session.onsets // _UNIT_SAMPLES, units - 1), units)
-    return SessionScore(session.name, session.user, text_of_labels(reference), text_of_labels(labels), tuple(counts))
+    unit = np.minimum(session.onsets // _UNIT_SAMPLES, units - 1)
+    counts = count_units(session.labels.tolist(), labels, unit, units)
+    return SessionScore(session.name, session.user, session.text, text_of_labels(labels), tuple(counts))

@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.replace(aside, path)
             raise
     except OSError as error:
-        raise _failed("written", path, error) from error
+        raise failed("written", path, error) from error
     finally:
         if room is not None:
             shutil.rmtree(room, ignore_errors=True)
@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
     except OSError as error:
-        raise _failed("read", path, error) from error
+        raise failed("read", path, error) from error
     except ValueError as error:
         hint = "remove the file and write it again, or restore a copy"
         raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint=hint) from error
@@ -66,22 +66,19 @@ def read_json(path: Path) -> Any:
 def alone(folder: Path, doing: str) -> Iterator[None]:
     """Hold a folder, made if it is missing, against other processes.
 
-    Raises `EmgscribeError` where another process holds it, with what that process is `doing`, and where it cannot be
-    written to.
+    Raises `EmgscribeError` where another process is `doing` this there, and where it cannot be written to.
     """
     make_folder(folder)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout as error:
         hint = "wait for it, or choose another folder"
         raise EmgscribeError(f"another process {doing}", where=str(folder), hint=hint) from error
     except OSError as error:
-        raise _failed("used", folder, error) from error
-    try:
+        raise failed("used", folder, error) from error
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def make_folder(folder: Path) -> None:
@@ -89,9 +86,10 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _failed("used", folder, error) from error
+        raise failed("used", folder, error) from error
 
 
-def _failed(to_be: str, path: Path, error: OSError) -> EmgscribeError:
+def failed(to_be: str, path: Path, error: OSError) -> EmgscribeError:
+    """The error for a file or folder that cannot be read, written or used."""
     hint = "check the path and its permissions, free some disk space, or choose another folder"
     return EmgscribeError(f"cannot be {to_be} ({error.strerror or error})", where=str(path), hint=hint)

@@ -5,8 +5,7 @@ al. 2024 name the two the other way round: their published IER is our DER, and t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ class Counts:
     length: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def edits(self) -> int:
@@ -69,20 +68,6 @@ def side_by_side(reference: str, hypothesis: str) -> tuple[str, str, str]:
     return rows[0], rows[1], rows[2]
 
 
-class Edit(NamedTuple):
-    """One edit: `kind` is insertion, deletion or substitution; positions in reference and hypothesis."""
-
-    kind: str
-    reference: int
-    hypothesis: int
-
-
-def align(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> list[Edit]:
-    """The edits of a shortest path from reference to hypothesis, in order of their place."""
-    kinds = {"insert": "insertion", "delete": "deletion", "replace": "substitution"}
-    return [Edit(kinds[op.tag], op.src_pos, op.dest_pos) for op in Levenshtein.editops(reference, hypothesis)]
-
-
 def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Counts:
     """Counts of the edits between two sequences of labels or two strings."""
     return count_units(reference, hypothesis, np.zeros(len(reference), dtype=np.int64), 1)[0]
@@ -109,34 +94,28 @@ def count_units(
     """
     table = np.zeros((units, 4), dtype=np.int64)
     np.add.at(table[:, 3], unit, 1)
-    for edit in align(reference, hypothesis):
-        place = unit[min(edit.reference, len(unit) - 1)] if len(unit) else 0
-        table[place, ("insertion", "deletion", "substitution").index(edit.kind)] += 1
-    return [Counts(*map(int, row)) for row in table]
+    for edit in Levenshtein.editops(reference, hypothesis):
+        place = unit[min(edit.src_pos, len(unit) - 1)] if len(unit) else 0
+        table[place, ("insert", "delete", "replace").index(edit.tag)] += 1
+    return [Counts(*row) for row in table.tolist()]
 
 
 def total(counts: Sequence[Counts]) -> Counts:
+    """The sum of counts."""
     return sum(counts, Counts())
 
 
-def cer_interval(
-    units: Sequence[Counts], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the CER in per cent, resampling whole units (segments or windows).
+def cer_interval(units: Sequence[Counts]) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the CER in per cent, resampling whole units (segments or windows).
 
     Errors cluster, so units, not characters, are exchangeable (Bisani and Ney 2004, "Bootstrap estimates for
     confidence intervals in ASR performance evaluation"). NaN where no unit has a character.
     """
-    if not total(units).length:
-        return float("nan"), float("nan")
-    low, high = np.quantile(_resampled_rates(units, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _middle(_resampled_rates(units)) if total(units).length else (np.nan, np.nan)
 
 
-def cer_difference(
-    first: Sequence[Counts], second: Sequence[Counts], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """CER of `first` minus CER of `second` in points, and the percentile bootstrap interval of that difference.
+def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float, float, float]:
+    """CER of `first` minus CER of `second` in points, and the 95 % percentile bootstrap interval of that difference.
 
     Unit i of both is the same segment of the same session, read by two systems, and each resample draws the same units
     for both. What is hard for both cancels, so the interval is narrower than two separate ones suggest (Bisani and Ney
@@ -145,16 +124,19 @@ def cer_difference(
     assert len(first) == len(second), "both sides need the same number of paired units"
     one, other = total(first), total(second)
     if not (one.length and other.length):
-        return (float("nan"),) * 3
-    differences = _resampled_rates(first, resamples, seed) - _resampled_rates(second, resamples, seed)
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return one.cer - other.cer, float(low), float(high)
+        return np.nan, np.nan, np.nan
+    return one.cer - other.cer, *_middle(_resampled_rates(first) - _resampled_rates(second))
 
 
-def _resampled_rates(units: Sequence[Counts], resamples: int, seed: int) -> npt.NDArray[np.float64]:
-    """CER (resamples,) of units drawn with replacement; the same number of units and the same seed draw the same."""
+def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled_rates(units: Sequence[Counts]) -> npt.NDArray[np.float64]:
+    """CER (2000,) of units drawn with replacement; the same number of units always draws the same."""
     edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
-    drawn = np.random.default_rng(seed).integers(len(units), size=(resamples, len(units)))
+    drawn = np.random.default_rng(0).integers(len(units), size=(2000, len(units)))
     # A resample without any reference character would have no rate: it counts as one character long.
     rates: npt.NDArray[np.float64] = 100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1)
     return rates

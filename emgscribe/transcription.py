@@ -1,13 +1,4 @@
-"""A model and a session -> emissions -> text, in memory bounded by a block.
-
-How a session is read follows from what the encoder declares (`inference_plan`):
-
-- A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
-- Recurrence: one pass where that fits into memory, else long segments with margins that are computed and thrown away,
-  within which a recurrent state has forgotten what it did not see.
-- Attention: segments with margins that are together as long as a training window. It has learned no other lengths: on
-  whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
-"""
+"""A model and a session -> emissions -> text, in memory bounded by a block."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +12,7 @@ from emgscribe.data.charset import screen_text, text_of_labels
 from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
-from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis
+from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
 from emgscribe.models.model import Model
 
 BLOCK_SECONDS = 60
@@ -66,17 +57,12 @@ class Transcript:
 
 
 def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -> Transcript:
-    """What `decoder` (default: greedy) reads in a whole session."""
+    """Transcribe a whole session with `decoder` (default: greedy)."""
     decoder = decoder or GreedyDecoder()
     decoder.reset()
     for block in emission_blocks(model, session):
         decoder.feed(block)
-    return timed(decoder.flush(), model)
-
-
-def timed(hypothesis: Hypothesis, model: Model) -> Transcript:
-    """A hypothesis with the second of each key instead of its frame."""
-    seconds = model.samples_per_frame / SAMPLE_RATE
+    hypothesis, seconds = decoder.flush(), model.samples_per_frame / SAMPLE_RATE
     return Transcript(hypothesis.labels, tuple(frame * seconds for frame in hypothesis.frames))
 
 
@@ -99,16 +85,14 @@ def emission_blocks(
     # No window begins before the session: that would put more silence before it than training windows have.
     starts = [start for _, start in windows.tiling()]
     places = [(0, max(0, start - before)) for start in starts]
-    kept = model.frames(plan.kept)
     together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
         with torch.inference_mode():
             emissions, lengths = model(windows.batch(places[first : first + together]).to(model.device))
-        for row, frames, start, (_, place) in zip(
-            emissions.cpu().numpy(), lengths.tolist(), starts[first:], places[first:], strict=False
-        ):
+        rows = zip(emissions.cpu().numpy(), lengths.tolist(), starts[first:], places[first:], strict=False)
+        for row, frames, start, (_, place) in rows:
             margin = model.frames(start - place)
-            yield row[margin : min(margin + kept, frames)]
+            yield row[margin : min(margin + model.frames(plan.kept), frames)]
 
 
 def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
@@ -131,7 +115,14 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
 
 
 def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> InferencePlan:
-    """The inference plan for a session of that many samples: what the encoder allows and memory permits."""
+    """How a session of that many samples is read, by what the encoder declares.
+
+    - A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
+    - Recurrence: one pass where that fits into memory, else long segments with margins that are computed and thrown
+      away, within which a recurrent state has forgotten what it did not see.
+    - Attention: segments with margins that are together as long as a training window. It has learned no other lengths:
+      on whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
+    """
     encoder = model.encoder
     block = _whole_frames(model, block_seconds)
     if not encoder.unbounded_left and not encoder.unbounded_right:
@@ -166,9 +157,8 @@ def one_pass_bytes(model: Model, samples: int) -> int:
     left, right = model.context
     emg = torch.zeros(1, left + SAMPLE_RATE + right, BANDS, CHANNELS, device=model.device)
     none = torch.zeros(1, 0, dtype=torch.int64)
-    batch = Batch(emg, left, right, torch.tensor([SAMPLE_RATE]), none, torch.zeros(1, dtype=torch.int64), none)
     with torch.inference_mode():
-        model(batch)
+        model(Batch(emg, left, right, torch.tensor([SAMPLE_RATE]), none, torch.zeros(1, dtype=torch.int64), none))
     for hook in hooks:
         hook.remove()
     return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]

@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ SECTIONS = {
 }
 _INTRODUCTION = """# Python API
 
-Every public name of `import emgscribe as es`. Importing loads no torch; a name is loaded when it is first used. Paths are
-`str` or `Path`. A mistake in what you pass is an `EmgscribeError`, which says what is wrong, where, and what to do. This
-page is made from the docstrings (`make api`).
+Every public name of `import emgscribe as es`. Importing loads no torch; a name is loaded when it is first used. Paths
+are `str` or `Path`. A mistake in what you pass is an `EmgscribeError`, which says what is wrong, where, and what to do.
+This page is made from the docstrings (`make api`).
 """
 
 
@@ -41,15 +42,25 @@ def page() -> str:
 
 def _entry(name: str, value: Any) -> Iterator[str]:
     yield f"### {name}\n"
+    fields = list(_fields(value)) if is_dataclass(value) else []
     if not inspect.ismodule(value):
-        yield f"```py\nes.{name}{_signature(value)}\n```\n"
+        yield f"```py\nes.{name}{'(...)' if fields else _signature(value)}\n```\n"
     yield (inspect.getdoc(value) or "") + "\n"
     if inspect.ismodule(value):
         listed = getattr(value, "__all__", None) or [n for n in vars(value) if _own(getattr(value, n), value.__name__)]
         yield "It has " + ", ".join(f"`{part}`" for part in listed) + ".\n"
-    elif inspect.isclass(value):
-        members = [text for text in map(_member, vars(value).items()) if text]
-        yield "\n".join(members) + "\n" * bool(members)
+    elif inspect.isclass(value) and (lines := [*fields, *filter(None, map(_member, vars(value).items()))]):
+        yield "\n".join(lines) + "\n"
+
+
+def _fields(kind: type) -> Iterator[str]:
+    """The fields of a dataclass with their defaults, and the comment on a field's line or above it."""
+    source = "\n".join(inspect.getsource(one) for one in reversed(kind.__mro__) if is_dataclass(one))
+    for field in fields(kind):
+        default = "" if field.default is MISSING else f" = {field.default!r}"
+        said = re.search(rf"(?:^ +# (.*)\n)?^ +{field.name}: .*?(?:  # (.*))?$", source, flags=re.MULTILINE)
+        about = said and (said[2] or said[1])
+        yield f"- `.{field.name}{default}`" + (f": {about}" if about else "")
 
 
 def _own(value: Any, module: str) -> bool:
@@ -60,7 +71,7 @@ def _member(named: tuple[str, Any]) -> str:
     name, value = named
     if isinstance(value, classmethod | staticmethod):
         value = value.__func__
-    if name.startswith("_") or not inspect.getdoc(value):
+    if name.startswith("_") or not value.__doc__:
         return ""
     if isinstance(value, property):
         return f"- `.{name}`: {_brief(value)}"
@@ -78,6 +89,9 @@ def _signature(value: Any) -> str:
         return ""
     for module in ("emgscribe", "collections.abc", "pathlib", "typing", "torch", "numpy"):
         text = re.sub(rf"\b{module}(\.\w+)*\.(?=\w)", "", text)
+    text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*?\)\]", r"\1", text)
+    text = re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"ndarray[\1]", text)
+    text = re.sub(r"Literal\['latest', [^\]]*\]", "Protocol", text)
     text = re.sub(r"<factory>", "...", text).replace("'", "").replace("(self, ", "(").replace("(cls, ", "(")
     return text.replace("(self)", "()").replace("(cls)", "()")
 

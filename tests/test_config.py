@@ -27,7 +27,7 @@ class Round(Shape):
 @register("square")
 @dataclass(frozen=True)
 class Square(Shape):
-    side: Annotated[float, Range(0, 10, open=True)] = 1.0
+    side: Annotated[float, Range(0, 10, "()")] = 1.0
     inner: Shape = Round()
 
 
@@ -41,7 +41,7 @@ class Thing(Settings):
     section = "thing"
     count: Count = 1
     rate: Annotated[float, Below(0, 1)] = 0.5
-    gain: Annotated[float, Range(0, open=True)] = 1.0
+    gain: Annotated[float, Range(0, ends="()")] = 1.0
     mode: Literal["a", "b"] = "a"
     sizes: tuple[Annotated[int, Range(1, 8)], ...] = (1, 2)
     fast: bool = False

@@ -19,20 +19,19 @@ from hypothesis.extra import numpy as hnp
 
 from emgscribe.data.hdf5 import (
     ATTRIBUTES,
-    SAMPLE_DTYPE,
     Keystroke,
     Prompt,
     SessionFile,
     SessionHeader,
     find_sessions,
     prompts_of,
+    read_header,
     writing_session,
 )
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
 START = 1_600_000_000.0
-HEADER = SessionHeader("n", "u", "on_keyboard", 1.0, (), ())
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HEADERS = st.builds(
     SessionHeader,
@@ -61,9 +60,8 @@ def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
     rows["time"] = START + np.arange(300) / 2000
     rows["emg_left"], rows["emg_right"] = np.random.default_rng(3).normal(size=(2, 300, 16))
     keys = ["Key.shift", "H", "Key.ctrl", "Key.backspace"]
-    keystrokes = [
-        {"key": key, "start": START + n / 100, "end": START + n / 100 + 0.5, "ascii": 72} for n, key in enumerate(keys)
-    ]
+    starts = [START + n / 100 for n in range(4)]
+    keystrokes = [{"key": k, "start": at, "end": at + 0.5, "ascii": 72} for k, at in zip(keys, starts, strict=True)]
     prompts = [
         {"name": "text_prompt", "start": START, "end": START + 0.1, "payload": {"text": "Hello", "more": 1}},
         {"name": "pause", "start": START + 0.1, "end": START + 0.2, "payload": None},
@@ -78,10 +76,11 @@ def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
         group.attrs["keystrokes"], group.attrs["prompts"] = json.dumps(keystrokes), json.dumps(prompts)
     with SessionFile(str(tmp_path / "s.hdf5")) as session:
         assert len(session) == 300
-        np.testing.assert_array_equal(session.times(), rows["time"])
-        np.testing.assert_array_equal(session.emg(), np.stack([rows["emg_left"], rows["emg_right"]], axis=1))
-        np.testing.assert_array_equal(session.emg(20, 30)[:, 1], rows["emg_right"][20:30])
-        assert session.emg().dtype == np.float32
+        times, emg = session.read()
+        np.testing.assert_array_equal(times, rows["time"])
+        np.testing.assert_array_equal(emg, np.stack([rows["emg_left"], rows["emg_right"]], axis=1))
+        np.testing.assert_array_equal(session.read(20, 30)[1][:, 1], rows["emg_right"][20:30])
+        assert emg.dtype == np.float32
         header = session.header
     assert (header.name, header.user, header.condition) == ("2021-06-03-1622765527", "89335547", "on_keyboard")
     assert header.text == "⇧H⌫"
@@ -130,33 +129,30 @@ def test_round_trip(tmp_path: Path, header: SessionHeader, samples: int, data: s
     finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
     emg = data.draw(hnp.arrays(np.float32, (samples, 2, 16), elements=finite32, fill=finite32))
     times = data.draw(hnp.arrays(np.float64, samples, elements=FINITE))
-    with writing_session(tmp_path / "s.hdf5", samples) as writer:
+    with writing_session(tmp_path / "s.hdf5", header, samples) as append:
         for start in range(0, samples, 9):
-            writer.append(times[start : start + 9], emg[start : start + 9])
-        writer.finish(header)
+            append(times[start : start + 9], emg[start : start + 9])
     with SessionFile(tmp_path / "s.hdf5") as session:
         assert session.header == header
-        np.testing.assert_array_equal(session.times(), times)
-        np.testing.assert_array_equal(session.emg(), emg)
         blocks = list(session.blocks(7))
-        assert all(len(block) == 7 for block in blocks[:-1])
-        assert [time for block in blocks for time in block["time"]] == times.tolist()
+        assert all(len(block) == 7 for block, _ in blocks[:-1])
+        for number, whole in enumerate((times, emg)):
+            np.testing.assert_array_equal(session.read()[number], whole)
+            np.testing.assert_array_equal(np.concatenate([whole[:0], *(block[number] for block in blocks)]), whole)
 
 
 def test_text_is_in_order_of_key_presses(make_session: Make) -> None:
     keys = [("b", 0.2), ("a", 0.1), ("Key.left", 0.25), ("Key.enter", 0.3), ("c", 0.3), ("x", float("nan"))]
-    with SessionFile(make_session(keys=keys)) as session:
-        assert session.header.text == "ab⏎c"
-        assert session.header.labelled_keystrokes()[0] == ("a", START + 0.1)
+    header = read_header(make_session(keys=keys))
+    assert (header.text, header.labelled_keystrokes()[0]) == ("ab⏎c", ("a", START + 0.1))
     keys = [("a", i / 1000) for i in range(3000)]  # real sessions have thousands; a small HDF5 attribute ends at 64 KiB
-    with SessionFile(make_session(keys=keys)) as session:
-        assert session.header.text == "a" * 3000
+    assert read_header(make_session(keys=keys)).text == "a" * 3000
 
 
 def refused(path: Path, *words: str) -> None:
-    """Opening `path` and reading its header fails with an error that has the file, the fault and a hint."""
-    with pytest.raises(EmgscribeError) as caught, SessionFile(path) as session:
-        _ = session.header
+    """Reading the header fails with an error that has the file, the fault and a hint."""
+    with pytest.raises(EmgscribeError) as caught:
+        read_header(path)
     assert caught.value.where == str(path)
     assert caught.value.hint
     for word in words:
@@ -174,24 +170,18 @@ def test_files_of_other_kinds(make_session: Make, tmp_path: Path) -> None:
         refused(path, "not a readable HDF5 file")
 
 
-def rows_of(**fields: Any) -> np.ndarray:
-    """Five rows with the given field types."""
-    return np.zeros(5, dtype=[(name, *kind) for name, kind in fields.items()])
-
-
-TIME, BAND = ("<f8",), ("<f4", (16,))
+TIME, LEFT, RIGHT = ("time", "<f8"), ("emg_left", "<f4", (16,)), ("emg_right", "<f4", (16,))
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
         (None, ["dataset 'emg2qwerty/timeseries' is missing"]),
-        (rows_of(time=TIME, emg_left=BAND), ["'timeseries.emg_right' is missing"]),
-        (np.zeros((5, 33)), ["'timeseries.time' is missing"]),
-        (rows_of(time=("<f4",), emg_left=BAND, emg_right=BAND), ["timeseries.time", "float32", "float64"]),
-        (rows_of(time=TIME, emg_left=BAND, emg_right=("<f8", (16,))), ["timeseries.emg_right", "<f8"]),
-        (rows_of(time=TIME, emg_left=("<f4", (12,)), emg_right=BAND), ["timeseries.emg_left", "(12,)", "(16,)"]),
-        (np.zeros((5, 2), SAMPLE_DTYPE), ["2 dimensions"]),
+        (np.zeros(5, [TIME, LEFT]), ["'timeseries.emg_right' is missing"]),
+        (np.zeros((5, 33)), ["'timeseries.time' is missing", "2 dimensions"]),
+        (np.zeros(5, [("time", "<f4"), LEFT, RIGHT]), ["timeseries.time", "float32", "float64"]),
+        (np.zeros(5, [TIME, LEFT, ("emg_right", "<f8", (16,))]), ["timeseries.emg_right", "<f8"]),
+        (np.zeros(5, [TIME, ("emg_left", "<f4", (12,)), RIGHT]), ["timeseries.emg_left", "(12,)", "(16,)"]),
     ],
 )
 def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> None:
@@ -203,7 +193,7 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
     refused(path, *words)
     with h5py.File(path, "r+") as file:
         del file["emg2qwerty"]
-    refused(path, "group 'emg2qwerty' is missing")
+    refused(path, "dataset 'emg2qwerty/timeseries' is missing")
 
 
 def test_missing_attributes(make_session: Make) -> None:
@@ -218,11 +208,12 @@ def test_missing_attributes(make_session: Make) -> None:
     ("field", "content", "words"),
     [
         ("keystrokes", '[{"key": "a", "start"', ["'keystrokes': JSON"]),
-        ("keystrokes", '{"key": "a"}', ["'keystrokes', entry 0", "start"]),
+        ("keystrokes", '[{"key": "a"}]', ["'keystrokes', entry 0", "start"]),
         ("keystrokes", '[{"key": "a", "start": 1, "end": 2}, {"key": "b", "start": 1}]', ["entry 1", "end"]),
         ("keystrokes", '[{"key": "a", "start": "x", "end": 2}]', ["entry 0", "'x'"]),
         ("keystrokes", '[{"key": "a", "start": null, "end": 2}]', ["entry 0"]),
-        ("keystrokes", "3", ["entry 0"]),
+        ("keystrokes", "3", ["'keystrokes': TypeError"]),
+        ("duration_mins", "long", ["'duration_mins'", "'long'"]),
         ("prompts", '[{"name": "p", "end": 2, "payload": null}]', ["'prompts', entry 0", "start"]),
         ("prompts", "[null]", ["'prompts', entry 0"]),
     ],
@@ -236,11 +227,10 @@ def test_broken_labels(make_session: Make, field: str, content: str, words: list
 
 def half_written(path: Path, error: BaseException | None = None) -> None:
     """Write 50 samples of the 100 that were announced, then fail."""
-    with writing_session(path, 100) as writer:
-        writer.append(np.arange(50.0), np.zeros((50, 2, 16), np.float32))
+    with writing_session(path, SessionHeader("n", "u", "on_keyboard", 1.0, (), ()), 100) as append:
+        append(np.arange(50.0), np.zeros((50, 2, 16), np.float32))
         if error is not None:
             raise error
-        writer.finish(HEADER)
 
 
 def test_a_writer_that_fails_leaves_nothing_and_keeps_the_old_session(make_session: Make, tmp_path: Path) -> None:

@@ -178,13 +178,13 @@ def test_other_files(make_session: Make, tmp_path: Path) -> None:
 
 def test_samples_that_are_lost_while_the_file_is_open(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_session(samples=20_000)
-    rows = SessionFile.rows
+    read = SessionFile.read
 
-    def cut_then_read(self: SessionFile, *place: int) -> np.ndarray:
+    def cut_then_read(self: SessionFile, *place: int) -> tuple[np.ndarray, np.ndarray]:
         os.truncate(path, 136 * 10_000)
-        return rows(self, *place)
+        return read(self, *place)
 
-    monkeypatch.setattr(SessionFile, "rows", cut_then_read)
+    monkeypatch.setattr(SessionFile, "read", cut_then_read)
     # HDF5 gives zeros for rows past the end of the file.
     assert (ERROR, "time", "time runs backwards (1x)") in findings(path)
 

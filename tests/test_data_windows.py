@@ -150,7 +150,9 @@ def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
     batch = windows.batch([(0, 0), (1, 0)])
     moved = batch.to("meta")
     assert {part.device.type for part in (moved.emg, moved.labels)} == {"meta"}
-    assert {part.device.type for part in (moved.lengths, moved.label_lengths, moved.onsets)} == {"cpu"}  # where CTC wants them
+    assert {part.device.type for part in (moved.lengths, moved.label_lengths, moved.onsets)} == {
+        "cpu"
+    }  # where CTC wants them
     assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emgscribe.decoding import language_model as language_model
-from emgscribe.decoding.arpa import SPECIAL, NGrams, read_arpa, write_arpa
+from emgscribe.decoding import language_model
+from emgscribe.decoding.arpa import SPECIAL, NGrams, write_arpa
 from emgscribe.decoding.language_model import (
     END,
     SPACE,
@@ -58,10 +58,10 @@ WORD = st.sampled_from(["ab", "Ab", "c", "c3", "the"])
 def test_no_prompt_is_left_in_a_text(words: list[str], prompts: list[list[str]], data: st.DataObject) -> None:
     text = "".join(word + data.draw(st.sampled_from([" ", ", ", "\n", "-"])) for word in words)
     left = without_prompts(text, {" ".join(prompt) + "." for prompt in prompts})
-    told = [re.findall("[a-z0-9]+", part.lower()) for part in left.split("\n")] if prompts else []
+    parts = [re.findall("[a-z0-9]+", part.lower()) for part in left.split("\n")] if prompts else []
     for prompt in (prompt for prompt in prompts if len(prompt) > 1):
         wanted = [word.lower() for word in prompt]
-        for part in told:
+        for part in parts:
             assert all(part[at : at + len(wanted)] != wanted for at in range(len(part)))
     if all(len(prompt) == 1 for prompt in prompts):
         assert left == text
@@ -72,6 +72,7 @@ def test_taking_prompts_out_takes_no_more_than_them() -> None:
     left = "He said: \n, and left. The cats had it; \n? scathe cat; she had items"
     assert without_prompts(text, ["The cat's hat.", "cat", "she had it"]) == left
     assert without_prompts(text, []) == text
+    assert without_prompts("so it is", ["it is", "it is so"]) == "so \n"  # a longer prompt does not fit in the rest
 
 
 def test_the_digest_is_of_the_model_not_of_its_file(tmp_path: Path) -> None:
@@ -176,6 +177,9 @@ ngram 2=2
 """
 
 
+TRIGRAM = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end", "\\3-grams:\n-0.1\t<s> a </s>\n\n\\end")
+
+
 def test_a_file_of_others_is_read(tmp_path: Path) -> None:
     (tmp_path / "m.arpa").write_text("\n" + GOOD)
     table = LanguageModel.read(tmp_path / "m.arpa").automaton()
@@ -187,10 +191,8 @@ def test_a_file_of_others_is_read(tmp_path: Path) -> None:
     assert table.log_prob[after_a, END] == np.float32(-0.1)
     assert table.log_prob[after_a, UNKNOWN] == pytest.approx(-1.8)
 
-
-def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) -> None:
-    text = GOOD.replace("ngram 1=4", "ngram 1=3").replace("-1.5\t<unk>\t0\n", "")
-    (tmp_path / "m.arpa").write_text(text)
+    # A special token that a file leaves out is impossible.
+    (tmp_path / "m.arpa").write_text(GOOD.replace("ngram 1=4", "ngram 1=3").replace("-1.5\t<unk>\t0\n", ""))
     assert LanguageModel.read(tmp_path / "m.arpa").automaton().log_prob[0, UNKNOWN] == -100
 
 
@@ -200,37 +202,31 @@ def test_special_tokens_that_a_file_leaves_out_are_impossible(tmp_path: Path) ->
         ("\\data\\", "\\dota\\", 1, "expected .data"),
         ("ngram 2=2", "ngram 3=2", 3, "ngram 2="),
         ("ngram 1=4", "ngram 1=x", 2, "ngram 1="),
-        ("ngram 1=4", "ngram 1=5", 10, "promises 5 1-grams"),
+        ("ngram 1=4", "ngram 1=5", 10, "promises more 1-grams"),
         ("ngram 1=4", "ngram 1=3", 9, "expected \\\\2-grams"),
         ("ngram 2=2", "ngram 2=1", 13, "expected \\\\end"),
         ("\\2-grams:", "\\3-grams:", 11, "expected \\\\2-grams"),
         ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "tabs between"),
         ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "could not convert"),
         ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "not a log-probability"),
-        ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "above 0"),
+        ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "not a log-probability"),
         ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),
         ("-0.2\t<s> a", "-0.2\t<s> b", 12, "not among the 1-grams"),
         ("-0.2\t<s> a", "-0.2\t<s> a\t-1", 12, "expected a number"),
         ("-0.1\ta </s>", "-0.1\t<s> a", 13, "came before"),
         ("\\end\\", "", 16, "ends too early"),
         ("\\end\\", "-1\ta a", 15, "expected \\\\end"),
+        ("<s> a </s>", "a a </s>", 17, "without its last token"),
     ],
 )
 def test_malformed_files_are_refused_with_the_line(tmp_path: Path, old: str, new: str, line: int, what: str) -> None:
-    assert GOOD.count(old) == 1
+    good = TRIGRAM if line == 17 else GOOD
+    assert good.count(old) == 1
     path = tmp_path / "m.arpa"
-    path.write_text(GOOD.replace(old, new))
+    path.write_text(good.replace(old, new))
     with pytest.raises(EmgscribeError, match=what) as caught:
         LanguageModel.read(path)
     assert caught.value.where == f"{path}, line {line}"
-
-
-def test_a_context_that_is_missing_is_named_by_its_line(tmp_path: Path) -> None:
-    text = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end\\", "\\3-grams:\n-0.1\ta a a\n\n\\end\\")
-    (tmp_path / "m.arpa").write_text(text)
-    with pytest.raises(EmgscribeError, match="without its last token") as caught:
-        read_arpa(tmp_path / "m.arpa")
-    assert caught.value.where.endswith("line 17")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08broken", gzip.compress(GOOD.encode())[:-9], b"\xff\xfe\x00", None])
@@ -253,9 +249,8 @@ def test_text_is_cut_within_words_or_across_them() -> None:
     across = train("Don't  STOP\n\n⇧Né\t42⌫!⏎x\n", order=2, across=True).ngrams
     assert set(across.tokens) == {*SPECIAL, SPACE, *"don'tspe42!x"}
     found = entries(across)
-    assert {("t", SPACE), (SPACE, "s"), ("p", "</s>"), ("<s>", "n"), ("2", "!"), ("!", "</s>"), ("<s>", "x")} <= set(
-        found
-    )
+    there = {("t", SPACE), (SPACE, "s"), ("p", "</s>"), ("<s>", "n"), ("2", "!"), ("!", "</s>"), ("<s>", "x")}
+    assert there <= set(found)
     assert (SPACE, SPACE) not in found
 
 
@@ -272,7 +267,6 @@ def test_perplexity_is_that_of_the_tables_symbol_by_symbol() -> None:
     with pytest.raises(EmgscribeError, match="no character"):
         model.perplexity("42")
     assert repr(model) == f"<LanguageModel of order 4: {sum(map(len, model.ngrams.levels))} n-grams, within words>"
-    assert repr(table) == f"<Automaton of {len(table.log_prob)} states, within words>"
 
 
 def test_a_token_outside_ascii_changes_no_perplexity(tmp_path: Path) -> None:

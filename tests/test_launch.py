@@ -131,7 +131,7 @@ def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypa
     submitit = pytest.importorskip("submitit")
     short = replace(TINY, train=replace(TINY.train, epochs=2))
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
-    with pytest.raises(EmgscribeError, match=r"Slurm does not take the job .*srun"):
+    with pytest.raises(EmgscribeError, match=r"Slurm refused the job .*srun"):
         run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
     monkeypatch.setitem(launch._BACKENDS, "slurm", partial(launch._slurm, cluster="local"))
     assert run_suite([short], data, **places, workers=Workers("slurm", cores=1), console=QUIET) == []
@@ -215,18 +215,17 @@ def test_a_fault_of_the_caller_ends_all(jobs: dict[str, Job]) -> None:
 def test_what_runs_is_shown_with_its_epoch_cer_and_time_left(
     jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_LINE", -1)
     (order,) = orders(1)
-    folder = Path("runs", "tiny-1")
-    folder.mkdir(parents=True)
-    (folder / "curves.csv").write_text("epoch,val_cer\n" + "0,50\n" * 10)
-    running = launch._Running(order, None, launch.time.monotonic() - 600, 5, 0.0)
-    assert str(running) == "tiny-1: epoch 10 of 40, validation CER 50.0 %, about 1 h 00 min left"
-    for terminal in (False, True):
-        output = StringIO()
-        launch.launch([order], Workers(), lambda *_: None, Console(file=output, force_terminal=terminal, width=120))
-        assert "tiny-1: epoch 10 of 40, validation CER 50.0 %" in output.getvalue()
-        jobs.clear()
+    order.folder.mkdir(parents=True)
+    (order.folder / "curves.csv").write_text("epoch,val_cer\n" + "0,50\n" * 10)
+    now, output = launch.time.monotonic(), StringIO()
+    for epochs, shown in ((5, now - 99), (10, now - 99), (5, now)):  # only when there is news, and not all the time
+        launch._Running(order, None, now - 600, epochs, shown).show(Console(file=output, width=120))
+    assert output.getvalue() == "tiny-1: epoch 10 of 40, validation CER 50.0 %, about 1 h 00 min left\n"
+    shown: list[object] = []
+    monkeypatch.setattr(launch._Running, "show", lambda run, console: shown.append(run.order))
+    launch.launch([order], Workers(), lambda *_: None, QUIET)
+    assert shown == [order]
     assert [duration(seconds) for seconds in (12, 95, 5400)] == ["12 s", "0 h 02 min", "1 h 30 min"]
 
 
@@ -248,7 +247,7 @@ def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path, monkeypatch: py
 def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").write_text("")
-    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*--runs"):
+    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*another folder"):
         launch.launch(orders(1), Workers(), lambda *_: None, QUIET)
 
 

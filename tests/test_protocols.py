@@ -66,7 +66,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def record(template: Path, tmp_path: Path) -> Callable[..., list[Path]]:
     """A function that writes the simulated template under other names, each with different EMG."""
     with SessionFile(template) as session:
-        header, times, emg = session.header, session.times(), session.emg()
+        header, (times, emg) = session.header, session.read()
 
     def make(names: list[str], user: str = COURSE_USER) -> list[Path]:
         paths = [tmp_path / "data" / f"{name}.hdf5" for name in names]

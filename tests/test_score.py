@@ -7,17 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import labels_of_text, screen_text
-from emgscribe.scoring import (
-    Counts,
-    align,
-    cer_difference,
-    cer_interval,
-    count,
-    count_units,
-    count_words,
-    side_by_side,
-    total,
-)
+from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, count_words, side_by_side, total
 
 TEXTS = st.text("abcd", max_size=12)
 COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
@@ -38,8 +28,8 @@ def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
     counts = count(reference, hypothesis)
     assert counts.edits == counts.insertions + counts.deletions + counts.substitutions
     assert counts.edits == distance(reference, hypothesis)
+    assert len(hypothesis) == counts.length + counts.insertions - counts.deletions
     assert counts.length == len(reference)
-    assert len(hypothesis) == len(reference) + counts.insertions - counts.deletions
     assert counts == count(list(map(ord, reference)), tuple(map(ord, hypothesis)))  # labels are counted like text
 
 
@@ -62,22 +52,9 @@ def test_conventions_of_speech_recognition(reference: str, hypothesis: str, coun
 
 
 def test_rates_are_per_cent_of_the_reference() -> None:
-    counts = Counts(insertions=1, deletions=2, substitutions=5, length=40)
+    counts, nothing = Counts(insertions=1, deletions=2, substitutions=5, length=40), Counts(insertions=3)
     assert (counts.cer, counts.ier, counts.der, counts.ser) == (20.0, 2.5, 5.0, 12.5)
-    nothing = Counts(insertions=3)
     assert all(math.isnan(rate) for rate in (nothing.cer, nothing.ier, nothing.der, nothing.ser))
-
-
-@given(TEXTS, TEXTS)
-def test_alignment_rebuilds_the_hypothesis(reference: str, hypothesis: str) -> None:
-    edits = align(reference, hypothesis)
-    assert [(e.reference, e.hypothesis) for e in edits] == sorted((e.reference, e.hypothesis) for e in edits)
-    built, at = "", 0
-    for edit in edits:
-        built += reference[at : edit.reference]
-        at = edit.reference + (edit.kind != "insertion")
-        built += "" if edit.kind == "deletion" else hypothesis[edit.hypothesis]
-    assert built + reference[at:] == hypothesis
 
 
 @given(TEXTS, TEXTS, st.integers(1, 4), st.data())
@@ -109,15 +86,13 @@ def test_side_by_side_agrees_with_the_counts(reference: str, hypothesis: str) ->
     assert Counts(*map(marks.count, "IDS"), len(reference)) == count(reference, hypothesis)
     assert "".join(c for c, mark in zip(first, marks, strict=True) if mark != "I") == reference
     assert "".join(c for c, mark in zip(second, marks, strict=True) if mark != "D") == hypothesis
-    for wanted, got, mark in zip(first, second, marks, strict=True):
-        assert mark in " IDS"
-        assert mark != " " or wanted == got
-        assert mark != "S" or wanted != got
-        assert mark != "I" or wanted == "·"
-        assert mark != "D" or got == "·"
-
-
-def test_side_by_side_shows_each_kind() -> None:
+    meaning = {
+        " ": lambda a, b: a == b,
+        "S": lambda a, b: a != b,
+        "I": lambda a, b: a == "·",
+        "D": lambda a, b: b == "·",
+    }
+    assert all(meaning[mark](*pair) for *pair, mark in zip(first, second, marks, strict=True))
     assert side_by_side("abcd", "aXcde") == ("abcd·", "aXcde", " S  I")
 
 
@@ -133,11 +108,9 @@ def test_the_interval_holds_the_estimate_and_is_repeatable(seed: int) -> None:
     units = some_units(40, seed)
     low, high = cer_interval(units)
     assert low < total(units).cer < high
-    assert cer_interval(units) == (low, high) != cer_interval(units, seed=1)
+    assert cer_interval(units) == (low, high)
     # About two standard errors to either side: sqrt(p (1 - p) / n) of some 1600 characters is 1 point.
     assert 2 < high - low < 6
-    narrow, wide = cer_interval(units, level=0.5), cer_interval(units, level=0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
     widths = [high - low for low, high in (cer_interval(some_units(number)) for number in (200, 50, 12))]
     assert widths == sorted(widths)
 
@@ -176,11 +149,10 @@ def test_a_difference_that_is_the_same_in_every_unit_is_certain(units: list[Coun
 
 def test_pairs_tell_apart_what_separate_intervals_cannot() -> None:
     rng = np.random.default_rng(3)
-    hard = rng.integers(0, 25, 60)  # errors that both make: stretches differ much
-    one = [Counts(substitutions=int(n), length=50) for n in hard]
-    other = [
-        Counts(substitutions=int(n + extra), length=50) for n, extra in zip(hard, rng.integers(0, 3, 60), strict=True)
-    ]
+    hard = rng.integers(0, 25, 60)  # errors that both make: segments differ much
+    one, other = (
+        [Counts(substitutions=int(n), length=50) for n in errors] for errors in (hard, hard + rng.integers(0, 3, 60))
+    )
     difference, low, high = cer_difference(other, one)
     assert 0 < low < difference < high < 4
     assert cer_interval(other)[0] < cer_interval(one)[1]  # apart they overlap

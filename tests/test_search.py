@@ -118,7 +118,7 @@ def test_a_study_searches_reports_its_best_and_adds_trials(data: Path, tmp_path:
     assert all(1e-4 <= settings["train.lr"] <= 3e-2 for settings, _ in found)
     assert len({settings["train.lr"] for settings, _ in found}) == 8
     best = min(cer for _, cer in found)
-    assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %\n" in told
+    assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %, SIMULATED sessions\n" in told
     assert (
         f"emgscribe train tiny --data {data} --model.encoder.dropout {study.best_params['model.encoder.dropout']}"
         in told

@@ -17,15 +17,13 @@ NUM_CLASSES = BLANK + 1
 
 _LABELS = {symbol: label for label, symbol in enumerate(SYMBOLS)}
 _KEY_NAMES = {"Key.backspace": BACKSPACE, "Key.enter": ENTER, "Key.space": SPACE, "Key.shift": SHIFT}
-_NAMES_OF_KEYS = {symbol: name for name, symbol in _KEY_NAMES.items()}
 _REPLACED = {"’": "'", "“": '"', "”": '"', "—": "-", "\n": ENTER, "\r": ENTER, "\b": BACKSPACE}
 
 
 def symbol_of_character(character: str) -> str | None:
-    """The symbol for one Unicode character, or None where there is none.
+    """The symbol for one Unicode character, or None where there is none, as for signs such as ⌘ or →.
 
-    Typographic quotes and dashes, newlines and the backspace character have symbols. Other letters, numbers,
-    punctuation and spaces are transliterated if one ASCII character suffices; signs such as ⌘ or → have no symbol.
+    Letters, numbers, punctuation and spaces outside ASCII are transliterated if one character suffices.
     """
     candidate = _REPLACED.get(character, character)
     if candidate not in _LABELS and unicodedata.category(candidate)[0] in "LNPZ":
@@ -40,7 +38,7 @@ def symbol_of_key(key: str) -> str | None:
 
 def key_of_symbol(symbol: str) -> str:
     """The pynput name of the key that types `symbol`: the inverse of `symbol_of_key` on the symbols."""
-    return _NAMES_OF_KEYS.get(symbol, symbol)
+    return next((name for name, known in _KEY_NAMES.items() if known == symbol), symbol)
 
 
 def clean_text(text: str) -> str:
@@ -59,10 +57,7 @@ def text_of_labels(labels: Iterable[int]) -> str:
 
 
 def screen_text(labels: Iterable[int]) -> str:
-    """What the screen shows after the keys `labels` (each in 0..97): backspaces applied, shift dropped.
-
-    A backspace removes the character before it, enter included; on an empty screen it removes nothing.
-    """
+    """What the screen shows after the keys `labels`: backspaces remove the symbol before them, shift is dropped."""
     shown: list[str] = []
     for symbol in text_of_labels(labels):
         if symbol == BACKSPACE:

@@ -1,4 +1,4 @@
-"""A session file: the emg2qwerty HDF5 layout, read and written.
+"""A session file: the emg2qwerty HDF5 layout, read and written. No other module uses h5py.
 
 Group `emg2qwerty` holds the dataset `timeseries` (one compound row of 136 bytes a sample); everything else is an
 attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs/your-data.md shows the layout.
@@ -6,12 +6,12 @@ attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -29,9 +29,6 @@ ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes"
 
 Times = npt.NDArray[np.float64]
 Emg = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.void]
-Entry = TypeVar("Entry")
-_COPY_AGAIN = "copy or download the file again"
 
 
 @dataclass(frozen=True)
@@ -79,22 +76,17 @@ class SessionHeader:
 class SessionFile:
     """An open session file, and a context manager. Samples stay on disk until they are read.
 
-    Raises `EmgscribeError` where the file is missing, truncated or foreign; reading a damaged part raises it too.
+    Opening and reading raise `EmgscribeError` where the file is missing, truncated, damaged or foreign.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        try:
-            self._file = h5py.File(self.path, "r")
-        except FileNotFoundError as error:
-            raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
-        except OSError as error:
-            what = f"not a readable HDF5 file ({str(error).splitlines()[0]})"
-            hint = "the file is truncated or has another format; copy or download it again and compare its size"
-            raise EmgscribeError(what, where=str(path), hint=hint) from error
         with ExitStack() as failed, _readable(self.path):
-            failed.callback(self._file.close)
-            self._group, self._rows = _group_and_rows(self._file, self.path)
+            self._file = failed.enter_context(h5py.File(self.path, "r"))
+            self._rows = _rows_of(self._file, self.path)
+            self.row_bytes = int(
+                self._rows.dtype.itemsize
+            )  # more than in `SAMPLE_DTYPE` where there are further fields
             failed.pop_all()
 
     def __enter__(self) -> Self:
@@ -110,25 +102,18 @@ class SessionFile:
     def header(self) -> SessionHeader:
         """The attributes; an `EmgscribeError` names the one that is missing or broken."""
         with _readable(self.path):
-            return _read_header(self._group, self.path)
+            attributes = dict(self._file[GROUP].attrs)
+        return _parsed(attributes, self.path)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> Rows:
-        """Samples [start, stop) as compound rows."""
+    def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
+        """Samples [start, stop): unix seconds (T,), and EMG (T, 2 bands, 16 electrode channels), left band first."""
         with _readable(self.path):
-            rows: Rows = self._rows[start:stop]
-            return rows
+            rows = self._rows[start:stop]
+        return rows["time"].copy(), np.stack([rows["emg_left"], rows["emg_right"]], axis=1)
 
-    def blocks(self, size: int = 1 << 17) -> Iterator[Rows]:
-        """All rows, at most `size` at a time, so that memory is bounded."""
-        return (self.rows(start, start + size) for start in range(0, len(self), size))
-
-    def times(self, start: int = 0, stop: int | None = None) -> Times:
-        """Unix seconds of samples [start, stop)."""
-        return np.asarray(self.rows(start, stop)["time"], dtype=np.float64)
-
-    def emg(self, start: int = 0, stop: int | None = None) -> Emg:
-        """Samples [start, stop) as float32 (T, 2 bands, 16 electrode channels), left band first."""
-        return stack_bands(self.rows(start, stop))
+    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[Times, Emg]]:
+        """All samples, at most `size` at a time, so that memory is bounded."""
+        return (self.read(start, start + size) for start in range(0, len(self), size))
 
     def rows_offset(self) -> int:
         """The byte at which the rows begin; -1 where they cannot be mapped as one block of `SAMPLE_DTYPE`."""
@@ -136,113 +121,107 @@ class SessionFile:
         return int(offset) if offset is not None and offset % 4 == 0 and self._rows.dtype == SAMPLE_DTYPE else -1
 
 
-def stack_bands(rows: Rows) -> Emg:
-    """Compound rows -> float32 (T, 2, 16), left band first."""
-    return np.stack([rows["emg_left"], rows["emg_right"]], axis=1).astype(np.float32, copy=False)
+def read_header(path: Path | str) -> SessionHeader:
+    """The header of a session file."""
+    with SessionFile(path) as file:
+        return file.header
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever h5py raises over damaged bytes into one error."""
+    """Turn whatever h5py raises over foreign or damaged bytes into one error."""
     try:
         yield
     except EmgscribeError:
         raise
+    except FileNotFoundError as error:
+        raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise EmgscribeError(f"the file is damaged ({error})", where=str(path), hint=_COPY_AGAIN) from error
+        what = f"not a readable HDF5 file ({str(error).partition(chr(10))[0]})"
+        hint = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
+        raise EmgscribeError(what, where=str(path), hint=hint) from error
 
 
-def _group_and_rows(file: h5py.File, path: Path) -> tuple[h5py.Group, h5py.Dataset]:
-    """The session's group and its rows; an error says which part differs from the layout."""
-    group = file.get(GROUP)
-    rows = group.get(TIMESERIES) if isinstance(group, h5py.Group) else None
-    found = {name: kind for name, (kind, *_) in (getattr(rows, "dtype", SAMPLE_DTYPE).fields or {}).items()}
-    wrong = [name for name in SAMPLE_DTYPE.names or () if found.get(name, "missing") != SAMPLE_DTYPE[name]]
-    if not isinstance(group, h5py.Group):
-        fault = f"HDF5 group '{GROUP}' is missing"
-    elif not isinstance(rows, h5py.Dataset):
-        fault = f"dataset '{GROUP}/{TIMESERIES}' is missing"
-    elif wrong:
-        fault = f"'{TIMESERIES}.{wrong[0]}' is {found.get(wrong[0], 'missing')}, expected {SAMPLE_DTYPE[wrong[0]]}"
-    elif rows.ndim != 1:
-        fault = f"'{TIMESERIES}' has {rows.ndim} dimensions, expected 1"
-    else:
-        return group, rows
-    raise EmgscribeError(fault, where=str(path), hint="docs/your-data.md shows the layout of a session file")
+def _rows_of(file: h5py.File, path: Path) -> h5py.Dataset:
+    """The samples; an error says which parts differ from the layout."""
+    rows, faults = file.get(f"{GROUP}/{TIMESERIES}"), [f"dataset '{GROUP}/{TIMESERIES}' is missing"]
+    if isinstance(rows, h5py.Dataset):
+        found = {name: kind for name, (kind, *_) in (rows.dtype.fields or {}).items()}
+        pairs = [(name, found.get(name, "missing"), SAMPLE_DTYPE[name]) for name in SAMPLE_DTYPE.names or ()]
+        faults = [f"'{TIMESERIES}.{name}' is {kind}, expected {right}" for name, kind, right in pairs if kind != right]
+        faults += [f"'{TIMESERIES}' has {rows.ndim} dimensions, expected 1"] * (rows.ndim != 1)
+    if faults:
+        hint = "docs/your-data.md shows the layout of a session file"
+        raise EmgscribeError("; ".join(faults), where=str(path), hint=hint)
+    return rows
 
 
-def _read_header(group: h5py.Group, path: Path) -> SessionHeader:
-    if missing := [name for name in ATTRIBUTES if name not in group.attrs]:
+def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
+    if missing := [name for name in ATTRIBUTES if name not in attributes]:
         hint = "emgscribe.data.hdf5.write_session writes a complete file"
         raise EmgscribeError(f"attributes are missing: {', '.join(missing)}", where=str(path), hint=hint)
-    # Other writers store text with a fixed length, which h5py reads as bytes.
-    values = {name: value.decode() if isinstance(value, bytes) else value for name, value in group.attrs.items()}
-
-    def entries(field: str, parse: Callable[[Any], Entry]) -> tuple[Entry, ...]:
-        place, parsed = f"attribute '{field}'", list[Entry]()
-        try:
-            found = json.loads(values[field])
-            for index, entry in enumerate(found if isinstance(found, list) else [found]):
+    parsers: dict[str, Callable[[Any], object]] = {
+        "keystrokes": lambda e: Keystroke(str(e["key"]), float(e["start"]), float(e["end"])),
+        "prompts": lambda e: Prompt(
+            str(e["name"]), float(e["start"]), float(e["end"]), (e.get("payload") or {}).get("text")
+        ),
+    }
+    place, lists = "an attribute", dict[str, Any]()
+    try:
+        # Other writers store text with a fixed length, which h5py reads as bytes.
+        values = {name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()}
+        for field, parse in parsers.items():
+            place, parsed = f"attribute '{field}'", []
+            for index, entry in enumerate(json.loads(values[field])):
                 place = f"attribute '{field}', entry {index}"
                 parsed.append(parse(entry))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"{place}: {type(error).__name__} {error}"
-            raise EmgscribeError(what, where=str(path), hint=_COPY_AGAIN) from error
-        return tuple(parsed)
-
-    def prompt(e: Any) -> Prompt:
-        return Prompt(str(e["name"]), float(e["start"]), float(e["end"]), (e.get("payload") or {}).get("text"))
-
-    return SessionHeader(
-        name=str(values["session_name"]),
-        user=str(values["user"]),
-        condition=str(values["condition"]),
-        duration_mins=float(values["duration_mins"]),
-        keystrokes=entries("keystrokes", lambda e: Keystroke(str(e["key"]), float(e["start"]), float(e["end"]))),
-        prompts=entries("prompts", prompt),
-        simulation=str(values.get("simulation", "")),
-    )
+            lists[field] = tuple(parsed)
+        place = "attribute 'duration_mins'"
+        minutes, simulation = float(values["duration_mins"]), str(values.get("simulation", ""))
+        name, user, condition = (str(values[field]) for field in ATTRIBUTES[:3])
+        return SessionHeader(name, user, condition, minutes, **lists, simulation=simulation)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{place}: {type(error).__name__} {error}"
+        raise EmgscribeError(what, where=str(path), hint="copy or download the file again") from error
 
 
-class SessionWriter:
-    """Appends blocks of samples to a session file of known length (contiguous, uncompressed)."""
-
-    def __init__(self, file: h5py.File, num_samples: int) -> None:
-        self._group = file.create_group(GROUP)
-        self._rows = self._group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=SAMPLE_DTYPE)
-        self._written = 0
-
-    def append(self, times: Times, emg: Emg) -> None:
-        """Add T samples: `times` (T,) unix seconds, `emg` (T, 2, 16) left band first."""
-        assert emg.shape == (len(times), BANDS, CHANNELS), f"emg is {emg.shape} for {len(times)} times"
-        rows = np.empty(len(times), dtype=SAMPLE_DTYPE)
-        rows["time"], rows["emg_left"], rows["emg_right"] = times, emg[:, 0], emg[:, 1]
-        self._rows[self._written : self._written + len(rows)] = rows
-        self._written += len(rows)
-
-    def finish(self, header: SessionHeader) -> None:
-        """Write the attributes, after all samples."""
-        assert self._written == len(self._rows), f"{self._written} of {len(self._rows)} samples appended"
-        prompts = [
-            {"name": p.name, "start": p.start, "end": p.end, "payload": None if p.text is None else {"text": p.text}}
-            for p in header.prompts
-        ]
-        keystrokes = json.dumps([vars(keystroke) for keystroke in header.keystrokes])
-        values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
-        attributes = list(zip(ATTRIBUTES, values, strict=True))
-        if header.simulation:
-            attributes.insert(4, ("simulation", header.simulation))  # this order keeps the bytes of simulated sessions
-        self._group.attrs.update(attributes)
+def _attributes(header: SessionHeader) -> dict[str, Any]:
+    keystrokes = json.dumps([vars(keystroke) for keystroke in header.keystrokes])
+    prompts = []
+    for prompt in header.prompts:
+        payload = None if prompt.text is None else {"text": prompt.text}
+        prompts.append({"name": prompt.name, "start": prompt.start, "end": prompt.end, "payload": payload})
+    values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
+    simulation = {"simulation": header.simulation} if header.simulation else {}
+    return {**dict(zip(ATTRIBUTES, values, strict=True)), **simulation}
 
 
 @contextmanager
-def writing_session(path: Path | str, num_samples: int) -> Iterator[SessionWriter]:
-    """A `SessionWriter` for `path`. The name appears only when the block ends well; a failure leaves nothing."""
+def writing_session(
+    path: Path | str, header: SessionHeader, num_samples: int
+) -> Iterator[Callable[[Times, Emg], None]]:
+    """Write a session file of known length, contiguous and uncompressed, in blocks.
+
+    Yields `append(times, emg)`: T samples at `times` (T,) in unix seconds, `emg` (T, 2, 16) left band first. The name
+    appears only when the block ends well; a failure leaves nothing.
+    """
     with replacing(Path(path)) as temporary:
-        file = h5py.File(temporary, "w")
+        file, written = h5py.File(temporary, "w"), 0
         try:
-            yield SessionWriter(file, num_samples)
-            assert ATTRIBUTES[0] in file[GROUP].attrs, "finish() was not called"
+            group = file.create_group(GROUP)
+            stored = group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=SAMPLE_DTYPE)
+
+            def append(times: Times, emg: Emg) -> None:
+                nonlocal written
+                assert emg.shape == (len(times), BANDS, CHANNELS), f"emg is {emg.shape} for {len(times)} times"
+                rows = np.empty(len(times), dtype=SAMPLE_DTYPE)
+                rows["time"], rows["emg_left"], rows["emg_right"] = times, emg[:, 0], emg[:, 1]
+                stored[written : written + len(rows)] = rows
+                written += len(rows)
+
+            yield append
+            assert written == num_samples, f"{written} of {num_samples} samples appended"
+            group.attrs.update(_attributes(header))
         finally:
             try:
                 file.close()
@@ -252,27 +231,20 @@ def writing_session(path: Path | str, num_samples: int) -> Iterator[SessionWrite
 
 def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Emg) -> None:
     """Write a whole session: `times` (T,) unix seconds, `emg` (T, 2, 16) left band first."""
-    with writing_session(path, len(times)) as writer:
-        writer.append(times, emg)
-        writer.finish(header)
+    with writing_session(path, header, len(times)) as append:
+        append(times, emg)
 
 
 def find_sessions(folder: Path | str) -> Sequence[Path]:
     """The session files (`*.hdf5`) of a folder, sorted by name. Published names begin with the date."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise EmgscribeError("no such folder", where=str(folder), hint="check the path")
-    found = sorted(folder.glob("*.hdf5"))
-    if not found:
-        hint = "name a folder of session files, or simulate some: emgscribe simulate"
-        raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
-    return found
+    if found := sorted(Path(folder).glob("*.hdf5")):
+        return found
+    hint = "name a folder of session files, or simulate some: emgscribe simulate"
+    raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
 
 
 def prompts_of(paths: Sequence[Path | str]) -> frozenset[str]:
     """The prompts of sessions. A language model that decodes them must not have been trained on these texts."""
-    texts = set[str]()
-    for path in paths:
-        with SessionFile(path) as file:
-            texts |= {prompt.text for prompt in file.header.prompts if prompt.text}
-    return frozenset(texts)
+    return frozenset(prompt.text for path in paths for prompt in read_header(path).prompts if prompt.text)

@@ -1,6 +1,6 @@
 """What is wrong with session files: every fault that would disturb training.
 
-`scan` also runs when a session is opened for the first time, so both agree on which files cannot be used.
+`scan` also runs when a session is opened for the first time, so that both refuse the same files.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from emgscribe.data.charset import symbol_of_key
-from emgscribe.data.hdf5 import SAMPLE_DTYPE, SAMPLE_RATE, SessionFile, SessionHeader, Times, find_sessions, stack_bands
+from emgscribe.data.hdf5 import SAMPLE_DTYPE, SAMPLE_RATE, SessionFile, SessionHeader, Times, find_sessions
 from emgscribe.errors import EmgscribeError
 
 _FIELDS = SAMPLE_DTYPE.names or ()  # time, emg_left, emg_right
@@ -37,8 +37,7 @@ class Inspection:
     findings: list[Finding] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        lines = [f"{self.path}: {'usable' if self.usable else 'not usable'}"]
-        return "\n  ".join([*lines, *(f"{f.severity}: {f.field}: {f.message}" for f in self.findings)])
+        return "\n  ".join([f"{self.path}: {'not ' * (not self.usable)}usable", *map(": ".join, self.findings)])
 
     @property
     def usable(self) -> bool:
@@ -51,8 +50,7 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
-        findings = [finding._asdict() for finding in self.findings]
-        return {"path": self.path, "summary": self.summary, "findings": findings, "usable": self.usable}
+        return {**vars(self), "findings": [finding._asdict() for finding in self.findings], "usable": self.usable}
 
 
 def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
@@ -61,51 +59,46 @@ def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
     A fault is a finding, never an exception. Only a folder without session files is an `EmgscribeError`.
     """
     given = [paths] if isinstance(paths, Path | str) else paths
-    files = [file for path in map(Path, given) for file in (find_sessions(path) if path.is_dir() else [path])]
-    return [_inspected(file) for file in files]
-
-
-def _inspected(path: Path) -> Inspection:
-    found = Inspection(str(path))
-    try:
-        with SessionFile(path) as file:
-            times, _ = scan(file, found)
-            _check_header(file.header, times, found)
-    except EmgscribeError as error:
-        found.add("file", error.what, "error")
-    return found
+    inspections = []
+    for path in [file for place in map(Path, given) for file in (find_sessions(place) if place.is_dir() else [place])]:
+        inspections.append(found := Inspection(str(path)))
+        try:
+            with SessionFile(path) as file:
+                times, _ = scan(file, found)
+                _check_header(file.header, times, found)
+        except EmgscribeError as error:
+            found.add("file", error.what, "error")
+    return inspections
 
 
 def scan(file: SessionFile, found: Inspection) -> tuple[Times, "hashlib._Hash"]:
-    """Read every row once, block by block, and add what is wrong to `found`.
+    """Read all samples once, block by block, and add what is wrong to `found`.
 
-    Returns the samples' times (T,) and a SHA-256 of the EMG as float32 (T, 2, 16). Raises `EmgscribeError` where rows
-    cannot be read.
+    Returns the samples' times (T,) and a SHA-256 of the EMG. Raises `EmgscribeError` where they cannot be read.
     """
-    times, content, done = np.empty(len(file)), hashlib.sha256(), 0
-    first, unusable = file.emg(0, 1), np.zeros(2, dtype=int)
+    seconds, content = [], hashlib.sha256()
+    (_, first), unusable = file.read(0, 1), np.zeros(2, dtype=int)
     unchanged = np.ones(first.shape[1:], dtype=bool)  # electrodes that still have their first value
-    for rows in file.blocks():
-        emg = stack_bands(rows)
+    for block, emg in file.blocks():
         content.update(emg.tobytes())
-        times[done : done + len(rows)] = rows["time"]
-        done += len(rows)
+        seconds.append(block)
         unusable += (~np.isfinite(emg).all(axis=2)).sum(axis=0)
         unchanged &= (emg == first).all(axis=0)
-    found.summary["samples"] = len(times)
-    if len(times) == 0:
+    found.summary["samples"] = len(file)
+    if not seconds:
         found.add("timeseries", "the session has no samples", "error")
-        return times, content
-    if (size := rows.dtype.itemsize) != SAMPLE_DTYPE.itemsize:
+        return np.empty(0), content
+    if (size := file.row_bytes) != SAMPLE_DTYPE.itemsize:
         found.add("timeseries", f"{size} bytes a sample, expected {SAMPLE_DTYPE.itemsize}")
-    not_finite = dict(zip(_FIELDS, (np.sum(~np.isfinite(times)), *unusable), strict=True))
-    for name, count in not_finite.items():
+    times = np.concatenate(seconds)
+    not_finite = np.sum(~np.isfinite(times)), *unusable
+    for name, count in zip(_FIELDS, not_finite, strict=True):
         if count:
             found.add(name, f"{count} of {len(times)} samples are not finite", "error")
     for name, electrodes in zip(_FIELDS[1:], unchanged, strict=True):
         if electrodes.any() and len(times) > 1:
             found.add(name, f"electrode channels {np.flatnonzero(electrodes).tolist()} never change")
-    if not not_finite["time"]:
+    if not not_finite[0]:
         _check_times(times, found)
     return times, content
 

@@ -60,7 +60,6 @@ def plot_session(session: Session, start: float, stop: float, read: Any = ()) ->
 
 
 def _draw_keys(axes: Axes, rows: dict[str, list[tuple[str, float]]], start: float, stop: float) -> None:
-    """Each row's symbols at their times, above a tick."""
     for row, (name, keys) in enumerate(rows.items()):
         color = _TYPED if name == "typed" else _READ
         shown = [("␣" if symbol == SPACE else symbol, at) for symbol, at in keys if start <= at < stop]

@@ -1,9 +1,8 @@
 """One recorded session, mapped into memory: its samples, the keys that were pressed, and when.
 
-A row of a session file is 34 float32 (a time of 8 bytes, then 2 x 16 electrode channels), so a view of the file itself
-is an array that torch takes: nothing is copied. A file whose rows are compressed, chunked or have further fields is
-converted once. The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the
-cache.
+A row of a session file is 34 float32 (a time of 8 bytes, then 2 x 16 electrode channels), so a view of the file is an
+array that torch takes: nothing is copied. Rows that are compressed, chunked or have further fields are converted once.
+The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the cache.
 """
 
 import hashlib
@@ -22,27 +21,27 @@ import numpy as np
 import numpy.typing as npt
 
 from emgscribe.data.charset import labels_of_text, text_of_labels
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_DTYPE, SAMPLE_RATE, Emg, SessionFile, stack_bands
+from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_DTYPE, SAMPLE_RATE, Emg, SessionFile
 from emgscribe.data.inspect import Inspection, scan
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import replacing
+from emgscribe.files import failed, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_VERSION = 4
-_HEADER_BYTES = 1 << 16
+_VERSION = 5  # of the cache
 _ROW = SAMPLE_DTYPE.itemsize // 4  # float32 values in a row, two of which hold its time
 _DAY = 86400  # s
 _Labels = npt.NDArray[np.int64]
+_Kept = tuple[dict[str, Any], _Labels, _Labels]  # what the cache keeps of a file: facts, labels, onsets
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Session:
     """A session: `emg` (T, 2 bands, 16 electrode channels) float32 at 2 kHz, left band first.
 
-    `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the index of the first sample at or after
-    each key went down. `simulated` is true where no person typed; `content` is a hash of samples, labels and onsets.
+    `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the sample at or after which each key went
+    down, `content` is a hash of all three. `simulated` is true where no person typed.
     """
 
     name: str
@@ -58,8 +57,8 @@ class Session:
         return len(self.emg)
 
     def __repr__(self) -> str:
-        kind = ", simulated" if self.simulated else ""
-        return f"<Session {self.name}: user {self.user}, {self.minutes:.1f} min, {len(self.labels)} keys{kind}>"
+        facts = f"user {self.user}, {self.minutes:.1f} min, {len(self.labels)} keys{', simulated' * self.simulated}"
+        return f"<Session {self.name}: {facts}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # Another process maps the same file; gigabytes of samples need not travel.
@@ -91,10 +90,7 @@ class Session:
         return slice(int(first), int(last))
 
     def plot(self, start: float, stop: float, *, read: Any = ()) -> "Figure":
-        """Seconds [start, stop): all electrodes and the keys that went down, as a matplotlib figure.
-
-        `read` adds what a model read: a `Transcript`, or a symbol and its second for each key.
-        """
+        """Seconds [start, stop) as a matplotlib figure: electrodes, keys, and what a model `read` (`plot_session`)."""
         from emgscribe.data.plot import plot_session
 
         return plot_session(self, start, stop, read)
@@ -102,33 +98,46 @@ class Session:
 
 def open_sessions(paths: Sequence[Path | str], cache: Path | None = None) -> list[Session]:
     """Open session files, as `open_session` does, and remove from the cache what belongs to files that are gone."""
-    opened = [open_session(path, cache) for path in paths]
-    _sweep(_folder(cache))
+    opened, used = [open_session(path, cache) for path in paths], set[Path]()
+    folder = (cache or default_cache()) / "sessions"
+    for entry in folder.glob("*.npz"):
+        kept = _kept(entry)
+        if kept is not None and Path(kept[0]["source"]).exists():
+            used |= {entry, folder / f"{kept[0]['session']['content']}.f4"}
+    for path in folder.glob("*"):
+        with suppress(OSError):
+            if path.is_file() and path not in used:
+                path.unlink()
+            elif path.is_dir() and path.stat().st_mtime < time.time() - _DAY:  # left by a writer that was killed
+                shutil.rmtree(path)
     return opened
 
 
 def open_session(path: Path | str, cache: Path | None = None) -> Session:
-    """Open one session file. Its labels and hash are kept in `cache` (default: `default_cache()`).
+    """Open one session file. Its labels and hash are kept in `cache` (default: `default_cache()`), if it is writable.
 
-    Raises `EmgscribeError` where the file is missing or foreign, and where `inspect` finds an error in its samples. A
-    cache that cannot be written is no obstacle.
+    Raises `EmgscribeError` where the file is missing or foreign, and where `inspect` finds an error in its samples.
     """
-    path = Path(path)
-    place, identity = _identity(path)
-    entry = _folder(cache) / f"{place}-{identity}.npz"
-    kept = _kept(entry, "described", "labels", "onsets")
-    if kept is None:
-        for stale in entry.parent.glob(f"{place}-*.npz"):
-            _remove(stale)
-        kept = _read(path, entry)
-    described, labels, onsets = kept
-    name, user, simulated, content, samples, offset = json.loads(str(described))
+    path, folder = Path(path), (cache or default_cache()) / "sessions"
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            start = file.read(1 << 16)
+    except OSError as error:
+        raise failed("read", path, error) from error
+    identity = hashlib.sha256(start + f"{_VERSION} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    entry = folder / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.npz"
+    kept = _kept(entry)
+    if kept is None or kept[0]["identity"] != identity:
+        kept = _read(path, entry, identity)
+    facts, labels, onsets = kept
+    offset, samples, described = facts["offset"], facts["samples"], facts["session"]
     if offset >= 0:
         # Copy-on-write, since torch wants writable memory; no change reaches the file.
         emg = np.memmap(path, "<f4", "c", offset, (samples, _ROW))[:, 2:].reshape(samples, BANDS, CHANNELS)
     else:
-        emg = _converted(path, entry.with_suffix(".f4"), samples)
-    return Session(name, user, simulated, content, emg, labels, onsets, path)
+        emg = _converted(path, folder / f"{described['content']}.f4", samples)
+    return Session(**described, emg=emg, labels=labels, onsets=onsets, path=path)
 
 
 def default_cache() -> Path:
@@ -137,44 +146,41 @@ def default_cache() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "emgscribe"
 
 
-def _folder(cache: Path | None) -> Path:
-    return (cache or default_cache()) / "sessions"
-
-
 def _with_samples(session: Session, samples: int) -> Session:
     assert session.path is not None
     return replace(session, emg=open_session(session.path).emg[:samples])
 
 
-def _kept(entry: Path, *names: str) -> list[npt.NDArray[Any]] | None:
-    """Arrays of a cache entry; None where there is none or it is damaged."""
+def _kept(entry: Path) -> _Kept | None:
+    """A cache entry; None where there is none or it is damaged."""
     try:
         # Raises where a checksum does not match. numpy leaves a file that it opened itself open when it raises.
         with entry.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
+            return json.loads(str(arrays["facts"])), arrays["labels"], arrays["onsets"]
     except Exception:  # damaged bytes may raise anything; the entry is made again
         return None
 
 
-def _read(path: Path, entry: Path) -> list[npt.NDArray[Any]]:
-    """Read a session file whole: check it, hash it, place its labels; keep the result where the cache allows."""
+def _read(path: Path, entry: Path, identity: str) -> _Kept:
+    """Check and hash a whole session file, place its labels, and keep the result where the cache allows."""
     with SessionFile(path) as file:
         header, inspection = file.header, Inspection(str(path))
         times, content = scan(file, inspection)
-        if not inspection.usable:
-            what = "; ".join(f"{f.field}: {f.message}" for f in inspection.findings if f.severity == "error")
-            hint = "leave the session out or repair it; emgscribe inspect lists all faults"
-            raise EmgscribeError(what, where=str(path), hint=hint)
         offset = file.rows_offset() if sys.byteorder == "little" else -1
+    if errors := "; ".join(f"{f.field}: {f.message}" for f in inspection.findings if f.severity == "error"):
+        hint = "leave the session out or repair it; emgscribe inspect lists all faults"
+        raise EmgscribeError(errors, where=str(path), hint=hint)
     typed = [(symbol, start) for symbol, start in header.labelled_keystrokes() if times[0] <= start <= times[-1]]
     labels = np.array(labels_of_text("".join(symbol for symbol, _ in typed)), dtype=np.int64)
     onsets = np.searchsorted(times, [start for _, start in typed]).astype(np.int64)
     content.update(labels.tobytes() + onsets.tobytes())
-    facts = header.name, header.user, bool(header.simulation), content.hexdigest()[:16], len(times), offset
-    described = np.array(json.dumps(facts))
+    described = {"name": header.name, "user": header.user, "simulated": bool(header.simulation)}
+    session = {**described, "content": content.hexdigest()[:16]}
+    source = str(path.resolve())
+    facts = {"source": source, "identity": identity, "samples": len(times), "offset": offset, "session": session}
     with suppress(EmgscribeError), replacing(entry) as temporary, temporary.open("wb") as output:
-        np.savez(output, path=str(path.resolve()), described=described, labels=labels, onsets=onsets)
-    return [described, labels, onsets]
+        np.savez(output, facts=np.array(json.dumps(facts)), labels=labels, onsets=onsets)
+    return facts, labels, onsets
 
 
 def _converted(path: Path, copy: Path, samples: int) -> Emg:
@@ -184,39 +190,8 @@ def _converted(path: Path, copy: Path, samples: int) -> Emg:
             if not copy.exists() or copy.stat().st_size != samples * BANDS * CHANNELS * 4:
                 # Plain writes: on a full disk a memory map would end the process, where a write is an error.
                 with replacing(copy) as temporary, temporary.open("wb") as output:
-                    for rows in file.blocks():
-                        output.write(stack_bands(rows).tobytes())
+                    for _, emg in file.blocks():
+                        output.write(emg.tobytes())
             return np.memmap(copy, np.float32, "c", shape=(samples, BANDS, CHANNELS))
         except (EmgscribeError, OSError):
-            return file.emg()
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the entries of files that are gone, and what killed writers left more than a day ago."""
-    for entry in folder.glob("*.npz"):
-        source = _kept(entry, "path")
-        if source is None or not Path(str(source[0])).exists():
-            _remove(entry)
-    for left in folder.glob(".*"):
-        with suppress(OSError):
-            if left.stat().st_mtime < time.time() - _DAY:
-                shutil.rmtree(left)
-
-
-def _remove(entry: Path) -> None:
-    for part in (entry, entry.with_suffix(".f4")):
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> tuple[str, str]:
-    """Hashes of where the file is, and of what it is: its size, time of change and first 64 KiB."""
-    try:
-        status = path.stat()
-        with path.open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    identity = hashlib.sha256(start + f"{_VERSION} {status.st_size} {status.st_mtime_ns}".encode())
-    return place, identity.hexdigest()[:16]
+            return file.read()[1]

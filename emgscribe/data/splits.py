@@ -7,6 +7,7 @@ were published), and which of them each protocol holds out (`held_out.csv`). Sou
 
 import csv
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from emgscribe.config import Range, Settings, Whole, require
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions
+from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, read_header
 from emgscribe.data.session import Session, default_cache, open_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
 
-Protocol = Literal[
-    "latest", "course", "generic", "user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"
-]
+Users = Literal["user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"]
+Protocol = Literal["latest", "course", "generic", Users]
 LATEST: Protocol = "latest"
 PROTOCOLS = Path(__file__).parent / "protocols"
 
@@ -35,7 +35,6 @@ class DataConfig(Settings):
     """
 
     section = "data"
-
     protocol: Protocol = LATEST  # latest: each user's last session tests; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
@@ -49,9 +48,6 @@ class DataConfig(Settings):
             require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "different numbers")
             by_date = self.protocol == LATEST or not chosen
             require(by_date, f"data.{field}", chosen, f"none: the protocol {self.protocol} names the users")
-
-
-_ALL = DataConfig()
 
 
 class Split(NamedTuple):
@@ -74,7 +70,7 @@ def split(
 ) -> tuple[list[Session], list[Session], list[Session]]:
     """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
-    Raises what `split_sessions` and `open_sessions` raise.
+    Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
     _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
     train, val, test = map(open_sessions, parts)
@@ -90,50 +86,49 @@ def first_minutes(sessions: Sequence[Session], minutes: float) -> Iterator[Sessi
         left -= len(session)
 
 
-def split_sessions(folder: Path | str, data: DataConfig = _ALL) -> Split:
-    """Split a folder by the protocol that `data` names. Simulated sessions, which no list names, are split by date.
+def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
+    """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
-    By date, each user's latest session tests, the one before validates, all earlier ones train; `data` narrows this.
-    Validation sessions come only from users who train. Raises `EmgscribeError` where sessions or users are
-    missing, and for a published protocol where files differ from the published ones in size or SHA-256: it names each.
+    By date, each user's latest session tests, the one before validates, all earlier ones train. Only users who train
+    validate. Raises `EmgscribeError` where sessions or users are missing, and, with a list of all of them, where files
+    differ from the published ones in size or SHA-256.
     """
     paths = find_sessions(folder)
+    data = data or DataConfig()
     if data.protocol == LATEST:
-        return _split_by_date(paths, Path(folder), data)
+        return _split_by_date(paths, str(folder), data)
     listed = {row["session"]: row for row in _rows("sessions")}
-    if not any(path.stem in listed for path in paths) and all(_is_simulated(path) for path in paths):
-        return _split_by_date(paths, Path(folder), data)
-    return _split_as_published(paths, Path(folder), listed, data)
+    if all(path.stem not in listed and read_header(path).simulation for path in paths):
+        return _split_by_date(paths, str(folder), data)
+    return _split_as_published(paths, str(folder), listed, data)
 
 
-def _split_by_date(paths: Sequence[Path], folder: Path, data: DataConfig) -> Split:
-    recorded: list[tuple[str, float, Path]] = []
+def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Split:
+    recorded = []
     for path in paths:
         with SessionFile(path) as file:
-            recorded.append((file.header.user, float(file.times(0, 1).sum()), path))
+            recorded.append((file.header.user, file.read(0, 1)[0].sum(), path))
     by_user: dict[str, list[Path]] = defaultdict(list)
     for user, _, path in sorted(recorded):
         by_user[user].append(path)
-    trained = _chosen(by_user, data.train_users, "data.train_users", folder)
+
+    def chosen(places: tuple[int, ...], field: str) -> list[str]:
+        if max(places, default=0) >= len(by_user):
+            what = f"data.{field} names user {max(places)}, counted from 0, but the folder has {len(by_user)} users"
+            raise EmgscribeError(what, where=folder, hint="add sessions of more users, or choose other users")
+        return [list(by_user)[place] for place in places] or list(by_user)
+
+    trained, tested = chosen(data.train_users, "train_users"), chosen(data.test_users, "test_users")
     for user in trained:
         if len(by_user[user]) < 3:
             what = f"user {user} has {len(by_user[user])} sessions; it takes 3 to train, validate and test"
-            hint = "add sessions, or choose other users with data.train_users"
-            raise EmgscribeError(what, where=str(folder), hint=hint)
+            raise EmgscribeError(what, where=folder, hint="add sessions, or choose other users with data.train_users")
     return Split(
         protocol=LATEST,
         train=tuple(path for user in trained for path in by_user[user][:-2][-data.sessions :]),
         val=tuple(by_user[user][-2] for user in trained),
-        test=tuple(by_user[user][-1] for user in _chosen(by_user, data.test_users, "data.test_users", folder)),
+        test=tuple(by_user[user][-1] for user in tested),
     )
-
-
-def _chosen(users: Mapping[str, object], places: tuple[int, ...], field: str, folder: Path) -> list[str]:
-    """The users at `places`; all where there are none."""
-    if max(places, default=0) >= len(users):
-        what = f"{field} names user {max(places)}, counted from 0, but the folder has {len(users)} users"
-        raise EmgscribeError(what, where=str(folder), hint="add sessions of more users, or choose other users")
-    return [list(users)[place] for place in places] or list(users)
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -141,13 +136,8 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _is_simulated(path: Path) -> bool:
-    with SessionFile(path) as session:
-        return bool(session.header.simulation)
-
-
 def _split_as_published(
-    paths: Sequence[Path], folder: Path, listed: Mapping[str, Mapping[str, str]], data: DataConfig
+    paths: Sequence[Path], folder: str, listed: Mapping[str, Mapping[str, str]], data: DataConfig
 ) -> Split:
     held_out = [row for row in _rows("held_out") if row["protocol"] == data.protocol]
     val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
@@ -157,48 +147,34 @@ def _split_as_published(
         by_user.get(listed[name]["user"], []).append(name)
     train = [name for _, names in sorted(by_user.items()) for name in names[-data.sessions :]]
     names = [*train, *val, *test]
-    found = _by_name(paths, names)
+    found = {path.stem: path for path in paths}
+    if not found.keys() >= set(names):  # a renamed file is known by the name in its header
+        for path in paths:
+            if path.stem not in names:
+                with suppress(EmgscribeError):  # a broken file that no list names may stay
+                    found.setdefault(read_header(path).name, path)
     faults = [f"{name}: {fault}" for name in names if (fault := _fault(found.get(name), listed[name]))]
     if faults:
         what = f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
         hint = f"copy them from the data set's official archive (see docs/your-data.md); the protocol {LATEST} splits "
         what, hint = f"{what}published files:\n  " + "\n  ".join(faults), f"{hint}any folder by date"
-        raise EmgscribeError(what, where=str(folder), hint=hint)
+        raise EmgscribeError(what, where=folder, hint=hint)
     return Split(data.protocol, *(tuple(found[name] for name in part) for part in (train, val, test)))
 
 
-def _by_name(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
-    """Files by the name of their session: the published file name, else, for a renamed file, the name in its header."""
-    found = {path.stem: path for path in paths}
-    if not found.keys() >= set(names):
-        for path in paths:
-            if path.stem not in names:
-                with suppress(EmgscribeError), SessionFile(path) as file:  # a broken file that no list names may stay
-                    found.setdefault(file.header.name, path)
-    return found
-
-
 def _fault(path: Path | None, expected: Mapping[str, str]) -> str:
-    """How a session differs from its listing, empty where it does not. A file of another size is not read."""
+    """How a session differs from its listing, empty where it does not. A match is cached until the file changes."""
     if path is None:
         return "missing"
-    if expected["bytes"] and (size := path.stat().st_size) != int(expected["bytes"]):
-        return f"{size:,} bytes instead of {int(expected['bytes']):,}"
-    same = not expected["sha256"] or _has_sha256(path, expected["sha256"])
-    return "" if same else f"its SHA-256 is not {expected['sha256']}"
-
-
-def _has_sha256(path: Path, expected: str) -> bool:
-    """Whether a file has this SHA-256. A match stays in the cache until the file changes."""
     status = path.stat()
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected}"
+    if expected["bytes"] and status.st_size != int(expected["bytes"]):
+        return f"{status.st_size:,} bytes instead of {int(expected['bytes']):,}"
+    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected['sha256']}"
     verified = default_cache() / "verified" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    with suppress(OSError):
-        if verified.exists():
-            return True
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-            return False
-    with suppress(EmgscribeError), replacing(verified) as temporary:
-        temporary.touch()
-    return True
+    if expected["sha256"] and not os.path.exists(verified):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+                return f"its SHA-256 is not {expected['sha256']}"
+        with suppress(EmgscribeError), replacing(verified) as temporary:
+            temporary.touch()
+    return ""

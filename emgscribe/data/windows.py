@@ -16,7 +16,6 @@ from emgscribe.data.session import Session
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
 _NO_ONSET = -1
-_TENSORS = ("emg", "lengths", "labels", "label_lengths", "onsets")  # of a batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,6 @@ class WindowConfig(Settings):
     """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms)."""
 
     section = "windows"
-
     length: Count = 8000  # labelled samples of a window
     stride: Count = 8000  # samples from one training window to the next
     left: Whole = 1800  # unlabelled samples of context before a window; an encoder that needs more gets more
@@ -34,8 +32,8 @@ class WindowConfig(Settings):
 class Store:
     """Sessions whose samples are gathered in batches on `device`.
 
-    On a CPU the samples stay on disk, mapped into memory. Another device gets a copy of them once, if it has room. If
-    not, the store stays on the CPU, and the caller moves each batch.
+    On a CPU the samples stay on disk, mapped into memory. A GPU gets a copy of them once. If it has no room, the store
+    stays on the CPU, and the caller moves each batch.
     """
 
     def __init__(self, sessions: Sequence[Session], device: torch.device | str = "cpu") -> None:
@@ -50,20 +48,16 @@ class Store:
         return Store, (self.sessions, self.device)  # another process maps the same files
 
     def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
-        """EMG (N, length, 2, 16) of windows that begin at sample `starts[n]` of session number `sessions[n]`.
-
-        Before a session's first sample and after its last one it is zero.
-        """
+        """EMG (N, length, 2, 16) from sample `starts[n]` of session number `sessions[n]` on; zero outside a session."""
         out = torch.empty(len(starts), length, BANDS, CHANNELS, device=self.device)
         for window, session, start in zip(out, sessions, starts, strict=True):
             emg = self._emg[session]
-            low, high = max(start, 0), min(start + length, len(emg))
-            if high <= low:
-                window.zero_()
-                continue
-            window[: low - start].zero_()
-            window[low - start : high - start] = emg[low:high]
-            window[high - start :].zero_()
+            low, high = (min(max(at, 0), len(emg)) for at in (start, start + length))
+            first = max(-start, 0)
+            last = first + high - low
+            window[:first].zero_()
+            window[first:last] = emg[low:high]
+            window[last:].zero_()
         return out
 
 
@@ -72,9 +66,8 @@ class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
     `emg` is (N, left + T + right, 2, 16); `lengths` (N,) is how many of the T labelled samples lie inside the session.
-    `labels` (N, L) is padded with the blank to the longest item, `label_lengths` (N,) counts the real ones, and
-    `onsets` (N, L) is when each key went down, in samples after the first labelled one (padding: -1). Both lengths and
-    the onsets stay on the CPU, where CTC and augmentation expect them.
+    `labels` (N, L) is padded with the blank, `label_lengths` (N,) counts the real ones, and `onsets` (N, L) is when
+    each key went down, in samples after the first labelled one (padding: -1).
     """
 
     emg: Tensor
@@ -99,9 +92,9 @@ class Batch:
         return [row[:length] for row, length in zip(self.labels.tolist(), self.label_lengths.tolist(), strict=True)]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        moved = ("emg", "labels")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in moved})
+        """The batch with `emg` and `labels` on another device; CTC and augmentation want the rest on the CPU."""
+        emg, labels = (tensor.to(device, non_blocking=True) for tensor in (self.emg, self.labels))
+        return replace(self, emg=emg, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -122,9 +115,8 @@ class Windows:
     def shuffled(self, generator: torch.Generator) -> Places:
         """The windows of one epoch, in random order: as many as tile the sessions at `stride`.
 
-        The places where a window fits into a session are divided equally among its windows. Each window begins at a
-        random place of its part, new in each epoch, so that no sample is favoured. A session shorter than a window
-        gives one, from its start.
+        The places where a window fits into a session are divided equally among its windows; each begins at a random
+        place of its part. A session shorter than a window gives one, from its start.
         """
         places = []
         for s, session in enumerate(self.store.sessions):
@@ -135,10 +127,10 @@ class Windows:
         return [places[i] for i in torch.randperm(len(places), generator=generator).tolist()]
 
     def batches(self, places: Places, batch_size: int, *, part: int = 0, parts: int = 1) -> Iterator[Batch]:
-        """Batches of `batch_size` windows at `places`; the last one may be smaller.
+        """Batches of `batch_size` windows at `places`, the last one smaller; of each, part number `part` of `parts`.
 
-        Of each batch, part number `part` of `parts`; its `share` weights the loss so that the mean over the parts is
-        the mean over the batch. A part that a small last batch leaves empty gets one window with weight 0.
+        With the `share` as loss weight, the mean over the parts is the mean over the batch. A part that a small last
+        batch leaves empty gets one window with weight 0.
         """
         for first in range(0, len(places), batch_size):
             whole = places[first : first + batch_size]
@@ -150,21 +142,15 @@ class Windows:
         labels, onsets, lengths = list[Tensor](), list[Tensor](), list[int]()
         for number, start in places:
             session = self.store.sessions[number]
-            keys = session.typed(start, start + self.length)
-            labels.append(torch.from_numpy(session.labels[keys]))
-            onsets.append(torch.from_numpy(session.onsets[keys] - start))
+            typed = session.typed(start, start + self.length)
+            labels.append(torch.from_numpy(session.labels[typed]))
+            onsets.append(torch.from_numpy(session.onsets[typed] - start))
             lengths.append(min(self.length, len(session) - start))
         numbers, starts = zip(*places, strict=True)
-        span = self.left + self.length + self.right
-        return Batch(
-            emg=self.store.gather(numbers, [start - self.left for start in starts], span),
-            left=self.left,
-            right=self.right,
-            lengths=torch.tensor(lengths),
-            labels=_padded(labels, BLANK),
-            label_lengths=torch.tensor(list(map(len, labels))),
-            onsets=_padded(onsets, _NO_ONSET),
-        ).to(self.store.device)
+        emg = self.store.gather(numbers, [at - self.left for at in starts], self.left + self.length + self.right)
+        keys, counts = _padded(labels, BLANK), torch.tensor(list(map(len, labels)))
+        batch = Batch(emg, self.left, self.right, torch.tensor(lengths), keys, counts, _padded(onsets, _NO_ONSET))
+        return batch.to(self.store.device)
 
 
 def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
@@ -176,9 +162,8 @@ def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
 class WindowDataset(Dataset[Batch]):
     """Windows that tile sessions, for a plain `DataLoader(dataset, batch_size, collate_fn=dataset.collate)`.
 
-    Each item is a `Batch` of one window, at a fixed place; training here uses `Windows.shuffled` instead, which draws
-    new places each epoch. `context` (left, right) in samples replaces that of `windows`; `Model.context` is what a
-    model sees.
+    Each item is a `Batch` of one window. `context` (left, right) in samples, such as `Model.context`, replaces that of
+    `windows`. Training here draws new places each epoch instead (`Windows.shuffled`).
     """
 
     def __init__(
@@ -198,10 +183,9 @@ class WindowDataset(Dataset[Batch]):
     @staticmethod
     def collate(items: Sequence[Batch]) -> Batch:
         """Join batches of the same window length into one."""
-
-        parts = {name: [row for item in items for row in getattr(item, name)] for name in _TENSORS}
-        padding = {"labels": BLANK, "onsets": _NO_ONSET}
-        joined: dict[str, Any] = {
-            name: _padded(rows, padding[name]) if name in padding else torch.stack(rows) for name, rows in parts.items()
+        whole: dict[str, Any] = {
+            name: torch.cat([getattr(item, name) for item in items]) for name in ("emg", "lengths", "label_lengths")
         }
-        return replace(items[0], **joined)
+        for name, padding in (("labels", BLANK), ("onsets", _NO_ONSET)):
+            whole[name] = _padded([row for item in items for row in getattr(item, name)], padding)
+        return replace(items[0], **whole)

@@ -9,8 +9,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from emgscribe.files import replacing
 
 Rows = npt.NDArray[np.int64]
 Logs = npt.NDArray[np.float32]
+Gram = tuple[int, ...]
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
@@ -55,24 +55,9 @@ class NGrams:
     def order(self) -> int:
         return len(self.levels)
 
-    @cached_property
-    def _keys(self) -> list[Rows]:
-        return [level.context * len(self.tokens) + level.symbol for level in self.levels]
-
-    def find(self, grams: Rows) -> Rows:
-        """The rows (n,) of n-grams (n, k) of token numbers in the level of length k; -1 where the model has none."""
-        rows = np.zeros(len(grams), dtype=np.int64)
-        for keys, symbols in zip(self._keys, grams.T, strict=False):
-            wanted = rows * len(self.tokens) + symbols
-            places = np.searchsorted(keys, wanted)
-            found = (rows >= 0) & (keys[np.minimum(places, len(keys) - 1)] == wanted) if len(keys) else rows < 0
-            rows = np.where(found, places, -1)
-        return rows
-
     def spelled(self, length: int) -> Rows:
         """The token numbers (n, length) of every n-gram of that length."""
-        rows = np.arange(len(self.levels[length - 1]))
-        columns = []
+        rows, columns = np.arange(len(self.levels[length - 1])), []
         for level in self.levels[length - 1 :: -1]:
             columns.append(level.symbol[rows])
             rows = level.context[rows]
@@ -98,6 +83,43 @@ def _lines(ngrams: NGrams) -> Iterator[str]:
     yield "\n\\end\\"
 
 
+def read_arpa(path: Path) -> NGrams:
+    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise EmgscribeError(f"is damaged, or not an ARPA file ({error})", where=str(path), hint=_HINT) from error
+    except OSError as error:
+        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+    reader = _Reader(path, text.split("\n"))
+    reader.expect("\\data\\")
+    counts = list(reader.counts())
+    tokens = {token: number for number, token in enumerate(SPECIAL)}
+    rows: dict[Gram, int] = {(): 0}  # of each n-gram one shorter
+    levels = []
+    for length, count in enumerate(counts, 1):
+        reader.expect(f"\\{length}-grams:")
+        found: dict[Gram, tuple[float, float]] = {}
+        for _ in range(count):
+            gram, numbers = reader.entry(tokens, length, last=length == len(counts))
+            if gram in found:
+                raise reader.fault("this n-gram came before")
+            if gram[:-1] not in rows:
+                raise reader.fault("the n-gram without its last token is missing")
+            found[gram] = numbers
+        if length == 1:  # a special token that the file leaves out is as impossible as KenLM takes it to be
+            found = {(token,): (-100.0, 0.0) for token in range(len(SPECIAL))} | found
+        grams = sorted(found)
+        context = np.array([rows[gram[:-1]] for gram in grams], dtype=np.int64)
+        symbol = np.array([gram[-1] for gram in grams], dtype=np.int64)
+        values = np.array([found[gram] for gram in grams], dtype=np.float32).reshape(-1, 2).T + 0  # -0 becomes 0
+        levels.append(Level(context, symbol, *np.ascontiguousarray(values)))
+        rows = {gram: row for row, gram in enumerate(grams)}
+    reader.expect("\\end\\")
+    return NGrams(tuple(tokens), tuple(levels))
+
+
 @dataclass
 class _Reader:
     """The lines of one file, and the number of the line read last, from 1."""
@@ -105,9 +127,11 @@ class _Reader:
     path: Path
     lines: list[str]
     number: int = 0
-    tokens: dict[str, int] = field(default_factory=lambda: {token: n for n, token in enumerate(SPECIAL)})
 
-    def next_line(self, *, blank: bool = False) -> str:
+    def fault(self, what: str) -> EmgscribeError:
+        return EmgscribeError(what, where=f"{self.path}, line {self.number}", hint=_HINT)
+
+    def line(self, *, blank: bool = False) -> str:
         """The next line without its end; blank ones are skipped unless `blank`."""
         while self.number < len(self.lines):
             self.number += 1
@@ -117,94 +141,37 @@ class _Reader:
         raise self.fault("the file ends too early")
 
     def expect(self, wanted: str) -> None:
-        if (line := self.next_line()) != wanted:
+        if (line := self.line()) != wanted:
             raise self.fault(f"expected {wanted}, found {line[:40]!r}")
 
-    def fault(self, what: str) -> EmgscribeError:
-        return EmgscribeError(what, where=f"{self.path}, line {self.number}", hint=_HINT)
+    def counts(self) -> Iterator[int]:
+        """The number of n-grams of each length, from the header."""
+        length = 1
+        while line := self.line(blank=length > 1):
+            found = re.fullmatch(rf"ngram +{length} *= *([0-9]+)", line)
+            if not found:
+                raise self.fault(f"expected 'ngram {length}=COUNT', found {line[:40]!r}")
+            yield int(found[1])
+            length += 1
 
-
-def read_arpa(path: Path) -> NGrams:
-    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line."""
-    reader = _Reader(path, _text(path).split("\n"))
-    reader.expect("\\data\\")
-    counts = _counts(reader)
-    ngrams = NGrams((), ())
-    for length, count in enumerate(counts, 1):
-        reader.expect(f"\\{length}-grams:")
-        rows = [_row(reader, length, count, last=length == len(counts)) for _ in range(count)]
-        tokens = tuple(reader.tokens)
-        ngrams = NGrams(tokens, (*ngrams.levels, _level(reader, NGrams(tokens, ngrams.levels), rows)))
-    reader.expect("\\end\\")
-    return ngrams
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise EmgscribeError(f"is damaged, or not an ARPA file ({error})", where=str(path), hint=_HINT) from error
-    except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-
-
-def _counts(reader: _Reader) -> list[int]:
-    counts: list[int] = []
-    while line := reader.next_line(blank=bool(counts)):
-        found = re.fullmatch(rf"ngram +{len(counts) + 1} *= *([0-9]+)", line)
-        if not found:
-            raise reader.fault(f"expected 'ngram {len(counts) + 1}=COUNT', found {line[:40]!r}")
-        counts.append(int(found[1]))
-    return counts
-
-
-Row = tuple[list[int], float, float, int]  # token numbers, log-probability, back-off weight, number of the line
-
-
-def _row(reader: _Reader, length: int, count: int, *, last: bool) -> Row:
-    line = reader.next_line(blank=True)
-    fields = line.split("\t")
-    names = fields[1].split(" ") if len(fields) > 1 else []
-    if not line.strip() or line.startswith("\\"):
-        raise reader.fault(f"the header promises {count} {length}-grams, there are fewer")
-    if len(names) != length or len(fields) > 3 - last or "" in names:
-        raise reader.fault(
-            f"expected a number, {length} tokens and perhaps a number, tabs between; found {line[:60]!r}"
-        )
-    if length == 1:
-        reader.tokens.setdefault(names[0], len(reader.tokens))
-    try:
-        log_prob, backoff, *_ = *map(float, (fields[0], *fields[2:])), 0.0
-        if not (log_prob < math.inf and backoff < math.inf):  # nor NaN
-            raise ValueError(f"{line[:60]!r} holds a number that is not a log-probability")
-        return [reader.tokens[name] for name in names], log_prob, backoff, reader.number
-    except KeyError as error:
-        raise reader.fault(f"{error} is not among the 1-grams") from error
-    except ValueError as error:
-        raise reader.fault(str(error)) from error
-
-
-def _level(reader: _Reader, below: NGrams, rows: list[Row]) -> Level:
-    """Sort one section; refuse n-grams that come twice, positive probabilities, and contexts that are missing."""
-    length = len(below.levels) + 1
-    if length == 1:  # a special token that the file leaves out is as impossible as KenLM takes it to be
-        given = {row[0][0] for row in rows}
-        rows = rows + [([token], -100.0, 0.0, 0) for token in range(len(SPECIAL)) if token not in given]
-    grams = np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, length)
-    values = np.array([row[1:3] for row in rows], dtype=np.float32).reshape(-1, 2) + 0  # -0 becomes 0
-    lines = np.array([row[3] for row in rows], dtype=np.int64)
-    context = below.find(grams[:, :-1]) if length > 1 else np.zeros(len(grams), dtype=np.int64)
-    order = np.lexsort((grams[:, -1], context))
-    context, symbol, lines, values = context[order], grams[order, -1], lines[order], values[order]
-    again = np.flatnonzero((np.diff(context) == 0) & (np.diff(symbol) == 0)) + 1
-    faults = {
-        "this n-gram came before": again,
-        "the n-gram without its last token is missing": np.flatnonzero(context < 0),
-        "a log-probability is above 0": np.flatnonzero(values[:, 0] > 0),
-    }
-    for what, bad in faults.items():
-        if len(bad):
-            reader.number = int(lines[bad].min())
-            raise reader.fault(what)
-    return Level(context, symbol, *np.ascontiguousarray(values.T))
+    def entry(self, tokens: dict[str, int], length: int, *, last: bool) -> tuple[Gram, tuple[float, float]]:
+        """An n-gram with its log-probability and back-off weight; a 1-gram adds its token to `tokens`."""
+        line = self.line(blank=True)
+        fields = line.split("\t")
+        names = fields[1].split(" ") if len(fields) > 1 else []
+        if not line or line.startswith("\\"):
+            raise self.fault(f"the header promises more {length}-grams than there are")
+        if len(names) != length or len(fields) > 3 - last or "" in names:
+            what = f"expected a number, {length} tokens and perhaps a number, tabs between; found {line[:60]!r}"
+            raise self.fault(what)
+        if length == 1:
+            tokens.setdefault(names[0], len(tokens))
+        try:
+            log_prob, backoff, *_ = *map(float, (fields[0], *fields[2:])), 0.0
+            if not (log_prob <= 0 and backoff < math.inf):  # nor NaN
+                raise ValueError(f"{line[:60]!r} holds a number that is not a log-probability")
+            return tuple(tokens[name] for name in names), (log_prob, backoff)
+        except KeyError as error:
+            raise self.fault(f"{error} is not among the 1-grams") from error
+        except ValueError as error:
+            raise self.fault(str(error)) from error

@@ -23,7 +23,8 @@ from emgscribe.errors import EmgscribeError
 _CAPACITY = 4096  # nodes of the tree at the beginning; it doubles where the beam needs more
 _MOST = 1 << 18  # nodes (15 MB) above which old alternatives are dropped rather than kept
 _REMEMBERED = 1 << 16  # characters that backspaces can reach, however long the session
-_IMPOSSIBLE = -100.0  # log10, as KenLM has it: minus infinity times a weight of 0 would be NaN
+_IMPOSSIBLE = np.float32(-100)  # log10, as KenLM has it: minus infinity times a weight of 0 would be NaN
+_LAYOUT: tuple[Literal["C", "W", "A"], ...] = ("C", "W", "A")  # as the compiled search takes arrays
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,14 @@ class BeamConfig(Settings):
     """
 
     section = "beam"
-
     beam_size: Annotated[int, Range(1, 10_000)] = 50  # hypotheses that are kept after each frame
-    labels_per_frame: Count = 10  # classes of a frame, the likeliest, that extend hypotheses; blank is one of them
+    labels_per_frame: Count = 10  # how many of a frame's likeliest classes extend hypotheses, blank included
     lm_weight: Annotated[float, Range(0, 1000)] = 0.5  # weight of the language model's log-probability
     insertion_bonus: Annotated[float, Range(-1000, 1000)] = 1.0  # added for each character on the screen
     convention: Literal["natural", "reference"] = "natural"  # what is scored: reference is that of published numbers
 
 
-PUBLISHED = BeamConfig(lm_weight=2.0, insertion_bonus=2.0, convention="reference")
-"""The settings of the published numbers."""
+PUBLISHED = BeamConfig(lm_weight=2.0, insertion_bonus=2.0, convention="reference")  # of the published numbers
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ class BeamDecoder(Decoder):
 
     Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded,
     except for the keystrokes that are returned: what all hypotheses share leaves the tree, and backspaces reach the
-    last 65,536 characters. Where hypotheses still differ in keys so old that the tree would outgrow its limit, the best
-    one is kept.
+    last 65,536 characters. If the tree outgrows its limit, hypotheses with other old keys than the best are dropped.
     """
 
     def __init__(self, config: BeamConfig | None = None, lm: LanguageModel | Automaton | None = None) -> None:
@@ -88,8 +86,8 @@ class BeamDecoder(Decoder):
     def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, 99) of natural log-probabilities; returns the best hypothesis up to now.
 
-        Raises `EmgscribeError`, and reads nothing, on another number of classes, NaN, plus infinity, or a frame in
-        which no class is possible.
+        Reads nothing and raises `EmgscribeError` on another number of classes, NaN, plus infinity, or a frame in which
+        no class is possible.
         """
         frames, read = _checked(log_probs), 0
         while (read := advance(self._search, self._rules, frames, read)) < len(frames):
@@ -106,11 +104,11 @@ class BeamDecoder(Decoder):
         return self._best(count, final=self.config.convention == "natural")
 
     def _best(self, count: int, *, final: bool) -> list[Scored]:
-        scores = rank(self._search, self._rules, final)
-        order = np.argsort(-scores, kind="stable")[:count]
-        paths = [self._joined(*trace(self._search, int(self._search.beam[place]["node"]))) for place in order]
-        hypotheses = [Hypothesis(*(tuple(row.tolist()) for row in path)) for path in paths]
-        return [Scored(*pair) for pair in zip(hypotheses, scores[order].tolist(), strict=True)]
+        scores, found = rank(self._search, self._rules, final), []
+        for place in np.argsort(-scores, kind="stable")[:count]:
+            labels, frames = self._joined(*trace(self._search, int(self._search.beam["node"][place])))
+            found.append(Scored(Hypothesis(tuple(labels.tolist()), tuple(frames.tolist())), float(scores[place])))
+        return found
 
     def _joined(self, labels: Ints, frames: Ints) -> tuple[Ints, Ints]:
         """The settled keys and those after them. Later frames may move an onset: settled ones still come before it."""
@@ -131,9 +129,8 @@ class BeamDecoder(Decoder):
 
     def _decide(self) -> bool:
         """Drop the hypotheses that differ from the best one in the older half of its unsettled keys, if it has any."""
-        search, beam = self._search, self._search.beam
-        scores = rank(search, self._rules, False)
-        paths = [trace(search, int(beam[place]["node"]))[0] for place in range(len(scores))]
+        search, beam, scores = self._search, self._search.beam, rank(self._search, self._rules, False)
+        paths = [trace(search, int(node))[0] for node in beam["node"][: len(scores)]]
         best = paths[int(np.argmax(scores))]
         old = best[: -(-len(best) // 2)]
         alike = [place for place, path in enumerate(paths) if np.array_equal(path[: len(old)], old)]
@@ -145,10 +142,10 @@ class BeamDecoder(Decoder):
 
 
 def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:
-    """Log-probabilities as the compiled search takes them: contiguous, writable float32 that it can rank."""
+    """Log-probabilities as the compiled search takes them; what it cannot rank is refused."""
     check_emissions(log_probs)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-        frames = np.require(log_probs, dtype=np.float32, requirements=["C", "W", "A"])
+        frames = np.require(log_probs, dtype=np.float32, requirements=_LAYOUT)
     best = frames.max(axis=1, initial=-np.inf)
     for bad, what in ((-np.inf, "no class is possible"), (np.inf, "a log-probability is infinite")):
         if (best == bad).any():
@@ -158,7 +155,6 @@ def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:
 
 
 def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
-    """What the search needs to know of the language model and the convention."""
     natural = config.convention == "natural"
     column = np.full(BLANK + 1, UNKNOWN, dtype=np.int64)
     backspace, shift = labels_of_text(BACKSPACE + SHIFT)
@@ -167,7 +163,7 @@ def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
         model = Automaton(("",) * (END + 1), 0, np.zeros((1, END + 1), np.float32), np.zeros((1, END + 1), np.int32))
     tokens, across, log_prob = list(model.tokens), model.across, model.log_prob
     if log_prob.min() < _IMPOSSIBLE:
-        log_prob = np.maximum(log_prob, np.float32(_IMPOSSIBLE))
+        log_prob = np.maximum(log_prob, _IMPOSSIBLE)
     for label, symbol in enumerate(SYMBOLS):
         names = [SPACE if symbol == SPACE_KEY else symbol, *([symbol.lower()] if natural else [])]
         known = [tokens.index(name) for name in names if name in tokens]
@@ -175,8 +171,8 @@ def _rules(config: BeamConfig, model: Automaton | None) -> Rules:
     # Unknown symbols do not end a line.
     inside = (column != END) & (np.arange(len(column)) != BLANK) if across else column > END
     return Rules(
-        log_prob=np.require(log_prob, np.float32, ["C", "W", "A"]),
-        following=np.require(model.following, np.int32, ["C", "W", "A"]),
+        log_prob=np.require(log_prob, np.float32, _LAYOUT),
+        following=np.require(model.following, np.int32, _LAYOUT),
         column=column,
         inside=inside,
         start=int(model.start),

@@ -1,10 +1,5 @@
 """Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
 
-Smoothing is interpolated modified Kneser-Ney (Chen and Goodman 1999, "An empirical study of smoothing techniques for
-language modeling", section 3), with the choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order,
-adjusted counts below the highest order, unigrams interpolated with the uniform distribution over all tokens, <unk>
-included and <s> not.
-
 A model is *within words* (the published kind: every run of a-z is a sequence between <s> and </s>) or *across words*
 (every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
 """
@@ -14,6 +9,7 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +45,8 @@ class Automaton:
     log_prob: Logs
     following: npt.NDArray[np.int32]
 
-    def __repr__(self) -> str:
-        return f"<Automaton of {len(self.log_prob)} states, {'across' if self.across else 'within'} words>"
-
     @property
     def across(self) -> bool:
-        """Whether the space is a token, so that the model goes across words."""
         return SPACE in self.tokens
 
 
@@ -76,8 +68,7 @@ class LanguageModel:
     def read(cls, path: Path | str) -> "LanguageModel":
         """Read an ARPA file (plain or gzipped) of single characters; anything else is an `EmgscribeError`."""
         ngrams = read_arpa(Path(path))
-        odd = [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]
-        if odd:
+        if odd := [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]:
             hint = f"train a character model; the space is written {SPACE}"
             raise EmgscribeError(f"{odd[0]!r} is not a single character", where=str(path), hint=hint)
         return cls(ngrams)
@@ -96,15 +87,9 @@ class LanguageModel:
         write_arpa(Path(path), self.ngrams)
 
     def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
-        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`.
-
-        They are filled level by level: a longer context copies the row of its longest suffix, then writes its own.
-        """
+        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
         ngrams, width = self.ngrams, len(self.ngrams.tokens)
-        goes_on = [
-            np.bincount(above.context, minlength=len(level)) > 0
-            for level, above in zip(ngrams.levels[:-1], ngrams.levels[1:], strict=True)
-        ]
+        goes_on = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
         if goes_on:
             goes_on[0][START] = True  # the start always has a state
         states = 1 + sum(int(flags.sum()) for flags in goes_on)
@@ -113,6 +98,7 @@ class LanguageModel:
             raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
         log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
         log_prob[0] = ngrams.levels[0].log_prob
+        # Level by level: a longer context copies the row of its longest suffix, then writes its own.
         state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
         start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
         for length, flags in enumerate(goes_on, 1):
@@ -133,9 +119,10 @@ class LanguageModel:
     def perplexity(self, text: str) -> float:
         """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
         symbols = _encoded(text, self.ngrams.tokens, across=self.across)
+        symbols = symbols[symbols != START]
         if not len(symbols):
             raise EmgscribeError("the text has no character that the model can know", hint="give another text")
-        table, symbols = self.automaton(), symbols[symbols != START]
+        table = self.automaton()
         state, total = table.start, 0.0
         for symbol in symbols.tolist():
             total += float(table.log_prob[state, symbol])
@@ -147,7 +134,7 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     """A model of `order` of a text, within words or across them.
 
     `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
-    fits at a high order. Discounts that the counts do not determine are 0.5, 1 and 1.5 (lmplz --discount_fallback).
+    fits at a high order.
     """
     require(order >= 1, "order", order, "1 or more")
     require(min_count >= 1, "min_count", min_count, "1 or more")
@@ -169,7 +156,7 @@ def without_prompts(text: str, prompts: Collection[str]) -> str:
     places, kept, done, at = list(_WORD.finditer(text)), list[str](), 0, 0
     plain = [place.group().lower() for place in places]
     while at < len(places):
-        found = next((length for length in lengths if tuple(plain[at : at + length]) in wanted), 0)
+        found = next((len(words) for length in lengths if (words := tuple(plain[at : at + length])) in wanted), 0)
         if found:
             kept.append(text[done : places[at].start()])
             done = places[at + found - 1].end()
@@ -181,9 +168,7 @@ def _normal(text: str, *, across: bool) -> str:
     """Words of a-z, or whole lines in the charset's symbols, one a line; all in lower case."""
     if not across:
         return re.sub("[^a-z]+", "\n", text.lower()).strip("\n")
-    plain: dict[str, str | int | None] = {}
-    for symbol in set(text):
-        plain[symbol] = clean_text(symbol).lower()
+    plain: dict[str, str | int | None] = {symbol: clean_text(symbol).lower() for symbol in set(text)}
     plain |= dict.fromkeys("\t\v\f", " ") | dict.fromkeys(("\n", "\r", ENTER), "\n") | {BACKSPACE: "", SHIFT: ""}
     lines = text.translate(str.maketrans(plain)).split("\n")
     return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
@@ -201,15 +186,14 @@ def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
 class _Counted:
     """The n-grams of one length in a text, sorted as in `Level`.
 
-    `suffix` is the row, one level below, of all but the first token; `seen` is how often each occurs; `kept` are those
-    that the model will hold. `adjusted` is what Kneser-Ney counts: below the highest order, the number of different
+    `suffix` is the row, one level below, of all but the first token; `kept` are those that the model will hold.
+    `adjusted` is what Kneser-Ney counts: how often each occurs, but below the highest order the number of different
     tokens before the n-gram, unless it begins with <s>.
     """
 
     context: Rows
     symbol: Rows
     suffix: Rows
-    seen: Rows
     adjusted: Rows
     kept: npt.NDArray[np.bool_]
 
@@ -218,24 +202,20 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
     """The n-grams of each length up to `order` in sequences over `width` tokens."""
     begins = np.flatnonzero(sequences == START)
     since = np.arange(len(sequences)) - np.repeat(begins, np.diff(np.append(begins, len(sequences))))
-    rows = sequences  # of the n-gram that ends at each place
-    every = np.arange(width)
+    rows, every = sequences, np.arange(width)  # rows: of the n-gram that ends at each place
     seen = np.bincount(sequences, minlength=width)
-    levels = [_Counted(np.zeros_like(every), every, every, seen, seen, np.ones(width, dtype=bool))]
-    begin_with_start = every == START
+    levels = [_Counted(np.zeros_like(every), every, every, seen, np.ones(width, dtype=bool))]
+    begins_with_start = every == START
     for length in range(2, order + 1):
         ends = np.flatnonzero(since >= length - 1)
         keys, first, inverse, seen = np.unique(
             rows[ends - 1] * width + sequences[ends], return_index=True, return_inverse=True, return_counts=True
         )
-        context, suffix = keys // width, rows[ends[first]]
+        context, suffix, below = keys // width, rows[ends[first]], levels[-1].adjusted
         # What stands before the n-grams one shorter is known now. Nothing stands before <s>: it keeps its count.
-        below = levels[-1]
-        adjusted = np.where(begin_with_start, below.seen, np.bincount(suffix, minlength=len(below.symbol)))
-        levels[-1] = _Counted(below.context, below.symbol, below.suffix, below.seen, adjusted, below.kept)
-        kept = (seen >= min_count) if length > 2 else np.ones(len(seen), dtype=bool)
-        levels.append(_Counted(context, keys % width, suffix, seen, seen, kept))
-        begin_with_start = begin_with_start[context]
+        below[:] = np.where(begins_with_start, below, np.bincount(suffix, minlength=len(below)))
+        levels.append(_Counted(context, keys % width, suffix, seen, (seen >= min_count) | (length == 2)))
+        begins_with_start = begins_with_start[context]
         rows = np.full(len(sequences), -1)
         rows[ends] = inverse
     levels[0].adjusted[START] = 0
@@ -245,7 +225,7 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
 def discounts(adjusted: Rows) -> tuple[float, float, float]:
     """The discounts of n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
 
-    (0.5, 1, 1.5) where the counts of counts do not determine them, as in the unigrams of most characters.
+    They are 0.5, 1 and 1.5 where the counts of counts do not determine them (lmplz --discount_fallback).
     """
     ones, twos, threes, fours = (int((adjusted == times).sum()) for times in (1, 2, 3, 4))
     if not (ones and twos and threes):
@@ -256,23 +236,25 @@ def discounts(adjusted: Rows) -> tuple[float, float, float]:
 
 
 def _smooth(counted: list[_Counted], width: int) -> list[Level]:
-    """Interpolated probabilities and back-off weights of each level, without the n-grams that are left out."""
+    """Interpolated modified Kneser-Ney: probabilities and back-off weights of the n-grams that are kept.
+
+    Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 3, with the
+    choices of KenLM's lmplz (Heafield et al. 2013): three discounts per order, adjusted counts below the highest order,
+    unigrams interpolated with the uniform distribution over all tokens, <unk> included and <s> not.
+    """
     lower = np.full(width, 1 / (width - 1))  # over all tokens but <s>
     levels: list[Level] = []
-    place = np.zeros(1, dtype=np.int64)  # the new row of each row of the level below
+    kept, place = np.ones(1, dtype=bool), np.zeros(1, dtype=np.int64)  # the new row of each row of the level below
     for number, level in enumerate(counted):
-        contexts = len(counted[number - 1].symbol) if number else 1
+        contexts = len(kept)
         taken = np.array([0.0, *discounts(level.adjusted)])[np.minimum(level.adjusted, 3)]
         # A context leaves to shorter ones its discounts, and all of the n-grams that are left out (as in lmplz).
         spared = np.bincount(level.context, np.where(level.kept, taken, level.adjusted), contexts)
         total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
-        lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * (
-            lower[level.suffix] if number else lower
-        )
+        lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * lower[level.suffix]
         if number:
             goes_on = np.bincount(level.context, minlength=contexts) > 0
-            weights = np.log10(np.where(goes_on, spared / total, 1.0))[counted[number - 1].kept]
-            levels[-1].backoff[:] = weights
+            levels[-1].backoff[:] = np.log10(np.where(goes_on, spared / total, 1.0))[kept]
         else:
             lower[START] = 1.0  # as lmplz writes it; never predicted
         kept = level.kept

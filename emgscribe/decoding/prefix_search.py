@@ -18,15 +18,8 @@ Ints = npt.NDArray[np.int64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNKNOWN, END = 0, 2  # columns of <unk> and </s>
-
-NODE = np.dtype(
-    [
-        *((name, np.int32) for name in ("parent", "child", "sibling", "label", "slot", "screen", "below", "state")),
-        ("bias", np.float64),
-        ("onset", np.int64),
-    ],
-    align=True,
-)
+LINKS = ("parent", "child", "sibling", "label", "slot", "screen", "below", "state")
+NODE = np.dtype([*((name, np.int32) for name in LINKS), ("bias", np.float64), ("onset", np.int64)], align=True)
 """A keystroke: the first `child` and the next `sibling` (-1: none); its `slot` in the beam (-1: not in it).
 
 `screen` is the node of the last character on the screen. Of a node that is a character itself, `below` is the
@@ -78,20 +71,14 @@ class Search(NamedTuple):
 
 
 def _compiled(function: Function) -> Function:
-    # Typed, where numba's decorator is not.
-    return cast(Function, njit(cache=True, nogil=True)(function))
+    return cast(Function, njit(cache=True, nogil=True)(function))  # typed, where numba's decorator is not
 
 
 def begin(rules: Rules, beam_size: int, labels_per_frame: int, capacity: int) -> Search:
     """A search that has read nothing, with room for `capacity` nodes."""
-    search = Search(
-        np.zeros(capacity, NODE),
-        np.zeros(beam_size, SLOT),
-        np.zeros(beam_size, CANDIDATE),
-        np.zeros(min(labels_per_frame, len(rules.column)), np.int64),
-        np.zeros(len(rules.column), np.float64),
-        np.zeros(1, PLACE),
-    )
+    tree, beam, heap = np.zeros(capacity, NODE), np.zeros(beam_size, SLOT), np.zeros(beam_size, CANDIDATE)
+    classes = np.zeros(min(labels_per_frame, len(rules.column)), np.int64)
+    search = Search(tree, beam, heap, classes, np.zeros(len(rules.column), np.float64), np.zeros(1, PLACE))
     # The first node is no key, and the screen's lower end: below it is itself.
     search.nodes[0] = (-1, -1, -1, rules.blank, 0, 0, 0, rules.start, 0.0, -1)
     search.beam[0] = (0, 0.0, -np.inf, 0.0, 0.0)
@@ -102,9 +89,8 @@ def begin(rules: Rules, beam_size: int, labels_per_frame: int, capacity: int) ->
 @_compiled
 def _add(a: float, b: float) -> float:
     """log(exp(a) + exp(b))."""
-    if a < b:
-        a, b = b, a
-    return a if b == -np.inf else a + np.log1p(np.exp(b - a))
+    high, low = max(a, b), min(a, b)
+    return high if low == -np.inf else high + np.log1p(np.exp(low - high))
 
 
 @_compiled
@@ -177,12 +163,15 @@ def _stay(search: Search, blank: int) -> None:
 
 
 @_compiled
-def _column(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> int:
-    """The language model's column for a character typed after `screen`: an unknown one ends a word that is begun."""
-    column = int(rules.column[label])
-    if column == UNKNOWN and not rules.across and rules.inside[nodes[screen].label]:
-        return END
-    return column
+def _typed(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> tuple[int, float]:
+    """The model's state after a character typed after `screen`, and what the text is given then."""
+    last, column = nodes[screen], int(rules.column[label])
+    if column == UNKNOWN and not rules.across and rules.inside[last.label]:
+        column = END  # an unknown character ends a word that is begun
+    known = column != UNKNOWN
+    step = float(rules.log_prob[last.state, column]) if known else rules.unknown
+    state = int(rules.following[last.state, column]) if known or rules.across else rules.start
+    return state, float(last.bias + (rules.scale * step + rules.bonus))
 
 
 @_compiled
@@ -190,11 +179,7 @@ def _bias(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) ->
     """The bias of the text on the screen after a key."""
     if label == rules.backspace:
         return float(nodes[nodes[screen].below].bias)
-    if label == rules.silent:
-        return float(nodes[screen].bias)
-    column = _column(nodes, rules, screen, label)
-    step = rules.unknown if column == UNKNOWN else float(rules.log_prob[nodes[screen].state, column])
-    return float(nodes[screen].bias + (rules.scale * step + rules.bonus))
+    return float(nodes[screen].bias) if label == rules.silent else _typed(nodes, rules, screen, label)[1]
 
 
 @_compiled
@@ -242,19 +227,15 @@ def _settle(search: Search, rules: Rules) -> None:
             place.used += 1
             node, above = nodes[number], nodes[entry.node]
             node.parent, node.child, node.sibling, node.label = entry.node, -1, above.child, label
-            above.child = number
-            screen = above.screen
             node.below = 0  # `collect` looks at it, whatever the key
+            above.child, screen = number, above.screen
             if label == rules.backspace:
                 node.screen = nodes[screen].below
             elif label == rules.silent:
                 node.screen = screen
             else:
-                column = _column(nodes, rules, screen, label)
-                known = rules.across or column != UNKNOWN
                 node.screen, node.below = number, screen
-                node.state = rules.following[nodes[screen].state, column] if known else rules.start
-                node.bias = _bias(nodes, rules, screen, label)
+                node.state, node.bias = _typed(nodes, rules, screen, label)
         if entry.label >= 0:
             nodes[number].onset = place.frame
         slot.node, slot.blank, slot.key, slot.both = number, entry.blank, entry.key, _add(entry.blank, entry.key)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -18,14 +18,13 @@ from emgscribe.config import Range, Settings, Whole, from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions
-from emgscribe.decoding.language_model import Automaton, LanguageModel
+from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, write_json
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
-_FORMAT, _VERSION, _LANGUAGE_MODEL = "emgscribe-beam", 1, "language-model-{}.arpa.gz"
-_HINT = "tune again: emgscribe lm tune MODEL SESSIONS"
+_LANGUAGE_MODEL = "language-model-{}.arpa.gz"
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ class Grid(Settings):
     """Where to look: all pairs of weights and bonuses, then closer and closer around the best pair."""
 
     section = "grid"
-
     # Values of lm_weight to begin with.
     lm_weights: tuple[Annotated[float, Range(0, 1000)], ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
     # Values of insertion_bonus to begin with.
@@ -72,25 +70,21 @@ class Tuning:
 def tune(
     log_probs: Sequence[Emissions],
     references: Sequence[Sequence[int]],
-    lm: LanguageModel | Automaton,
+    lm: LanguageModel,
     config: BeamConfig | None = None,
     *,
     grid: Grid | None = None,
-    threads: int | None = None,
     progress: Callable[[Trial], None] | None = None,
 ) -> Tuning:
     """The best pair of weights for sessions' log-probabilities (F, 99) and reference labels, by CER over all of them.
 
-    `config` gives everything but the two weights. Sessions are decoded on `threads` threads (default: one per core);
-    `progress` is called with each trial. Raises `EmgscribeError` where there is nothing to score.
+    `config` gives all else; `progress` is called with each trial. Raises `EmgscribeError` if there is nothing to score.
     """
     config, grid = config or BeamConfig(), grid or Grid()
-    require(threads is None or threads >= 1, "threads", threads, "1 or more")
     if len(log_probs) != len(references) or not any(map(len, references)):
         what = f"{len(log_probs)} sessions and {len(references)} references, {sum(map(len, references))} keys in all"
         raise EmgscribeError(what, hint="give log-probabilities and labels of at least one session with keystrokes")
-    tables = lm.automaton() if isinstance(lm, LanguageModel) else lm
-    sessions = list(zip(log_probs, references, strict=True))
+    tables, sessions = lm.automaton(), list(zip(log_probs, references, strict=True))
     trials: dict[tuple[float, float], Trial] = {}
 
     def edits(job: tuple[tuple[float, float], tuple[Emissions, Sequence[int]]]) -> Counts:
@@ -98,24 +92,21 @@ def tune(
         decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), tables)
         return count(list(reference), decoder.decode(frames).labels)
 
-    def best_with(weights: Iterable[float], bonuses: Iterable[float]) -> Trial:
-        new = [pair for pair in product(weights, bonuses) if pair not in trials and pair[0] >= 0]
-        counts = pool.map(edits, product(new, sessions))
-        for pair in new:
-            trials[pair] = Trial(*pair, total([next(counts) for _ in sessions]))
-            if progress:
-                progress(trials[pair])
-        return Tuning(config, tuple(trials.values())).best
-
     rows = grid.lm_weights, grid.insertion_bonuses
     steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        best = best_with(*rows)
-        for halving in range(1, grid.refinements + 1):
-            centre = np.array([best.lm_weight, best.insertion_bonus])
-            best = best_with(*(centre + np.outer([-1, 0, 1], steps / 2**halving)).T.tolist())
-    tuned = replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus)
-    return Tuning(tuned, tuple(trials.values()))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for halving in range(1, grid.refinements + 2):
+            new = [pair for pair in product(*rows) if pair not in trials and pair[0] >= 0]
+            counts = pool.map(edits, product(new, sessions))
+            for pair in new:
+                trials[pair] = Trial(*pair, total([next(counts) for _ in sessions]))
+                if progress:
+                    progress(trials[pair])
+            tuning = Tuning(config, tuple(trials.values()))
+            best = tuning.best
+            around = np.outer([-1, 0, 1], steps / 2**halving) + np.array([best.lm_weight, best.insertion_bonus])
+            rows = around.T.tolist()
+    return replace(tuning, config=replace(config, lm_weight=best.lm_weight, insertion_bonus=best.insertion_bonus))
 
 
 @dataclass(frozen=True)
@@ -125,6 +116,8 @@ class Tuned:
     config: BeamConfig
     language_model: str
     sessions: tuple[Seen, ...]
+    format: Literal["emgscribe-beam"] = "emgscribe-beam"
+    version: Literal[1] = 1
 
     def refuse(self, sessions: Iterable[Session]) -> None:
         """Raise `EmgscribeError` where the weights were tuned on one of `sessions`."""
@@ -148,8 +141,8 @@ def tune_model(
     """Tune the beam on sessions that validated the model in `folder`, and store the result there.
 
     `log_probs` has one array (F, 99) per session; a generator is not run before the sessions are accepted. Raises
-    `EmgscribeError` for a session that the model was trained on and, where `ancestry` names those that validated it,
-    for any other: it may be a test session. Also where another process trains or tunes the model.
+    `EmgscribeError` for a session that the model was trained on; for one that did not validate it, where `ancestry`
+    names those that did; and where another process trains or tunes the model.
     """
     ancestry.refuse(sessions)
     known = {seen.content: seen.name for seen in ancestry.validated_on}
@@ -166,7 +159,7 @@ def tune_model(
         path, before = folder / _LANGUAGE_MODEL.format(lm.digest), set(folder.glob(_LANGUAGE_MODEL.format("*")))
         # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
         lm.write(path)
-        write_json(folder / "beam.json", {"format": _FORMAT, "version": _VERSION, "tuned": to_json(tuned)})
+        write_json(folder / "beam.json", to_json(tuned))
         for stale in before - {path}:
             stale.unlink(missing_ok=True)
     return tuning
@@ -175,12 +168,7 @@ def tune_model(
 def load_tuned(folder: Path | str) -> Tuned | None:
     """What was tuned for the model in `folder`, or None; a damaged file is an `EmgscribeError`."""
     path = Path(folder) / "beam.json"
-    if not path.exists():
-        return None
-    content = read_json(path)
-    if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
-        raise EmgscribeError(f"is not of format {_FORMAT} version {_VERSION}", where=str(path), hint=_HINT)
-    return from_json(Tuned, content.get("tuned"), where=str(path))
+    return from_json(Tuned, read_json(path), where=str(path)) if path.exists() else None
 
 
 def load_tuned_language_model(folder: Path | str, tuned: Tuned) -> LanguageModel:
@@ -188,5 +176,6 @@ def load_tuned_language_model(folder: Path | str, tuned: Tuned) -> LanguageModel
     path = Path(folder) / _LANGUAGE_MODEL.format(tuned.language_model)
     found = LanguageModel.read(path)
     if found.digest != tuned.language_model:
-        raise EmgscribeError("is not the language model that the weights were tuned with", where=str(path), hint=_HINT)
+        hint = "tune again: emgscribe lm tune MODEL SESSIONS"
+        raise EmgscribeError("is not the language model that the weights were tuned with", where=str(path), hint=hint)
     return found

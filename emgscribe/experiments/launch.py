@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.live import Live
 
 from emgscribe.config import Count, Settings, Whole
 from emgscribe.errors import EmgscribeError
@@ -32,13 +31,13 @@ from emgscribe.experiments.run import missing, progress, run_experiment, run_nam
 from emgscribe.files import make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
-_LINE = 60  # seconds between two lines about a run where there is no terminal
+_LINE = 20  # seconds between two lines about a run
 _SLURM_MINUTES = 24 * 60
 
 
 @dataclass(frozen=True)
 class Order:
-    """One run: `work(console=...)` in a process that has so many cores, with its log in the folder `runs`."""
+    """One run: `work(console=...)` in a process with `cores` cores. Its log is in the folder `runs`."""
 
     experiment: Experiment
     runs: Path
@@ -50,12 +49,16 @@ class Order:
         return run_name(self.experiment)
 
     @property
+    def folder(self) -> Path:
+        return self.runs / self.name
+
+    @property
     def log(self) -> Path:
-        """Where what the run prints goes, one try after another."""
+        """Where the run's output goes, one try after another."""
         return self.runs / f"{self.name}.log"
 
     def __call__(self) -> int:
-        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after another one."""
+        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after any other error."""
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
         with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
@@ -107,32 +110,29 @@ def run_suite(
     workers: Workers,
     console: Console,
 ) -> list[str]:
-    """Run what is missing of a suite; returns the names of the runs that failed.
+    """Run what is missing of a suite; returns the names of the runs that failed, which do not stop the others.
 
-    A failed run does not stop the others; `runs/<name>-<seed>.log` says why. Raises `EmgscribeError` where `data` or a
-    result is not the suite's.
+    Raises `EmgscribeError` where `data` or a result is not the suite's.
     """
     lm = lm and lm.absolute()
-    left = missing(suite, results, data, decoders)  # a folder that will not do is reported once, not by every run
+    left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
     runs, failed = runs.absolute(), list[str]()
     work = partial(
         run_experiment, data=data.absolute(), runs=runs, results=results.absolute(), decoders=decoders, lm=lm
     )
 
-    def order(experiment: Experiment) -> Order:
-        return Order(experiment, runs, partial(work, experiment), workers.threads)
-
     def done(order: Order, status: int) -> None:
         failed.extend([order.name] * bool(status))
 
-    for chained in (False, True):  # those that start from another one's model come last
-        launch((order(one) for one in left if bool(one.start) == chained), workers, done, console)
+    for chained in (False, True):  # experiments that start from another one's model come last
+        chosen = (one for one in left if bool(one.start) == chained)
+        launch((Order(one, runs, partial(work, one), workers.threads) for one in chosen), workers, done, console)
     return failed
 
 
 @dataclass
 class _Running:
-    """A run under way, since `begun` (seconds) and `epochs`; `shown` is when the last line about it was printed."""
+    """A run under way, since `begun` (seconds) and `epochs`; a line about it was last printed at `shown`."""
 
     order: Order
     job: Any
@@ -140,31 +140,31 @@ class _Running:
     epochs: int
     shown: float
 
-    def __str__(self) -> str:
-        (done, cer), epochs = progress(self.order.runs / self.order.name), self.order.experiment.train.epochs
-        parts = [f"{self.order.name}: epoch {done} of {epochs}"]
-        parts += [f"validation CER {cer:.1f} %"] if cer is not None else []
-        if done > self.epochs:
-            seconds = (time.monotonic() - self.begun) * (epochs - done) / (done - self.epochs)
-            parts += [f"about {duration(seconds)} left"]
-        return ", ".join(parts)
+    def show(self, console: Console) -> None:
+        """Print how far the run is, if it has advanced and some time has passed."""
+        (done, cer), epochs, now = progress(self.order.folder), self.order.experiment.train.epochs, time.monotonic()
+        if now < self.shown + _LINE or done <= self.epochs:
+            return
+        left = duration((now - self.begun) * (epochs - done) / (done - self.epochs))
+        read = f", validation CER {cer:.1f} %" if cer is not None else ""
+        self.shown = now
+        console.print(f"{self.order.name}: epoch {done} of {epochs}{read}, about {left} left", soft_wrap=True)
 
 
 def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None], console: Console) -> None:
     """Carry out orders, each taken as a worker gets free; `done` is called with each order and its status.
 
-    Prints what starts and ends; beside that a terminal shows how far each run is. An exception, or Ctrl-C, ends all.
+    Prints what starts, how far it is, and what ends. An exception, or Ctrl-C, ends all.
     """
     source, running = iter(orders), list[_Running]()
-    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-    with _BACKENDS[workers.on](workers) as submit, live or nullcontext():
+    with _BACKENDS[workers.on](workers) as submit:
         try:
             while True:
                 while len(running) < workers.jobs and (order := next(source, None)) is not None:
                     make_folder(order.log.parent)
                     console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
-                    now, epochs = time.monotonic(), progress(order.runs / order.name)[0]
-                    running.append(_Running(order, submit(order), now, epochs, now))
+                    begun = time.monotonic()
+                    running.append(_Running(order, submit(order), begun, progress(order.folder)[0], begun))
                 if not running:
                     return
                 for run in [run for run in running if run.job.done()]:
@@ -173,20 +173,12 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                     end = f"failed, see {os.path.relpath(run.order.log)}" if status else "done"
                     console.print(f"{run.order.name}: {end}", soft_wrap=True)
                     done(run.order, status)
-                _show(running, live, console)
+                for run in running:
+                    run.show(console)
                 time.sleep(_LOOK)
         finally:
             for run in running:
                 run.job.cancel()
-
-
-def _show(running: list[_Running], live: Live | None, console: Console) -> None:
-    if live:
-        live.update("\n".join(map(str, running)), refresh=True)
-    for run in running if not live else ():
-        if time.monotonic() > run.shown + _LINE:
-            run.shown = time.monotonic()
-            console.print(str(run), soft_wrap=True)
 
 
 def _status(job: Any) -> int:
@@ -214,7 +206,7 @@ class _Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
-                start_new_session=True,  # Ctrl-C is for us, who then end it
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the run
             )
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already
@@ -236,11 +228,12 @@ class _Process:
 
 @contextmanager
 def _local(workers: Workers) -> Iterator[Submit]:
-    """Processes on this machine. With GPUs, each sees those that no other uses, of those that we may use."""
+    """Processes on this machine. Each sees only GPUs that this process may use and that no other run has."""
     found, wanted = torch.cuda.device_count(), workers.jobs * workers.gpus
     if wanted > found:
         hint = "ask for fewer with --gpus or --jobs"
-        raise EmgscribeError(f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, there are {found}", hint=hint)
+        what = f"{workers.jobs} jobs of {workers.gpus} GPUs need {wanted}, but there are {found}"
+        raise EmgscribeError(what, hint=hint)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]
     shares = [",".join(names[job * workers.gpus : (job + 1) * workers.gpus]) for job in range(workers.jobs)]
@@ -267,7 +260,7 @@ def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
             return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
-            raise EmgscribeError(f"Slurm does not take the job ({error})", hint=hint) from error
+            raise EmgscribeError(f"Slurm refused the job ({error})", hint=hint) from error
 
     yield submit
 
@@ -298,7 +291,7 @@ def _ray(workers: Workers) -> Iterator[Submit]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "check RAY_ADDRESS, or leave it unset to start Ray here"
         raise EmgscribeError(f"Ray cannot be reached or started ({error})", hint=hint) from error
-    # A task whose worker is lost is tried twice more, each time from the last checkpoint.
+    # After the loss of its worker a task starts again, up to twice, from the last checkpoint.
     task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=2)(Order.__call__)
     try:
         yield lambda order: _Task(ray, task.remote(order))
@@ -318,7 +311,7 @@ def optional(package: str, extra: str) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process group when the other end of standard input is gone: the process that waits for us was killed.
+    """End this process group when standard input closes: the process that waits for us was killed.
 
     Needs a thread, since a parent that SIGKILL ended cannot end its children.
     """

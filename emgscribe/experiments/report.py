@@ -89,7 +89,7 @@ class Table:
 def tables(results: Iterable[RunResult], only: str = "") -> list[Table]:
     """A table for each suite, or of `only` one, and kind of data; rows in the suite's order, results of no suite last.
 
-    A suite all of whose results are in an earlier suite's table has none.
+    A suite has no table if an earlier suite's table has all of its results.
     """
     results, paper, found, shown = list(results), published_numbers(), list[Table](), set[RunResult]()
     for kind in (REAL, SIMULATED):
@@ -127,7 +127,7 @@ def _as_tested_beside(results: Sequence[RunResult], suite: Suite) -> list[Score]
 
 
 def _rows(scores: Iterable[Score], suite: Suite) -> tuple[Row, ...]:
-    """Rows of the runs that differ in nothing but the seed, or the user, told apart by their labels."""
+    """One row for the runs that differ only in the seed, or the user; no two rows have the same label."""
     grouped: dict[tuple[str, ...], list[Score]] = {}
     for score in scores:
         name = re.sub(r"/user\d+/", "/", score.run.name) if suite.over_users else score.run.name

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
-from emgscribe.scoring import Counts, cer_interval, total
+from emgscribe.scoring import Counts, cer_interval
 
 SIMULATED, REAL = "simulated", "real"
 _LISTED = 3  # settings named in a row's label
@@ -25,7 +25,7 @@ Curve = dict[str, float]
 
 @dataclass(frozen=True)
 class DataUsed:
-    """The sessions of a run by name and part, one hash over all of them, and the contents of those that were tested."""
+    """The sessions of a run by part and name, a hash over all of them, and the content of those that were tested."""
 
     kind: str
     hash: str
@@ -81,62 +81,56 @@ class RunResult:
         """
         ours, known = dict(leaves(self.experiment)), EXPERIMENTS.get(self.name)
         named = dict(leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
-        changed = (f"{field} {value}" for field, value in ours.items() if named.get(field, value) != value)
-        return tuple(change for change in changed if not change.startswith("train.seed "))
+        changed = (path for path, value in ours.items() if named.get(path, value) != value and path != "train.seed")
+        return tuple(f"{path} {ours[path]}" for path in changed)
 
     def check(self, path: Path, experiment: Experiment, tested: Sequence[Session] = ()) -> None:
-        """Refuse the result at `path` as one of `experiment` with other settings, or with other sessions than `tested`.
-
-        A session is known by the name in its header and by its content, whatever its file is called.
-        """
+        """Refuse the result at `path` for another `experiment` or other sessions, known by name and content."""
         hint = "move it away, or choose another folder with --results"
         if not reads_as(experiment, self.experiment):
-            hint = f"give this variant a name of its own with --name, {hint.replace('move it', 'move the file')}"
-            raise EmgscribeError("is of an experiment of this name with other settings", where=str(path), hint=hint)
+            what, hint = (
+                "is of an experiment of this name with other settings",
+                f"name this variant with --name, {hint}",
+            )
+            raise EmgscribeError(what, where=str(path), hint=hint)
         now = {session.name: session.content for session in tested}
         then = self.data.contents or dict.fromkeys(self.data.test)
         if now and (now.keys() != then.keys() or any(then[name] not in (None, now[name]) for name in now)):
             raise EmgscribeError("is of this experiment on other sessions", where=str(path), hint=hint)
 
     def write(self, path: Path | str) -> None:
-        content = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
-        settings = content.pop("settings")
-        content["data"] = asdict(self.data)
-        content["test"] = {
-            decoder: evaluation.to_json() | ({"settings": settings[decoder]} if decoder in settings else {})
-            for decoder, evaluation in self.test.items()
-        }
+        content = {part.name: getattr(self, part.name) for part in fields(self)} | {"data": asdict(self.data)}
+        settings = {decoder: {"settings": of} for decoder, of in content.pop("settings").items()}
+        content["test"] = {name: test.to_json() | settings.get(name, {}) for name, test in self.test.items()}
         write_json(Path(path), content)
 
     @classmethod
     def read(cls, path: Path | str) -> "RunResult":
-        """Read a result file; an incomplete or inconsistent one is an `EmgscribeError`."""
+        """Read a result file; one that is not complete and consistent is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
             return cls._checked(content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            fault = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            if isinstance(error, TypeError | AttributeError):
-                fault = f"a field has another type ({error})"
+            other = isinstance(error, TypeError | AttributeError)
+            fault = f"a field has another type ({error})" if other else str(error)
+            fault = f"{error} is missing" if isinstance(error, KeyError) else fault
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     @classmethod
     def _checked(cls, content: Any) -> "RunResult":
         tests = content["test"].items()
+        optional = {name: str(content.get(name)) for name in ("commit", "device", "machine", "precision")}
         found = cls(
             experiment=content["experiment"],
             seed=int(content["seed"]),
             data=from_json(DataUsed, content["data"], where=""),
-            commit=str(content.get("commit")),
             versions=content.get("versions", {}),
-            device=str(content.get("device")),
-            machine=str(content.get("machine")),
-            precision=str(content.get("precision")),
             seconds=float(content.get("seconds", 0)),
             curves=[{name: float(value) for name, value in entry.items()} for entry in content["curves"]],
             test={decoder: Evaluation.from_json(test) for decoder, test in tests},
             settings={decoder: test["settings"] for decoder, test in tests if "settings" in test},
+            **optional,
         )
         if not found.test or not found.name:
             raise ValueError("its test names no decoder")
@@ -164,9 +158,9 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def read_results(folder: Path | str) -> list[RunResult]:
-    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is incomplete.
+    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is not whole.
 
-    Hidden files and folders are left out: another run is writing them, or died while writing.
+    Hidden files and folders are left out: another run is writing them, or died while it was.
     """
     paths: list[Path] = []
     for place, folders, names in os.walk(folder):
@@ -186,16 +180,14 @@ class Score:
     decoder: str
     sessions: tuple[SessionScore, ...]
 
-    @property
-    def cer(self) -> float:
-        return total([session.counts for session in self.sessions]).cer
-
 
 @dataclass(frozen=True)
 class Row:
     """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common.
 
-    `apart` are changes that the label has to name, since another row would have the same label without them.
+    `apart` are changes that the label has to name, since another row would have the same label without them. `cers`
+    are those of each seed, or each user. `units` are the counts of each segment, by (session, its text, place in it),
+    those of all seeds added; `interval` resamples them.
     """
 
     name: str
@@ -213,21 +205,23 @@ class Row:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The first run's evaluation, for its unit and whether its sessions were seen in training."""
         return self.run.test[self.decoder]
 
     @property
+    def sessions(self) -> list[SessionScore]:
+        return [session for score in self.scores for session in score.sessions]
+
+    @property
     def label(self) -> str:
-        """The experiment's name, and the settings that differ from it."""
+        """The name, and what was set otherwise on the command line."""
         changes = self.run.changes
         named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
-        named += ["seen in training"] if self.evaluation.seen else []
         more = [f"and {len(changes) - len(named)} more"] if len(changes) > len(named) else []
-        return self.name + (f" ({', '.join([*named, *more])})" if named else "")
+        named += more + ["seen in training"] * self.evaluation.seen
+        return self.name + (f" ({', '.join(named)})" if named else "")
 
     @cached_property
     def units(self) -> dict[tuple[str, str, int], Counts]:
-        """Counts of each segment, by (session, its text, place in it), those of all seeds added."""
         found: dict[tuple[str, str, int], Counts] = {}
         for session in self.sessions:
             for place, unit in enumerate(session.units):
@@ -235,17 +229,14 @@ class Row:
                 found[key] = found.get(key, Counts()) + unit
         return found
 
-    @property
-    def sessions(self) -> list[SessionScore]:
-        return [session for score in self.scores for session in score.sessions]
-
     @cached_property
     def cers(self) -> dict[str, float]:
-        """CER of each seed, or of each user."""
-        if not self.over_users:
-            return {str(score.run.seed): score.cer for score in self.scores}
-        users = sorted({session.user for session in self.sessions})
-        return {user: total([s.counts for s in self.sessions if s.user == user]).cer for user in users}
+        found: dict[str, Counts] = {}
+        for score in self.scores:
+            for session in score.sessions:
+                key = session.user if self.over_users else str(score.run.seed)
+                found[key] = found.get(key, Counts()) + session.counts
+        return {key: found[key].cer for key in (sorted(found) if self.over_users else found)}
 
     @property
     def cer(self) -> float:
@@ -258,7 +249,6 @@ class Row:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the pooled CER over segments, with the seeds of a segment kept together."""
         return cer_interval(list(self.units.values()))
 
     @property

@@ -1,7 +1,7 @@
-"""Search for the settings of an experiment with the lowest validation CER. The sessions that test are not scored.
+"""Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
 A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
-run is named after its settings, so that a study that was cut off goes on from the run's checkpoint.
+run is named after its settings, so that an interrupted study goes on from the run's checkpoint.
 """
 
 import difflib
@@ -110,22 +110,20 @@ def search(
     workers: Workers,
     console: Console,
 ) -> Path:
-    """Bring the experiment's study to so many finished trials, draw them, and print the best as a command.
+    """Bring the experiment's study to `trials` finished trials, draw them, and print the best as a command.
 
     `base` is the named experiment that this one was made from. Failed trials, and settings that are not allowed
-    together, are not counted; a call ends when as many failed as it was to add. Returns the study's folder. Raises
-    `EmgscribeError` where the study has other settings, another search or other data, where another process works on
-    it, where its file cannot be used, and where no trial is finished.
+    together, are not counted; a call ends when as many of them failed as it was to add. Returns the study's folder.
+    Raises `EmgscribeError` where the study has other settings, another search or other data, where another process
+    works on it, where its file cannot be used, and where no trial is finished.
     """
     require(trials >= 1, "trials", trials, "1 or more")
     optuna = optional("optuna", "tune")
     space, folder = spans(texts, experiment), runs.absolute() / "tune" / experiment.name
     split = split_sessions(data.absolute(), experiment.data)
-    about = {
-        "search": sorted(texts),
-        "experiment": experiment,
-        "data": data_hash(open_sessions(split.train + split.val)),
-    }
+    sessions = open_sessions(split.train + split.val)
+    kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
+    about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
         study = _study(optuna, folder, about)
         numbers: dict[str, int] = {}
@@ -147,20 +145,21 @@ def search(
                 yield order
 
         def done(order: Order, status: int) -> None:
-            cer = None if status else progress(order.runs / order.name)[1]
+            cer = None if status else progress(order.folder)[1]
             number = numbers[order.name]
             study.tell(number, cer, None if cer is not None else optuna.trial.TrialState.FAIL)
             console.print(f"trial {number}: " + ("failed" if cer is None else f"validation CER {cer:.2f} %"))
 
         launch(orders(), workers, done, console)
         if not _finished(study):
-            raise EmgscribeError(
-                "no trial is finished", where=str(folder), hint=f"the runs' logs say why: {folder}/*.log"
-            )
+            hint = f"the runs' logs say why: {folder}/*.log"
+            raise EmgscribeError("no trial is finished", where=str(folder), hint=hint)
         best = study.best_trial
-        _draw(optuna, study, folder)
-    told = f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %"
-    console.print(f"{told}\n{_command(base, changed(experiment, best.params), data)}", soft_wrap=True)
+        _draw(optuna, study, folder, f"validation CER, %, {kind} sessions")
+    best_line = (
+        f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions"
+    )
+    console.print(f"{best_line}\n{_command(base, changed(experiment, best.params), data)}", soft_wrap=True)
     return folder
 
 
@@ -171,7 +170,7 @@ def _finished(study: Any) -> list[Any]:
 @contextmanager
 def _usable(optuna: Any, path: Path) -> Iterator[None]:
     """Report whatever goes wrong with the study's file as one error that names it."""
-    alchemy = optional("sqlalchemy.exc", "sweep")
+    alchemy = optional("sqlalchemy.exc", "tune")
     try:
         yield
     except (sqlite3.Error, alchemy.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -185,7 +184,7 @@ def _usable(optuna: Any, path: Path) -> Iterator[None]:
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
     """The study in `folder`, made if there is none; refused where it is about something else.
 
-    Trials that an earlier call began and did not end are asked for again, with their settings.
+    Trials that an earlier call began and did not finish are queued again, with their settings.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
@@ -204,26 +203,26 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
 
 
 def _asked(optuna: Any, study: Any, trials: int, seed: int) -> Iterator[Any]:
-    """Trials until so many are finished or under way, or as many as this call was to add have failed."""
+    """Trials until `trials` are finished or under way, or as many as this call was to add have failed."""
     begun = study.get_trials(deepcopy=False)
     allowed = len(begun) + 2 * (trials - len(_finished(study)))
     states = optuna.trial.TrialState
     while ((found := study.get_trials(deepcopy=False)) and len(found) < allowed) or not found:
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
-        # Each trial draws from a seed of its own: a sampler that goes on would begin with the first trial's numbers.
+        # Each trial draws from a seed of its own: otherwise a resumed study would repeat the first trial's draws.
         drawn = sum("again" not in trial.user_attrs for trial in found)
         study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + drawn)
         yield study.ask()
 
 
-def _draw(optuna: Any, study: Any, folder: Path) -> None:
+def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
     import matplotlib.pyplot as plt
 
     for name, plot in _PLOTS.items():
         with warnings.catch_warnings(), replacing(folder / f"{name}.png") as temporary:
             warnings.simplefilter("ignore")  # Optuna calls these plots experimental
-            getattr(optuna.visualization.matplotlib, plot)(study, target_name="validation CER, %")
+            getattr(optuna.visualization.matplotlib, plot)(study, target_name=label)
             plt.gcf().savefig(temporary, dpi=110, bbox_inches="tight")
             plt.close()
 
@@ -234,10 +233,8 @@ def _command(base: Experiment, experiment: Experiment, data: Path) -> str:
     named = dict(leaves(to_json(base)))
     for path, value in leaves(to_json(experiment)):
         owner, dot, name = path.replace("_", "-").rpartition(".")
-        if named.get(path) == value:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{owner}{dot}{name if value else f'no-{name}'}")
-        else:
-            words += [f"--{owner}{dot}{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+        if named.get(path) != value:
+            no = "no-" if value is False else ""
+            values = [] if isinstance(value, bool) else value if isinstance(value, list | tuple) else [value]
+            words += [f"--{owner}{dot}{no}{name}", *map(str, values)]
     return shlex.join(words)

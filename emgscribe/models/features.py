@@ -72,7 +72,7 @@ class SpectrogramConfig(FeaturesConfig):
 
     n_fft: Annotated[int, Range(2)] = 64  # samples of a frame's transform, at the decimated rate
     hop: Count = 16  # samples from one frame to the next, at the decimated rate
-    offset: Annotated[float, Range(0, 1e6, open=True)] = 1e-6  # added to the power before the logarithm
+    offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
     decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz
     edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: every bin is one
 

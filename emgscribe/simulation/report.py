@@ -43,8 +43,7 @@ class Excerpt:
         with SessionFile(Path(path)) as session:
             count = min(len(session), int(EXCERPT_SECONDS * SAMPLE_RATE))
             first = (len(session) - count) // 2
-            emg = session.emg(first, first + count)
-            begin = float(session.times(first, first + 1)[0])
+            (begin, *_), emg = session.read(first, first + count)
             labelled = session.header.labelled_keystrokes()
         end = count / SAMPLE_RATE
         return cls(Path(path).stem, emg, [(symbol, t - begin) for symbol, t in labelled if 0 <= t - begin < end])

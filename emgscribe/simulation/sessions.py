@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from emgscribe.config import require
-from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, SessionFile, SessionHeader, writing_session
+from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, SessionHeader, read_header, writing_session
 from emgscribe.files import replacing
 from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
@@ -86,24 +86,23 @@ def simulate_session(
     presses = [[press for press in performance.presses if press.place.hand == hand] for hand in range(BANDS)]
     bands = [_Band(*own, frames, config) for own in zip(person.forearms, presses, late, streams[1:-1], strict=True)]
     origin = float(start_time(user, session))
-    with writing_session(path, frames * _SAMPLES_PER_FRAME) as writer:
+    header = SessionHeader(
+        name=path.stem,
+        user=f"{user:08d}",
+        condition="on_keyboard",
+        duration_mins=frames / DRIVE_RATE / 60,
+        keystrokes=performance.keystrokes(origin),
+        prompts=performance.prompts_from(origin),
+        simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
+    )
+    with writing_session(path, header, frames * _SAMPLES_PER_FRAME) as append:
         for first in range(0, frames, _BLOCK_FRAMES):
             count = min(_BLOCK_FRAMES, frames - first)
             emg = np.stack([band.block(first, count) for band in bands], axis=1)
             samples = first * _SAMPLES_PER_FRAME + np.arange(len(emg))
-            writer.append(origin + samples / SAMPLE_RATE, emg)
+            append(origin + samples / SAMPLE_RATE, emg)
             if progress is not None:
                 progress((first + count) / frames)
-        header = SessionHeader(
-            name=path.stem,
-            user=f"{user:08d}",
-            condition="on_keyboard",
-            duration_mins=frames / DRIVE_RATE / 60,
-            keystrokes=performance.keystrokes(origin),
-            prompts=performance.prompts_from(origin),
-            simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
-        )
-        writer.finish(header)
 
 
 def _check(minutes: float, **numbers: int) -> None:
@@ -177,7 +176,6 @@ def _write_metadata(path: Path, sessions: list[Path]) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(_COLUMNS)
         for session in sessions:
-            with SessionFile(session) as opened:
-                header = opened.header
+            header = read_header(session)
             counts = len(header.keystrokes), len(header.prompts)
             rows.writerow((header.user, header.name, header.condition, header.duration_mins, *counts, "[]"))

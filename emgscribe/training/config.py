@@ -8,7 +8,7 @@ from emgscribe.data.windows import WindowConfig
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import ModelConfig
 
-Rate = Annotated[float, Range(0, 10, open=True)]
+Rate = Annotated[float, Range(0, 10, "()")]
 Amount = Annotated[float, Range(0, 1e6)]
 
 

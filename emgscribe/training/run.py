@@ -66,7 +66,8 @@ def train(
 ) -> Trained:
     """Train in the folder `out`, or resume the run there. `start` is the folder of a model to fine-tune.
 
-    Raises what `fit` does.
+    Raises `EmgscribeError` when another process trains in `out`, when it holds another run or a damaged checkpoint,
+    when the loss is no longer finite and when the disk is full.
     """
     return fit(recipe, train_sessions=train, val_sessions=val, folder=out, start=start)
 

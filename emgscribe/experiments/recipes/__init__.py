@@ -18,15 +18,8 @@ __all__ = [
     "GENERIC",
     "GROUPS",
     "RECORDS",
-    "SMALL",
-    "SUITES",
-    "TABLE1",
-    "TABLE2",
-    "Budget",
-    "Experiment",
-    "Simulated",
-    "Suite",
 ]
+__all__ += ["SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
 
 SUITES: dict[str, Suite] = {
     suite.name: suite

@@ -30,9 +30,7 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
         base,
         name=f"{budget}/{base.name}",
         model=ModelConfig(
-            SMALL.model.features,
-            base.model.encoder.small(),
-            attention.small() if attention.layers else attention,
+            SMALL.model.features, base.model.encoder.small(), attention.small() if attention.layers else attention
         ),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),

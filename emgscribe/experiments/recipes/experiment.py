@@ -17,7 +17,7 @@ class Experiment(Recipe):
 
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
-    start: str = ""  # experiment whose model of the same seed training begins with; none: random weights
+    start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
 
 
 @dataclass(frozen=True)
