@@ -128,7 +128,7 @@ class MagnitudeWarp(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.sigma == 0:
             return emg
-        return emg.mul_(_on(emg.device, self.curves(*emg.shape[:2], generator))[..., None, None])
+        return emg.mul_(_on(emg.device, self.curves(len(emg), emg.shape[1], generator))[..., None, None])
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples); 1 everywhere for an item that is not changed."""
