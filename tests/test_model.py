@@ -12,7 +12,7 @@ from networks import CNN, HEAD, TDS, noise
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.config import Below, Range, Settings
+from emgscribe.config import Range, Settings
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.ancestry import Ancestry, Seen
@@ -259,8 +259,8 @@ def test_every_number_has_a_range_and_is_named_when_out_of_it(kind: type[Setting
         assert hint not in (int, float), name
         limits = [part for part in get_args(hint) if isinstance(part, Range)] if get_origin(hint) is Annotated else []
         for limit in limits:
-            beyond = {limit.low - (not limit.open), limit.high + (not isinstance(limit, Below))} - {math.inf}
-            for value in beyond:
+            edges = {limit.low - 1, limit.low, limit.high, limit.high + 1} - {math.inf}
+            for value in (edge for edge in edges if not limit.holds(edge)):
                 with pytest.raises(EmgscribeError, match=f"{kind.section}.{name} is .*, allowed: "):
                     kind(**{name: (value,) if many else value})
 
