@@ -29,7 +29,8 @@ from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, ResidualCn
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Recipe, TrainConfig, fit
+from emgscribe.training.config import Recipe, TrainConfig
+from emgscribe.training.run import train
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 20 + "a few more words of text\n"
 TDS = TdsConfig(mlp_features=48, blocks=2, channels=12, kernel=8, lookahead=3, dropout=0.1)
@@ -62,11 +63,11 @@ def golden(folder: Path) -> dict[str, dict[str, Any]]:
     paths = [folder / f"{number}.hdf5" for number in range(3)]
     for number, path in enumerate(paths):
         simulate_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)
-    train, val, test = open_sessions(paths, folder / "cache")
+    first, val, test = open_sessions(paths, folder / "cache")
     words = train_language_model(TEXT, order=4, across=True)
     found = {}
     for name, recipe in RUNS.items():
-        run = fit(recipe, train_sessions=[train], val_sessions=[val], folder=folder / name, console=Console(quiet=True))
+        run = train(recipe, [first], [val], out=folder / name, console=Console(quiet=True))
         emissions = run.model.log_probs(test)
         beam = BeamDecoder(BeamConfig(beam_size=20), words)
         without_blank = emissions.copy()

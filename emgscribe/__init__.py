@@ -34,7 +34,10 @@ if TYPE_CHECKING:  # for type checkers and editors; what runs is _HOMES
     from emgscribe.models.model import Model, ModelConfig, load_model, save_model
     from emgscribe.scoring import Counts
     from emgscribe.simulation import SimulationConfig, simulate
-    from emgscribe.training import Recipe, SessionsDataModule, TrainConfig, Trained, TrainingModule, ctc_loss, train
+    from emgscribe.training.config import Recipe, TrainConfig
+    from emgscribe.training.losses import ctc_loss
+    from emgscribe.training.modules import SessionsDataModule, TrainingModule
+    from emgscribe.training.run import Trained, train
     from emgscribe.transcription import Transcript, transcribe
 
 _HOMES = {
@@ -57,7 +60,10 @@ _HOMES = {
     "scoring": "Counts",
     "transcription": "Transcript transcribe",
     "evaluation": "Evaluation evaluate evaluate_all",
-    "training": "Recipe SessionsDataModule TrainConfig Trained TrainingModule ctc_loss train",
+    "training.config": "Recipe TrainConfig",
+    "training.losses": "ctc_loss",
+    "training.modules": "SessionsDataModule TrainingModule",
+    "training.run": "Trained train",
     "experiments": "recipes",
     "experiments.recipes": "Experiment",
 }

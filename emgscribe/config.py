@@ -6,7 +6,7 @@ be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the c
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from inspect import isclass
@@ -175,6 +175,15 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
 
         faults = cattrs.transform_error(error, path=kind.__name__, format_exception=what)
         raise EmgscribeError("; ".join(faults), where=where, hint="another version may have written it") from error
+
+
+def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of each single setting in settings as JSON, as in ("train.lr", 0.001)."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def reads_as(value: object, data: Any) -> bool:

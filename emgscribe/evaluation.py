@@ -47,7 +47,7 @@ class SessionScore:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SessionScore":
         """What `Evaluation.to_json` wrote of a session; `ValueError` where its counts do not fit its texts."""
-        units = tuple(Counts(*(int(number) for number in unit)) for unit in content["units"])
+        units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in content["units"])
         score = cls(**{**content, "units": units})
         fewest = count(score.reference, score.hypothesis).edits  # windows, aligned one by one, may need more
         if score.counts.length != len(score.reference) or score.counts.edits < fewest:
@@ -111,9 +111,8 @@ class Evaluation:
         """Read what `to_json` wrote; `KeyError`, `TypeError` or `ValueError` if it is incomplete or inconsistent."""
         sessions = tuple(map(SessionScore.from_json, content["sessions"]))
         found = cls(**{name: content[name] for name in _LABELS}, sessions=sessions, seen=content.get("seen", False))
-        stored = content["cer"]
-        if found.counts.length and not abs(found.cer - float(stored)) < 1e-6:  # NaN does not fit either
-            raise ValueError(f"its CER is {stored}, its counts make {found.cer}")
+        if found.counts.length and not abs(found.cer - float(content["cer"])) < 1e-6:  # NaN does not fit either
+            raise ValueError(f"its CER is {content['cer']}, its counts make {found.cer}")
         return found
 
 
@@ -174,11 +173,8 @@ def evaluate_all(
             for name, decoder in decoders.items():
                 scores[name].append(_score(session, decoder.flush().labels))
             done += len(session)
-    name, simulated = "whole session" + ", published" * (protocol == "published"), _simulated(sessions)
-    return {
-        decoder: Evaluation(name, ", ".join(passes), _UNIT, simulated, tuple(scored), seen)
-        for decoder, scored in scores.items()
-    }
+    about = "whole session" + ", published" * (protocol == "published"), ", ".join(passes), _UNIT, _simulated(sessions)
+    return {decoder: Evaluation(*about, tuple(scored), seen) for decoder, scored in scores.items()}
 
 
 def evaluate_windows(
@@ -240,17 +236,17 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
     """Whether a session was trained on, which is refused unless allowed; one that is given twice is refused too."""
     known: dict[str, str] = {}
     for session in sessions:
-        if session.content in known:
-            other = f", there called {known[session.content]}" if known[session.content] != session.name else ""
+        if first := known.get(session.content):
+            other = f", there called {first}" if first != session.name else ""
             raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
         known[session.content] = session.name
     try:
         model.ancestry.refuse(sessions)
+        return False
     except EmgscribeError:
         if not allow_seen:
             raise
         return True
-    return False
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:

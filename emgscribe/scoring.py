@@ -38,7 +38,7 @@ class Counts:
     def cer(self) -> float:
         return self._rate(self.edits)
 
-    wer = cer  # the word error rate, where words were counted
+    wer = cer  # where words were counted
 
     @property
     def ier(self) -> float:
@@ -59,13 +59,13 @@ class Counts:
 def side_by_side(reference: str, hypothesis: str) -> tuple[str, str, str]:
     """Reference and hypothesis at equal length, gaps filled with "·", and a line with I, D or S under each edit."""
     marks = {"equal": " ", "insert": "I", "delete": "D", "replace": "S"}
-    rows = ["", "", ""]
+    first = second = below = ""
     for block in Levenshtein.opcodes(reference, hypothesis):
-        parts = reference[block.src_start : block.src_end], hypothesis[block.dest_start : block.dest_end]
-        length = max(map(len, parts))
-        for row, part in enumerate((*parts, marks[block.tag] * length)):
-            rows[row] += part.ljust(length, "·")
-    return rows[0], rows[1], rows[2]
+        wanted, got = reference[block.src_start : block.src_end], hypothesis[block.dest_start : block.dest_end]
+        length = max(len(wanted), len(got))
+        first, second = first + wanted.ljust(length, "·"), second + got.ljust(length, "·")
+        below += marks[block.tag] * length
+    return first, second, below
 
 
 def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Counts:

@@ -82,8 +82,8 @@ def emission_blocks(
     plan = plan or inference_plan(model, len(session), block_seconds)
     before, after = (plan.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
     windows = Windows(Store([session]), before + plan.kept + after, plan.kept, *model.context)
-    # No window begins before the session: that would put more silence before it than training windows have.
     starts = [start for _, start in windows.tiling()]
+    # No window begins before the session: that would put more silence before it than training windows have.
     places = [(0, max(0, start - before)) for start in starts]
     together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
@@ -101,15 +101,14 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     The frames that lack context at both ends of the session are not there, and the keys in them count as missed
     (Sivakumar et al. 2024). With an unbounded receptive field the whole session is one pass.
     """
-    features, encoder = model.features, model.encoder
+    features, encoder, store = model.features, model.encoder, Store([session])
     around = encoder.left_context + encoder.right_context
     whole = (features.frames(len(session)) - around) // encoder.stride
-    bounded = not (encoder.unbounded_left or encoder.unbounded_right)
-    block = model.frames(round(BLOCK_SECONDS * SAMPLE_RATE)) if bounded else max(whole, 1)
-    store, step = Store([session]), model.samples_per_frame
+    unbounded = encoder.unbounded_left or encoder.unbounded_right
+    block = max(whole, 1) if unbounded else model.frames(round(BLOCK_SECONDS * SAMPLE_RATE))
     for first in range(0, whole, block):
-        count = min(block, whole - first) * encoder.stride
-        emg = store.gather([0], [first * step], features.samples(around + count)).to(model.device)
+        count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
+        emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
         with torch.inference_mode():
             yield model.classify(encoder(features(emg), torch.tensor([count])))[0].cpu().numpy()
 
@@ -124,17 +123,13 @@ def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECO
       on whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
     """
     encoder = model.encoder
-    block = _whole_frames(model, block_seconds)
-    if not encoder.unbounded_left and not encoder.unbounded_right:
-        return InferencePlan("blocks", block)
-    if not encoder.extrapolates:
-        kept, margin = _ATTENTION_SECONDS
-        name = f"stitched, {kept} s with margins of {margin} s"
-        return InferencePlan(name, _whole_frames(model, kept), _whole_frames(model, margin))
-    if one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
+    if not (encoder.unbounded_left or encoder.unbounded_right):
+        return InferencePlan("blocks", _whole_frames(model, block_seconds))
+    if encoder.extrapolates and one_pass_bytes(model, samples) <= ONE_PASS_BYTES:
         return InferencePlan("one pass", model.frames(samples) * model.samples_per_frame)
-    name = f"stitched, {block_seconds:g} s with margins of {_MARGIN_SECONDS} s"
-    return InferencePlan(name, block, _whole_frames(model, _MARGIN_SECONDS))
+    kept, margin = (block_seconds, _MARGIN_SECONDS) if encoder.extrapolates else _ATTENTION_SECONDS
+    name = f"stitched, {kept:g} s with margins of {margin} s"
+    return InferencePlan(name, _whole_frames(model, kept), _whole_frames(model, margin))
 
 
 def _whole_frames(model: Model, seconds: float) -> int:

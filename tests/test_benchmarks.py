@@ -1,6 +1,5 @@
 """The benchmarks: ours and the plain version compute the same, and the runner runs."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import encoders
 import pytest
 import textbook
 import torch
-from figures import Measurement
 from textbook_networks import network_like
 
 from emgscribe.data.session import open_sessions
@@ -67,7 +65,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder() -> None:
         for value in model.state_dict().values():  # norms, biases and statistics begin as if they were not there
             if value.ndim == 1:
                 value += 0.2 * torch.rand_like(value)
-        batch = encoders.random_batch(model, 2, 0.25, torch.device("cpu"))
+        batch = encoders.random_batch(model, 2, 0.25)
         network = network_like(model)
         assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
         with torch.inference_mode():
@@ -84,22 +82,6 @@ def test_every_kind_of_encoder_and_of_features_is_measured() -> None:
     assert {type(model.features) for model in measured} == set(FeaturesConfig.kinds.values())
 
 
-def test_a_ratio_below_one_is_met_within_twice_the_noise_only() -> None:
-    def row(ours: float, again: float, textbook: float, peak: float = 1.0) -> object:
-        seconds = {"ours": [ours], "ours again": [again], "textbook": [textbook]}
-        timed = Measurement("step", "s", seconds)
-        return encoders.Row("name", 1, timed, timed, Measurement("memory", "GB", {"ours": [peak]}))
-
-    def verdicts(*rows: object) -> list[str]:
-        return [bar.verdict for bar in encoders.judge(list(rows), quick=False)]
-
-    assert encoders.noise([row(1.1, 1.0, 1.0), row(1.0, 1.1, 1.0)]) == pytest.approx(1.1)
-    assert verdicts(row(1.0, 1.0, 1.5), row(1.0, 1.0, 1.0)) == ["met", "met"]
-    assert verdicts(row(1.0, 1.0, 1.5), row(1.0, 1.0, 0.9, peak=4.5)) == ["not met", "not met"]
-    assert verdicts(row(1.1, 1.0, 1.5), row(1.0, 1.1, 0.9)) == ["met", "met"]
-    assert verdicts(row(1.1, 1.0, 1.5), row(1.0, 1.1, 0.8)) == ["not met", "met"]
-
-
 def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> None:
     spec_only = Augmentation(BandRotation((0,)), AlignmentJitter(0))
     sizes = {"length": 2000, "left": 0, "right": 0}
@@ -112,20 +94,12 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "measured"),
-    [
-        ("bench.py", [], "training step"),
-        ("encoders.py", ["--experiments", "records/mingru-48"], "records/mingru-48"),
-    ],
+    "command", [["bench.py"], ["encoders.py", "records/mingru-48"], ["decoding.py", "--seconds", "30"]]
 )
-def test_benchmark_runs(tmp_path: Path, name: str, options: list[str], measured: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / name), "--quick", "--out", str(tmp_path), *options]
+def test_benchmark_runs(command: list[str]) -> None:
+    quick = [] if command[0] == "decoding.py" else ["--quick"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads wait for each other on a busy machine
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    called = [sys.executable, str(BENCHMARKS / command[0]), *command[1:], *quick]
+    finished = subprocess.run(called, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert finished.returncode == 0, finished.stderr
-    (path,) = tmp_path.glob("*.json")
-    content = json.loads(path.read_text())
-    assert {"cpu", "cores", "threads", "torch", "gpu", "date", "commit"} <= set(content["machine"])
-    assert all(bar["verdict"] in ("met", "not met", "not applicable") for bar in content["bars"])
-    assert all(min(values) > 0 for row in content["measurements"] for values in row["values"].values())
-    assert measured in finished.stdout
+    assert "times" in finished.stdout

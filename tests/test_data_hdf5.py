@@ -5,8 +5,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,6 @@ HEADERS = st.builds(
     ),
     simulation=st.sampled_from(["", '{"seed": 1}']),
 )
-
-
-@contextmanager
-def edited(path: Path) -> Iterator[Any]:
-    """The HDF5 group of a session file, open for changes."""
-    with h5py.File(path, "r+") as file:
-        yield file["emg2qwerty"]
 
 
 def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
@@ -96,10 +88,10 @@ def test_reads_what_a_third_party_wrote(tmp_path: Path) -> None:
 
 def test_byte_layout_on_disk(make_session: Make) -> None:
     emg = np.random.default_rng(1).normal(size=(20_000, 2, 16)).astype(np.float32)
-    times = START + np.arange(20_000) / 2000
-    path = make_session(emg=emg, times=times)
+    prompts = [Prompt("p", 1.0, 2.0, "text"), Prompt("q", 2.0, 3.0, None)]
+    path = make_session(emg=emg, keys=[("Key.space", 0.5)], prompts=prompts, simulation='{"seed": 1}')
     with h5py.File(path, "r") as file:
-        rows = file["emg2qwerty/timeseries"]
+        rows, attributes = file["emg2qwerty/timeseries"], dict(file["emg2qwerty"].attrs)
         fields = {name: offset for name, (_, offset, *_) in rows.dtype.fields.items()}
         assert (fields, rows.dtype.itemsize) == ({"time": 0, "emg_left": 8, "emg_right": 72}, 136)
         assert (rows.shape, rows.chunks, rows.compression) == ((20_000,), None, None)
@@ -108,19 +100,14 @@ def test_byte_layout_on_disk(make_session: Make) -> None:
     assert 0 <= len(content) - 136 * 20_000 < 20_000
     for sample in (0, 1, 19_999):
         time, *values = struct.unpack_from("<d32f", content, offset + 136 * sample)
-        assert time == times[sample]
-        assert values == [*emg[sample, 0].tolist(), *emg[sample, 1].tolist()]
-    prompts = [Prompt("p", 1.0, 2.0, "text"), Prompt("q", 2.0, 3.0, None)]
-    with h5py.File(make_session("name", keys=[("Key.space", 0.5)], prompts=prompts), "r") as file:
-        attributes = dict(file["emg2qwerty"].attrs)
-    assert set(attributes) == {"session_name", "user", "condition", "duration_mins", "keystrokes", "prompts"}
+        assert (time, values) == (START + sample / 2000, emg[sample].ravel().tolist())
+    assert set(attributes) == {*ATTRIBUTES, "simulation"}
+    assert attributes["simulation"] == '{"seed": 1}'
     assert json.loads(attributes["keystrokes"]) == [{"key": "Key.space", "start": START + 0.5, "end": START + 0.58}]
     assert json.loads(attributes["prompts"]) == [
         {"name": "p", "start": 1.0, "end": 2.0, "payload": {"text": "text"}},
         {"name": "q", "start": 2.0, "end": 3.0, "payload": None},
     ]
-    with h5py.File(make_session(simulation='{"seed": 1}'), "r") as file:
-        assert file["emg2qwerty"].attrs["simulation"] == '{"seed": 1}'
 
 
 @settings(max_examples=25)
@@ -186,27 +173,20 @@ TIME, LEFT, RIGHT = ("time", "<f8"), ("emg_left", "<f4", (16,)), ("emg_right", "
 )
 def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> None:
     path = make_session()
-    with edited(path) as group:
-        del group["timeseries"]
+    with h5py.File(path, "r+") as file:
+        del file["emg2qwerty/timeseries"]
         if rows is not None:
-            group["timeseries"] = rows
+            file["emg2qwerty/timeseries"] = rows
     refused(path, *words)
     with h5py.File(path, "r+") as file:
         del file["emg2qwerty"]
     refused(path, "dataset 'emg2qwerty/timeseries' is missing")
 
 
-def test_missing_attributes(make_session: Make) -> None:
-    for name in ATTRIBUTES:
-        path = make_session()
-        with edited(path) as group:
-            del group.attrs[name]
-        refused(path, "missing", name)
-
-
 @pytest.mark.parametrize(
     ("field", "content", "words"),
     [
+        *((name, None, ["missing", name]) for name in ATTRIBUTES),
         ("keystrokes", '[{"key": "a", "start"', ["'keystrokes': JSON"]),
         ("keystrokes", '[{"key": "a"}]', ["'keystrokes', entry 0", "start"]),
         ("keystrokes", '[{"key": "a", "start": 1, "end": 2}, {"key": "b", "start": 1}]', ["entry 1", "end"]),
@@ -218,10 +198,12 @@ def test_missing_attributes(make_session: Make) -> None:
         ("prompts", "[null]", ["'prompts', entry 0"]),
     ],
 )
-def test_broken_labels(make_session: Make, field: str, content: str, words: list[str]) -> None:
+def test_attributes_that_are_missing_or_broken(make_session: Make, field: str, content: Any, words: list[str]) -> None:
     path = make_session()
-    with edited(path) as group:
-        group.attrs[field] = content
+    with h5py.File(path, "r+") as file:
+        del file["emg2qwerty"].attrs[field]
+        if content is not None:
+            file["emg2qwerty"].attrs[field] = content
     refused(path, *words)
 
 
@@ -234,15 +216,14 @@ def half_written(path: Path, error: BaseException | None = None) -> None:
 
 
 def test_a_writer_that_fails_leaves_nothing_and_keeps_the_old_session(make_session: Make, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the simulation failed"):
-        half_written(tmp_path / "out" / "s.hdf5", RuntimeError("the simulation failed"))
-    with pytest.raises(AssertionError, match="50 of 100"):
-        half_written(tmp_path / "out" / "s.hdf5")
-    assert list((tmp_path / "out").iterdir()) == []
     path = make_session()
     before = path.read_bytes()
-    with pytest.raises(RuntimeError):
-        half_written(path, RuntimeError())
+    for place in (tmp_path / "out" / "s.hdf5", path):
+        with pytest.raises(RuntimeError, match="the simulation failed"):
+            half_written(place, RuntimeError("the simulation failed"))
+        with pytest.raises(AssertionError, match="50 of 100"):
+            half_written(place)
+    assert list((tmp_path / "out").iterdir()) == []
     assert path.read_bytes() == before
 
 

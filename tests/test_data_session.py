@@ -6,6 +6,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from emgscribe.data import session as module
 from emgscribe.data.charset import labels_of_text
 from emgscribe.data.hdf5 import SAMPLE_DTYPE, SessionFile
+from emgscribe.data.inspect import inspect
 from emgscribe.data.session import Session, default_cache, open_session, open_sessions
 from emgscribe.errors import EmgscribeError
 
@@ -30,22 +32,19 @@ def entries(cache: Path) -> set[str]:
     return {path.name for path in (cache / "sessions").glob("*")}
 
 
-def layout(path: Path, kind: str) -> Path:
-    """The same session with its rows stored in another way."""
+WIDER = np.dtype([("extra", "<f4"), *((name, SAMPLE_DTYPE[name]) for name in reversed(SAMPLE_DTYPE.names or ()))])
+LAYOUTS: list[dict[str, Any]] = [{"chunks": (100,)}, {"compression": "gzip"}, {"dtype": WIDER}]
+
+
+def lay_out(path: Path, **options: Any) -> None:
+    """Store the rows of a session in another way."""
     with h5py.File(path, "r+") as file:
-        group = file["emg2qwerty"]
-        rows = group["timeseries"][:]
-        del group["timeseries"]
-        if kind == "further field":
-            fields = [("extra", "<f4"), *((name, SAMPLE_DTYPE[name]) for name in reversed(SAMPLE_DTYPE.names or ()))]
-            wider = np.zeros(len(rows), fields)
-            for name in SAMPLE_DTYPE.names or ():
-                wider[name] = rows[name]
-            group["timeseries"] = wider
-        else:
-            options = {"chunked": {"chunks": (100,)}, "compressed": {"compression": "gzip"}}[kind]
-            group.create_dataset("timeseries", data=rows, **options)
-    return path
+        rows = file["emg2qwerty/timeseries"][:]
+        del file["emg2qwerty/timeseries"]
+        stored = np.zeros(len(rows), options.get("dtype", SAMPLE_DTYPE))
+        for name in SAMPLE_DTYPE.names or ():
+            stored[name] = rows[name]
+        file["emg2qwerty"].create_dataset("timeseries", data=stored, **options)
 
 
 def same_as_in_file(session: Session, path: Path) -> None:
@@ -76,21 +75,23 @@ def test_samples_are_a_view_of_the_file(make_session: Make, isolated_cache: Path
     assert repr(simulated).endswith("0 keys, simulated>")
 
 
-@pytest.mark.parametrize("kind", ["chunked", "compressed", "further field"])
-def test_rows_that_cannot_be_mapped_are_converted_once(make_session: Make, isolated_cache: Path, kind: str) -> None:
+@pytest.mark.parametrize("options", LAYOUTS)
+def test_rows_that_cannot_be_mapped_are_converted_once(make_session: Make, isolated_cache: Path, options: Any) -> None:
     path = make_session()
     content = open_session(path).content
-    layout(path, kind)
+    lay_out(path, **options)
     session = open_session(path)
     same_as_in_file(session, path)
     assert session.content == content
+    found = [finding.message for finding in inspect(path)[0].findings]
+    assert found == ["140 bytes a sample, expected 136"] * ("dtype" in options)
     (copy,) = (isolated_cache / "sessions").glob("*.f4")
     assert copy.stat().st_size == session.emg.nbytes
     assert Path(session.emg.filename) == copy
     copy.write_bytes(copy.read_bytes()[:-4])  # damaged: written again
     same_as_in_file(open_session(path), path)
     written = copy.stat().st_mtime_ns
-    same_as_in_file(open_session(path), path)
+    same_as_in_file(open_sessions([path])[0], path)
     assert copy.stat().st_mtime_ns == written
     path.unlink()
     open_sessions([make_session("other", samples=100)])
@@ -114,11 +115,10 @@ def test_rows_at_an_odd_byte_are_converted(make_session: Make, isolated_cache: P
     assert Path(session.emg.filename).parent == isolated_cache / "sessions"
 
 
-@pytest.mark.parametrize("kind", ["", "compressed"])
-def test_a_cache_that_cannot_be_written_is_no_obstacle(make_session: Make, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("options", [{}, LAYOUTS[1]])
+def test_a_cache_that_cannot_be_written_is_no_obstacle(make_session: Make, tmp_path: Path, options: Any) -> None:
     path = make_session()
-    if kind:
-        layout(path, kind)
+    lay_out(path, **options)
     (tmp_path / "file").write_text("a file where the cache should be")
     session = open_sessions([path], tmp_path / "file")[0]
     same_as_in_file(session, path)
@@ -182,34 +182,23 @@ def test_the_cache_is_used_and_can_be_named(
     assert default_cache() == Path.home() / ".cache" / "emgscribe"
 
 
-def test_a_file_that_changes_in_place_is_read_again(make_session: Make, isolated_cache: Path) -> None:
+def test_a_file_that_changes_in_place_is_read_again_and_its_copy_has_its_content(
+    make_session: Make, isolated_cache: Path
+) -> None:
     path = make_session()
+    copy = Path(shutil.copy2(path, path.with_name("copy.hdf5")))
     before = open_session(path)
     content = bytearray(path.read_bytes())
     with h5py.File(path, "r") as file:
         offset = file["emg2qwerty/timeseries"].id.get_offset()
-    content[offset + 136 * 1999 + 8 : offset + 136 * 2000] = bytes(128)  # the last sample; size and start stay
+    content[offset + 136 * 2000 - 4 : offset + 136 * 2000] = bytes(4)  # the last value; size and start stay
     status = path.stat()
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    after = open_session(path)
+    after, copied = open_session(path), open_session(copy)
     same_as_in_file(after, path)
-    assert after.content != before.content
-    assert len(entries(isolated_cache)) == 1
-
-
-def test_content_is_what_is_in_a_session_whatever_its_file(make_session: Make, isolated_cache: Path) -> None:
-    path = make_session()
-    copy, louder = path.with_name("copy.hdf5"), path.with_name("louder.hdf5")
-    shutil.copy2(path, copy)
-    shutil.copy2(path, louder)
-    with h5py.File(louder, "r+") as file:
-        rows = file["emg2qwerty/timeseries"][:]
-        rows["emg_right"][7, 3] += 1
-        file["emg2qwerty/timeseries"][:] = rows
-    contents = [session.content for session in open_sessions([path, copy, louder])]
-    assert contents[0] == contents[1] != contents[2]
-    assert len(entries(isolated_cache)) == 3
+    assert after.content != before.content == copied.content
+    assert len(entries(isolated_cache)) == 2
 
 
 @given(st.floats(0, 1, exclude_max=True))
@@ -234,9 +223,11 @@ def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isol
     for left in (old, new):
         left.mkdir()
     os.utime(old, (0, 0))
-    (folder / f"{'0' * 12}-0.npz").write_bytes(b"damaged")
+    (folder / f"{'0' * 16}.npz").write_bytes(b"damaged")
+    (folder / "mine.hdf5").write_bytes(b"of someone who keeps sessions there")
     open_sessions([paths[1]])
     assert len(list(folder.glob("*.npz"))) == 2
+    assert (folder / "mine.hdf5").exists()
     assert (old.exists(), new.exists()) == (False, True)
     assert open_session(paths[2]).text == "hi"
 

@@ -49,15 +49,9 @@ def test_shapes_labels_and_padding(windows: Windows) -> None:
     assert batch.label_lengths.tolist() == [2, 2, 1, 1]
     assert batch.onsets.tolist() == [[0, 99], [0, 99], [49, -1], [50, -1]]
     assert batch.references() == [[3, 1], [4, 1], [5], [9]]
+    silent = windows.batch([(1, 60)])
+    assert (silent.labels.tolist(), silent.onsets.tolist(), silent.references()) == ([[BLANK]], [[-1]], [[]])
     assert {batch.labels.dtype, batch.onsets.dtype, batch.lengths.dtype, batch.label_lengths.dtype} == {torch.int64}
-
-
-def test_a_batch_without_keystrokes(make_stored: MakeStored) -> None:
-    batch = Windows(Store([make_stored(50)]), 50, 50, 0, 0).batch([(0, 0)])
-    assert batch.labels.tolist() == [[BLANK]]
-    assert batch.onsets.tolist() == [[-1]]
-    assert batch.label_lengths.tolist() == [0]
-    assert batch.references() == [[]]
 
 
 def test_emg_and_its_context(windows: Windows) -> None:
@@ -154,16 +148,6 @@ def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
         "cpu"
     }  # where CTC wants them
     assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
-
-
-def test_onsets_point_at_the_keystroke(make_stored: MakeStored) -> None:
-    session = make_stored(300, [(0, 40), (1, 130), (2, 131)])
-    session.emg[:] = np.arange(300)[:, None, None]
-    batch = Windows(Store([session]), 100, 100, 15, 5).batch([(0, 35), (0, 125)])
-    for n in range(2):
-        for k in range(int(batch.label_lengths[n])):
-            absolute = batch.emg[n, batch.left + batch.onsets[n, k], 0, 0]
-            assert absolute == session.onsets[batch.labels[n, k]]
 
 
 @given(LENGTHS, st.integers(1, 150), st.integers(1, 5), st.sampled_from([0, 1]))

@@ -36,32 +36,27 @@ def test_an_error_says_what_where_and_hint() -> None:
     assert (again.what, again.where, again.hint, str(again)) == ("is empty", "a.hdf5", "copy it again", str(error))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-@pytest.mark.parametrize("old", [True, False])
-def test_failure_leaves_nothing_but_the_old_file(room: Path, error: BaseException, old: bool) -> None:
-    if old:
-        (room / "a").write_text("old")
-
-    def fail() -> None:
-        with replacing(room / "a") as temporary:
-            temporary.mkdir()
-            (temporary / "half").write_text("half")
+def make(path: Path, content: str, error: BaseException | None = None) -> None:
+    """Write a folder with one file of this name, and fail before it is complete."""
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / content).write_text(content)
+        if error is not None:
             raise error
 
-    with pytest.raises(type(error)):
-        fail()
-    assert names(room) == ["a"] * old
-    assert not old or (room / "a").read_text() == "old"
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_failure_leaves_nothing_but_the_old_file(room: Path, error: BaseException) -> None:
+    (room / "a").write_text("old")
+    for path in (room / "a", room / "b"):
+        with pytest.raises(type(error)):
+            make(path, "half", error)
+    assert (names(room), (room / "a").read_text()) == (["a"], "old")
 
 
 def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(content: str) -> None:
-        with replacing(room / "model") as temporary:
-            temporary.mkdir()
-            (temporary / content).write_text(content)
-
-    make("one")
-    make("two")
+    make(room / "model", "one")
+    make(room / "model", "two")
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
     rename = os.replace
 
@@ -72,7 +67,7 @@ def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "replace", fails_on_the_new_one)
     with pytest.raises(EmgscribeError, match="No space left"):
-        make("three")
+        make(room / "model", "three")
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
 
 

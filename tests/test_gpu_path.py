@@ -22,7 +22,7 @@ from emgscribe.models.features import FeaturesConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
 from emgscribe.training.callbacks import Averaging
 from emgscribe.training.config import TrainConfig
-from emgscribe.training.module import training_loss
+from emgscribe.training.modules import training_loss
 
 AUGMENT = augment.Augmentation(
     jitter=augment.AlignmentJitter(40),
@@ -69,7 +69,7 @@ def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: 
         batch = windows.batch([(0, 100), (0, 1000), (1, 0)])
         found = training_loss(model, batch, AUGMENT, TRAIN, step=step, total=9, generator=generator)
         optimizer.zero_grad()
-        found["loss"].backward()
+        found["total"].backward()
         optimizer.step()
         averaging.on_train_batch_end(SimpleNamespace(global_step=step + 1), model, None, batch, step)
         losses.append(found["loss"].detach())

@@ -27,7 +27,6 @@ from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
 from emgscribe.simulation import simulate
-from emgscribe.training import fit
 from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
@@ -156,7 +155,7 @@ def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) 
 def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (runs, import_module(fit.__module__)):
+    for module in (runs, import_module(runs.train.__module__)):
         monkeypatch.setattr(module, "current_commit", lambda: commit)
     commit = "first"
     assert run(TINY, data, tmp_path).commit == "first"
@@ -208,12 +207,12 @@ def test_minutes_cut_the_training_data_and_nothing_else(
 ) -> None:
     seen: dict[str, list[Session]] = {}
 
-    def fit(*_: object, train_sessions: list, val_sessions: list, **__: object) -> None:
-        seen["train"], seen["val"] = train_sessions, val_sessions
+    def train(_: object, train: list, val: list, **__: object) -> None:
+        seen["train"], seen["val"] = train, val
         raise EmgscribeError("enough")
 
     experiment = replace(TINY, data=replace(TINY.data, minutes=0.25))
-    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(runs, "train", train)
     with pytest.raises(EmgscribeError, match="enough"):
         run(experiment, data, tmp_path)
     assert [len(session) for session in seen["train"]] == [24000, 6000]
@@ -248,7 +247,7 @@ def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, m
     for path in paths[:3]:  # those that trained; in a folder of their own the last one tests
         shutil.copy(path, tmp_path / "three")
     adapted = replace(TINY, name="adapted", start="tiny")
-    monkeypatch.setattr(runs, "fit", None)
+    monkeypatch.setattr(runs, "train", None)
     with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
         run(adapted, tmp_path / "three", tmp_path)
     assert caught.value.where == paths[2].stem
@@ -259,10 +258,10 @@ def test_an_unseen_user_is_one_whom_no_ancestor_has_seen(
 ) -> None:
     run(TINY, data, tmp_path)  # on user 0
 
-    def fit(*_: object, **__: object) -> None:
+    def train(*_: object, **__: object) -> None:
         raise EmgscribeError("trains")
 
-    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(runs, "train", train)
     adapted = replace(TINY, name="adapted", start="tiny")
     unseen = replace(adapted, data=DataConfig(train_users=(1,), test_users=(0,)))
     with pytest.raises(EmgscribeError, match="is to be unseen"):

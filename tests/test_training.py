@@ -10,6 +10,8 @@ import re
 import signal
 import subprocess
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 from torch import nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
@@ -29,15 +32,17 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import read_json
 from emgscribe.models.ancestry import Seen
 from emgscribe.models.attention import AttentionConfig
-from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
+from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Recipe, TrainConfig, Trained, cut, estimate_seconds, fit, resolve_precision, train
-from emgscribe.training import module as module_of
+from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
-from emgscribe.training.callbacks import Averaging
+from emgscribe.training.callbacks import Averaging, hush
+from emgscribe.training.config import Recipe, TrainConfig
+from emgscribe.training.modules import cut
+from emgscribe.training.run import Trained, estimate_seconds, resolve_precision, train
 
 Sessions = tuple[list[Session], list[Session]]
 TINY = Recipe(
@@ -54,6 +59,13 @@ AVERAGED = replace(
     train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
 )
 """Epochs of 4, 4, 3 and 3 steps on the session below."""
+# Nothing that each process draws or normalises for itself, so that two of them agree with one.
+PLAIN = Recipe(
+    model=ModelConfig(TINY.model.features, replace(TINY.model.encoder, rolling=5)),
+    windows=TINY.windows,
+    augment=Augmentation(BandRotation(probability=0), AlignmentJitter(0), spec=SpecAugment(0, 0, 0, 0)),
+    train=TrainConfig(epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0, ema=0.5, seed=5),
+)
 STEP = module_of.TrainingModule.training_step
 
 
@@ -83,8 +95,8 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
 
 
 def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
-    (train, val), quiet = sessions, Console(quiet=True)
-    return fit(recipe, train_sessions=train, val_sessions=val, folder=folder, start=start, console=quiet)
+    quiet = Console(quiet=True)
+    return train(recipe, *sessions, out=folder, start=start, console=quiet)
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
@@ -120,7 +132,7 @@ def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Pa
 def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True)
-    trained = fit(ONE_EPOCH, train_sessions=sessions[0], val_sessions=sessions[1], folder=tmp_path, console=console)
+    trained = train(ONE_EPOCH, *sessions, out=tmp_path, console=console)
     assert f"val CER {trained.curves[0]['val_cer']:.1f} %" in screen.getvalue()
 
 
@@ -192,10 +204,9 @@ def test_interrupted_run_resumes_to_the_same_end(
 
 def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     cers = iter([50, 60, 55, 40])  # of each epoch; the run is cut off after the second
-    monkeypatch.setattr(module_of.TrainingModule, "on_validation_epoch_end", lambda self: None)
 
     def measured(self: Any, batch: Batch, batch_idx: int) -> None:
-        self._log("val_cer", float(next(cers)) if batch_idx == 0 else 0.0, int(batch_idx == 0))
+        self._log("val_cer", float(next(cers)) if batch_idx == 0 else 0.0, int(batch_idx == 0), batch)
 
     monkeypatch.setattr(module_of.TrainingModule, "validation_step", measured)
     stamps = []
@@ -292,6 +303,43 @@ def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions: Session
             run(sessions, tmp_path / "run")
     assert checkpoint(tmp_path / "run")["epoch"] == 1
     assert run(sessions, tmp_path / "run").curves == run(sessions, tmp_path / "whole").curves
+
+
+def test_two_processes_train_as_one_does(sessions: Sessions, tmp_path: Path) -> None:
+    one, two = (run(sessions, tmp_path / str(devices), changed(PLAIN, devices=devices)) for devices in (1, 2))
+    assert (one.device, two.device) == ("cpu", "2 x cpu")
+    assert len(one.curves) == len(two.curves) == 2
+    for ours, theirs in zip(one.curves, two.curves, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    for ours, theirs in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("raised", "what"),
+    [
+        (EmgscribeError("it is nan", hint="lower it"), "^it is nan\n  hint: lower it$"),
+        (ValueError("a fault"), "ValueError: a fault"),
+        (ProcessExitedException("terminated by SIGKILL", 0, 7, -9), "has died .*SIGKILL.*\n.*the same command"),
+    ],
+)
+def test_what_ends_one_process_is_reported_once(
+    sessions: Sessions, tmp_path: Path, monkeypatch, raised: Exception, what: str
+) -> None:
+    def ended(*_: Any, **__: Any) -> None:
+        if isinstance(raised, ProcessExitedException):
+            raise raised
+        text = "".join(traceback.format_exception(raised))
+        raise ProcessRaisedException(f"\n\n-- Process 1 terminated with the following error:\n{text}", 1, 7)
+
+    monkeypatch.setattr(lightning.Trainer, "fit", ended)
+    kind = (
+        ProcessRaisedException
+        if isinstance(raised, ValueError) and not isinstance(raised, EmgscribeError)
+        else EmgscribeError
+    )
+    with pytest.raises(kind, match=what):
+        run(sessions, tmp_path)
 
 
 class Trap:
@@ -577,7 +625,8 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
     module = module_of.TrainingModule(model, config, TINY.augment)
     data = run_of.SessionsDataModule(*sessions, TINY.windows, config, context=model.context)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    with run_of._as_users_expect():
+    with warnings.catch_warnings():
+        hush()
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
         trainer.fit(module, data)
     last = checkpoint(tmp_path / "ours")["state_dict"]

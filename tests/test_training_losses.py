@@ -11,13 +11,10 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.losses import (
-    averaging_decay,
     ctc_loss,
-    dropout_share,
     keypress_loss,
     keypress_weight,
     learning_rate,
-    long_epochs,
 )
 
 
@@ -45,28 +42,6 @@ def test_keypress_weight_falls_to_zero() -> None:
     config = TrainConfig(keypress_weight=2.0, keypress_fraction=0.5)
     assert [keypress_weight(config, step, 100) for step in (0, 25, 50, 99)] == [2.0, 1.0, 0.0, 0.0]
     assert keypress_weight(TrainConfig(), 0, 100) == 0
-
-
-def test_averaging_forgets_the_start_and_then_keeps_its_decay() -> None:
-    decays = [averaging_decay(0.9, step) for step in range(200)]
-    assert decays[0] == 0.1
-    assert decays == sorted(decays)
-    assert decays[80] == decays[-1] == 0.9
-    assert decays[79] < 0.9
-
-
-def test_dropout_rises_over_its_share_of_the_steps() -> None:
-    config = TrainConfig(dropout_ramp=0.5)
-    assert [dropout_share(config, step, 100) for step in (0, 25, 50, 99)] == [0.0, 0.5, 1.0, 1.0]
-    assert dropout_share(TrainConfig(), 0, 100) == 1
-    assert dropout_share(TrainConfig(dropout_ramp=1.0), 99, 100) == 0.99
-
-
-@pytest.mark.parametrize(
-    ("share", "epochs", "expected"), [(0, 9, 0), (0.01, 9, 1), (0.5, 9, 4), (0.3, 10, 3), (1, 9, 9), (1, 1, 1)]
-)
-def test_how_many_epochs_have_long_windows(share: float, epochs: int, expected: int) -> None:
-    assert long_epochs(TrainConfig(long_windows=share, epochs=epochs)) == expected
 
 
 def batch_of(onsets: list[list[int]], labels: list[list[int]], samples: int = 640) -> Batch:

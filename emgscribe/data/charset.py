@@ -17,7 +17,7 @@ NUM_CLASSES = BLANK + 1
 
 _LABELS = {symbol: label for label, symbol in enumerate(SYMBOLS)}
 _KEY_NAMES = {"Key.backspace": BACKSPACE, "Key.enter": ENTER, "Key.space": SPACE, "Key.shift": SHIFT}
-_REPLACED = {"’": "'", "“": '"', "”": '"', "—": "-", "\n": ENTER, "\r": ENTER, "\b": BACKSPACE}
+_REPLACED = {"\n": ENTER, "\r": ENTER, "\b": BACKSPACE}
 
 
 def symbol_of_character(character: str) -> str | None:

@@ -99,16 +99,15 @@ class Session:
 def open_sessions(paths: Sequence[Path | str], cache: Path | None = None) -> list[Session]:
     """Open session files, as `open_session` does, and remove from the cache what belongs to files that are gone."""
     opened, used = [open_session(path, cache) for path in paths], set[Path]()
-    folder = (cache or default_cache()) / "sessions"
-    for entry in folder.glob("*.npz"):
-        kept = _kept(entry)
-        if kept is not None and Path(kept[0]["source"]).exists():
-            used |= {entry, folder / f"{kept[0]['session']['content']}.f4"}
-    for path in folder.glob("*"):
+    present = list(((cache or default_cache()) / "sessions").glob("*"))  # what others write from now on stays
+    for entry in present:
+        if entry.suffix == ".npz" and (kept := _kept(entry)) and Path(kept[0]["source"]).exists():
+            used |= {entry, entry.with_name(f"{kept[0]['session']['content']}.f4")}
+    for path in present:
         with suppress(OSError):
-            if path.is_file() and path not in used:
+            if path.suffix in (".npz", ".f4") and path not in used:
                 path.unlink()
-            elif path.is_dir() and path.stat().st_mtime < time.time() - _DAY:  # left by a writer that was killed
+            elif path.name.startswith(".") and path.stat().st_mtime < time.time() - _DAY:  # of a killed writer
                 shutil.rmtree(path)
     return opened
 

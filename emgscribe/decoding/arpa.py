@@ -162,8 +162,7 @@ class _Reader:
         if not line or line.startswith("\\"):
             raise self.fault(f"the header promises more {length}-grams than there are")
         if len(names) != length or len(fields) > 3 - last or "" in names:
-            what = f"expected a number, {length} tokens and perhaps a number, tabs between; found {line[:60]!r}"
-            raise self.fault(what)
+            raise self.fault(f"expected a number, {length} tokens, perhaps a number, tabs between; found {line[:60]!r}")
         if length == 1:
             tokens.setdefault(names[0], len(tokens))
         try:

@@ -147,10 +147,10 @@ def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
         frames = np.require(log_probs, dtype=np.float32, requirements=_LAYOUT)
     best = frames.max(axis=1, initial=-np.inf)
-    for bad, what in ((-np.inf, "no class is possible"), (np.inf, "a log-probability is infinite")):
-        if (best == bad).any():
-            what = f"{what} in frame {int(np.argmax(best == bad))} of the emissions"
-            raise EmgscribeError(what, hint="feed natural log-probabilities, as a model returns them")
+    if len(bad := np.flatnonzero(np.isinf(best))):
+        what = "a log-probability is infinite" if best[bad[0]] > 0 else "no class is possible"
+        hint = "feed natural log-probabilities, as a model returns them"
+        raise EmgscribeError(f"{what} in frame {bad[0]} of the emissions", hint=hint)
     return frames
 
 

@@ -54,11 +54,6 @@ def make_decoder(
         found = load_tuned_language_model(folder, tuned)
     else:
         found = default_language_model(exclude=exclude)
-    config = tuned.config if tuned else BeamConfig()
-    settings = {
-        **to_json(config),
-        "language_model": found.digest,
-        "order": found.ngrams.order,
-        "tuned_on": [seen.name for seen in tuned.sessions] if tuned else [],
-    }
-    return Made(BeamDecoder(config, found), settings)
+    config, tuned_on = (tuned.config, [seen.name for seen in tuned.sessions]) if tuned else (BeamConfig(), [])
+    language_model = {"language_model": found.digest, "order": found.ngrams.order}
+    return Made(BeamDecoder(config, found), {**to_json(config), **language_model, "tuned_on": tuned_on})

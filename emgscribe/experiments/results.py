@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from hashlib import sha256
@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
-from emgscribe.config import from_json, reads_as, to_json
+from emgscribe.config import from_json, leaves, reads_as, to_json
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
@@ -146,15 +146,6 @@ def data_hash(sessions: Sequence[Session]) -> str:
     """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
     parts = sorted(f"{session.name} {session.content}" for session in sessions)
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of each single setting in settings as JSON, as in ("train.lr", 0.001)."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{before}{name}.")
-        else:
-            yield before + name, value
 
 
 def read_results(folder: Path | str) -> list[RunResult]:

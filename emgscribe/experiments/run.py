@@ -27,7 +27,7 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import Model, load_ancestry
 from emgscribe.simulation import simulate_session
-from emgscribe.training import Trained, current_commit, estimate_seconds, fit
+from emgscribe.training.run import Trained, current_commit, estimate_seconds, train
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
@@ -138,10 +138,7 @@ def train_experiment(experiment: Experiment, split: Split, *, runs: Path, consol
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {s.user for s in parts.train} & {s.user for s in parts.test}
     ancestry.after(parts.train, parts.val).refuse(parts.test, unseen_users=unseen)
-    trained = fit(
-        experiment, train_sessions=parts.train, val_sessions=parts.val, folder=folder, start=start, console=console
-    )
-    return trained, parts
+    return train(experiment, parts.train, parts.val, out=folder, start=start, console=console), parts
 
 
 def _start(experiment: Experiment, runs: Path) -> Path | None:

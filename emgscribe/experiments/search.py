@@ -19,13 +19,13 @@ from typing import Any, get_type_hints
 
 from rich.console import Console
 
-from emgscribe.config import from_json, reads_as, require, to_json
+from emgscribe.config import from_json, leaves, reads_as, require, to_json
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.launch import Order, Workers, launch, optional
 from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.results import data_hash, leaves
+from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, train_experiment
 from emgscribe.files import alone, replacing
 

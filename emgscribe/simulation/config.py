@@ -16,7 +16,7 @@ class SimulationConfig(Settings):
 
     `difficulty` multiplies the settings that make decoding hard: `redonning`, `slip`, `noise`, `hum`,
     `artefacts_per_minute`, `poor_contact` and `band_offset`, and how much timing and muscle activity vary from press to
-    press. At 0 it is a clean laboratory, at 1 a session like those of the data set, at 2 a bad day.
+    press.
     """
 
     section = "simulation"

@@ -2,9 +2,8 @@
 
 The action potential of a motor unit is the field of current tripoles that travel from the innervation zone to both ends
 of its fibres, where they vanish (Rosenfalck 1969; Griep et al. 1982; Merletti et al. 1999, "Modeling of surface
-myoelectric signals", IEEE Trans Biomed Eng 46:810). The volume conductor is infinite and conducts better along the
-fibres than across them (Andreassen and Rosenfalck 1981): the skin is no boundary, fat only adds distance, and there is
-no bone. Each electrode is a pair of poles along the arm.
+myoelectric signals", IEEE Trans Biomed Eng 46:810). The volume conductor conducts better along the fibres than across
+them (Andreassen and Rosenfalck 1981). It is infinite, without skin or bone: fat only adds distance.
 """
 
 from dataclasses import dataclass
@@ -17,14 +16,10 @@ from emgscribe.simulation.arrays import Float32, Float64, Int64
 
 TAPS = 48  # samples of an action potential
 _OVERSAMPLING = 2
-# The tripole: relative currents, and their distance behind the front in mm.
-_CURRENTS, _BEHIND = (24.6, -35.4, 10.8), (0.0, 1.5, 4.8)
-# Muscle alone has about 5. Fat and skin are isotropic; with both, 2 gives spectra like measured ones.
-_ANISOTROPY = 2.0
-# Innervation points scatter along the muscle, which smooths the action potential in time (standard deviation in s).
-_DISPERSION = 0.0002
-# Gives typing an amplitude of some tens, as in the files of the data set.
-_UNIT_OF_POTENTIAL = 1500.0
+_TRIPOLE = ((24.6, 0.0), (-35.4, 1.5), (10.8, 4.8))  # relative currents, and their distance behind the front in mm
+_ANISOTROPY = 2.0  # muscle alone: about 5; fat and skin are isotropic, and with both 2 gives spectra like measured ones
+_DISPERSION = 0.0002  # in s: innervation points scatter along the muscle, which smooths the potential in time
+_UNIT_OF_POTENTIAL = 1500.0  # gives typing an amplitude of some tens, as in the files of the data set
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Fibres:
 
 @dataclass(frozen=True)
 class Ring:
-    """The electrodes of a band on the arm; lengths in mm."""
+    """The electrodes of a band on the arm, each a pair of poles along the arm; lengths in mm."""
 
     radius: float
     rotation: float  # radians, towards the thumb
@@ -58,7 +53,7 @@ def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
     seconds = np.arange(TAPS * _OVERSAMPLING) / (SAMPLE_RATE * _OVERSAMPLING)
     travelled = fibres.velocity[:, None] * seconds
     potential = np.zeros((len(sizes), len(seconds), CHANNELS), dtype=np.float32)
-    for current, behind in zip(_CURRENTS, _BEHIND, strict=True):
+    for current, behind in _TRIPOLE:
         for side, length in ((1.0, fibres.towards_hand), (-1.0, fibres.towards_elbow)):
             source = fibres.innervation[:, None] + side * np.clip(travelled - behind, 0, length[:, None])
             for pole in (-0.5, 0.5):
@@ -66,10 +61,8 @@ def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
                 squared = (along**2).astype(np.float32)[:, :, None]
                 potential += np.float32(np.sign(pole) * current) / np.sqrt(squared + across)
     smooth = ndimage.gaussian_filter1d(potential, _DISPERSION * SAMPLE_RATE * _OVERSAMPLING, axis=1, mode="nearest")
-    # A potential that does not end at zero would add a step at every spike.
-    fade = np.minimum(1, np.arange(TAPS)[::-1] / 6)[:, None]
-    scaled = smooth[:, ::_OVERSAMPLING] * fade * (_UNIT_OF_POTENTIAL * sizes)[:, None, None]
-    return np.asarray(scaled, dtype=np.float32)
+    fade = np.minimum(1, np.arange(TAPS)[::-1] / 6)[:, None]  # without it, each spike would end in a step
+    return np.asarray(smooth[:, ::_OVERSAMPLING] * fade * (_UNIT_OF_POTENTIAL * sizes)[:, None, None], dtype=np.float32)
 
 
 class SpikeSum:
@@ -80,26 +73,20 @@ class SpikeSum:
 
     def add(self, unit: Int64, sample: Int64, potentials: Float32, num_samples: int) -> Float32:
         """The signal (num_samples, 16) of spikes (unit, sample) with `potentials` (units, TAPS, 16)."""
-        trains = _trains(unit, sample, len(potentials), num_samples + TAPS)
+        # A sparse matrix times the potentials: 1 at [sample, (unit, tap)] where the unit fired `tap` samples before. In
+        # order of time, the spikes that matter for one sample are neighbours: a row of the matrix is a range of spikes.
+        # Sorting coordinates instead would take longer than everything else together.
+        order = np.argsort(sample, kind="stable")
+        sample, unit = sample[order].astype(np.int32), unit[order].astype(np.int32)
+        now = np.arange(num_samples + TAPS, dtype=np.int32)
+        first, end = np.searchsorted(sample, now - TAPS + 1), np.searchsorted(sample, now, side="right")
+        starts = np.concatenate([[0], np.cumsum(end - first)])
+        # Entry i of row n is spike first[n] + i; its column is its unit and how many samples ago it was.
+        spike = np.arange(starts[-1], dtype=np.int32) + np.repeat((first - starts[:-1]).astype(np.int32), end - first)
+        columns = (unit * TAPS - sample)[spike] + np.repeat(now, end - first)
+        entries = np.ones(len(columns), dtype=np.float32), columns, starts.astype(np.int32)
+        trains = sparse.csr_matrix(entries, shape=(len(now), len(potentials) * TAPS))
         signal = np.asarray(trains @ potentials.reshape(-1, CHANNELS), dtype=np.float32)
         signal[:TAPS] += self._tail
         self._tail = signal[num_samples:]
         return signal[:num_samples]
-
-
-def _trains(unit: Int64, sample: Int64, units: int, num_samples: int) -> sparse.csr_matrix:
-    """(samples, units x TAPS): 1 at [sample, (unit, tap)] where the unit fired `tap` samples before.
-
-    The spikes that matter for one sample are neighbours in order of time, so each row of the matrix is a range of
-    spikes. Sorting coordinates instead would take longer than everything else together.
-    """
-    order = np.argsort(sample, kind="stable")
-    sample, unit = sample[order].astype(np.int32), unit[order].astype(np.int32)
-    now = np.arange(num_samples, dtype=np.int32)
-    first, end = np.searchsorted(sample, now - TAPS + 1), np.searchsorted(sample, now, side="right")
-    starts = np.concatenate([[0], np.cumsum(end - first)])
-    # Entry i of row n is spike first[n] + i; its column is its unit and how many samples ago it was.
-    spike = np.arange(starts[-1], dtype=np.int32) + np.repeat((first - starts[:-1]).astype(np.int32), end - first)
-    columns = (unit * TAPS - sample)[spike] + np.repeat(now, end - first)
-    ones = np.ones(len(columns), dtype=np.float32)
-    return sparse.csr_matrix((ones, columns, starts.astype(np.int32)), shape=(num_samples, units * TAPS))

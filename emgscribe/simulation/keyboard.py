@@ -31,25 +31,20 @@ _STAGGER = {2: 0.0, 1: 0.5, 0: 0.75, -1: 1.25}
 _FINGERS = (4, 4, 3, 2, 1, 1, 1, 1, 2, 3, 4, 4, 4, 4)
 _REACHES = (-1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0)
 
-
-def _textbook() -> dict[str, Place]:
-    places = {
-        key: Place(RIGHT if x >= 6 else LEFT, Finger(_FINGERS[x]), row, _REACHES[x], x + _STAGGER[row])
-        for row, keys in _ROWS.items()
-        for x, key in enumerate(keys)
-        if key != " "
-    }
-    places[ENTER] = Place(RIGHT, Finger.LITTLE, 0, -2.0, 12.75)
-    places[BACKSPACE] = Place(RIGHT, Finger.LITTLE, 2, -3.0, 13.0)
-    places[SPACE] = Place(RIGHT, Finger.THUMB, -2, 0.0, 6.5)
-    return places
-
-
-TEXTBOOK: dict[str, Place] = _textbook()
+TEXTBOOK = {
+    key: Place(RIGHT if x >= 6 else LEFT, Finger(_FINGERS[x]), row, _REACHES[x], x + _STAGGER[row])
+    for row, keys in _ROWS.items()
+    for x, key in enumerate(keys)
+    if key != " "
+} | {
+    ENTER: Place(RIGHT, Finger.LITTLE, 0, -2.0, 12.75),
+    BACKSPACE: Place(RIGHT, Finger.LITTLE, 2, -3.0, 13.0),
+    SPACE: Place(RIGHT, Finger.THUMB, -2, 0.0, 6.5),
+}
 SHIFTS = (Place(LEFT, Finger.LITTLE, -1, -1.0, 0.5), Place(RIGHT, Finger.LITTLE, -1, -1.0, 12.0))
 
 # What self-taught typists do instead (Feit, Weir and Oulasvirta 2016, "How we type": most typists deviate like this).
-ALTERNATIVES: dict[str, Place] = {
+ALTERNATIVES = {
     "b": Place(RIGHT, Finger.INDEX, -1, 2.0, TEXTBOOK["b"].x),
     "y": Place(LEFT, Finger.INDEX, 1, 2.0, TEXTBOOK["y"].x),
     "6": Place(LEFT, Finger.INDEX, 2, 2.0, TEXTBOOK["6"].x),
@@ -62,24 +57,17 @@ ALTERNATIVES: dict[str, Place] = {
     SPACE: Place(LEFT, Finger.THUMB, -2, 0.0, 6.5),
 }
 
-_SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
+_UNSHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
 
 
 def unshifted(symbol: str) -> tuple[str, bool]:
     """The key that types `symbol` and whether shift is held for it."""
-    if symbol in _SHIFTED:
-        return _SHIFTED[symbol], True
-    return symbol.lower(), symbol.isupper()
+    return _UNSHIFTED.get(symbol, symbol.lower()), symbol in _UNSHIFTED or symbol.isupper()
 
 
 def neighbours(key: str) -> list[str]:
-    """The character keys around `key` (its own row and the rows beside it), nearest columns first."""
+    """The character keys around `key`, in its own row and the rows beside it, nearest columns first."""
     here = TEXTBOOK[key]
-    around = [
-        (abs(place.x - here.x), other)
-        for other, place in TEXTBOOK.items()
-        if other not in (key, ENTER, BACKSPACE, SPACE)
-        and abs(place.row - here.row) <= 1
-        and abs(place.x - here.x) <= 1.1
-    ]
-    return [other for _, other in sorted(around)]
+    apart = {other: abs(place.x - here.x) for other, place in TEXTBOOK.items() if abs(place.row - here.row) <= 1}
+    near = [(apart[other], other) for other in apart.keys() - {key, ENTER, BACKSPACE, SPACE} if apart[other] <= 1.1]
+    return [other for _, other in sorted(near)]

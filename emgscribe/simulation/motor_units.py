@@ -12,15 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.simulation.arrays import Float32, Float64, Int64, Rng
-from emgscribe.simulation.muscles import DRIVE_RATE, NUM_MUSCLES
+from emgscribe.simulation.muscles import DRIVE_RATE, NUM_MUSCLES, SAMPLES_PER_FRAME
 
 # Excitation is a fraction of the maximum; rates are in spikes/s.
-FIRST_THRESHOLD, THRESHOLD_RANGE = 0.012, 45.0
-SIZE_RANGE = 8.0
-MIN_RATE, PEAK_RATE_SMALL, PEAK_RATE_LARGE = 8.0, 60.0, 45.0
-RATE_PER_EXCITATION = 110.0
+_FIRST_THRESHOLD, _THRESHOLD_RANGE, _SIZE_RANGE = 0.012, 45.0, 8.0
+_MIN_RATE, _PEAK_RATE_SMALL, _PEAK_RATE_LARGE, _RATE_PER_EXCITATION = 8.0, 60.0, 45.0, 110.0
 INTERVAL_VARIATION = 0.2
 
 
@@ -38,16 +35,13 @@ class MotorUnits:
         """Units whose thresholds and sizes scatter a little around the exponential distribution."""
         rank = np.tile(np.arange(per_muscle) / max(per_muscle - 1, 1), NUM_MUSCLES)
         scatter = np.exp(0.1 * rng.standard_normal((2, len(rank))))
-        # The root makes the strength of the signal independent of the number of simulated units.
         return cls(
             muscle=np.repeat(np.arange(NUM_MUSCLES), per_muscle),
-            threshold=(FIRST_THRESHOLD * THRESHOLD_RANGE**rank * scatter[0]).astype(np.float32),
-            size=SIZE_RANGE**rank * scatter[1] / np.sqrt(per_muscle),
-            peak_rate=(PEAK_RATE_SMALL + rank * (PEAK_RATE_LARGE - PEAK_RATE_SMALL)).astype(np.float32),
+            threshold=(_FIRST_THRESHOLD * _THRESHOLD_RANGE**rank * scatter[0]).astype(np.float32),
+            # The root makes the strength of the signal independent of the number of units.
+            size=_SIZE_RANGE**rank * scatter[1] / np.sqrt(per_muscle),
+            peak_rate=(_PEAK_RATE_SMALL + rank * (_PEAK_RATE_LARGE - _PEAK_RATE_SMALL)).astype(np.float32),
         )
-
-    def __len__(self) -> int:
-        return len(self.muscle)
 
 
 class SpikeTrains:
@@ -55,30 +49,23 @@ class SpikeTrains:
 
     def __init__(self, units: MotorUnits, rng: Rng) -> None:
         self._units, self._rng = units, rng
-        self._due = rng.random(len(units))
+        self._due = rng.random(len(units.size))
 
     def fire(self, drive: Float32) -> tuple[Int64, Int64]:
         """(unit, sample within the block) of each spike under the excitation `drive` (frames, muscles).
 
         A unit fires when the integral of its firing rate has grown by a random interval with mean 1.
         """
-        growth = self._integrated_rates(drive)
+        above = drive.T[self._units.muscle] - self._units.threshold[:, None]
+        rate = np.minimum(_MIN_RATE + _RATE_PER_EXCITATION * above, self._units.peak_rate[:, None]) * (above > 0)
+        growth = np.cumsum(rate, axis=1, dtype=np.float64) / DRIVE_RATE  # (units, frames), at the end of each frame
         total = growth[:, -1]
         shape = 1 / INTERVAL_VARIATION**2
         gaps = self._rng.standard_gamma(shape, (len(total), int(np.ceil(total.max() * 1.25)) + 8)) / shape
         due = np.cumsum(np.concatenate([self._due[:, None], gaps], axis=1), axis=1)
         unit, nth = np.nonzero(due <= total[:, None])
-        counts = np.bincount(unit, minlength=len(total))
-        self._due = due[np.arange(len(total)), counts] - total
+        self._due = due[np.arange(len(total)), np.bincount(unit, minlength=len(total))] - total
         return unit, _crossings(growth, unit, due[unit, nth])
-
-    def _integrated_rates(self, drive: Float32) -> Float64:
-        """(units, frames): expected number of spikes from the start of the block to the end of each frame."""
-        units = self._units
-        above = drive.T[units.muscle] - units.threshold[:, None]
-        rate = np.minimum(MIN_RATE + RATE_PER_EXCITATION * above, units.peak_rate[:, None])
-        rate *= above > 0
-        return np.cumsum(rate, axis=1, dtype=np.float64) / DRIVE_RATE
 
 
 def _crossings(growth: Float64, unit: Int64, due: Float64) -> Int64:
@@ -89,9 +76,7 @@ def _crossings(growth: Float64, unit: Int64, due: Float64) -> Int64:
     stacked = (growth + lift[:, None]).ravel()
     at = np.minimum(np.searchsorted(stacked, due + lift[unit]), (unit + 1) * frames - 1)
     frame = at - unit * frames
-    above = growth.ravel()[at]
-    below = np.where(frame > 0, growth.ravel()[at - 1], 0.0)
+    above, below = growth.ravel()[at], np.where(frame > 0, growth.ravel()[at - 1], 0.0)
     part = np.clip((due - below) / np.maximum(above - below, 1e-9), 0, 1)
-    samples_per_frame = SAMPLE_RATE // DRIVE_RATE
-    sample = np.minimum((frame + part) * samples_per_frame, frames * samples_per_frame - 1)
+    sample = np.minimum((frame + part) * SAMPLES_PER_FRAME, frames * SAMPLES_PER_FRAME - 1)
     return np.asarray(sample, dtype=np.int64)

@@ -1,12 +1,11 @@
 """Which muscles of a forearm are active in a key press, how strongly and when.
 
-The muscles are those under a band around the distal forearm. Their angles and depths follow cross-sections in anatomy
-atlases (Eycleshymer and Schoemaker 1911, plates of the distal forearm) to about ten degrees and a few millimetres. A
-key press has three bursts of activity: a reach that lifts and steers the finger, the press, and the lift-off. A burst
-precedes the movement by the electromechanical delay (Cavanagh and Komi 1979: 50-100 ms); in typing, finger muscles are
-active about 100 ms before key contact (Kuo, Lee, Jindrich and Dennerlein 2006, "Finger joint coordination during
-tapping"). Muscles of neighbouring fingers are active too (Zatsiorsky, Li and Latash 2000, "Enslaving effects in
-multi-finger force production"), and wrist muscles steady the hand.
+Angles and depths of the muscles follow cross-sections of the distal forearm (Eycleshymer and Schoemaker 1911) to about
+ten degrees and a few millimetres. A key press has three bursts of activity: a reach that lifts and steers the finger,
+the press, and the lift-off. A burst precedes the movement by the electromechanical delay (Cavanagh and Komi 1979: 50 to
+100 ms); in typing, finger muscles are active about 100 ms before key contact (Kuo, Lee, Jindrich and Dennerlein 2006,
+"Finger joint coordination during tapping"). Muscles of neighbouring fingers are active too (Zatsiorsky, Li and Latash
+2000, "Enslaving effects in multi-finger force production"), and wrist muscles steady the hand.
 """
 
 from collections.abc import Sequence
@@ -16,11 +15,13 @@ from enum import IntEnum
 import numpy as np
 from scipy import sparse
 
+from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.simulation.arrays import Float32, Float64, Rng
 from emgscribe.simulation.keyboard import Finger, Place
 from emgscribe.simulation.typist import Press
 
 DRIVE_RATE = 200  # frames of excitation per second; a burst is about ten frames long
+SAMPLES_PER_FRAME = SAMPLE_RATE // DRIVE_RATE
 _LONGEST_BURST = 0.2  # half the length of the longest burst in s
 
 
@@ -36,6 +37,7 @@ class Muscle(IntEnum):
 
 
 NUM_MUSCLES = len(Muscle)
+_FDS, _FDP, _ED = slice(0, 4), slice(4, 8), slice(8, 12)
 # By muscle: degrees around the arm from the palm side towards the thumb, and mm below the fat.
 # fmt: off
 POSITIONS = np.array([
@@ -50,42 +52,29 @@ POSITIONS = np.array([
 
 # The phases of a key press, one burst each: centre in s after key-down (lift-off: key-up), and standard deviation in s.
 REACH, PRESS, LIFT = range(3)
-_CENTRES = np.array([-0.13, -0.055, -0.005])
-_WIDTHS = np.array([0.028, 0.026, 0.03])
+_CENTRES, _WIDTHS = np.array([-0.13, -0.055, -0.005]), np.array([0.028, 0.026, 0.03])
 
 
 def textbook_pattern(place: Place) -> Float64:
     """Excitation (3 phases, muscles) for the key at `place`, as a fraction of the maximum, before people differ."""
     pattern = np.zeros((3, NUM_MUSCLES))
+    up, down = max(place.row, 0), max(-place.row, 0)
+    radial, ulnar = max(place.reach, 0.0), max(-place.reach, 0.0)
     if place.finger == Finger.THUMB:
+        down = 0
         pattern[REACH, [Muscle.APL, Muscle.EPL]] = 0.2, 0.15
         pattern[PRESS, [Muscle.FPL, Muscle.PRONATOR, Muscle.FCR]] = 0.5, 0.2, 0.1
         pattern[LIFT, [Muscle.EPL, Muscle.APL]] = 0.4, 0.3
     else:
-        _add_finger(pattern, place)
-    _add_wrist(pattern, place)
-    return pattern
-
-
-def _add_finger(pattern: Float64, place: Place) -> None:
-    up, down = max(place.row, 0), max(-place.row, 0)
-    superficial, deep, extensor = 0.42 + 0.05 * up, 0.25 - 0.1 * up + 0.35 * down, 0.25 + 0.05 * up
-    for other in range(4):
         # Enslaving: the fingers beside the active one get 15 % of its excitation, the next ones less.
-        share = (1.0, 0.15, 0.05, 0.02)[abs(other - (place.finger - 1))]
-        pattern[REACH, Muscle.ED_INDEX + other] += share * (0.12 + 0.27 * up)
-        pattern[REACH, Muscle.FDP_INDEX + other] += share * 0.3 * down
-        pattern[PRESS, Muscle.FDS_INDEX + other] += share * superficial
-        pattern[PRESS, Muscle.FDP_INDEX + other] += share * max(deep, 0.03)
-        pattern[LIFT, Muscle.ED_INDEX + other] += share * extensor
-        if share < 1:
-            # The idle fingers are kept off their keys.
-            pattern[PRESS, Muscle.ED_INDEX + other] += 0.08
-
-
-def _add_wrist(pattern: Float64, place: Place) -> None:
-    up, down = max(place.row, 0), max(-place.row, 0) if place.finger else 0
-    radial, ulnar = max(place.reach, 0.0), max(-place.reach, 0.0)
+        share = np.array([1.0, 0.15, 0.05, 0.02])[np.abs(np.arange(4) - (place.finger - 1))]
+        pattern[REACH, _ED] = share * (0.12 + 0.27 * up)
+        pattern[REACH, _FDP] = share * 0.3 * down
+        pattern[PRESS, _FDS] = share * (0.42 + 0.05 * up)
+        pattern[PRESS, _FDP] = share * max(0.25 - 0.1 * up + 0.35 * down, 0.03)
+        pattern[PRESS, _ED] = 0.08 * (share < 1)  # keeps the idle fingers off their keys
+        pattern[LIFT, _ED] = share * (0.25 + 0.05 * up)
+    # The wrist steadies the hand and steers it.
     pattern[REACH, Muscle.ECR] += 0.08 + 0.13 * up + 0.3 * radial
     pattern[REACH, Muscle.ECU] += 0.06 + 0.08 * up + 0.2 * ulnar
     pattern[REACH, Muscle.FCR] += 0.14 * down + 0.2 * radial
@@ -95,12 +84,13 @@ def _add_wrist(pattern: Float64, place: Place) -> None:
     pattern[PRESS, Muscle.ECU] += 0.08 + 0.08 * ulnar
     pattern[PRESS, Muscle.FCU] += 0.12 * ulnar
     pattern[PRESS, Muscle.PRONATOR] += 0.1 * radial
+    return pattern
 
 
 # Excitation that holds the hands over the keys.
 POSTURE = np.full(NUM_MUSCLES, 0.04)
 POSTURE[[Muscle.ECR, Muscle.ECU, Muscle.PRONATOR]] = 0.085, 0.08, 0.065
-POSTURE[Muscle.ED_INDEX : Muscle.ED_LITTLE + 1] = 0.055
+POSTURE[_ED] = 0.055
 
 # Standard deviations of the logarithm of a muscle's excitation: between people, between the keys of a person (in
 # addition to what the key's place explains) and between the sessions of a person.
@@ -154,28 +144,20 @@ class Drive:
         centres = anchors + _CENTRES + habits.leads + delay
         centres += 0.008 * variability * rng.standard_normal(centres.shape)
         widths = _WIDTHS * np.exp(0.15 * variability * rng.standard_normal(centres.shape))
-        # One row per burst, in order of time.
         order = np.argsort(centres, axis=None)
         self._centres, self._widths = centres.ravel()[order], widths.ravel()[order]
         self._patterns = patterns.reshape(-1, NUM_MUSCLES)[order].astype(np.float32)
 
     def block(self, first_frame: int, frames: int) -> Float32:
         """Excitation (frames, muscles) from `first_frame` on."""
-        drive = np.tile(POSTURE.astype(np.float32), (frames, 1))
         start, end = first_frame / DRIVE_RATE, (first_frame + frames) / DRIVE_RATE
         near = slice(*np.searchsorted(self._centres, [start - _LONGEST_BURST, end + _LONGEST_BURST]))
-        centres, widths = self._centres[near], np.minimum(self._widths[near], _LONGEST_BURST / 4)
-        if len(centres):
-            drive += _bursts(centres - start, widths, frames) @ self._patterns[near]
-        return drive
-
-
-def _bursts(centres: Float64, widths: Float64, frames: int) -> sparse.csr_matrix:
-    """Gaussians of unit height (frames, bursts), at `centres` in s from the first frame."""
-    reach = int(_LONGEST_BURST * DRIVE_RATE)
-    rows = np.rint(centres * DRIVE_RATE).astype(np.int64)[:, None] + np.arange(-reach, reach + 1)
-    heights = np.exp(-0.5 * ((rows / DRIVE_RATE - centres[:, None]) / widths[:, None]) ** 2)
-    columns = np.broadcast_to(np.arange(len(centres))[:, None], rows.shape)
-    inside = (rows >= 0) & (rows < frames)
-    entries = (heights[inside].astype(np.float32), (rows[inside], columns[inside]))
-    return sparse.csr_matrix(entries, shape=(frames, len(centres)))
+        centres = self._centres[near, None] - start
+        widths = np.minimum(self._widths[near, None], _LONGEST_BURST / 4)
+        reach = int(_LONGEST_BURST * DRIVE_RATE)
+        rows = np.rint(centres * DRIVE_RATE).astype(np.int64) + np.arange(-reach, reach + 1)  # (bursts, frames of each)
+        heights = np.exp(-0.5 * ((rows / DRIVE_RATE - centres) / widths) ** 2)
+        burst, at = np.nonzero((rows >= 0) & (rows < frames))
+        entries = heights[burst, at].astype(np.float32), (rows[burst, at], burst)
+        bursts = sparse.csr_matrix(entries, shape=(frames, len(centres)))
+        return np.asarray(POSTURE.astype(np.float32) + bursts @ self._patterns[near])

@@ -17,8 +17,7 @@ _ELECTRODE = 2 * np.pi / CHANNELS
 _PERSON_STREAM = 0x9E37
 
 # Standard deviations between people at `users_differ` 1; for the radius, the fat and the depths, of the logarithm.
-_ARM_SIZE, _FAT, _DEPTH = 0.08, 0.3, 0.3
-_MUSCLE_DEGREES, _ZONE_MM = 12.0, 12.0
+_ARM_SIZE, _FAT, _DEPTH, _MUSCLE_DEGREES, _ZONE_MM = 0.08, 0.3, 0.3, 12.0, 12.0
 _WORN_ELECTRODES, _WORN_MM = 0.8, 6.0  # where a person usually wears the band: around and along the arm
 # Standard deviations between the donnings of a person at `redonning` and `difficulty` 1.
 _AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.45, 3.0, 0.12
@@ -35,9 +34,7 @@ class Forearm:
     units: MotorUnits
     fibres: Fibres
     motor_habits: MotorHabits
-    radius: float
-    usual_rotation: float
-    usual_along: float
+    usual: Ring
 
     @classmethod
     def of_user(cls, hand: int, rng: Rng, config: SimulationConfig) -> "Forearm":
@@ -46,69 +43,38 @@ class Forearm:
         units = MotorUnits.pools(config.units_per_muscle, rng)
         radius = config.wrist_radius * float(np.exp(_ARM_SIZE * spread * rng.standard_normal()))
         fat = config.fat_thickness * float(np.exp(_FAT * spread * rng.standard_normal()))
-        fibres = _fibres(units, radius, fat, rng, config)
-        if hand == LEFT:
+        angles = np.deg2rad(POSITIONS[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
+        depths = POSITIONS[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
+        zones = _ZONE + _ZONE_MM * spread * rng.standard_normal(NUM_MUSCLES)
+        scatter = rng.standard_normal((5, len(units.size)))
+        inner = np.clip(radius - fat - depths[units.muscle] - _UNIT_DEPTH * scatter[0], 2.0, radius - fat - 0.5)
+        fibres = Fibres(
             # The arms mirror each other; the electrodes of both bands are numbered in the same direction.
-            fibres = replace(fibres, angle=-fibres.angle)
-        return cls(
-            units=units,
-            fibres=fibres,
-            motor_habits=MotorHabits.of_user(rng, spread),
-            radius=radius,
-            usual_rotation=float(_WORN_ELECTRODES * spread * _ELECTRODE * rng.standard_normal()),
-            usual_along=float(_WORN_MM * spread * rng.standard_normal()),
+            angle=(-1 if hand == LEFT else 1) * (angles[units.muscle] + _UNIT_SIDEWAYS * scatter[1] / inner),
+            radius=inner,
+            innervation=zones[units.muscle] + _UNIT_ZONE * scatter[2],
+            towards_hand=np.clip(_TOWARDS_HAND + _UNIT_LENGTH * scatter[3], 15, None),
+            towards_elbow=np.clip(_TOWARDS_ELBOW + _UNIT_LENGTH * scatter[4], 15, None),
+            # Conduction is faster in large units (Andreassen and Arendt-Nielsen 1987).
+            velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
         )
+        motor_habits = MotorHabits.of_user(rng, spread)
+        rotation = float(_WORN_ELECTRODES * spread * _ELECTRODE * rng.standard_normal())
+        along = float(_WORN_MM * spread * rng.standard_normal())
+        return cls(units, fibres, motor_habits, Ring(radius, rotation, along, config.pole_distance))
 
-
-def _fibres(units: MotorUnits, radius: float, fat: float, rng: Rng, config: SimulationConfig) -> Fibres:
-    spread = config.users_differ
-    angles = np.deg2rad(POSITIONS[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
-    depths = POSITIONS[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
-    zones = _ZONE + _ZONE_MM * spread * rng.standard_normal(NUM_MUSCLES)
-    scatter = rng.standard_normal((5, len(units)))
-    inner = np.clip(radius - fat - depths[units.muscle] - _UNIT_DEPTH * scatter[0], 2.0, radius - fat - 0.5)
-    return Fibres(
-        angle=angles[units.muscle] + _UNIT_SIDEWAYS * scatter[1] / inner,
-        radius=inner,
-        innervation=zones[units.muscle] + _UNIT_ZONE * scatter[2],
-        towards_hand=np.clip(_TOWARDS_HAND + _UNIT_LENGTH * scatter[3], 15, None),
-        towards_elbow=np.clip(_TOWARDS_ELBOW + _UNIT_LENGTH * scatter[4], 15, None),
-        # Conduction is faster in large units (Andreassen and Arendt-Nielsen 1987).
-        velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
-    )
-
-
-@dataclass(frozen=True)
-class Person:
-    """What stays the same in all sessions of a user."""
-
-    habits: Habits
-    forearms: tuple[Forearm, Forearm]
-
-    @classmethod
-    def of_user(cls, user: int, config: SimulationConfig) -> "Person":
-        """The same number and config give the same person, whatever the seed of the sessions."""
-        rng = np.random.default_rng([_PERSON_STREAM, user])
-        habits = Habits.of_user(rng, config.users_differ)
-        left, right = (Forearm.of_user(hand, rng, config) for hand in range(BANDS))
-        return cls(habits, (left, right))
-
-
-@dataclass(frozen=True)
-class Donning:
-    """How one band sits in one session."""
-
-    first: Ring  # at the start
-    last: Ring  # at the end, after the slip
-    gains: Float32  # (16,), of the electrodes
-
-    @classmethod
-    def of_session(cls, forearm: Forearm, rng: Rng, config: SimulationConfig) -> "Donning":
-        """A random placement near the usual one; with `redonning` 0, the usual one."""
+    def don(self, rng: Rng, config: SimulationConfig) -> tuple[Ring, Ring, Float32]:
+        """How the band sits at the start and, after the slip, at the end of a session; the electrodes' gains (16,)."""
         again = config.redonning * config.difficulty
-        rotation = forearm.usual_rotation + _AGAIN_ELECTRODES * again * _ELECTRODE * rng.standard_normal()
-        along = forearm.usual_along + _AGAIN_MM * again * rng.standard_normal()
+        rotation = self.usual.rotation + _AGAIN_ELECTRODES * again * _ELECTRODE * rng.standard_normal()
+        along = self.usual.along + _AGAIN_MM * again * rng.standard_normal()
         slipped = config.slip * config.difficulty * _ELECTRODE * rng.standard_normal()
         gains = np.exp(_AGAIN_GAIN * again * rng.standard_normal(CHANNELS)).astype(np.float32)
-        first = Ring(forearm.radius, rotation, along, config.pole_distance)
-        return cls(first, Ring(forearm.radius, rotation + slipped, along, config.pole_distance), gains)
+        first = replace(self.usual, rotation=rotation, along=along)
+        return first, replace(first, rotation=rotation + slipped), gains
+
+
+def draw_person(user: int, config: SimulationConfig) -> tuple[Habits, list[Forearm]]:
+    """What stays the same in all sessions of a user; the seed of the sessions does not matter."""
+    rng = np.random.default_rng([_PERSON_STREAM, user])
+    return Habits.of_user(rng, config.users_differ), [Forearm.of_user(hand, rng, config) for hand in range(BANDS)]

@@ -7,8 +7,7 @@ from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
 from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 
-# Gain drift of an electrode in a session, as the skin warms and sweats (standard deviation of the logarithm).
-_GAIN_DRIFT = 0.08
+_GAIN_DRIFT = 0.08  # in a session, as the skin warms and sweats (standard deviation of the logarithm)
 _LOST_GAIN, _LOST_NOISE, _LOST_HUM = 0.15, 6.0, 15.0
 
 
@@ -17,15 +16,17 @@ class Recorder:
 
     def __init__(self, config: SimulationConfig, gains: Float32, num_samples: int, rng: Rng) -> None:
         hard = config.difficulty
-        self._rng, self._num_samples, self._done = rng, num_samples, 0
-        self._gains = gains
+        self._rng, self._gains, self._num_samples, self._done = rng, gains, num_samples, 0
         self._drifted = gains * np.expm1(_GAIN_DRIFT * hard * rng.standard_normal(CHANNELS)).astype(np.float32)
         # Under dry electrodes the impedance of the skin, and with it noise and hum, differs from place to place.
         skin = hard * np.exp(0.3 * rng.standard_normal(CHANNELS))
         self._noise = (config.noise * skin).astype(np.float32)
         self._hum = (config.hum * skin * rng.standard_normal(CHANNELS)).astype(np.float32)
         self._mains = config.mains_frequency * (1 + 2e-4 * rng.standard_normal())
-        self._lost = _losses(rng, config.poor_contact * hard, num_samples)
+        lost = np.flatnonzero(rng.random(CHANNELS) < config.poor_contact * hard)
+        starts = rng.uniform(-0.2, 0.9, len(lost)) * num_samples
+        ends = starts + rng.exponential(0.3, len(lost)) * num_samples  # on average a third of a session later
+        self._lost = list(zip(lost, np.maximum(starts, 0).astype(int), ends.astype(int), strict=True))
         self._artefacts_per_sample = config.artefacts_per_minute * hard / 60 / SAMPLE_RATE
         self._sections = signal.butter(2, config.highpass, "highpass", fs=SAMPLE_RATE, output="sos").astype(np.float32)
         self._state = np.zeros((len(self._sections), 2, CHANNELS), dtype=np.float32)
@@ -44,25 +45,13 @@ class Recorder:
             noise[lost] *= _LOST_NOISE
             hum[lost] *= _LOST_HUM
         raw += noise + hum
-        self._add_artefacts(raw)
-        self._done += count
-        filtered, self._state = signal.sosfilt(self._sections, raw, axis=0, zi=self._state)
-        return np.asarray(filtered, dtype=np.float32)
-
-    def _add_artefacts(self, raw: Float32) -> None:
-        """Add damped oscillations on a few neighbouring electrodes, as from a tug at the band."""
-        for start in self._rng.integers(len(raw), size=self._rng.poisson(self._artefacts_per_sample * len(raw))):
-            seconds = np.arange(min(len(raw) - start, SAMPLE_RATE // 2)) / SAMPLE_RATE
+        # Artefacts are damped oscillations on a few neighbouring electrodes, as from a tug at the band.
+        for start in self._rng.integers(count, size=self._rng.poisson(self._artefacts_per_sample * count)):
+            seconds = np.arange(min(count - start, SAMPLE_RATE // 2)) / SAMPLE_RATE
             swing = np.exp(-seconds / 0.08) * np.sin(2 * np.pi * self._rng.uniform(8, 35) * seconds)
             around = (np.arange(CHANNELS) - self._rng.integers(CHANNELS)) % CHANNELS
             size = self._rng.uniform(30, 300) * np.exp(-np.minimum(around, CHANNELS - around) / 1.5)
             raw[start : start + len(seconds)] += (swing[:, None] * size).astype(np.float32)
-
-
-def _losses(rng: Rng, chance: float, num_samples: int) -> list[tuple[int, int, int]]:
-    """(electrode, first sample, end) of each loss of contact; on average they last a third of a session."""
-    channels = np.flatnonzero(rng.random(CHANNELS) < chance)
-    starts = rng.uniform(-0.2, 0.9, len(channels)) * num_samples
-    ends = starts + rng.exponential(0.3, len(channels)) * num_samples
-    limits = np.maximum(starts, 0).astype(int).tolist(), ends.astype(int).tolist()
-    return list(zip(channels.tolist(), *limits, strict=True))
+        self._done += count
+        filtered, self._state = signal.sosfilt(self._sections, raw, axis=0, zi=self._state)
+        return np.asarray(filtered, dtype=np.float32)

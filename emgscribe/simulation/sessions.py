@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,52 +11,25 @@ from uuid import UUID
 import numpy as np
 
 from emgscribe.config import require
-from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, SessionHeader, read_header, writing_session
+from emgscribe.data.charset import key_of_symbol
+from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Keystroke, Prompt, SessionHeader, read_header, writing_session
 from emgscribe.files import replacing
 from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import SpikeSum, action_potentials
 from emgscribe.simulation.motor_units import SpikeTrains
-from emgscribe.simulation.muscles import DRIVE_RATE, Drive
-from emgscribe.simulation.people import Donning, Forearm, Person
+from emgscribe.simulation.muscles import DRIVE_RATE, SAMPLES_PER_FRAME, Drive
+from emgscribe.simulation.people import Forearm, draw_person
 from emgscribe.simulation.recording import Recorder
 from emgscribe.simulation.typist import Press, Typist
 
 Progress = Callable[[float], None]
-
-BLOCK_SECONDS = 10
-_BLOCK_FRAMES = BLOCK_SECONDS * DRIVE_RATE
-_SAMPLES_PER_FRAME = SAMPLE_RATE // DRIVE_RATE
+_BLOCK = 10 * DRIVE_RATE  # frames
 _SESSION_STREAM, _DATASET_STREAM, _CALENDAR_STREAM = 0x51, 0xDA, 0xCA
-_SHORTEST_MINUTES, _LONGEST_MINUTES = 0.05, 600.0
 _MOST = 10_000  # users, and sessions of each; the data set has 108 users with 1,135 sessions
 _NUMBERS = 100_000_000  # users are numbered with eight digits
 _FIRST_DAY = 1_596_240_000  # 2020-08-01 00:00 UTC
 _COLUMNS = ("user", "session", "condition", "duration_mins", "num_keystrokes", "num_prompts", "quality_check_tags")
-
-
-class _Band:
-    """One forearm and its band in a session; the clock of the band is `late` s behind that of the session."""
-
-    def __init__(
-        self, forearm: Forearm, presses: Sequence[Press], late: float, rng: Rng, frames: int, config: SimulationConfig
-    ) -> None:
-        donning = Donning.of_session(forearm, rng, config)
-        sizes = forearm.units.size
-        self._frames = frames
-        self._first = action_potentials(forearm.fibres, sizes, donning.first)
-        self._slipped = action_potentials(forearm.fibres, sizes, donning.last) - self._first
-        habits = forearm.motor_habits.of_session(rng, config.redonning * config.difficulty)
-        self._drive = Drive(presses, habits, rng, delay=late, variability=config.difficulty)
-        self._trains, self._sum = SpikeTrains(forearm.units, rng), SpikeSum()
-        self._recorder = Recorder(config, donning.gains, frames * _SAMPLES_PER_FRAME, rng)
-
-    def block(self, first_frame: int, frames: int) -> Float32:
-        """The samples (T, 16) of `frames` frames from `first_frame` on."""
-        unit, sample = self._trains.fire(self._drive.block(first_frame, frames))
-        # The band slips steadily; the step between two blocks is far below the noise.
-        potentials = self._first + np.float32(first_frame / self._frames) * self._slipped
-        return self._recorder.record(self._sum.add(unit, sample, potentials, frames * _SAMPLES_PER_FRAME))
 
 
 def simulate_session(
@@ -77,54 +50,69 @@ def simulate_session(
     """
     _check(minutes, user=user, session=session, seed=seed)
     config, path = config or SimulationConfig(), Path(path)
-    person = Person.of_user(user, config)
+    habits, forearms = draw_person(user, config)
     streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + BANDS)
     frames = round(minutes * 60 * DRIVE_RATE)
-    performance = Typist(person.habits, config, streams[0]).perform(frames / DRIVE_RATE)
+    presses, prompts = Typist(habits, config, streams[0]).perform(frames / DRIVE_RATE)
     # The session has the clock of the left band; that of the right one is a little off.
     late = (0.0, config.band_offset * config.difficulty * float(streams[-1].standard_normal()))
-    presses = [[press for press in performance.presses if press.place.hand == hand] for hand in range(BANDS)]
-    bands = [_Band(*own, frames, config) for own in zip(person.forearms, presses, late, streams[1:-1], strict=True)]
-    origin = float(start_time(user, session))
+    by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(BANDS)]
+    bands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[1:-1], strict=True)]
+    origin, done = float(_start(user, session)), 0
     header = SessionHeader(
         name=path.stem,
         user=f"{user:08d}",
         condition="on_keyboard",
         duration_mins=frames / DRIVE_RATE / 60,
-        keystrokes=performance.keystrokes(origin),
-        prompts=performance.prompts_from(origin),
+        keystrokes=tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in presses),
+        prompts=tuple(Prompt(p.name, origin + p.start, origin + p.end, p.text) for p in prompts),
         simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
     )
-    with writing_session(path, header, frames * _SAMPLES_PER_FRAME) as append:
-        for first in range(0, frames, _BLOCK_FRAMES):
-            count = min(_BLOCK_FRAMES, frames - first)
-            emg = np.stack([band.block(first, count) for band in bands], axis=1)
-            samples = first * _SAMPLES_PER_FRAME + np.arange(len(emg))
-            append(origin + samples / SAMPLE_RATE, emg)
+    with writing_session(path, header, frames * SAMPLES_PER_FRAME) as append:
+        for blocks in zip(*bands, strict=True):
+            emg = np.stack(blocks, axis=1)
+            append(origin + (done + np.arange(len(emg))) / SAMPLE_RATE, emg)
+            done += len(emg)
             if progress is not None:
-                progress((first + count) / frames)
+                progress(done / (frames * SAMPLES_PER_FRAME))
+
+
+def _band(
+    forearm: Forearm, presses: Sequence[Press], late: float, rng: Rng, frames: int, config: SimulationConfig
+) -> Iterator[Float32]:
+    """Blocks of the samples (T, 16) of one band; its clock is `late` s behind that of the session."""
+    *rings, gains = forearm.don(rng, config)
+    first, last = (action_potentials(forearm.fibres, forearm.units.size, ring) for ring in rings)
+    habits = forearm.motor_habits.of_session(rng, config.redonning * config.difficulty)
+    drive = Drive(presses, habits, rng, delay=late, variability=config.difficulty)
+    trains, spikes = SpikeTrains(forearm.units, rng), SpikeSum()
+    recorder = Recorder(config, gains, frames * SAMPLES_PER_FRAME, rng)
+    for start in range(0, frames, _BLOCK):
+        count = min(_BLOCK, frames - start)
+        unit, sample = trains.fire(drive.block(start, count))
+        # The band slips steadily; the step between two blocks is far below the noise.
+        potentials = first + np.float32(start / frames) * (last - first)
+        yield recorder.record(spikes.add(unit, sample, potentials, count * SAMPLES_PER_FRAME))
 
 
 def _check(minutes: float, **numbers: int) -> None:
-    allowed = f"{_SHORTEST_MINUTES:g} to {_LONGEST_MINUTES:g}"
-    require(_SHORTEST_MINUTES <= minutes <= _LONGEST_MINUTES, "minutes", minutes, allowed)
+    require(0.05 <= minutes <= 600, "minutes", minutes, "0.05 to 600")
     for name, number in numbers.items():
         require(0 <= number < _NUMBERS, name, number, f"0 to {_NUMBERS - 1}")
 
 
-def start_time(user: int, session: int) -> int:
+def _start(user: int, session: int) -> int:
     """The start of a session in unix seconds: one session per day, in office hours."""
     first_day = int(np.random.default_rng([_CALENDAR_STREAM, user, _NUMBERS]).integers(300))
     second = np.random.default_rng([_CALENDAR_STREAM, user, session]).integers(9 * 3600, 17 * 3600)
     return _FIRST_DAY + (first_day + session) * 86_400 + int(second)
 
 
-def session_name(user: int, session: int) -> str:
+def _name(user: int, session: int) -> str:
     """A name like those of the data set: date, unix time, study and an identifier of the user."""
-    start = start_time(user, session)
+    start = _start(user, session)
     own = UUID(bytes=np.random.default_rng([_CALENDAR_STREAM, user, _NUMBERS + 1]).bytes(16), version=4)
-    date = datetime.fromtimestamp(start, UTC).strftime("%Y-%m-%d")
-    return f"{date}-{start}-keystrokes-sim-study@1-{own}"
+    return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%d}-{start}-keystrokes-sim-study@1-{own}"
 
 
 def simulate(
@@ -146,14 +134,24 @@ def simulate(
     require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
     require(1 <= sessions <= _MOST, "sessions", sessions, f"1 to {_MOST}")
     _check(minutes, seed=seed)
-    planned = [(user, session) for user in _user_numbers(users, seed) for session in range(sessions)]
     paths: list[Path] = []
-    for done, (user, session) in enumerate(planned):
-        path = Path(out) / f"{session_name(user, session)}.hdf5"
-        part = progress and _part(progress, done, len(planned))
-        simulate_session(path, user=user, session=session, minutes=minutes, seed=seed, config=config, progress=part)
-        paths.append(path)
-    _write_metadata(Path(out) / "metadata.csv", paths)
+
+    def part(fraction: float) -> None:
+        if progress is not None:
+            progress((len(paths) + fraction) / (users * sessions))
+
+    for user in _user_numbers(users, seed):
+        for session in range(sessions):
+            path = Path(out) / f"{_name(user, session)}.hdf5"
+            simulate_session(path, user=user, session=session, minutes=minutes, seed=seed, config=config, progress=part)
+            paths.append(path)
+    with replacing(Path(out) / "metadata.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(_COLUMNS)
+        for path in paths:
+            header = read_header(path)
+            counts = len(header.keystrokes), len(header.prompts)
+            table.writerow((header.user, header.name, header.condition, header.duration_mins, *counts, "[]"))
     return paths
 
 
@@ -164,18 +162,3 @@ def _user_numbers(users: int, seed: int) -> list[int]:
     while len(numbers) < users:
         numbers[int(rng.integers(_NUMBERS // 10, _NUMBERS))] = None
     return list(numbers)
-
-
-def _part(progress: Progress, done: int, total: int) -> Progress:
-    """The progress of one session -> the progress of the data set."""
-    return lambda fraction: progress((done + fraction) / total)
-
-
-def _write_metadata(path: Path, sessions: list[Path]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(_COLUMNS)
-        for session in sessions:
-            header = read_header(session)
-            counts = len(header.keystrokes), len(header.prompts)
-            rows.writerow((header.user, header.name, header.condition, header.duration_mins, *counts, "[]"))

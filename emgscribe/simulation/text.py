@@ -1,8 +1,7 @@
 """Prompts to type: plain words, sentences, and strings of digits and punctuation, like those of the data set.
 
 Words and their frequencies come from the `wordfreq` package (Speer 2022; code Apache-2.0, frequencies CC BY-SA 4.0),
-which is a dependency and not copied here. A small grammar makes sentences of closed-class words and of words drawn by
-frequency. They have the letters, the words and some of the syntax of English, but no meaning.
+a dependency, not copied here. Sentences have the letters, the words and some of the syntax of English, but no meaning.
 """
 
 import re
@@ -38,16 +37,14 @@ _PAIRS = ("()", "[]", "{}", '""', "''", "<>")
 def vocabulary() -> tuple[str, ...]:
     """The words of the prompts, most frequent first."""
     listed = wordfreq.top_n_list("en", VOCABULARY_SIZE * 2)
-    good = [word for word in listed if _WORD.fullmatch(word) and not _VULGAR.search(word)]
-    return tuple(good[:VOCABULARY_SIZE])
+    return tuple(word for word in listed if _WORD.fullmatch(word) and not _VULGAR.search(word))[:VOCABULARY_SIZE]
 
 
 @cache
 def _cumulative_frequencies() -> Float64:
     # The square root flattens Zipf's law, so that a session has more than the few hundred most common words.
     weights = np.sqrt([wordfreq.word_frequency(word, "en") for word in vocabulary()])
-    total: Float64 = np.cumsum(weights) / weights.sum()
-    return total
+    return np.asarray(np.cumsum(weights[:-1]) / weights.sum())
 
 
 def prompts_of_text(text: str) -> tuple[str, ...]:
@@ -55,17 +52,14 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
 
     Raises `EmgscribeError` for an empty text and for a character that no key types, which it names with its line.
     """
-    prompts = []
     for number, line in enumerate(text.splitlines(), 1):
-        unknown = [character for character in line if symbol_of_character(character) is None]
-        if unknown:
-            named = ", ".join(sorted({ascii(character) for character in unknown}))
-            raise EmgscribeError(f"no key types {named}", where=f"text, line {number}", hint="replace or remove it")
-        if line:
-            prompts.append(clean_text(line) + ENTER)
+        if unknown := {ascii(character) for character in line if symbol_of_character(character) is None}:
+            named, where = ", ".join(sorted(unknown)), f"text, line {number}"
+            raise EmgscribeError(f"no key types {named}", where=where, hint="replace or remove it")
+    prompts = tuple(clean_text(line) + ENTER for line in text.splitlines() if line)
     if not prompts:
         raise EmgscribeError("there is nothing to type", where="text", hint="give at least one line")
-    return tuple(prompts)
+    return prompts
 
 
 class PromptWriter:
@@ -86,13 +80,11 @@ class PromptWriter:
         return bool(self._rng.random() < probability)
 
     def _open_word(self) -> str:
-        drawn = np.searchsorted(_cumulative_frequencies(), self._rng.random())
-        return vocabulary()[min(int(drawn), len(vocabulary()) - 1)]
+        return vocabulary()[int(np.searchsorted(_cumulative_frequencies(), self._rng.random()))]
 
     def _words(self) -> str:
         """Unrelated words: half of the time by frequency, else with every word of the vocabulary equally likely."""
-        rare = self._chance(0.5)
-        count = self._rng.integers(2, 6)
+        rare, count = self._chance(0.5), self._rng.integers(2, 6)
         words = [self._one_of(vocabulary()) if rare else self._open_word() for _ in range(count)]
         return " ".join(word.capitalize() if self._chance(0.08) else word for word in words)
 
@@ -122,18 +114,14 @@ class PromptWriter:
             return word + "'s"
         if dice < 0.068 and word[-1].isalpha():
             return f"{word}-{self._open_word()}"
-        if dice < 0.075:
-            return f'"{word}"'
-        return word
+        return f'"{word}"' if dice < 0.075 else word
 
     def _string(self) -> str:
-        """Digits, marks and brackets between words, as in sums, prices, times, addresses and code."""
         return " ".join(self._part() for _ in range(self._rng.integers(2, 4)))
 
     def _part(self) -> str:
-        number = str(self._rng.integers(10, 100_000))
-        word = self._open_word()
-        pair = self._one_of(_PAIRS)
+        """Digits, marks and brackets with words, as in sums, prices, times, addresses and code."""
+        number, word, pair = str(self._rng.integers(10, 100_000)), self._open_word(), self._one_of(_PAIRS)
         forms = (
             f"{number}{self._one_of(_MARKS)}{word}",
             f"{pair[0]}{word}{pair[1]}",

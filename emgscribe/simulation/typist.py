@@ -7,13 +7,12 @@ Dhakal et al. 2018, "Observations on typing from 136 million keystrokes", also f
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 
 import numpy as np
 
-from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE, key_of_symbol
-from emgscribe.data.hdf5 import Keystroke, Prompt
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
+from emgscribe.data.hdf5 import Prompt
 from emgscribe.simulation.arrays import Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.keyboard import ALTERNATIVES, LEFT, RIGHT, SHIFTS, TEXTBOOK, Place, neighbours, unshifted
@@ -21,8 +20,7 @@ from emgscribe.simulation.text import PromptWriter, prompts_of_text
 
 MARGIN = 0.8  # seconds of quiet at both ends of a recording
 _SHORTEST_INTERVAL = 0.035
-# With this, whole sessions have the rate that is set; the mean of all factors on an interval is near 1.
-_KEYS_PER_PROMPT = 31.0
+_KEYS_PER_PROMPT = 31.0  # so that whole sessions have the rate that is set
 # How often people make each kind of typo: parameters of a Dirichlet distribution.
 _TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
 
@@ -35,22 +33,6 @@ class Press:
     place: Place
     start: float  # key-down, seconds from the start of the session
     end: float  # key-up
-
-
-@dataclass(frozen=True)
-class Performance:
-    """The presses of one session, in order of their start, and its prompts (seconds from the start of the session)."""
-
-    presses: tuple[Press, ...]
-    prompts: tuple[Prompt, ...]
-
-    def keystrokes(self, origin: float) -> tuple[Keystroke, ...]:
-        """The presses with the key logger's names, in unix seconds."""
-        return tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in self.presses)
-
-    def prompts_from(self, origin: float) -> tuple[Prompt, ...]:
-        """The prompts in unix seconds."""
-        return tuple(replace(p, start=origin + p.start, end=origin + p.end) for p in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -88,8 +70,8 @@ class Typist:
         self._habits, self._rng = habits, rng
         self._typo_rate = config.typo_rate * habits.typos
         self._pause = config.prompt_pause
-        given = cycle(prompts_of_text(config.text)) if config.text else None
-        self._next_prompt = partial(next, given) if given else PromptWriter(rng).next_prompt
+        made_up = iter(PromptWriter(rng).next_prompt, None)
+        self._texts = cycle(prompts_of_text(config.text)) if config.text else made_up
         self._sigma = 0.28 * habits.unevenness * (0.4 + 0.6 * config.difficulty)
         rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
         # Long pauses at a high rate must leave some time to type.
@@ -97,14 +79,13 @@ class Typist:
         self._interval = per_prompt / _KEYS_PER_PROMPT
         self._drift_phase, self._drift_period = rng.uniform(0, 2 * np.pi), rng.uniform(120, 400)
 
-    def perform(self, duration: float) -> Performance:
-        """Type for `duration` seconds; the last prompt may be incomplete."""
+    def perform(self, duration: float) -> tuple[list[Press], list[Prompt]]:
+        """Presses in order of their start, and prompts, in `duration` s; the last prompt may be incomplete."""
         presses: list[Press] = []
         prompts: list[Prompt] = []
-        last = duration - MARGIN
-        now = MARGIN
+        now, last = MARGIN, duration - MARGIN
         while now < last:
-            text, shown = self._next_prompt(), now
+            text, shown = next(self._texts), now
             now += self._pause * self._lognormal(0.25)
             typed = [press for press in self._type(text, now) if press.end < last]
             if not typed:
@@ -114,11 +95,10 @@ class Typist:
             presses += typed
             if typed[-1].symbol != ENTER:
                 break
-        return Performance(tuple(sorted(presses, key=lambda press: press.start)), tuple(prompts))
+        return sorted(presses, key=lambda press: press.start), prompts
 
     def _lognormal(self, sigma: float) -> float:
-        """A factor with mean 1."""
-        return float(np.exp(sigma * self._rng.standard_normal() - sigma**2 / 2))
+        return float(np.exp(sigma * self._rng.standard_normal() - sigma**2 / 2))  # with mean 1
 
     def _type(self, text: str, now: float) -> list[Press]:
         """The presses for one prompt, the first at `now`."""
@@ -139,8 +119,7 @@ class Typist:
         start = now + self._interval_to(place, presses[-1]) if presses else now
         end = start + self._habits.press_seconds * self._lognormal(0.25)
         # A finger leaves its key before it presses the next one.
-        for back in range(len(presses) - 1, max(len(presses) - 5, -1), -1):
-            before = presses[back]
+        for back, before in enumerate(presses[-4:], max(len(presses) - 4, 0)):
             if (before.place.hand, before.place.finger) == (place.hand, place.finger) and before.end > start - 0.01:
                 presses[back] = replace(before, end=before.start + 0.7 * (start - before.start))
         presses.append(Press(symbol, place, start, end))
@@ -149,7 +128,12 @@ class Typist:
     def _interval_to(self, place: Place, before: Press) -> float:
         if before.symbol == SHIFT:
             return max(0.11 * self._lognormal(self._sigma), _SHORTEST_INTERVAL)
-        factor = _movement(before.place, place)
+        if before.place.hand != place.hand:
+            factor = 0.86
+        elif before.place.finger != place.finger:
+            factor = 1.05
+        else:
+            factor = 0.9 if before.place == place else 1.4
         factor *= self._habits.finger_slowness[place.hand][place.finger]
         factor *= 1 + 0.08 * abs(place.row if place.finger else 0) + 0.05 * abs(place.reach)
         factor *= 1.12 if before.symbol == SPACE else 1.0
@@ -160,14 +144,10 @@ class Typist:
         """The symbols that are pressed to type `text`, with typos and, mostly, their correction by backspaces."""
         position = 0
         while position < len(text):
-            slip = self._typo(text, position) if self._rng.random() < self._typo_rate else None
-            if slip is None:
-                yield text[position]
-                position += 1
-                continue
-            hit, consumed = slip
+            typo = self._typo(text, position) if self._rng.random() < self._typo_rate else None
+            hit, consumed = typo or (text[position], 1)
             yield from hit
-            if self._rng.random() < 0.8:
+            if typo and self._rng.random() < 0.8:
                 # Noticed up to two characters later; then all of it is deleted and typed again.
                 late = max(min(int(self._rng.integers(3)), len(text) - 1 - position - consumed), 0)
                 yield from text[position + consumed : position + consumed + late]
@@ -181,21 +161,9 @@ class Typist:
         if symbol == ENTER or following in ("", ENTER):
             return None
         kind = self._rng.choice(list(_TYPOS), p=self._habits.typo_kinds)
-        if kind == "doubled":
-            return symbol * 2, 1
-        if kind == "transposed":
-            return following + symbol, 2
-        if kind == "omitted":
-            return following, 2
+        typos = {"doubled": (symbol * 2, 1), "transposed": (following + symbol, 2), "omitted": (following, 2)}
+        if kind in typos:
+            return typos[kind]
         key, shift = unshifted(symbol)
         near = neighbours(key) if key != SPACE and not shift else []
         return (near[int(self._rng.integers(len(near)))], 1) if near else None
-
-
-def _movement(before: Place, after: Place) -> float:
-    """The factor on the interval from one key to the next."""
-    if before.hand != after.hand:
-        return 0.86
-    if before.finger != after.finger:
-        return 1.05
-    return 0.9 if before == after else 1.4

@@ -10,6 +10,7 @@ from emgscribe.models.model import ModelConfig
 
 Rate = Annotated[float, Range(0, 10, "()")]
 Amount = Annotated[float, Range(0, 1e6)]
+Partial = Annotated[float, Below(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,11 @@ class TrainConfig(Settings):
     weight_decay: Amount = 0.0  # weight decay of the optimiser
     clip_norm: Amount = 0.0  # clip the gradient to this norm; 0: never
     keypress_weight: Amount = 0.0  # weight of the frame-wise key-press loss, which leads past CTC's all-blank plateau
-    # share of the steps over which that weight falls to 0
-    keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5
+    keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5  # share of the steps over which that weight falls to 0
     attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
-    label_smoothing: Annotated[float, Below(0, 1)] = 0.1  # label smoothing of the attention decoder's targets
-    # probability of the blank that the head starts with; 0: unset
-    blank_prior: Annotated[float, Below(0, 1)] = 0.0
-    ema: Annotated[float, Below(0, 1)] = 0.0  # decay of an exponential moving average of the weights; 0: none
+    label_smoothing: Partial = 0.1  # label smoothing of the attention decoder's targets
+    blank_prior: Partial = 0.0  # probability of the blank that the head starts with; 0: unset
+    ema: Partial = 0.0  # decay of an exponential moving average of the weights; 0: none
     dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting
     long_windows: Share = 0.0  # share of the epochs, at the end, that use long windows
     long_factor: Count = 4  # how many times longer long windows are; their batches are that much smaller
@@ -45,9 +44,9 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        every = min(self.validate_every, self.epochs)
-        allowed = f"a divisor of train.epochs = {self.epochs}, so that the last epoch is validated"
-        require(self.epochs % every == 0, "train.validate_every", self.validate_every, allowed)
+        every, epochs = self.validate_every, self.epochs
+        allowed = f"a divisor of train.epochs = {epochs}, so that the last epoch is validated"
+        require(every > epochs or epochs % every == 0, "train.validate_every", every, allowed)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What training minimises, and every schedule: functions of frames, emissions, labels and the step."""
+"""What training minimises, and the schedules of the learning rate and of the key-press loss."""
 
 import math
 
@@ -34,34 +34,28 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
     The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
     the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
     """
-    onsets = batch.onsets.to(emissions.device, non_blocking=True)
+    device, (items, count, symbols) = emissions.device, emissions.shape
+    onsets = batch.onsets.to(device, non_blocking=True)
     real = onsets >= 0  # (N, L)
     frames = onsets.clamp(min=0) // samples_per_frame
-    rows = emissions.gather(1, frames[..., None].expand(-1, -1, emissions.shape[2]))  # (N, L, V)
+    rows = emissions.gather(1, frames[..., None].expand(-1, -1, symbols))  # (N, L, V)
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
     pressed = -(picked * real).sum() / real.sum().clamp(min=1)
-    count = emissions.shape[1]
-    ends = lengths.to(emissions.device, non_blocking=True)
-    inside = torch.arange(count, device=emissions.device) < ends[:, None]  # (N, F)
-    struck = torch.zeros(len(inside), count + 1, dtype=torch.bool, device=emissions.device)
+    inside = torch.arange(count, device=device) < lengths.to(device, non_blocking=True)[:, None]  # (N, F)
+    struck = torch.zeros(items, count + 1, dtype=torch.bool, device=device)
     struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
     other = inside & ~struck[:, :count]
-    blank = -(emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
-    loss: Tensor = pressed + blank
-    return loss
+    return pressed - (emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
 
 
 def attention_loss(likely: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of each next key, and of the end, under an attention decoder's predictions (N, L + 1, V).
 
-    `smoothing` is the part of each target that is spread evenly over all symbols (Szegedy et al. 2016, arXiv
-    1512.00567).
+    `smoothing` is the part of each target that is spread over all symbols (Szegedy et al. 2016, arXiv 1512.00567).
     """
     lengths = batch.label_lengths.to(likely.device, non_blocking=True)[:, None]
-    place = torch.arange(likely.shape[1], device=likely.device)
-    targets = F.pad(batch.labels, (0, 1)).masked_fill(place == lengths, END)
-    none = -100
-    targets = targets.masked_fill(place > lengths, none)  # (N, L + 1)
+    place, none = torch.arange(likely.shape[1], device=likely.device), -100
+    targets = F.pad(batch.labels, (0, 1)).masked_fill(place == lengths, END).masked_fill(place > lengths, none)
     return F.cross_entropy(likely.transpose(1, 2), targets, ignore_index=none, label_smoothing=smoothing)
 
 
@@ -77,23 +71,3 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
     """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
     return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
-
-
-def averaging_decay(ema: float, step: int) -> float:
-    """The decay of the EMA at step number `step`, counted from 0.
-
-    It rises to `ema` as (1 + step) / (10 + step). Otherwise the random initial weights would count for thousands of
-    steps, and the first validations would judge them.
-    """
-    return min(ema, (1 + step) / (10 + step))
-
-
-def dropout_share(config: TrainConfig, step: int, total: int) -> float:
-    """The factor on every dropout at a step: it rises linearly from 0 to 1 over the `dropout_ramp` share of steps."""
-    ramp = config.dropout_ramp * total
-    return 1.0 if step >= ramp else step / ramp
-
-
-def long_epochs(config: TrainConfig) -> int:
-    """How many of the last epochs have long windows: their share, rounded, but at least one unless the share is 0."""
-    return max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning
@@ -25,19 +26,16 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from emgscribe.config import to_json
+from emgscribe.config import leaves, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, write_json
 from emgscribe.models.model import Model, best_device, load_model, stored_hash
-from emgscribe.training.callbacks import BEST, LAST, Averaging, BestModel, Curves, FolderIO, hush
+from emgscribe.training.callbacks import BEST, LAST, Averaging, Record, WholeFile, hush
 from emgscribe.training.config import Recipe
-from emgscribe.training.data import SessionsDataModule
-from emgscribe.training.module import LOOK_EVERY, TrainingModule, training_loss
-
-_RESTART = "delete it to train from the start, or put a copy of it back"
+from emgscribe.training.modules import LOOK_EVERY, SessionsDataModule, TrainingModule, training_loss
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,27 +60,16 @@ class Trained:
 
 
 def train(
-    recipe: Recipe, train: list[Session], val: list[Session], *, out: Path | str, start: Path | str | None = None
-) -> Trained:
-    """Train in the folder `out`, or resume the run there. `start` is the folder of a model to fine-tune.
-
-    Raises `EmgscribeError` when another process trains in `out`, when it holds another run or a damaged checkpoint,
-    when the loss is no longer finite and when the disk is full.
-    """
-    return fit(recipe, train_sessions=train, val_sessions=val, folder=out, start=start)
-
-
-def fit(
-    recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session], folder: Path | str,
-    start: Path | str | None = None, console: Console | None = None,
+    recipe: Recipe, train: list[Session], val: list[Session],
+    *, out: Path | str, start: Path | str | None = None, console: Console | None = None,
 ) -> Trained:  # fmt: skip
-    """Train until the last epoch, from where the folder's earlier run stopped if there was one.
+    """Train until the last epoch in the folder `out`, from where an earlier run there stopped.
 
-    `start` is the folder of a model whose weights a new run begins with. Raises `EmgscribeError` when another process
-    trains in `folder`, when the folder holds another experiment or a damaged checkpoint, when the loss is no longer
-    finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
+    `start` is the folder of a model to fine-tune. Raises `EmgscribeError` when another process trains in `out`, when it
+    holds another experiment or a damaged checkpoint, when the loss is no longer finite and when the disk is full.
+    Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
     """
-    folder, device, devices = Path(folder), best_device(), recipe.train.devices
+    out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
         raise EmgscribeError(what, hint="lower --train.devices")
@@ -90,37 +77,33 @@ def fit(
     described = to_json(recipe) | {
         "device": device.type,
         "precision": precision,
-        "train_sessions": [session.content for session in train_sessions],
-        "val_sessions": [session.content for session in val_sessions],
-        "start": stored_hash(Path(start)) if start else None,
+        "train_sessions": [session.content for session in train],
+        "val_sessions": [session.content for session in val],
+        "start": stored_hash(start) if start else None,
     }
-    with alone(folder, "is training or tuning a model here"):
-        _claim(folder, described)
+    with alone(out, "is training or tuning a model here"):
+        _claim(out, described)
         torch.manual_seed(recipe.train.seed)
-        model = _untrained(recipe, Path(start) if start else None)
-        model.ancestry = model.ancestry.after(train_sessions, val_sessions)
-        if (folder / LAST).exists():
-            _kept(folder / LAST, model, recipe)  # a damaged one is reported before anything begins
-        data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, recipe.train, context=model.context)
-        module = TrainingModule(model, recipe.train, recipe.augment)
-        _run(module, data, folder, precision, console or Console())
-        kept = _kept(folder / LAST, model, recipe)
+        model = _untrained(recipe, start)
+        model.ancestry = model.ancestry.after(train, val)
+        if (out / LAST).exists():
+            _kept(out / LAST, model, recipe)  # a damaged one is reported before anything begins
+        data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=model.context)
+        _run(TrainingModule(model, recipe.train, recipe.augment), data, out, precision, console or Console())
+        kept = _kept(out / LAST, model, recipe)
     name = f"{devices} x " * (devices > 1) + (torch.cuda.get_device_name() if device.type == "cuda" else device.type)
-    return Trained(load_model(folder / BEST, device), device=name, precision=precision, folder=folder, **kept)
+    return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
 
 
 def _untrained(recipe: Recipe, start: Path | None = None) -> Model:
     """The network with random weights, or with those of the model in the folder `start`."""
-    if start is None:
-        model = Model(recipe.model)
-        if recipe.train.blank_prior:
-            model.expect_blank(recipe.train.blank_prior)
-        return model
-    model = load_model(start)
+    model = load_model(start).train() if start else Model(recipe.model)
     if model.config != recipe.model:
         hint = "start from a model of the same kind"
         raise EmgscribeError("is another network than the one to be trained", where=str(start), hint=hint)
-    return model.train()
+    if recipe.train.blank_prior and not start:
+        model.expect_blank(recipe.train.blank_prior)
+    return model
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
@@ -131,39 +114,28 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     if not (folder / LAST).exists():
         shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
         write_json(noted, described)
-    elif changed := list(_differences(read_json(noted), json.loads(json.dumps(described)), "")):
-        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise EmgscribeError(
-            f"holds a run with other settings: {'; '.join(changed[:3])}{more}",
-            where=str(folder),
-            hint="choose another folder with --runs or another name with --name, or delete this one",
-        )
-
-
-def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in dict.fromkeys([*there, *here]):
-            yield from _differences(there.get(name), here.get(name), f"{path}.{name}" if path else name)
-    elif there != here:
-        shown = [text if len(text) < 40 else f"{text[:36]} ..." for text in map(json.dumps, (there, here))]
-        yield f"{path} is {shown[0]} there, {shown[1]} here"
+    there, here = ({name: json.dumps(value) for name, value in leaves(part)} for part in (read_json(noted), described))
+    if names := [name for name in there | here if there.get(name) != here.get(name)]:
+        values = [f"{name} is {there.get(name, '-'):.40} there, {here.get(name, '-'):.40} here" for name in names[:3]]
+        more = f"; and {len(names) - 3} more" * (len(names) > 3)
+        what = f"holds a run with other settings: {'; '.join(values)}{more}"
+        hint = "choose another folder with --runs or another name with --name, or delete this one"
+        raise EmgscribeError(what, where=str(folder), hint=hint)
 
 
 def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
-    """The state of `Curves` in a checkpoint. One that no run can be resumed from is an `EmgscribeError`."""
+    """The state of `Record` in a checkpoint. One that no run can be resumed from is an `EmgscribeError`."""
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         fault = _fault(kept, model, recipe)
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror or error})", where=str(path), hint=_RESTART) from error
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        fault = f"it lacks a part: {error}"
+        fault = str(error.strerror)
     except Exception:  # damaged bytes raise anything
-        fault = "it is cut off, or holds more than tensors and plain values"
+        fault = "it is cut off, or holds something else than a run"
     if fault:
-        raise EmgscribeError(f"is damaged ({fault})", where=str(path), hint=_RESTART)
-    state: dict[str, Any] = kept["callbacks"]["Curves"]
+        hint = "delete it to train from the start, or put a copy of it back"
+        raise EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
+    state: dict[str, Any] = kept["callbacks"]["Record"]
     return state
 
 
@@ -172,7 +144,7 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     written = kept["pytorch-lightning_version"]
     if written.split(".")[:2] != lightning.__version__.split(".")[:2]:
         return f"Lightning {written} wrote it, and this is Lightning {lightning.__version__}"
-    curves = kept["callbacks"]["Curves"]["curves"]
+    curves = kept["callbacks"]["Record"]["curves"]
     steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
     epochs = {kept["epoch"] + 1, kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]}
     if len(steps) != 1 or epochs != {len(curves)}:
@@ -188,27 +160,22 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
 
 
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
-    """Let Lightning run the epochs that are left."""
-    config, device, last = module.config, best_device().type, folder / LAST
-    # Without a keystroke to validate by, the latest model is kept.
-    monitor = "val_cer" if any(len(session.labels) for session in data.sessions[1]) else None
-    saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    callbacks: list[Callback] = [
-        Curves(folder, console, current_commit()),
-        BestModel(filename=BEST, monitor=monitor, save_on_train_epoch_end=False, **saving),
-        ModelCheckpoint(filename=Path(LAST).stem, save_on_train_epoch_end=True, **saving),
-    ]
+    """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
+    config, device, last, interrupt = module.config, best_device().type, folder / LAST, signal.getsignal(signal.SIGINT)
+    checkpoint = ModelCheckpoint(folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[Callback] = [Record(folder, console, current_commit()), checkpoint]  # Record before Averaging
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
     callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
-    with _as_users_expect():
+    with warnings.catch_warnings():
+        hush()
         trainer = lightning.Trainer(
-            accelerator="gpu" if device == "cuda" else device,
+            accelerator=device,
             devices=config.devices,
             strategy="auto" if config.devices == 1 else "ddp_spawn",
             sync_batchnorm=config.devices > 1 and device == "cuda",  # PyTorch has none for a CPU
             precision="bf16-mixed" if precision == "bf16" else "32-true",
-            plugins=[FolderIO(module.model), LightningEnvironment()],  # a Slurm job is one process to Lightning
+            plugins=[WholeFile(), LightningEnvironment()],  # a Slurm job is one process to Lightning
             max_epochs=config.epochs,
             gradient_clip_val=config.clip_norm or None,
             check_val_every_n_epoch=min(config.validate_every, config.epochs),
@@ -217,35 +184,24 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             enable_model_summary=False,
             enable_progress_bar=bar,
             callbacks=callbacks,
-            default_root_dir=folder,
         )
         try:
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
+            signal.signal(signal.SIGINT, interrupt)
+            raise KeyboardInterrupt from None
+        except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
+            _, ours, message = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
+            if not ours:
+                raise
+            what, _, hint = message.strip().partition("\n  hint: ")
+            raise EmgscribeError(what, hint=hint) from None
+        except ProcessExitedException as error:
+            hint = "give the same command again: it goes on from the last whole epoch"
+            raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
         finally:
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
-
-
-@contextmanager
-def _as_users_expect() -> Iterator[None]:
-    """Silence Lightning's own messages; raise `KeyboardInterrupt`, and our errors as they were in any process."""
-    interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        with warnings.catch_warnings():
-            hush()
-            yield
-    except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
-        signal.signal(signal.SIGINT, interrupt)
-        raise KeyboardInterrupt from None
-    except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
-        _, ours, told = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
-        if not ours:
-            raise
-        what, _, hint = told.strip().partition("\n  hint: ")
-        raise EmgscribeError(what, hint=hint) from None
-    except ProcessExitedException as error:
-        hint = "give the same command again: it goes on from the last whole epoch"
-        raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
 
 
 def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
@@ -254,30 +210,29 @@ def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessi
     model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
-    steps: dict[str, Any] = {"step": 0, "total": data.total_steps, "generator": torch.Generator()}
+    place: dict[str, Any] = {"step": 0, "total": data.total_steps, "generator": torch.Generator()}
+    val, validations = data.val_dataloader(), config.epochs // min(config.validate_every, config.epochs)
 
-    def step(batch: Batch) -> None:
-        training_loss(model, batch, recipe.augment, config, **steps)["total"].backward()  # type: ignore[no-untyped-call]
-
-    @torch.no_grad()
-    def validate(batch: Batch) -> None:
-        decode_batch(GreedyDecoder(), *model(batch))
-
-    def seconds(work: Callable[[Batch], None], batches: Iterable[Batch]) -> float:
-        times = [time.monotonic()]
+    def seconds(work: Callable[[Batch], object], batches: Iterable[Batch]) -> float:
+        times = []
         for batch in islice(batches, 4):
-            with torch.autocast(device.type, torch.bfloat16, bf16):
-                work(batch.to(device))
+            began = time.monotonic()
+            work(batch.to(device))
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.monotonic())
-        times = times[1:] if len(times) > 2 else times  # the first one also warms up
-        return (times[-1] - times[0]) / max(1, len(times) - 1)
+            times.append(time.monotonic() - began)
+        return fmean(times[1:] or times)  # the first one also warms up
 
-    validated = config.epochs // min(config.validate_every, config.epochs) * len(data.val_dataloader())
-    return data.total_steps * seconds(step, data.train_dataloader()) + validated * seconds(
-        validate, data.val_dataloader()
-    )
+    def step(batch: Batch) -> None:
+        training_loss(model, batch, recipe.augment, config, **place)["total"].backward()  # type: ignore[no-untyped-call]
+
+    def validate(batch: Batch) -> None:
+        with torch.no_grad():
+            decode_batch(GreedyDecoder(), *model(batch))
+
+    with torch.autocast(device.type, torch.bfloat16, bf16):
+        total = data.total_steps * seconds(step, data.train_dataloader())
+        return total + validations * len(val) * seconds(validate, val)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -297,8 +252,7 @@ def current_commit() -> str:
     """The commit of the checkout that the package runs from, "-dirty" where it was changed; "unknown" outside one."""
     # Its own: an installed package may lie inside somebody else's repository.
     command = ["git", "--git-dir=.git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(
-            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
-        ).stdout.strip()
+    root = Path(__file__).parents[2]
+    with suppress(OSError):  # no git
+        return subprocess.run(command, cwd=root, capture_output=True, text=True).stdout.strip() or "unknown"
     return "unknown"

@@ -6,7 +6,7 @@ from typing import Any
 
 from emgscribe.data.splits import DataConfig, Protocol
 from emgscribe.models.encoders import EncoderConfig
-from emgscribe.training import Recipe
+from emgscribe.training.config import Recipe
 
 Experiments = dict[str, "Experiment"]
 

@@ -1,0 +1,248 @@
+"""What any Lightning Trainer can train: a data module of windows, and the network with its losses and schedules."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from emgscribe.data.session import Session
+from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
+from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.augment import Augmentation
+from emgscribe.models.model import Model
+from emgscribe.scoring import count, total
+from emgscribe.training.config import TrainConfig
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, keypress_weight, learning_rate
+
+LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GPU wait
+
+
+def epoch_generator(seed: int, epoch: int, stream: int, rank: int = 0) -> torch.Generator:
+    """A generator for one epoch; streams keep the draws of windows (0), augmentation (1) and dropout (2) apart."""
+    return torch.Generator().manual_seed((seed * 100_003 + epoch) * 4 + stream + (rank << 48))
+
+
+def cut(
+    sessions: Sequence[Session], config: WindowConfig, context: tuple[int, int], device: torch.device | str = "cpu"
+) -> Windows:
+    """The windows of `sessions` with at least `context` samples (left, right), gathered on `device`."""
+    left, right = max(config.left, context[0]), max(config.right, context[1])
+    return Windows(Store(sessions, device), config.length, config.stride, left, right)
+
+
+class SessionsDataModule(lightning.LightningDataModule):
+    """Windows of training and validation sessions, for any Lightning Trainer.
+
+    `context` is that of the model (`model.context`). Training windows are drawn again for each epoch, so that no sample
+    is favoured. With `config.long_windows` those of the last epochs are longer, and a step still sees as much signal.
+    Several devices each get a part of every batch.
+    """
+
+    def __init__(
+        self, train: Sequence[Session], val: Sequence[Session], windows: WindowConfig, config: TrainConfig,
+        *, context: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.sessions, self.windows, self.config, self.context = (train, val), windows, config, context
+        long = max(1, round(config.long_windows * config.epochs)) if config.long_windows else 0
+        self.long_from = config.epochs - long  # the first epoch with long windows
+
+    def setup(self, stage: str = "fit") -> None:
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        self._train, self._val = (cut(part, self.windows, self.context, device) for part in self.sessions)
+
+    def _phase(self, windows: Windows, epoch: int) -> tuple[Windows, int]:
+        """Windows and batch size of an epoch."""
+        factor = self.config.long_factor if epoch >= self.long_from else 1
+        longer = replace(windows, length=factor * windows.length, stride=factor * windows.stride)
+        return longer, max(1, self.config.batch_size // factor)
+
+    def steps(self, epoch: int) -> int:
+        """Steps of one epoch."""
+        windows, batch_size = self._phase(cut(self.sessions[0], self.windows, self.context), epoch)
+        return math.ceil(len(windows.shuffled(torch.Generator())) / batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.long_from * self.steps(0) + (self.config.epochs - self.long_from) * self.steps(self.long_from)
+
+    def train_dataloader(self) -> "_Loader":
+        return _Loader(self._epoch, None if 0 < self.long_from < self.config.epochs else self.steps(0))
+
+    def val_dataloader(self) -> "_Loader":
+        tiled, size = replace(self._val, stride=self._val.length), self.config.batch_size
+        places = tiled.tiling()
+        return _Loader(lambda: tiled.batches(places, size, **self._part()), math.ceil(len(places) / size))
+
+    def _epoch(self) -> Iterator[Batch]:
+        # `current_epoch` is one behind when a resumed run asks for its first batches; this is right.
+        progress: Any = self.trainer and self.trainer.fit_loop.epoch_progress.current
+        epoch = progress.processed if progress else 0
+        windows, size = self._phase(self._train, epoch)
+        return windows.batches(windows.shuffled(epoch_generator(self.config.seed, epoch, 0)), size, **self._part())
+
+    def _part(self) -> dict[str, int]:
+        return {"part": self.trainer.global_rank, "parts": self.trainer.world_size} if self.trainer else {}
+
+
+@dataclass
+class _Loader:
+    """What a Trainer iterates once an epoch. It has no length where epochs differ in theirs."""
+
+    begin: Callable[[], Iterator[Batch]]
+    steps: int | None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.begin()
+
+    def __len__(self) -> int:
+        if self.steps is None:
+            raise TypeError("epochs differ in length")
+        return self.steps
+
+
+def training_loss(
+    model: Model, batch: Batch, augmentation: Augmentation, config: TrainConfig,
+    *, step: int, total: int, generator: torch.Generator,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The losses of step `step` of `total`: "total" to minimise, and its parts "loss" (CTC) and "attention_loss".
+
+    `generator` (on the CPU) draws the augmentation. Nothing here makes a GPU wait.
+    """
+    batch = augmentation.on_batch(batch, generator)
+    features = augmentation.on_features(model.featurize(batch), generator)
+    emissions, lengths, losses = _losses(model, features, batch, config.label_smoothing)
+    loss = losses["loss"]
+    if "attention_loss" in losses:
+        loss = torch.lerp(loss, losses["attention_loss"], config.attention_weight)
+    weight = keypress_weight(config, step, total)
+    if weight > 0:
+        loss = loss + weight * keypress_loss(emissions, lengths, batch, model.samples_per_frame)
+    return losses | {"total": loss * batch.share}
+
+
+def _losses(
+    model: Model, features: Tensor, batch: Batch, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Emissions (N, F, V), their lengths (N,), and the loss of each head."""
+    frames = model.encode(features, batch.lengths)
+    emissions, lengths = model.classify(frames), model.frames(batch.lengths)
+    losses = {"loss": ctc_loss(emissions, lengths, batch)}
+    if model.attention is not None:
+        likely = model.attention(frames, lengths, batch.labels)
+        losses["attention_loss"] = attention_loss(likely, batch, smoothing)
+    return emissions, lengths, losses
+
+
+class Ratio(Metric):
+    """A sum over a sum: on the device until the end of an epoch, and added up over all devices."""
+
+    above: Tensor
+    below: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("above", "below"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, above: Tensor | float, below: float) -> None:
+        self.above, self.below = self.above + above, self.below + below
+
+    def compute(self) -> Tensor:
+        return self.above.cpu().double() / self.below.cpu().double()
+
+
+def dropouts(model: Model) -> list[tuple[nn.Module, str, float]]:
+    """Where a model keeps the rate of a dropout: (module, attribute, rate).
+
+    PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
+    """
+    kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d
+    found = ((module, "p" if isinstance(module, kinds) else "dropout") for module in model.modules())
+    return [(module, name, rate) for module, name in found if isinstance(rate := vars(module).get(name), float | int)]
+
+
+class TrainingModule(lightning.LightningModule):
+    """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
+
+    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in percent) and `lr`, and of a model with two heads
+    `train_attention_loss` and `val_attention_loss`. Schedules run over the `total_steps` of the data module, or else
+    over the steps that the Trainer expects. Everything random is drawn from `config.seed` and the epoch's number. A
+    loss that is no longer finite is an `EmgscribeError`.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig, augmentation: Augmentation) -> None:
+        super().__init__()
+        self.model, self.config, self.augmentation = model, config, augmentation
+        self._dropouts = dropouts(model)
+        names = ["train_loss", "val_loss", "val_cer"]
+        names += [] if model.attention is None else ["train_attention_loss", "val_attention_loss"]
+        self.ratios: Any = nn.ModuleDict({name: Ratio() for name in names})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        config, data = self.config, getattr(self.trainer, "datamodule", None)
+        steps = self.total_steps = getattr(data, "total_steps", None) or int(self.trainer.estimated_stepping_batches)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        factor = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(config, step, steps) / config.lr
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        place = self.config.seed, self.current_epoch
+        self._augment = epoch_generator(*place, 1, self.global_rank)
+        # Dropout draws from the global generator.
+        torch.manual_seed(epoch_generator(*place, 2, self.global_rank).initial_seed())
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        ramp = self.config.dropout_ramp * self.total_steps
+        share = min(1.0, self.global_step / ramp) if ramp else 1.0
+        for module, name, rate in self._dropouts:
+            setattr(module, name, share * rate)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        place: dict[str, Any] = {"step": self.global_step, "total": self.total_steps, "generator": self._augment}
+        losses = training_loss(self.model, batch, self.augmentation, self.config, **place)
+        loss = losses.pop("total")
+        self._log_losses("train", losses, batch)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if batch_idx % LOOK_EVERY == 0 or self.trainer.is_last_batch:
+            self._require_finite("training", outputs["loss"])
+
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", learning_rate(self.config, self.global_step, self.total_steps))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        emissions, lengths, losses = _losses(self.model, self.model.featurize(batch), batch)
+        self._require_finite("validation", losses["loss"])
+        self._log_losses("val", losses, batch)
+        pairs = zip(batch.references(), decode_batch(GreedyDecoder(), emissions, lengths), strict=True)
+        counts = total([count(reference, hypothesis.labels) for reference, hypothesis in pairs])
+        self._log("val_cer", 100.0 * counts.edits, counts.length, batch)
+
+    def _require_finite(self, stage: str, loss: Tensor) -> None:
+        if not math.isfinite(loss):
+            what = f"the {stage} loss is {float(loss)} at epoch {self.current_epoch + 1}, step {self.global_step}"
+            hint = "lower --train.lr, set --train.clip-norm 1, or check the data with emgscribe inspect"
+            raise EmgscribeError(what, hint=hint)
+
+    def _log_losses(self, stage: str, losses: dict[str, Tensor], batch: Batch) -> None:
+        for name, loss in losses.items():
+            self._log(f"{stage}_{name}", loss.detach() * len(batch), len(batch), batch)
+
+    def _log(self, name: str, above: Tensor | float, below: int, batch: Batch) -> None:
+        counts = batch.share > 0  # a small last batch may leave a device empty
+        ratio = self.ratios[name]
+        ratio.update(above * counts, below * counts)
+        self.log(name, ratio, on_epoch=True, on_step=False, batch_size=1, prog_bar=name in ("train_loss", "val_cer"))

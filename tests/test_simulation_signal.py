@@ -1,0 +1,174 @@
+"""People, muscles, motor units, electrodes and the recording."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
+from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.electrodes import TAPS, Fibres, Ring, SpikeSum, action_potentials
+from emgscribe.simulation.keyboard import SHIFTS, TEXTBOOK
+from emgscribe.simulation.motor_units import INTERVAL_VARIATION, MotorUnits, SpikeTrains
+from emgscribe.simulation.muscles import DRIVE_RATE, NUM_MUSCLES, POSTURE, Drive, MotorHabits, Muscle, textbook_pattern
+from emgscribe.simulation.people import draw_person
+from emgscribe.simulation.recording import Recorder
+from emgscribe.simulation.typist import Press
+
+RING = Ring(radius=28.0, rotation=0.0, along=0.0, pole_distance=8.0)
+STEP = 2 * np.pi / CHANNELS
+PLAIN = MotorHabits.of_user(np.random.default_rng(0), 0.0)
+QUIET = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=0, difficulty=0)
+
+
+def steady(excitation: float, seconds: float) -> np.ndarray:
+    return np.full((round(seconds * DRIVE_RATE), NUM_MUSCLES), excitation, dtype=np.float32)
+
+
+def potential(ring: Ring = RING, angle: float = 0.0, depth: float = 8.0) -> np.ndarray:
+    fibres = Fibres(*(np.array([value]) for value in (angle, 28.0 - depth, -38.0, 55.0, 50.0, 4500.0)))
+    return action_potentials(fibres, np.ones(1), ring)[0]
+
+
+def sine(frequency: float, seconds: int) -> np.ndarray:
+    wave = np.sin(2 * np.pi * frequency * np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE)
+    return np.repeat(wave[:, None], CHANNELS, axis=1).astype(np.float32)
+
+
+def recorder(samples: int, **changed: float) -> Recorder:
+    return Recorder(replace(QUIET, **changed), np.ones(CHANNELS, dtype=np.float32), samples, np.random.default_rng(0))
+
+
+def test_a_user_is_always_the_same_person_and_people_differ() -> None:
+    config, place = SimulationConfig(units_per_muscle=4), TEXTBOOK["t"]
+    (habits, (left, right)), again = draw_person(5, config), draw_person(5, config)
+    assert habits == again[0]
+    assert len({tuple(draw_person(user, config)[0].places.items()) for user in range(6)}) > 1
+    assert draw_person(5, replace(config, users_differ=0))[0].places == TEXTBOOK
+    pattern = left.motor_habits.pattern(place)
+    np.testing.assert_array_equal(pattern, again[1][0].motor_habits.pattern(place))
+    assert np.abs(pattern - right.motor_habits.pattern(place)).max() > 0.05
+
+
+def test_redonning_moves_the_band_and_slip_turns_it_within_a_session() -> None:
+    left, rng = draw_person(5, SimulationConfig(units_per_muscle=4))[1][0], np.random.default_rng(0)
+    first, last, gains = left.don(rng, SimulationConfig(redonning=0, slip=0))
+    assert first == last == left.usual
+    assert set(gains) == {1}
+    first, last, gains = left.don(rng, SimulationConfig())
+    assert len({left.usual.rotation, first.rotation, last.rotation}) == 3
+    assert left.usual.along != first.along == last.along
+    assert len(set(gains)) == CHANNELS
+
+
+def test_every_key_of_a_hand_has_its_own_pattern() -> None:
+    for first, second in combinations([*TEXTBOOK.values(), *SHIFTS], 2):
+        if first.hand == second.hand:
+            assert np.abs(textbook_pattern(first) - textbook_pattern(second)).max() > 0.04, (first, second)
+
+
+def test_the_finger_of_the_key_is_most_active_and_before_key_down() -> None:
+    drive = Drive([Press("d", TEXTBOOK["d"], 1.0, 1.1)], PLAIN, np.random.default_rng(0), variability=0.0)
+    activity = drive.block(0, 2 * DRIVE_RATE) - POSTURE
+    flexors = activity[:, Muscle.FDS_INDEX : Muscle.FDS_LITTLE + 1]
+    assert flexors.max(axis=0).argmax() == 1
+    assert 0.02 < 1.0 - flexors[:, 1].argmax() / DRIVE_RATE < 0.12
+    assert activity[:, Muscle.ED_MIDDLE].argmax() / DRIVE_RATE > 1.05
+    assert np.abs(activity[: DRIVE_RATE // 2]).max() < 1e-3
+
+
+def test_excitation_recruits_larger_units_and_raises_rates() -> None:
+    units = MotorUnits.pools(40, np.random.default_rng(0))
+    active, sizes, rates = [], [], []
+    for excitation in (0.02, 0.1, 0.5):
+        unit, sample = SpikeTrains(units, np.random.default_rng(1)).fire(steady(excitation, 20))
+        gaps = np.diff(sample[unit == 0])
+        assert gaps.std() / gaps.mean() == pytest.approx(INTERVAL_VARIATION, abs=0.04)
+        active.append(len(set(unit)))
+        sizes.append(units.size[unit].mean())
+        rates.append(SAMPLE_RATE / gaps.mean())
+    for rising in (active, sizes, rates):
+        assert rising == sorted(rising)
+    assert active[0] < 0.4 * len(units.size) < active[2]
+    assert 8 < rates[0] < rates[2] < 61
+    assert len(SpikeTrains(units, np.random.default_rng(1)).fire(steady(0, 4))[0]) == 0
+
+
+def test_spike_trains_continue_from_block_to_block() -> None:
+    trains = SpikeTrains(MotorUnits.pools(4, np.random.default_rng(0)), np.random.default_rng(1))
+    length = SAMPLE_RATE // 20
+    units, samples = zip(*(trains.fire(steady(0.3, 0.05)) for _ in range(400)), strict=True)
+    assert all(np.all((sample >= 0) & (sample < length)) for sample in samples)
+    unit, time = np.concatenate(units), np.concatenate([sample + n * length for n, sample in enumerate(samples)])
+    variations = [gaps.std() / gaps.mean() for u in set(unit) if len(gaps := np.diff(time[unit == u])) > 100]
+    assert len(variations) > 30
+    assert max(variations) < 1.3 * INTERVAL_VARIATION
+
+
+def test_a_potential_is_largest_above_the_unit_and_falls_with_distance_and_depth() -> None:
+    heights = np.ptp(potential(angle=3 * STEP), axis=0)
+    assert heights.argmax() == 3
+    assert heights[3] > heights[4] > heights[5] > heights[7] > heights[11]
+    near, far = potential(depth=5), potential(depth=14)
+    assert np.ptp(far[:, 0]) < 0.5 * np.ptp(near[:, 0])
+    assert np.ptp(far[:, 3]) / np.ptp(far[:, 0]) > np.ptp(near[:, 3]) / np.ptp(near[:, 0])
+    slow, fast = (np.average(np.arange(25), weights=np.abs(np.fft.rfft(wave[:, 0])) ** 2) for wave in (far, near))
+    assert slow < fast
+
+
+def test_a_rotation_of_one_electrode_shifts_the_channels_and_smaller_moves_change_the_potential() -> None:
+    turned = potential(replace(RING, rotation=STEP), angle=3 * STEP)
+    np.testing.assert_allclose(turned, np.roll(potential(angle=3 * STEP), -1, axis=1), atol=1e-3)
+    still = potential()
+    for ring in (replace(RING, rotation=0.3 * STEP), replace(RING, along=4.0)):
+        assert np.abs(potential(ring) - still).max() > 0.05 * np.abs(still).max()
+
+
+@pytest.mark.parametrize("split", [10, 300, 977])
+def test_sum_of_spikes_is_the_plain_sum_in_any_blocks(split: int) -> None:
+    rng = np.random.default_rng(0)
+    potentials = rng.standard_normal((5, TAPS, CHANNELS)).astype(np.float32)
+    unit, sample = rng.integers(5, size=200), rng.integers(1000, size=200)
+    expected = np.zeros((1000 + TAPS, CHANNELS))
+    for which, when in zip(unit, sample, strict=True):
+        expected[when : when + TAPS] += potentials[which]
+    summed, early = SpikeSum(), sample < split
+    first = summed.add(unit[early], sample[early], potentials, split)
+    second = summed.add(unit[~early], sample[~early] - split, potentials, 1000 - split)
+    np.testing.assert_allclose(np.concatenate([first, second]), expected[:1000], atol=1e-4)
+
+
+def test_blocks_change_neither_drive_nor_recording() -> None:
+    presses = [Press("d", TEXTBOOK["d"], 0.3 * n, 0.3 * n + 0.1) for n in range(1, 20)]
+    drive = Drive(presses, PLAIN, np.random.default_rng(0), variability=1.0)
+    pieces = np.concatenate([drive.block(first, 70) for first in range(0, 1400, 70)])
+    np.testing.assert_allclose(pieces, drive.block(0, 1400), atol=1e-5)
+    wave = np.random.default_rng(1).standard_normal((1000, CHANNELS)).astype(np.float32)
+    parts = recorder(1000)
+    pieces = np.concatenate([parts.record(wave[:300]), parts.record(wave[300:])])
+    np.testing.assert_allclose(pieces, recorder(1000).record(wave), atol=1e-5)
+
+
+@pytest.mark.parametrize(("frequency", "gain"), [(5.0, 0.02), (40.0, 0.71), (200.0, 1.0)])
+def test_the_band_removes_what_is_slow_and_keeps_what_is_fast(frequency: float, gain: float) -> None:
+    wave = sine(frequency, 2)
+    recorded = recorder(len(wave)).record(wave)[SAMPLE_RATE:]
+    assert recorded.std() / wave.std() == pytest.approx(gain, abs=0.02)
+
+
+def test_noise_hum_lost_contact_and_artefacts_are_as_set() -> None:
+    rough, wave, silence = partial(recorder, 20 * SAMPLE_RATE, difficulty=1.0), sine(200, 20), sine(0, 20)
+    noise = rough(noise=5.0).record(silence)
+    assert np.median(noise.std(axis=0)) == pytest.approx(5, rel=0.35)
+    hum = rough(noise=0.01, hum=5.0, mains_frequency=50.0).record(silence)
+    frequencies, power = signal.welch(hum, SAMPLE_RATE, nperseg=SAMPLE_RATE, axis=0)
+    assert frequencies[power.sum(axis=1).argmax()] == 50
+    assert np.abs(rough(noise=5.0, artefacts_per_minute=30.0).record(silence)).max() > 1.2 * np.abs(noise).max()
+    assert rough(noise=5.0, poor_contact=1.0).record(silence).std() > 1.5 * noise.std()
+    seconds = rough(poor_contact=1.0).record(wave).reshape(20, SAMPLE_RATE, CHANNELS).std(axis=1)
+    low = seconds < 0.3 * wave.std()  # where an electrode has lost contact, and only for a while
+    assert 0.05 < low.mean() < 0.6
+    assert not low.all(axis=0).any()
