@@ -41,14 +41,15 @@ class Ancestry:
         """
         known = {_whole(seen.content): seen for seen in self.trained_on}
         users = {seen.user: seen for seen in self.trained_on} if unseen_users else {}
-        past = "the model, or one that it was fine-tuned from, was trained on"
         for session in sessions:
             if seen := known.get(_whole(session.content)):
-                what = f"{past} this session" + (f", there called {seen.name}" if seen.name != session.name else "")
+                name = f", there called {seen.name}" if seen.name != session.name else ""
+                what = f"the model, or one that it was fine-tuned from, was trained on this session{name}"
                 hint = "choose held-out sessions; the model's config.json lists those that it was trained on"
                 raise EmgscribeError(what, where=session.name, hint=hint)
             if seen := users.get(session.user):
-                what = f"user {session.user} is to be unseen, but {past} session {seen.name} of this user"
+                past = f"the model, or one that it was fine-tuned from, was trained on session {seen.name}"
+                what = f"user {session.user} is to be unseen, but {past} of this user"
                 hint = "start from a model that was not trained on this user, or choose other data.test_users"
                 raise EmgscribeError(what, where=session.name, hint=hint)
 
