@@ -64,6 +64,10 @@ class RunResult:
     test: dict[str, Evaluation]
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{decoder} CER {test.cer:.2f} %" for decoder, test in self.test.items())
+        return f"<RunResult of {self.name}, seed {self.seed}, {self.data.kind} sessions: {scores}>"
+
     @property
     def name(self) -> str:
         return str(self.experiment["name"])
