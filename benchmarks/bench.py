@@ -29,8 +29,6 @@ from emgscribe.models.augment import Augmentation, MagnitudeWarp
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.training.losses import ctc_loss
-from emgscribe.training.modules import cut
-from emgscribe.training.run import resolve_precision
 
 KEYS_PER_SECOND = 4.72  # of the course project's user
 

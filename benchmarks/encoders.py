@@ -26,7 +26,6 @@ from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.training.losses import ctc_loss
-from emgscribe.training.run import resolve_precision
 from emgscribe.transcription import emission_blocks, inference_plan
 
 CHOSEN = (

@@ -29,9 +29,9 @@ from emgscribe.models.augment import (
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
-from emgscribe.training.callbacks import Averaging
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.modules import training_loss
+from emgscribe.training.run import Averaging
 
 AUGMENT = Augmentation(
     jitter=AlignmentJitter(40),

@@ -13,7 +13,6 @@ from emgscribe.training.config import TrainConfig
 from emgscribe.training.losses import (
     ctc_loss,
     keypress_loss,
-    keypress_weight,
     learning_rate,
 )
 
@@ -36,12 +35,6 @@ def test_learning_rate_at_published_values() -> None:
     assert learning_rate(config, 0, 18000) == 1e-8
     assert learning_rate(config, 1200, 18000) == 1e-3
     assert learning_rate(config, 17999, 18000) == pytest.approx(1e-6)
-
-
-def test_keypress_weight_falls_to_zero() -> None:
-    config = TrainConfig(keypress_weight=2.0, keypress_fraction=0.5)
-    assert [keypress_weight(config, step, 100) for step in (0, 25, 50, 99)] == [2.0, 1.0, 0.0, 0.0]
-    assert keypress_weight(TrainConfig(), 0, 100) == 0
 
 
 def batch_of(onsets: list[list[int]], labels: list[list[int]], samples: int = 640) -> Batch:

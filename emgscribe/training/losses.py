@@ -1,4 +1,4 @@
-"""What training minimises, and the schedules of the learning rate and of the key-press loss."""
+"""What training minimises, and the schedule of the learning rate."""
 
 import math
 
@@ -66,8 +66,3 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
         return config.lr_start + (config.lr - config.lr_start) * step / warmup
     progress = min(1.0, (step - warmup) / max(1.0, total - 1 - warmup))
     return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
-    """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
-    return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))
