@@ -9,8 +9,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -30,8 +28,6 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json
-from emgscribe.models.ancestry import Seen
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
@@ -41,7 +37,6 @@ from emgscribe.simulation import simulate_session
 from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
 from emgscribe.training.config import Recipe, TrainConfig
-from emgscribe.training.modules import cut
 from emgscribe.training.run import Averaging, Trained, estimate_seconds, hush, resolve_precision, train
 
 Sessions = tuple[list[Session], list[Session]]
@@ -53,17 +48,18 @@ TINY = Recipe(
 )
 DROPPING = RecurrentConfig(base=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
 TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
-AVERAGED = replace(
-    TINY,
-    model=ModelConfig(TINY.model.features, DROPPING),
-    train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
-)
-"""Epochs of 4, 4, 3 and 3 steps on the session below."""
 STEP = module_of.TrainingModule.training_step
 
 
 def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **settings))
+
+
+ONE_EPOCH = changed(epochs=1)
+AVERAGED = changed(
+    replace(TINY, model=replace(TINY.model, encoder=DROPPING)), ema=0.9, dropout_ramp=0.6, long_windows=0.5
+)
+"""Epochs of 4, 4, 3 and 3 steps on the session below."""
 
 
 def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int], object]) -> None:
@@ -72,9 +68,6 @@ def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int]
         return STEP(self, batch, batch_idx)
 
     patch.setattr(module_of.TrainingModule, "training_step", step)
-
-
-ONE_EPOCH = changed(epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +93,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run" / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)  # what a killed run was writing
+    (tmp_path / "run" / "best" / "left").mkdir(parents=True)
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
-    losses = [entry["train_loss"] for entry in trained.curves]
-    assert len(losses) == 12
-    assert losses[-1] < 0.6 * losses[0]
+    assert trained.curves[-1]["train_loss"] < 0.6 * trained.curves[0]["train_loss"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
     assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
@@ -113,8 +106,7 @@ def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Pa
     assert min(float(line.split(",")[-1]) for line in lines[1:]) == best
     assert len(lines) == 13
     assert same(load_model(tmp_path / "run" / "best").state_dict(), trained.model.state_dict())
-    pattern = r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>"
-    assert re.fullmatch(pattern, repr(trained))
+    assert re.fullmatch(r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>", repr(trained))
     logged = capsys.readouterr().out.splitlines()
     assert len(logged) == 12
     assert re.fullmatch(r"epoch 1/12  loss \d+\.\d{3}  val CER \d+\.\d %  0:00:\d\d left", logged[0])
@@ -129,8 +121,7 @@ def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions
 
 
 def test_both_heads_learn_by_their_loss_weights(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    off: list[float] = []
-    smoothed: list[float] = []
+    off, smoothed = list[float](), list[float]()
     attention, whole = module_of.attention_loss, module_of.training_loss
 
     def noted_attention(likely: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
@@ -166,7 +157,6 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "step"),
     [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
-    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
 )
 def test_interrupted_run_resumes_to_the_same_end(
     sessions: Sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
@@ -257,7 +247,6 @@ def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: S
         run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3, seed=4, ema=0.5, batch_size=8, lr_end=1e-5))
     with pytest.raises(EmgscribeError, match="train_sessions is "):
         run((sessions[1], sessions[1]), tmp_path, ONE_EPOCH)
-    assert read_json(tmp_path / "settings.json")["train"]["lr"] == 1e-2
 
 
 def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
@@ -398,7 +387,7 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         (lambda: changed(keypress_fraction=0.0), r"train\.keypress_fraction is 0"),
         (
             lambda: replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000))),
-            r"augment\.jitter\.samples is 2000",
+            "jitter.samples is 2000",
         ),
         (lambda: replace(TINY, augment=Augmentation(spec=SpecAugment(99))), r"augment\.spec\.time_masks is 99"),
         (lambda: changed(epochs=15, validate_every=10), "is 10, allowed: a divisor of train.epochs = 15"),
@@ -410,11 +399,6 @@ def test_rules_across_settings(refused: Callable[[], object], what: str) -> None
         refused()
 
 
-def test_settings_load_no_lightning() -> None:
-    code = "import sys, emgscribe.training.config; sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
     silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0], path=None)
     trained = run((sessions[0], [silent]), tmp_path / "silent")
@@ -422,15 +406,6 @@ def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Session
     assert torch.equal(trained.model.head.weight, checkpoint(tmp_path / "silent")["state_dict"]["model.head.weight"])
     rare = run(sessions, tmp_path / "rare", changed(validate_every=50))
     assert ["val_cer" in entry for entry in rare.curves] == [False, False, False, True]
-
-
-def test_what_a_killed_run_was_writing_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "left.over").touch()
-    (tmp_path / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
-    run(sessions, tmp_path, ONE_EPOCH)
-    assert {path.name for path in (tmp_path / "best").iterdir()} == {"config.json", "model.safetensors"}
-    assert not (tmp_path / ".last.ckpt.abc").exists()
 
 
 def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
@@ -478,7 +453,6 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
     for name in set(expected) - set(counts):
         torch.testing.assert_close(kept[name], expected[name])
         assert not torch.equal(kept[name], seen[-1][name])
-    assert any("running_var" in name for name in kept)
 
     # The training itself is what it would have been.
     plain = run(sessions, tmp_path / "plain", changed(epochs=2))
@@ -486,7 +460,7 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
     assert [e["train_loss"] for e in trained.curves] == [e["train_loss"] for e in plain.curves]
     assert all(a["val_loss"] != p["val_loss"] for a, p in zip(trained.curves, plain.curves, strict=True))
 
-    windows = cut(sessions[1], recipe.windows, trained.model.context)
+    windows = module_of.cut(sessions[1], recipe.windows, trained.model.context)
     with torch.no_grad():
         batches = list(windows.batches(windows.tiling(), 4))
         losses = [float(module_of.ctc_loss(*trained.model(batch), batch)) * len(batch) for batch in batches]
@@ -540,11 +514,13 @@ def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_
     assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
     assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
     assert trained.curves[-2]["lr"] > 2 * AVERAGED.train.lr_end
+    for share, epochs, long in ((0, 9, 0), (0.01, 9, 1), (0.3, 10, 3), (1, 9, 9)):
+        config = TrainConfig(long_windows=share, epochs=epochs)
+        assert module_of.SessionsDataModule([], [], WindowConfig(), config).long_from == epochs - long
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
-    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=ema), sessions
+def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path) -> None:
+    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=0.9), sessions
     run(sessions, tmp_path / "parent", recipe)
     beginning = [second.first(20_000)]
     child = run((beginning, [first]), tmp_path / "child", recipe, start=tmp_path / "parent" / "best").model
@@ -552,7 +528,6 @@ def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tm
     assert child.ancestry == kept
     assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
     assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
-    assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
 
 
 def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
@@ -561,8 +536,7 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
     run(sessions, tmp_path / "child", ONE_EPOCH, start=Path("parent/best"))
     (tmp_path / "parent" / "best" / "beam.json").write_text("tuned meanwhile")
     run(sessions, tmp_path / "child", ONE_EPOCH, start=tmp_path / "parent/best")
-    moved = (tmp_path / "parent").rename(tmp_path / "moved") / "best"
-    run(sessions, tmp_path / "child", ONE_EPOCH, start=moved)
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=(tmp_path / "parent").rename(tmp_path / "moved") / "best")
     run((sessions[1], sessions[0]), tmp_path / "parent", ONE_EPOCH)  # on other sessions, in the same place
     for start in (tmp_path / "parent/best", None):
         with pytest.raises(EmgscribeError, match="other settings: start is "):
@@ -570,9 +544,6 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
     with pytest.raises(EmgscribeError, match="no model here"):
         run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
     assert not (tmp_path / "new").exists()
-    other = replace(ONE_EPOCH, model=replace(TINY.model, encoder=replace(TINY.model.encoder, mlp_features=48)))
-    with pytest.raises(EmgscribeError, match="another network"):
-        run(sessions, tmp_path / "other", other, start=moved)
 
 
 @pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults
@@ -601,8 +572,7 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
         hush()
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
         trainer.fit(module, data)
-    last = checkpoint(tmp_path / "ours")["state_dict"]
-    assert same(module.state_dict(), last)
+    assert same(module.state_dict(), checkpoint(tmp_path / "ours")["state_dict"])
     assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
 
 
@@ -610,6 +580,5 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
 def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every batch takes a second
-    steps = 14 if recipe is AVERAGED else 16
     seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
-    assert seconds == steps + 4 * 4
+    assert seconds == (14 if recipe is AVERAGED else 16) + 4 * 4
