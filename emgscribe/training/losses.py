@@ -15,8 +15,7 @@ from emgscribe.training.config import TrainConfig
 def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     """Mean CTC loss (Graves et al. 2006) of emissions (N, F, V), each item's divided by its number of labels.
 
-    `lengths` (N,) are the frames that each item has. An item with more labels than frames can carry has no path; it
-    counts as 0 and gives no gradient.
+    `lengths` (N,) are the frames of each item. An item whose labels do not fit into them counts as 0, with no gradient.
     """
     rows, labels = emissions.transpose(0, 1), batch.labels  # (F, N, V)
     if emissions.device.type == "mps":  # for which PyTorch has no CTC

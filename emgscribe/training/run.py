@@ -78,8 +78,7 @@ def train(
     """
     out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
-        what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
-        raise EmgscribeError(what, hint="lower --train.devices")
+        raise EmgscribeError(f"train.devices is {devices}, this machine has fewer GPUs", hint="lower --train.devices")
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
         "device": device.type,
@@ -165,7 +164,8 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
 
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
-    config, device, last, interrupt = module.config, best_device().type, folder / LAST, signal.getsignal(signal.SIGINT)
+    config, device, last = module.config, best_device().type, folder / LAST
+    interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     checkpoint = ModelCheckpoint(folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [Record(folder, console, current_commit()), checkpoint]
     callbacks += [Averaging(config.ema)] if config.ema else []
@@ -189,6 +189,8 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             enable_progress_bar=bar,
             callbacks=callbacks,
         )
+        if config.devices > 1 and terminate is signal.SIG_DFL:  # Lightning handles it in the other processes alone
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
@@ -206,6 +208,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         finally:
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
+                signal.signal(signal.SIGTERM, terminate)
 
 
 def hush() -> None:
@@ -266,8 +269,6 @@ class Record(Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         hush()
-        if trainer.world_size > 1:  # Lightning's handler waits for the other processes, which may have gone
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # The weights are the average here, if there is one: `Averaging` comes later, and takes it back.
