@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -6,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import seeded
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from emgscribe.config import from_json, reads_as, register, to_json
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
-from emgscribe.errors import EmgscribeError
 from emgscribe.models.augment import (
     AlignmentJitter,
     AmplitudeScale,
@@ -26,10 +27,6 @@ from emgscribe.models.augment import (
     SpecAugment,
 )
 from emgscribe.training.config import Recipe
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape: int) -> Tensor:
@@ -46,13 +43,11 @@ def test_rotation_rolls_each_band_by_one_of_the_offsets(offsets: list[int], seed
             assert any(torch.equal(after[:, band], before[:, band].roll(offset, dims=-1)) for offset in offsets)
 
 
-def test_rotation_draws_anew_for_each_band_and_window() -> None:
+def test_rotation_draws_for_each_band_and_window() -> None:
     emg = torch.arange(16.0).expand(3000, 1, 2, 16)
     rotated = BandRotation()(emg, seeded())
     offsets = (-rotated[:, 0, :, 0]).add(8).remainder(16).sub(8)  # channel 0 now holds channel -offset
-    pairs = {(int(left), int(right)): 0 for left, right in offsets.tolist()}
-    for left, right in offsets.tolist():
-        pairs[int(left), int(right)] += 1
+    pairs = Counter((int(left), int(right)) for left, right in offsets.tolist())
     assert set(pairs) == {(left, right) for left in (-1, 0, 1) for right in (-1, 0, 1)}
     assert all(260 < number < 410 for number in pairs.values()), pairs  # 333 expected, 4.5 standard deviations
 
@@ -114,11 +109,6 @@ def test_number_size_and_place_of_masks_are_uniform() -> None:
     assert starts.max() == 6
 
 
-def test_masks_are_drawn_for_each_electrode_channel() -> None:
-    masked = SpecAugment(3, 5, 0, 0)(torch.ones(1, 40, 2, 16, 1), seeded())[0, :, :, :, 0].flatten(1)
-    assert len({tuple(column.tolist()) for column in masked.T}) > 20
-
-
 ON_EMG = [
     BandRotation(),
     AlignmentJitter(),
@@ -147,6 +137,8 @@ def test_spec_augment_probability_and_sharing() -> None:
     assert SpecAugment(probability=0.0)(ones.clone(), seeded()).eq(1).all()
     share = sum(changed(ones, SpecAugment(3, 20, 2, 4, probability=0.3)(ones.clone(), seeded()))) / 200
     assert 0.18 < share < 0.42
+    masked = SpecAugment(3, 5, 0, 0)(ones[:1].clone(), seeded())[0, :, :, :, 0].flatten(1)
+    assert len({tuple(column.tolist()) for column in masked.T}) > 20  # drawn for each electrode channel
     shared = SpecAugment(shared=True)(ones.clone(), seeded())
     assert torch.equal(shared, shared[:, :, :1, :1].expand_as(shared))
     assert not shared.eq(1).all()
@@ -155,13 +147,13 @@ def test_spec_augment_probability_and_sharing() -> None:
 @given(st.integers(0, 8), st.integers(20, 400), st.integers(0, 100))
 def test_warp_is_scipys_spline(knots: int, samples: int, seed: int) -> None:
     warp = MagnitudeWarp(knots, 0.2)
-    curves = warp.curves(3, samples, seeded(seed))
+    emg = noise(3, samples, 2, 16)
+    curves = warp(emg.clone(), seeded(seed)) / emg
+    assert torch.allclose(curves, curves[:, :, :1, :1].expand_as(curves), rtol=1e-5)
     factors = 1 + 0.2 * torch.randn(3, knots + 2, generator=seeded(seed))
-    for curve, through in zip(curves, factors, strict=True):
+    for curve, through in zip(curves[:, :, 0, 0], factors, strict=True):
         spline = CubicSpline(np.linspace(0, samples - 1, knots + 2), through.double())
         np.testing.assert_allclose(curve, spline(np.arange(samples)), atol=1e-5)
-    emg = noise(3, samples, 2, 16)
-    torch.testing.assert_close(warp(emg.clone(), seeded(seed)), emg * curves[..., None, None])
 
 
 def test_scale_is_one_factor_a_band_and_log_normal() -> None:
@@ -245,14 +237,6 @@ def test_a_batch_goes_through_all_changes_in_the_order_of_the_fields() -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [BandRotation, AlignmentJitter, SpecAugment])
-def test_the_same_seed_gives_the_same_batch(change: type) -> None:
-    shape = (4, 200, 2, 16) if change is not SpecAugment else (4, 50, 2, 16, 33)
-    first, again, other = (change()(noise(*shape), seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
 @pytest.mark.parametrize("spec", [SpecAugment(0, 25, 0, 4), SpecAugment(3, 0, 2, 0)])
 def test_neutral_values_change_nothing(spec: SpecAugment) -> None:
     neutral = Augmentation(BandRotation((0,)), AlignmentJitter(0), spec=spec)
@@ -260,15 +244,6 @@ def test_neutral_values_change_nothing(spec: SpecAugment) -> None:
     before = batch.emg.clone()
     assert torch.equal(neutral.on_batch(batch, seeded()).emg, before)
     assert torch.equal(neutral.on_features(features.clone(), seeded()), features)
-
-
-def test_augmentation_is_rotation_then_jitter_then_masks() -> None:
-    emg, features = noise(3, 300, 2, 16), noise(3, 60, 2, 16, 33)
-    published = Augmentation()
-    generator = seeded(5)
-    expected = AlignmentJitter()(BandRotation()(emg, generator), generator)
-    assert torch.equal(published.on_batch(typed(emg), seeded(5)).emg, expected)
-    assert torch.equal(published.on_features(features.clone(), seeded(6)), SpecAugment()(features.clone(), seeded(6)))
 
 
 @register("louder-for-a-test")
@@ -281,11 +256,6 @@ class Louder(Change):
 
     def on_features(self, features: Tensor, generator: torch.Generator) -> Tensor:
         return features + self.factor
-
-
-@dataclass(frozen=True)
-class Hidden(Augmentation):
-    """A subclass would be stored as its base."""
 
 
 def test_registered_changes_come_last_and_are_part_of_the_settings() -> None:
@@ -301,28 +271,3 @@ def test_registered_changes_come_last_and_are_part_of_the_settings() -> None:
     assert not reads_as(Recipe(augment=Augmentation(more=(Louder(),))), stored)
     assert Change().on_batch(batch, seeded()) is batch
     assert hash(twice) != hash(Augmentation())
-    with pytest.raises(EmgscribeError, match=r"augment.*no subclass of it"):
-        Recipe(augment=Hidden())
-
-
-@pytest.mark.parametrize(
-    ("make", "field"),
-    [
-        (lambda: BandRotation(()), "augment.rotation.offsets"),
-        (lambda: AlignmentJitter(-1), "augment.jitter.samples"),
-        (lambda: SpecAugment(time_masks=-1), "augment.spec.time_masks"),
-        (lambda: SpecAugment(time_frames=-1), "augment.spec.time_frames"),
-        (lambda: SpecAugment(frequency_masks=-2), "augment.spec.frequency_masks"),
-        (lambda: SpecAugment(frequency_bins=-2), "augment.spec.frequency_bins"),
-        (lambda: SpecAugment(probability=1.5), "augment.spec.probability"),
-        (lambda: RandomCrop(-1), "augment.crop.samples"),
-        (lambda: MagnitudeWarp(-1), "augment.warp.knots"),
-        (lambda: MagnitudeWarp(3, -0.1), "augment.warp.sigma"),
-        (lambda: AmplitudeScale(-1), "augment.scale.spread"),
-        (lambda: ElectrodeDropout(1.0), "augment.dropout.rate"),
-        (lambda: GaussianNoise(float("nan")), "augment.noise.ratio"),
-    ],
-)
-def test_parameters_out_of_range_are_named(make: object, field: str) -> None:
-    with pytest.raises(EmgscribeError, match=field):
-        make()

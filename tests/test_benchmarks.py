@@ -3,15 +3,15 @@
 import os
 import subprocess
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
+import encoders
 import pytest
+import textbook
 import torch
+from textbook_networks import network_like
 
-from emgscribe.data.hdf5 import Keystroke, SessionHeader, write_session
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Store, Windows
 from emgscribe.experiments.recipes import EXPERIMENTS
@@ -24,34 +24,9 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kernel=5, lookahead=3))
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
 @pytest.fixture
-def textbook() -> ModuleType:
-    return import_module("textbook")
-
-
-@pytest.fixture
-def networks() -> ModuleType:
-    return import_module("textbook_networks")
-
-
-@pytest.fixture
-def encoders() -> ModuleType:
-    return import_module("encoders")
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    times = 1e9 + np.arange(6000) / 2000
-    keys = tuple(Keystroke(key, 1e9 + 0.3 * n + 0.1, 1e9 + 0.3 * n + 0.2) for n, key in enumerate("abcdefghi"))
-    header = SessionHeader("s", "u", "on_keyboard", 0.05, keys, ())
-    write_session(tmp_path / "s.hdf5", header, times, random.normal(size=(6000, 2, 16)).astype(np.float32))
-    return tmp_path / "s.hdf5"
+def session(make_session: Callable[..., Path]) -> Path:
+    return make_session(samples=6000, keys=[(key, 0.3 * n + 0.1) for n, key in enumerate("abcdefghi")])
 
 
 def ours(session: Path, starts: list[int], model: Model) -> tuple[torch.Tensor, list[list[int]]]:
@@ -60,7 +35,7 @@ def ours(session: Path, starts: list[int], model: Model) -> tuple[torch.Tensor, 
     return model.featurize(batch), batch.references()
 
 
-def test_textbook_reads_the_same_features_and_labels(textbook: ModuleType, session: Path) -> None:
+def test_textbook_reads_the_same_features_and_labels(session: Path) -> None:
     starts, model = [0, 1234, 4000], Model(TINY)
     left, right = model.context
     windows = textbook.WindowDataset(session, starts, length=2000, left=left, right=right)
@@ -71,19 +46,19 @@ def test_textbook_reads_the_same_features_and_labels(textbook: ModuleType, sessi
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_textbook_network_computes_the_same(networks: ModuleType, session: Path, training: bool) -> None:
+def test_textbook_network_computes_the_same(session: Path, training: bool) -> None:
     torch.manual_seed(0)
     model = Model(TINY).train(training)
     for parameter in model.parameters():  # no weight may be hidden by its initial value
         parameter.data += 0.1 * torch.randn_like(parameter)
     features, _ = ours(session, [0, 1234, 4000], model)
-    network = networks.network_like(model)
+    network = network_like(model)
     emissions, expected = network.emit(features), model.classify(model.encode(features, torch.full((3,), 2000)))
     assert emissions.shape == expected.shape == (3, 125, 99)
     assert torch.allclose(emissions, expected, atol=1e-4)
 
 
-def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleType, networks: ModuleType) -> None:
+def test_textbook_computes_the_same_as_every_measured_encoder() -> None:
     torch.manual_seed(0)
     for name in encoders.CHOSEN:
         model = Model(EXPERIMENTS[name].model).eval()
@@ -91,7 +66,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
             if value.ndim == 1:
                 value += 0.2 * torch.rand_like(value)
         batch = encoders.random_batch(model, 2, 0.25)
-        network = networks.network_like(model)
+        network = network_like(model)
         assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in model.parameters()), name
         with torch.inference_mode():
             expected, emissions = model(batch)[0], network(batch.emg)
@@ -101,13 +76,13 @@ def test_textbook_computes_the_same_as_every_measured_encoder(encoders: ModuleTy
         assert torch.allclose(emissions, expected, atol=1e-4), name
 
 
-def test_every_kind_of_encoder_and_of_features_is_measured(encoders: ModuleType) -> None:
+def test_every_kind_of_encoder_and_of_features_is_measured() -> None:
     measured = [EXPERIMENTS[name].model for name in encoders.CHOSEN]
     assert set().union(*(encoders.kinds(model.encoder) for model in measured)) == set(EncoderConfig.kinds.values())
     assert {type(model.features) for model in measured} == set(FeaturesConfig.kinds.values())
 
 
-def test_textbook_augmentation_keeps_what_it_does_not_mask(textbook: ModuleType, session: Path) -> None:
+def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> None:
     spec_only = Augmentation(BandRotation((0,)), AlignmentJitter(0))
     sizes = {"length": 2000, "left": 0, "right": 0}
     plain, _ = textbook.WindowDataset(session, [1000], **sizes)[0]

@@ -1,75 +1,16 @@
-"""The parts of encoders against the textbook: written again, plainly, or compared with PyTorch."""
+"""The parts of encoders, written again plainly. What the benchmarks' textbook has is compared in test_benchmarks."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from networks import BANDS, BINS, CHANNELS, TDS, build, noise, scrambled
+from torch import Tensor
 from torch.nn import functional as F
 
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.models.encoders.layers import (
-    Reduction,
-    RollingNorm,
-    RotationInvariantMLP,
-    SpectrogramNorm,
-    without,
-)
-from emgscribe.models.encoders.linear_recurrence import scan
+from emgscribe.models.encoders.layers import Reduction, without
 from emgscribe.models.encoders.residual_cnn import ResidualConv
-from emgscribe.models.encoders.tds import SqueezeExcitation, TdsConv, TdsEncoder, TdsFeedForward
+from emgscribe.models.encoders.tds import SqueezeExcitation, TdsConv
 from emgscribe.models.encoders.transformer import Attention, rotated
-
-BANDS, CHANNELS, BINS = 2, 16, 9
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def scrambled(module: nn.Module) -> nn.Module:
-    """`module` in evaluation mode with random weights everywhere, in norms and running statistics too."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.rand(value.shape, generator=generator) + (0.1 if "running_var" in name else -0.5))
-    return module.eval()
-
-
-@pytest.mark.parametrize("offsets", [(0,), (-1, 0, 1), (-2, 5)])
-def test_rotation_invariant_mlp_is_the_mean_over_rolled_inputs(offsets: tuple[int, ...]) -> None:
-    mlp = RotationInvariantMLP(BANDS, CHANNELS, BINS, 12, offsets)
-    features = noise(2, 5, BANDS, CHANNELS, BINS)
-    expected = torch.stack(
-        [
-            torch.stack(
-                [F.relu(layer(features[:, :, band].roll(offset, dims=2).flatten(2))) for offset in offsets]
-            ).mean(dim=0)
-            for band, layer in enumerate(mlp.layers)
-        ],
-        dim=2,
-    )
-    assert torch.allclose(mlp(features), expected, atol=1e-5)
-
-
-def test_a_full_turn_of_offsets_makes_the_mlp_invariant_to_rotation() -> None:
-    mlp = RotationInvariantMLP(BANDS, CHANNELS, BINS, 12, tuple(range(CHANNELS)))
-    features = noise(2, 3, BANDS, CHANNELS, BINS)
-    assert torch.allclose(mlp(features), mlp(features.roll(3, dims=3)), atol=1e-5)
-    three = RotationInvariantMLP(BANDS, CHANNELS, BINS, 12)
-    assert not torch.allclose(three(features), three(features.roll(3, dims=3)), atol=1e-3)
-
-
-def test_spectrogram_norm_has_one_mean_and_variance_for_each_electrode_channel() -> None:
-    norm = SpectrogramNorm(BANDS, CHANNELS).train()
-    scale = torch.arange(1.0, 33).view(1, 1, BANDS, CHANNELS, 1)
-    features = noise(4, 20, BANDS, CHANNELS, BINS) * scale + 10 * scale
-    normed = norm(features)
-    assert normed.shape == features.shape
-    axes = (0, 1, 4)
-    assert torch.allclose(normed.mean(dim=axes), torch.zeros(BANDS, CHANNELS), atol=1e-4)
-    assert torch.allclose(normed.std(dim=axes, correction=0), torch.ones(BANDS, CHANNELS), atol=1e-3)
-    expected = (features - features.mean(dim=axes, keepdim=True)) / features.std(dim=axes, keepdim=True, correction=0)
-    assert torch.allclose(normed, expected, atol=1e-3)  # bins keep their differences
 
 
 def channels_outermost(width: int, channels: int) -> Tensor:
@@ -95,21 +36,8 @@ def textbook_conv(conv: TdsConv, frames: Tensor) -> Tensor:
     return F.layer_norm(summed, (width,), conv.norm.weight[inverse], conv.norm.bias[inverse], conv.norm.eps)
 
 
-@pytest.mark.parametrize(("channels", "kernel"), [(4, 4), (6, 1), (2, 7)])
-def test_tds_conv_is_the_textbook_with_channels_outermost(channels: int, kernel: int) -> None:
-    conv = scrambled(TdsConv(24, channels, kernel))
-    assert isinstance(conv, TdsConv)
-    published = noise(3, 11, 24)
-    order = channels_outermost(24, channels)
-    ours = conv(published[:, :, order])
-    assert ours.shape == (3, 11 - kernel + 1, 24)
-    assert torch.allclose(ours, textbook_conv(conv, published)[:, :, order], atol=1e-5)
-
-
 def test_the_whole_encoder_is_the_published_one_up_to_the_order_of_features() -> None:
-    config = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
-    encoder = scrambled(config.build(BANDS, CHANNELS, BINS))
-    assert isinstance(encoder, TdsEncoder)
+    config, encoder = TDS, scrambled(build(TDS))
     features = noise(2, 12, BANDS, CHANNELS, BINS)
     order = channels_outermost(encoder.width, config.channels)
     inverse = order.argsort()
@@ -122,7 +50,6 @@ def test_the_whole_encoder_is_the_published_one_up_to_the_order_of_features() ->
         if isinstance(block, TdsConv):
             frames = textbook_conv(block, frames)
         else:
-            assert isinstance(block, TdsFeedForward)
             inner = F.relu(F.linear(frames, block.inner.weight[:, inverse], block.inner.bias))
             outer = F.linear(inner, block.outer.weight[inverse], block.outer.bias[inverse])
             norm = block.norm
@@ -146,32 +73,14 @@ def test_reduction_is_the_middle_of_the_padded_convolutions(back: bool) -> None:
     torch.testing.assert_close(reduction(longer)[:, 9:-9], reduction(frames), rtol=1e-4, atol=1e-5)
 
 
-def test_rolling_norm_is_mean_and_deviation_of_the_last_frames() -> None:
-    features = noise(2, 40, BANDS, CHANNELS, BINS) * 3 + 5
-    found = RollingNorm(8)(features)
-    assert found.shape == (2, 33, BANDS, CHANNELS, BINS)
-    for frame in (0, 7, 32):
-        recent = features[:, frame : frame + 8]
-        expected = (recent[:, -1] - recent.mean(dim=1)) / recent.std(dim=1, correction=0)
-        torch.testing.assert_close(found[:, frame], expected, rtol=1e-4, atol=1e-4)
-    assert RollingNorm(8)(torch.ones(1, 20, BANDS, CHANNELS, BINS)).abs().max() < 1e-3  # silence stays finite
-
-
-def test_reductions_of_the_course_project_see_what_they_should() -> None:
+def test_the_baseline_and_the_reductions_of_the_course_project_see_what_they_should() -> None:
+    encoder = TdsConfig().build(BANDS, CHANNELS, 33)
+    assert (encoder.left_context, encoder.right_context, encoder.stride, encoder.width) == (112, 12, 1, 768)
     for kernel, back, consumed in ((32, False, 155), (16, False, 139), (16, True, 154)):
         config = TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
         assert config.consumed == consumed
         encoder = config.build(BANDS, CHANNELS, 33)
         assert encoder.width == (768 if back else 576)
-
-
-def test_baseline_sees_125_frames() -> None:
-    encoder = TdsConfig().build(BANDS, CHANNELS, 33)
-    assert encoder.left_context + 1 + encoder.right_context == 125
-    assert (encoder.left_context, encoder.right_context, encoder.stride, encoder.width) == (112, 12, 1, 768)
-
-
-NONE = torch.zeros(2, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(("past", "future"), [(-1, -1), (-1, 0), (3, 2), (0, 4), (200, 100), (-1, 5), (5, -1)])
@@ -202,17 +111,6 @@ def test_rotation_makes_products_depend_on_the_distance_alone() -> None:
     torch.testing.assert_close(rotated(query).norm(dim=1), query.norm(dim=1))
 
 
-def test_scan_is_the_recurrence_step_by_step() -> None:
-    keep, add = torch.rand(2, 37, 3), noise(2, 37, 3)
-    state, states = torch.zeros(2, 3), []
-    for frame in range(37):
-        state = keep[:, frame] * state + add[:, frame]
-        states.append(state)
-    for count in (1, 2, 36, 37):
-        found = scan(keep[:, :count], add[:, :count])
-        torch.testing.assert_close(found, torch.stack(states[:count], dim=1))
-
-
 @pytest.mark.parametrize("span", [(2, 1), (3, 0), None])
 def test_squeeze_is_the_mean_over_the_frames_in_reach(span: tuple[int, int] | None) -> None:
     layer = SqueezeExcitation(4, span)
@@ -227,18 +125,17 @@ def test_squeeze_is_the_mean_over_the_frames_in_reach(span: tuple[int, int] | No
 
 
 def test_cropped_squeeze_returns_the_frames_that_have_all_of_their_span() -> None:
-    layer = SqueezeExcitation(4, (2, 1), cropped=True)
-    frames = noise(2, 9, 12)
+    layer, frames, padding = SqueezeExcitation(4, (2, 1), cropped=True), noise(2, 9, 12), torch.tensor([0, 0])
     whole = SqueezeExcitation(4, (2, 1))
     whole.load_state_dict(layer.state_dict())
-    torch.testing.assert_close(layer(frames, NONE), whole(frames, NONE)[:, 2:-1])
+    torch.testing.assert_close(layer(frames, padding), whole(frames, padding)[:, 2:-1])
 
 
 @pytest.mark.parametrize(("kernel", "stride", "lookahead"), [(5, 1, 2), (5, 1, 0), (5, 3, 1), (3, 3, 0)])
 def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
     kernel: int, stride: int, lookahead: int
 ) -> None:
-    block = ResidualConv(6, 4, kernel, stride, lookahead=lookahead)
+    block = ResidualConv(6, 4, kernel, stride, lookahead, 0.0)
     frames = noise(2, kernel + 7 * stride, 6)
     convolved = F.relu(F.conv1d(frames.transpose(1, 2), block.conv.weight, block.conv.bias, stride))
     own = frames[:, block.before : block.before + 8 * stride].view(2, 8, stride, 6).mean(dim=2)

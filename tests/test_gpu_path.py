@@ -9,42 +9,31 @@ from typing import Any
 
 import pytest
 import torch
+from networks import FEATURES, HEAD, SMALL
 from other_device import DEVICE, OtherDevice, values
-from test_encoders import SMALL
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.errors import EmgscribeError
-from emgscribe.models.attention import AttentionConfig, search
-from emgscribe.models.augment import (
-    AlignmentJitter,
-    AmplitudeScale,
-    Augmentation,
-    ElectrodeDropout,
-    GaussianNoise,
-    MagnitudeWarp,
-    RandomCrop,
-    SpecAugment,
-)
+from emgscribe.models import augment
+from emgscribe.models.attention import search
 from emgscribe.models.encoders import EncoderConfig
-from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.models.features import FeaturesConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.modules import training_loss
 from emgscribe.training.run import Averaging
 
-AUGMENT = Augmentation(
-    jitter=AlignmentJitter(40),
-    crop=RandomCrop(200, probability=0.5),
-    warp=MagnitudeWarp(4, 0.2),
-    scale=AmplitudeScale(0.2),
-    dropout=ElectrodeDropout(0.2),
-    noise=GaussianNoise(0.1),
-    spec=SpecAugment(2, 3, 1, 2),
+AUGMENT = augment.Augmentation(
+    jitter=augment.AlignmentJitter(40),
+    crop=augment.RandomCrop(200, probability=0.5),
+    warp=augment.MagnitudeWarp(4, 0.2),
+    scale=augment.AmplitudeScale(0.2),
+    dropout=augment.ElectrodeDropout(0.2),
+    noise=augment.GaussianNoise(0.1),
+    spec=augment.SpecAugment(2, 3, 1, 2),
 )
 TRAIN = TrainConfig(epochs=1, keypress_weight=1.0, keypress_fraction=0.9)
-SPECTRA = SpectrogramConfig(n_fft=16, hop=16)
-HEAD = AttentionConfig(1, 16, 2, 16)
 Sessions = list[Session]
 
 
@@ -97,21 +86,20 @@ def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice)
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_step_stays_on_its_device_and_never_waits(kind: str, sessions: Sessions, other: OtherDevice) -> None:
-    held_to_the_cpu(ModelConfig(SPECTRA, SMALL[kind], HEAD), sessions, other)
+    held_to_the_cpu(ModelConfig(FEATURES, SMALL[kind], HEAD), sessions, other)
 
 
 @pytest.mark.parametrize(
-    "features", [replace(SPECTRA, decimation=2, edges=(0, 4, 9)), StridedConvConfig(electrodes=(0, 3), bands=(1,))]
+    "features", [replace(FEATURES, decimation=2, edges=(0, 4, 9)), StridedConvConfig(electrodes=(0, 3), bands=(1,))]
 )
 def test_so_does_every_kind_of_features(features: FeaturesConfig, sessions: Sessions, other: OtherDevice) -> None:
-    encoder = SMALL["mlp"]
-    held_to_the_cpu(ModelConfig(features, encoder), sessions, other)
-    assert {type(SPECTRA), StridedConvConfig} == set(FeaturesConfig.kinds.values())
+    held_to_the_cpu(ModelConfig(features, SMALL["mlp"]), sessions, other)
+    assert {type(FEATURES), StridedConvConfig} == set(FeaturesConfig.kinds.values())
 
 
 @pytest.mark.parametrize("kind", EncoderConfig.kinds)
 def test_transcription_on_a_gpu_is_that_on_the_cpu(kind: str, sessions: Sessions, other: OtherDevice) -> None:
-    model = Model(ModelConfig(SPECTRA, SMALL[kind], HEAD)).eval()
+    model = Model(ModelConfig(FEATURES, SMALL[kind], HEAD)).eval()
     expected = model.log_probs(sessions[0])
     batch = Windows(Store(sessions), 800, 800, *model.context).batch([(0, 100), (1, 0)])
     texts = texts_of(model, batch)

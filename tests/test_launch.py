@@ -1,7 +1,7 @@
 """Many runs: the same everywhere, and nothing lost when any of it is killed."""
 
-import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +16,11 @@ from threading import Timer
 import pytest
 from conftest import PATIENCE, gone, until
 from rich.console import Console
-from tiny_suite import SUITE, TINY
+from tiny_suite import SUITE, TINY, brief
 
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch
-from emgscribe.experiments.launch import Order, Workers, duration, run_suite
+from emgscribe.experiments.launch import Order, Workers, run_suite
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import read_json
 from emgscribe.simulation import simulate
@@ -129,7 +129,7 @@ def test_ray_gives_what_one_machine_gives_and_a_killed_worker_loses_nothing(
 def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With submitit's executor for this machine, which starts and watches jobs as the one for Slurm does."""
     submitit = pytest.importorskip("submitit")
-    short = replace(TINY, train=replace(TINY.train, epochs=2))
+    short = brief(TINY)
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
     with pytest.raises(EmgscribeError, match=r"Slurm refused the job .*srun"):
         run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
@@ -140,8 +140,7 @@ def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypa
 
 
 def orders(*seeds: int, work: object = print) -> list[Order]:
-    suite = [replace(TINY, train=replace(TINY.train, seed=seed)) for seed in seeds]
-    return [Order(experiment, Path("runs"), work, 1) for experiment in suite]
+    return [Order(f"tiny-{seed}", Path("runs"), work, 1) for seed in seeds]
 
 
 @dataclass
@@ -173,33 +172,42 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Job]:
     @contextmanager
     def local(workers: Workers) -> Iterator[object]:
         def submit(order: Order) -> Job:
-            running = [job for job in started.values() if job.looks < 2]
-            assert len(running) < workers.jobs
-            status = {"tiny-2": 2, "tiny-3": OSError("lost")}.get(order.name, 0)
-            return started.setdefault(order.name, Job(status))
+            assert sum(job.looks < 2 for job in started.values()) < workers.jobs
+            with order.log.open("a") as log:
+                log.write("epoch 10/40  loss 2.871  val CER 71.4 %  00:04:12 left\n")
+            return started.setdefault(order.name, Job({"tiny-2": 2, "tiny-3": OSError("lost")}.get(order.name, 0)))
 
         yield submit
 
     monkeypatch.setitem(launch._BACKENDS, "local", local)
     monkeypatch.setattr(launch, "_LOOK", 0.0)
+    monkeypatch.setattr(launch, "_LINES", -1.0)
     monkeypatch.chdir(tmp_path)
     return started
 
 
-def test_a_run_that_fails_or_is_lost_does_not_stop_the_others(jobs: dict[str, Job]) -> None:
+def test_what_runs_is_shown_and_one_that_fails_or_is_lost_does_not_stop_the_others(jobs: dict[str, Job]) -> None:
     ended: dict[str, int] = {}
-    output = StringIO()
+    console = Console(file=StringIO(), highlight=False, width=200)
     launch.launch(
-        orders(1, 2, 3, 4, 5),
-        Workers(jobs=2),
-        lambda order, status: ended.update({order.name: status}),
-        Console(file=output, highlight=False),
+        orders(1, 2, 3, 4, 5), Workers(jobs=2), lambda order, status: ended.update({order.name: status}), console
     )
     assert ended == {"tiny-1": 0, "tiny-2": 2, "tiny-3": 1, "tiny-4": 0, "tiny-5": 0}
+    shown = console.file.getvalue().splitlines()
     log = Path("runs", "tiny-2.log")
-    assert f"tiny-2: started, log {log}\n" in output.getvalue()
-    assert f"tiny-2: failed, see {log}\n" in output.getvalue()
-    assert "tiny-4: done\n" in output.getvalue()
+    own = [f"started, log {log}", "epoch 10/40  loss 2.871  val CER 71.4 %  00:04:12 left", f"failed, see {log}"]
+    assert [line for line in shown if line.startswith("tiny-2")] == [f"tiny-2: {line}" for line in own]
+    assert "tiny-4: done" in shown
+    assert [launch.duration(seconds) for seconds in (12, 95, 5400)] == ["12 s", "0 h 02 min", "1 h 30 min"]
+
+
+def test_an_epoch_is_shown_once_and_one_of_an_earlier_try_not_at_all(jobs: dict[str, Job]) -> None:
+    Path("runs").mkdir()
+    Path("runs", "tiny-1.log").write_text("epoch 10/40  loss 2.871  val CER 71.4 %  00:04:12 left\n")
+    jobs["tiny-1"], jobs["tiny-4"] = Job(0, looks=-3), Job(0, looks=-3)
+    console = Console(file=StringIO(), width=200)
+    launch.launch(orders(1, 4), Workers(jobs=9), lambda *_: None, console)
+    assert [line[:12] for line in console.file.getvalue().splitlines() if "epoch" in line] == ["tiny-4: epoc"]
 
 
 def test_a_fault_of_the_caller_ends_all(jobs: dict[str, Job]) -> None:
@@ -212,36 +220,15 @@ def test_a_fault_of_the_caller_ends_all(jobs: dict[str, Job]) -> None:
     assert jobs["tiny-2"].cancelled
 
 
-def test_what_runs_is_shown_with_its_epoch_cer_and_time_left(
-    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (order,) = orders(1)
-    order.folder.mkdir(parents=True)
-    (order.folder / "curves.csv").write_text("epoch,val_cer\n" + "0,50\n" * 10)
-    now, output = launch.time.monotonic(), StringIO()
-    for epochs, shown in ((5, now - 99), (10, now - 99), (5, now)):  # only when there is news, and not all the time
-        launch._Running(order, None, now - 600, epochs, shown).show(Console(file=output, width=120))
-    assert output.getvalue() == "tiny-1: epoch 10 of 40, validation CER 50.0 %, about 1 h 00 min left\n"
-    shown: list[object] = []
-    monkeypatch.setattr(launch._Running, "show", lambda run, console: shown.append(run.order))
-    launch.launch([order], Workers(), lambda *_: None, QUIET)
-    assert shown == [order]
-    assert [duration(seconds) for seconds in (12, 95, 5400)] == ["12 s", "0 h 02 min", "1 h 30 min"]
-
-
-def test_an_order_that_fails_says_why_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(error: Exception, console: Console) -> None:
+@pytest.mark.parametrize("error", [EmgscribeError("no such folder", hint="look"), OSError("unforeseen")])
+def test_an_order_that_fails_says_why_in_its_log(error: Exception, tmp_path: Path) -> None:
+    def fail(console: Console) -> None:
         raise error
 
-    monkeypatch.chdir(tmp_path)
-    Path("runs").mkdir()
-    (order,) = orders(1, work=partial(fail, EmgscribeError("no such folder", hint="look")))
-    assert order() == 2
-    assert "Error: no such folder\n  hint: look" in order.log.read_text()
-    assert "Traceback" not in order.log.read_text()
-    (order,) = orders(2, work=partial(fail, OSError("unforeseen")))
+    order = Order("tiny-1", tmp_path, fail, 1)
     assert order() == 1
-    assert "Traceback" in order.log.read_text()
+    assert str(error) in order.log.read_text()
+    assert ("Traceback" in order.log.read_text()) == isinstance(error, OSError)
 
 
 def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,27 +250,24 @@ def test_each_run_sees_gpus_of_its_own_among_those_of_the_caller(monkeypatch: py
 
     monkeypatch.setattr(launch.torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(launch, "_Process", Process)
-    for seen, (first, second) in (("2,3,5,GPU-7", ("2,3", "5,GPU-7")), ("", ("0,1", "2,3"))):
+    for seen, shares in (("2,3,5,GPU-7", ["2,3", "5,GPU-7"]), ("", ["0,1", "2,3"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
         with launch._local(Workers(jobs=2, gpus=2)) as submit:
             one, other = submit(1), submit(2)
-            assert (one.gpus, other.gpus) == (first, second)
+            assert [one.gpus, other.gpus] == shares
             one.ended = True
-            assert submit(3).gpus == first
+            assert submit(3).gpus == shares[0]
+    with launch._local(Workers(jobs=2)) as submit:
+        assert [submit(1).gpus, submit(2).gpus] == ["", ""]
     with pytest.raises(EmgscribeError, match="2 jobs of 500 GPUs need 1000"):
         launch.launch(orders(1), Workers(jobs=2, gpus=500), lambda *_: None, QUIET)
-    with pytest.raises(EmgscribeError, match="jobs is 0"):
-        Workers(jobs=0)
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(importlib, "import_module", absent)
-    for on, package in (("slurm", "submitit"), ("ray", "ray")):
-        with pytest.raises(EmgscribeError, match=rf"needs {package} \(.*\n.*pip install 'emgscribe\[{on}\]'"):
-            launch.launch(orders(1), Workers(on), lambda *_: None, QUIET)
+@pytest.mark.parametrize(("on", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_missing_package_is_named_with_its_extra(on: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EmgscribeError, match=rf"needs {package} \(.*\n.*pip install 'emgscribe\[{on}\]'"):
+        launch.launch(orders(1), Workers(on), lambda *_: None, QUIET)
 
 
 def test_only_what_has_no_result_runs_and_what_starts_from_another_comes_last(
@@ -293,9 +277,9 @@ def test_only_what_has_no_result_runs_and_what_starts_from_another_comes_last(
     suite = [*SUITE.experiments, again]
     assert missing(suite, tmp_path) == [TINY, again, SUITE.experiments[0]]
     assert missing(suite, whole, data) == [again]
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / f"{FIRST}.json").write_bytes((whole / f"{FIRST}.json").read_bytes())
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    places["results"].mkdir()
+    shutil.copy(whole / f"{FIRST}.json", places["results"])
     assert run_suite(suite, data, **places, workers=Workers(), console=QUIET) == ["tiny-2"]
     assert list(jobs) == ["tiny-2", ADAPTED]
     with pytest.raises(EmgscribeError, match="with other settings"):

@@ -1,29 +1,28 @@
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import CNN, HEAD, TDS, noise
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.data.session import Session
-from emgscribe.data.windows import Batch, Store, Windows
+from emgscribe.config import Range, Settings
+from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.ancestry import Ancestry, Seen
-from emgscribe.models.encoders import TdsConfig
-from emgscribe.models.features import SpectrogramConfig
-from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model, save_model
-from emgscribe.training.losses import ctc_loss
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import Augmentation, BandRotation
+from emgscribe.models.encoders import EncoderConfig, TdsConfig
+from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
+from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model, save_model, stored_hash
 
-TINY = ModelConfig(
-    features=SpectrogramConfig(n_fft=64, hop=16),
-    encoder=TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2),
-)
+TINY = ModelConfig(SpectrogramConfig(n_fft=64, hop=16), TDS)
 CONFIGS = st.builds(
     lambda n_fft, hop, blocks, kernel, share: ModelConfig(
         SpectrogramConfig(n_fft, min(hop, n_fft)),
@@ -50,10 +49,6 @@ def batch_of(emg: Tensor, left: int, right: int, lengths: list[int] | None = Non
     lengths = lengths or [emg.shape[1] - left - right] * items
     none = torch.full((items, 1), -1)
     return Batch(emg, left, right, torch.tensor(lengths), none + 99, torch.zeros(items, dtype=torch.int64), none)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def emitted(model: Model, emg: Tensor, left: int, right: int) -> Tensor:
@@ -96,22 +91,6 @@ def test_missing_context_is_zero_and_surplus_is_cut_off(
 
 
 @settings(max_examples=25)
-@given(CONFIGS, st.integers(1, 12))
-def test_emissions_depend_on_the_context_and_on_nothing_beyond(config: ModelConfig, frames: int) -> None:
-    model = made(config)
-    left, right = model.context
-    labelled = frames * model.samples_per_frame
-    emg = noise(1, 40 + left + labelled + right + 40, 2, 16)
-    expected = emitted(model, emg, 40 + left, 40 + right)
-    emg[:, :40], emg[:, -40:] = torch.nan, torch.nan
-    assert torch.equal(emitted(model, emg, 40 + left, 40 + right), expected)
-    for first_or_last in (40, -41):  # the outermost samples of the context do count
-        broken = emg.clone()
-        broken[:, first_or_last] = torch.nan
-        assert emitted(model, broken, 40 + left, 40 + right).isnan().any()
-
-
-@settings(max_examples=25)
 @given(CONFIGS, st.integers(1, 12), st.integers(0, 10**6))
 def test_a_sample_reaches_exactly_the_frames_whose_receptive_field_holds_it(
     config: ModelConfig, frames: int, where: int
@@ -142,31 +121,6 @@ def test_a_burst_moves_the_frame_in_which_it_lies_most() -> None:
     assert int(features.argmax()) == 7
 
 
-def test_causal_without_lookahead_up_to_the_window_of_the_features() -> None:
-    encoder = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=0)
-    model = made(replace(TINY, encoder=encoder))
-    assert model.encoder.causal
-    assert model.context[1] == (64 - 16) // 2
-    left, right = model.context
-    emg = noise(1, left + 10 * 16 + right, 2, 16)
-    before = emitted(model, emg, left, right)
-    emg[:, left + 5 * 16 + right :] += 10
-    after = emitted(model, emg, left, right)
-    assert torch.equal(after[:, :5], before[:, :5])
-    assert (after[:, 5:] != before[:, 5:]).any(dim=-1).all()
-
-
-def test_items_of_a_batch_do_not_influence_each_other() -> None:
-    model = made(TINY)
-    left, right = model.context
-    emg = noise(4, left + 320 + right, 2, 16)
-    together = emitted(model, emg, left, right)
-    for n in range(4):
-        assert torch.allclose(together[n], emitted(model, emg[n : n + 1], left, right)[0], atol=1e-5)
-    emg[1:] = torch.nan
-    assert torch.allclose(emitted(model, emg, left, right)[0], together[0], atol=1e-5)
-
-
 def test_short_items_emit_as_if_alone() -> None:
     model = made(TINY)
     left, right = model.context
@@ -178,29 +132,6 @@ def test_short_items_emit_as_if_alone() -> None:
     assert torch.allclose(together[1, :7], alone[0, :7], atol=1e-5)
 
 
-@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (16, 1), (17, 2), (8000, 500)])
-def test_frames_is_the_ceiling(samples: int, frames: int) -> None:
-    model = made(TINY)
-    assert model.frames(samples) == frames
-    assert model.frames(torch.tensor([samples])).tolist() == [frames]
-
-
-def test_gradients_reach_every_parameter(make_stored: Callable[..., Session]) -> None:
-    model = made(TINY).train()
-    session = make_stored(2000, [(3, 100), (4, 600), (4, 900), (97, 1500)])
-    windows = Windows(Store([session]), 1000, 1000, *model.context)
-    batch = windows.batch(windows.tiling())
-    ctc_loss(*model(batch), batch).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A folder that holds a tiny model."""
@@ -208,25 +139,13 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "model"
 
 
-def test_a_model_reads_back_as_it_was(tmp_path: Path) -> None:
-    config = ModelConfig(SpectrogramConfig(32, 9, 1e-5), TdsConfig(10, 3, 4, 5, 6))
-    model = made(config).train()
-    model(batch_of(noise(2, 900, 2, 16), 0, 0))  # moves the running statistics of the norm
-    model.eval()
-    save_model(model, tmp_path / "model")
-    assert names(tmp_path / "model") == ["config.json", "model.safetensors"]
-    again = load_model(tmp_path / "model")
-    assert again.config == config
-    assert not again.training
-    emg = noise(1, 700, 2, 16)
-    assert torch.equal(emitted(again, emg, 100, 50), emitted(model, emg, 100, 50))
-
-
 def test_saving_replaces_the_old_model(saved: Path) -> None:
-    other = made(TINY, seed=9)
+    other, before = made(TINY, seed=9), stored_hash(saved)
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     save_model(other, saved)
+    assert stored_hash(saved) != before
     assert torch.equal(load_model(saved).head.weight, other.head.weight)
-    assert names(saved.parent) == ["model"]
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
 def test_a_failure_while_saving_keeps_the_old_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +158,7 @@ def test_a_failure_while_saving_keeps_the_old_model(saved: Path, monkeypatch: py
     with pytest.raises(RuntimeError, match="in the middle"):
         save_model(made(TINY, seed=9), saved)
     assert torch.equal(load_model(saved).head.weight, before)
-    assert names(saved.parent) == ["model"]
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
 def refused(folder: Path, *words: str) -> None:
@@ -271,6 +190,8 @@ def test_half_a_folder(saved: Path) -> None:
     weights = (saved / "model.safetensors").read_bytes()
     (saved / "model.safetensors").unlink()
     refused(saved, "model.safetensors does not fit")
+    with pytest.raises(EmgscribeError, match="cannot be read"):
+        stored_hash(saved)
     for kept in (0, 4, 1000, len(weights) - 1):
         (saved / "model.safetensors").write_bytes(weights[:kept])
         refused(saved, "model.safetensors does not fit")
@@ -278,48 +199,32 @@ def test_half_a_folder(saved: Path) -> None:
     refused(saved, "config.json is missing")
 
 
-def test_another_version(saved: Path) -> None:
-    changed(saved, version=2)
-    refused(saved, "version 1")
-
-
-def test_unknown_encoder(saved: Path) -> None:
+def test_settings_that_are_not_a_models(saved: Path) -> None:
     model = json.loads((saved / "config.json").read_text())["model"]
-    for encoder in ({**model["encoder"], "kind": "no such"}, {"kernel": 4}, "tds", None):
-        changed(saved, model={**model, "encoder": encoder})
-        refused(saved, "ModelConfig.encoder")
-
-
-def test_unknown_and_broken_fields(saved: Path) -> None:
-    model = json.loads((saved / "config.json").read_text())["model"]
-    changed(saved, model={**model, "colour": 1})
-    refused(saved, "colour")
-    changed(saved, model={**model, "encoder": {**model["encoder"], "flavour": 0.5}})
-    refused(saved, "flavour")
-    changed(saved, model={**model, "features": {**model["features"], "hop": "often"}})
-    refused(saved, "features.hop")
-    changed(saved, model={**model, "features": {**model["features"], "hop": 1000}})
-    refused(saved, "features")
+    encoder, features = model["encoder"], model["features"]
+    for words, entries in (
+        *(("ModelConfig.encoder", {"encoder": broken}) for broken in ({**encoder, "kind": "none"}, {}, "tds", None)),
+        ("colour", {"colour": 1}),
+        ("flavour", {"encoder": {**encoder, "flavour": 0.5}}),
+        ("features.hop", {"features": {**features, "hop": "often"}}),
+        ("features", {"features": {**features, "hop": 1000}}),
+        ("model.safetensors does not fit", {"encoder": {**encoder, "kernel": 5}}),
+        ("model.safetensors does not fit", {"encoder": {**encoder, "blocks": 3}}),
+    ):
+        changed(saved, model={**model, **entries})
+        refused(saved, words)
     for broken in (None, [], 5):
         changed(saved, model=broken)
         refused(saved)
-
-
-def test_weights_of_another_size(saved: Path) -> None:
-    model = json.loads((saved / "config.json").read_text())["model"]
-    changed(saved, model={**model, "encoder": {**model["encoder"], "kernel": 5, "lookahead": 2}})
-    refused(saved, "model.safetensors does not fit")
-    changed(saved, model={**model, "encoder": {**model["encoder"], "blocks": 3}})
-    refused(saved, "model.safetensors does not fit")
+    changed(saved, version=2)
+    refused(saved, "version 1")
 
 
 def test_the_folder_says_what_it_is(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     assert (content["format"], content["version"]) == ("emgscribe-model", 1)
-    features = content["model"]["features"]
-    assert (features["n_fft"], features["hop"], features["offset"]) == (64, 16, 1e-6)
-    sizes = {"kind": "tds", "mlp_features": 24, "blocks": 2, "channels": 4, "kernel": 4, "lookahead": 2}
-    assert content["model"]["encoder"].items() >= sizes.items()
+    assert content["model"]["features"].items() >= {"kind": "spectrogram", "n_fft": 64, "hop": 16}.items()
+    assert content["model"]["encoder"].items() >= {"kind": "tds", "mlp_features": 24, "kernel": 4}.items()
 
 
 def test_the_folder_keeps_what_the_model_has_seen(saved: Path) -> None:
@@ -338,3 +243,53 @@ def test_a_broken_ancestry_is_refused_by_field(saved: Path) -> None:
         refused(saved, "Ancestry" if broken != {"seen": []} else "seen")
     with pytest.raises(EmgscribeError, match=r"config.json is missing"):
         load_ancestry(saved.parent)
+
+
+CHANGES = [type(getattr(Augmentation(), field.name)) for field in fields(Augmentation) if field.name != "more"]
+
+
+@pytest.mark.parametrize(
+    "kind", [*EncoderConfig.kinds.values(), *FeaturesConfig.kinds.values(), AttentionConfig, *CHANGES]
+)
+def test_every_number_has_a_range_and_is_named_when_out_of_it(kind: type[Settings]) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    for name in {field.name for field in fields(kind)} - {"offsets"}:
+        many = get_origin(hints[name]) is tuple
+        hint = get_args(hints[name])[0] if many else hints[name]
+        assert hint not in (int, float), name
+        limits = [part for part in get_args(hint) if isinstance(part, Range)] if get_origin(hint) is Annotated else []
+        for limit in limits:
+            edges = {limit.low - 1, limit.low, limit.high, limit.high + 1} - {math.inf}
+            for value in (edge for edge in edges if not limit.holds(edge)):
+                with pytest.raises(EmgscribeError, match=f"{kind.section}.{name} is .*, allowed: "):
+                    kind(**{name: (value,) if many else value})
+
+
+SPECTRA, CONVOLUTIONS, NARROW = SpectrogramConfig(n_fft=32, hop=32), StridedConvConfig(), replace(TDS, channels=12)
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (SPECTRA, "hop", 33),
+        (SPECTRA, "decimation", 3),
+        *((SPECTRA, "electrodes", value) for value in ((), (0, 16), (3, 3))),
+        *((SPECTRA, "edges", value) for value in ((4,), (4, 2), (0, 18))),
+        (CONVOLUTIONS, "strides", ()),
+        (CONVOLUTIONS, "filters", (16,)),
+        (TDS, "channels", 3),  # one band would get half a channel
+        (TDS, "channels", 10),  # 48 features do not split into 10
+        (TDS, "lookahead", 7),
+        (TDS, "excitation", "some"),
+        (NARROW, "reduction", 50),  # the blocks' 12 channels do not divide it
+        (CNN, "widths", ()),
+        *((CNN, "strides", value) for value in ((2,), (1, 6))),  # one for each of the widths, at most the kernel of 5
+        (CNN, "lookahead", 5),
+        (replace(HEAD, heads=1), "width", 7),
+        (HEAD, "heads", 3),
+        (BandRotation(), "offsets", ()),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(config: Settings, field: str, value: Any) -> None:
+    with pytest.raises(EmgscribeError, match=f"{config.section}.{field} is .*, allowed: "):
+        replace(config, **{field: value})

@@ -66,7 +66,7 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
         ("table2", "simulated", 2),
     ]
     rates = {"published %", "ours %", "difference", "simulated %"}
-    assert not rates & set(found[0].records()[0]) & set(found[1].records()[0])
+    assert not rates & set(*found[0].records()) & set(next(found[1].records()))
     recorded, simulated = page_of(tmp_path).split("## table2, SIMULATED sessions")
     assert "| table2/bilstm | greedy | 15 | 3.85 | -11.15 |" in recorded
     simulated, bars = simulated.split("## Published bars")
@@ -150,15 +150,12 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
     write_result("ablation/rate-500", 0, texts=[("one", TEXT, TEXT)])
     found = all_tables(tmp_path)
     (same,) = compare(found, "ablation/full", "ablation/rate-500")  # rate-500 has no beam
-    assert (same.difference, same.low, same.high) == (50, 50, 50)
-    assert "difference +50.00 points" in str(same)
-    assert "(SIMULATED sessions, greedy)" in str(same)
-    assert str(same).endswith("13 segments of 10 s: these sessions show a difference")
+    assert "(SIMULATED sessions, greedy): difference +50.00 points, 95 % interval +50.00 to +50.00," in same
+    assert same.endswith("13 segments of 10 s: these sessions show a difference")
     (decoders,) = compare(found, "ablation/full:beam", "ablation/full:greedy")
-    assert decoders.difference == -50
-    assert "beam and greedy" in str(decoders)
+    assert "beam and greedy): difference -50.00 points" in decoders
     (across,) = compare(found, "ablation/full:beam", "ablation/rate-500:greedy")
-    assert str(across).endswith("show no difference")
+    assert across.endswith("show no difference")
     with pytest.raises(EmgscribeError, match="no result of 'ablation/rate-500:beam'"):
         compare(found, "ablation/full:beam", "ablation/rate-500:beam")
 
@@ -225,11 +222,13 @@ def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
     assert [row.label for row in table.rows] == [
         f"ablation/full ({first}, train.lr 1.0)",
         f"ablation/full ({first}, train.lr 2.0)",
-        f"ablation/full ({first}, and 2 more)",
+        f"ablation/full ({first}, train.lr 2.0, train.lr_end 1.0)",
         f"ablation/full ({first}, train.lr 0.1)",
     ]
-    written = write_report(tmp_path / "results", tmp_path / "out", ("ablation/full", "ablation/full"))
-    assert len(set(written)) == len(written) == 2 + 2 * (1 + 4 * len(ERRORS))
+    for name in ("a+b", "a=b"):  # file names cannot tell them apart
+        write_result(name)
+    written = write_report(tmp_path / "results", tmp_path / "out", ("a+b", "a=b"))
+    assert len(set(written)) == len(written) == 2 + 2 * (2 + 3 * len(ERRORS))
 
 
 def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:
@@ -240,12 +239,3 @@ def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) ->
     pictures = [other.relative_to(tmp_path) for other in others if other.suffix == ".png"]
     assert len(pictures) > 8
     assert all((DOCS / "report" / picture).exists() for picture in pictures)
-
-
-def test_labels_that_file_names_cannot_tell_apart_have_pictures_of_their_own(
-    write_result: WriteResult, tmp_path: Path
-) -> None:
-    for name in ("a+b", "a=b"):
-        write_result(name)
-    written = write_report(tmp_path / "results", tmp_path / "out", ("a+b", "a=b"))
-    assert len(set(written)) == len(written) == 2 + 2 * (1 + 2 * len(ERRORS))

@@ -5,49 +5,41 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+import tiny_suite
 import torch
 from rich.console import Console
+from tiny_suite import brief
 
 from emgscribe.config import to_json
 from emgscribe.data.session import Session
 from emgscribe.data.splits import DataConfig
-from emgscribe.data.windows import WindowConfig
 from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import run as runs
 from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import RunResult, data_hash
-from emgscribe.experiments.run import missing, plan, run_experiment
+from emgscribe.experiments.run import Planned, missing, plan, result_path, run_experiment
 from emgscribe.models.attention import AttentionConfig
-from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
+from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
 from emgscribe.simulation import simulate
-from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)
-TINY = Experiment(
-    name="tiny",
-    model=ModelConfig(SpectrogramConfig(n_fft=64, hop=64), TdsConfig(24, 1, 4, 4, 2)),
-    windows=WindowConfig(length=2000, stride=2000, left=0, right=0),
-    augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 3, 1, 4)),
-    train=TrainConfig(epochs=2, batch_size=4, warmup_epochs=1, seed=5),
-    data=DataConfig(train_users=(0,), test_users=(0,)),
-)
+TINY = brief(tiny_suite.TINY)
 
 
-def run(experiment: Experiment, data: Path, folder: Path, *decoders: str) -> RunResult:
+def run(experiment: Experiment, data: Path, folder: Path, *decoders: str, lm: Path | None = None) -> RunResult:
+    """The result, read from its file."""
     places = {"runs": folder / "runs", "results": folder / "results"}
-    result = run_experiment(experiment, data, **places, decoders=decoders, console=QUIET)
-    stored = RunResult.read(folder / "results" / f"{experiment.name}-{experiment.train.seed}.json")
-    assert {name: test.to_json() for name, test in stored.test.items()} == {
-        name: test.to_json() for name, test in result.test.items()
-    }
-    assert (stored.data, stored.settings, stored.commit) == (result.data, result.settings, result.commit)
+    result = run_experiment(experiment, data, **places, decoders=decoders, lm=lm, console=QUIET)
+    stored = RunResult.read(result_path(experiment, places["results"]))
+    for of in (lambda it: {name: test.to_json() for name, test in it.test.items()}, attrgetter("data", "settings")):
+        assert of(stored) == of(result)
     return stored
 
 
@@ -61,12 +53,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[..., Session]) -> None:
     first = make_stored(keys=[(1, 5), (2, 9)])
-    second = replace(first, name="other")
-    both = data_hash([first, second])
-    assert both == data_hash([second, first])
-    assert both != data_hash([first, first])
-    assert both != data_hash([first])
-    assert data_hash([replace(first, content="other samples")]) != data_hash([first])
+    second, third = replace(first, name="other"), replace(first, content="other samples")
+    assert data_hash([first, second]) == data_hash([second, first])
+    assert len(set(map(data_hash, ([first, second], [first, first], [first], [third])))) == 4
 
 
 ENCODER = TINY.model.encoder
@@ -101,13 +90,13 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
     run(TINY, data, tmp_path)
     path = tmp_path / "results" / "tiny-5.json"
     kept = path.read_bytes()
-    longer = replace(TINY, train=replace(TINY.train, epochs=3))
-    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of .* with other settings\n.*--name.*--results"):
-        run_experiment(longer, data, runs=tmp_path / "b", results=path.parent, console=QUIET)
-    elsewhere = tmp_path / "elsewhere"
-    simulate(elsewhere, users=1, sessions=3, minutes=0.2, seed=9)
-    with pytest.raises(EmgscribeError, match=r"tiny-5.json: is of this experiment on other sessions\n.*--results"):
-        run_experiment(TINY, elsewhere, runs=tmp_path / "b", results=path.parent, console=QUIET)
+    simulate(elsewhere := tmp_path / "elsewhere", users=1, sessions=3, minutes=0.1, seed=9)
+    for experiment, folder, reported in (
+        (brief(TINY, epochs=3), data, r"is of .* with other settings\n.*--name.*--results"),
+        (TINY, elsewhere, r"is of this experiment on other sessions\n.*--results"),
+    ):
+        with pytest.raises(EmgscribeError, match=f"tiny-5.json: {reported}"):
+            run_experiment(experiment, folder, runs=tmp_path / "b", results=path.parent, console=QUIET)
     assert path.read_bytes() == kept
     assert not (tmp_path / "b").exists()  # refused before training
 
@@ -117,21 +106,19 @@ def test_further_decoders_are_read_from_the_finished_run(
 ) -> None:
     words = train("the cat sat on the mat\n" * 20, order=3)
     words.write(tmp_path / "words.arpa")
-    places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    results, lm = tmp_path / "results", tmp_path / "words.arpa"
     greedy = run(TINY, data, tmp_path)
-    assert missing([TINY], places["results"], data, ["greedy"]) == []
-    assert missing([TINY], places["results"], data, ["greedy", "beam"]) == [TINY]
-    lm = tmp_path / "words.arpa"
-    both = run_experiment(TINY, data, **places, decoders=["beam"], lm=lm, console=QUIET)
+    assert missing([TINY], results, data, ["greedy"]) == []
+    assert missing([TINY], results, data, ["greedy", "beam"]) == [TINY]
+    both = run(TINY, data, tmp_path, "beam", lm=lm)
     assert list(both.test) == ["greedy", "beam"]
     assert both.test["greedy"] == greedy.test["greedy"]
     assert both.curves == greedy.curves  # nothing was trained
     assert both.settings["beam"]["language_model"] == words.digest
     assert both.settings["beam"]["tuned_on"] == list(both.data.val)
-    assert missing([TINY], places["results"], data, ["greedy", "beam"]) == []
+    assert missing([TINY], results, data, ["greedy", "beam"]) == []
     monkeypatch.setattr(runs, "tune_model", None)  # what is tuned for this language model stays
-    again = run_experiment(TINY, data, **places, decoders=["greedy", "beam"], lm=lm, console=QUIET)
-    assert again.test["beam"] == both.test["beam"]
+    assert run(TINY, data, tmp_path, "greedy", "beam", lm=lm).test["beam"] == both.test["beam"]
     assert list(run(TINY, data, tmp_path).test) == ["greedy", "beam"]  # the same model: what the beam read holds
 
 
@@ -142,12 +129,9 @@ def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) 
     for place, path in enumerate(sorted(renamed.glob("*.hdf5"))):
         path.rename(renamed / f"my-{place}.hdf5")
     assert missing([TINY], tmp_path / "results", renamed, ["greedy"]) == []
-    run(TINY, renamed, tmp_path)
-    path = tmp_path / "results" / "tiny-5.json"
-    other = RunResult.read(path)
-    (name,) = other.data.test
-    other.data.contents[name] = "of other samples"
-    other.write(path)
+    other = run(TINY, renamed, tmp_path)
+    other.data.contents[other.data.test[0]] = "of other samples"
+    other.write(tmp_path / "results" / "tiny-5.json")
     with pytest.raises(EmgscribeError, match="on other sessions"):
         missing([TINY], tmp_path / "results", renamed)
 
@@ -173,26 +157,23 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
         return 10.0 * len(train_sessions) + len(val_sessions)
 
     run(TINY, data, tmp_path)
-    seeds = [replace(TINY, train=replace(TINY.train, seed=seed, epochs=4)) for seed in (6, 7)]
+    seeds = [brief(TINY, seed=seed, epochs=4) for seed in (6, 7)]
     cut = tmp_path / "runs" / "tiny-6"
     cut.mkdir()
     (cut / "last.ckpt").touch()
     (cut / "curves.csv").write_text("epoch,val_cer\n0,90\n")
-    few = replace(TINY, name="few", data=replace(TINY.data, minutes=0.3))
+    few = replace(brief(TINY, seed=8), name="few", data=replace(TINY.data, minutes=0.3))
     monkeypatch.setattr(runs, "estimate_seconds", seconds)
-    suite = [TINY, *seeds, replace(few, train=replace(TINY.train, seed=8))]
-    found = list(plan(suite, data, runs=tmp_path / "runs", results=tmp_path / "results"))
-    assert [(one.name, one.state, one.seconds) for one in found] == [
-        ("tiny-5", "done", 0.0),
-        ("tiny-6", "cut off", 21 * 0.75),
-        ("tiny-7", "missing", 21.0),
-        ("few-8", "missing", 21.0),
+    assert list(plan([TINY, *seeds, few], data, runs=tmp_path / "runs", results=tmp_path / "results")) == [
+        Planned("tiny-5", "done", 0.0),
+        Planned("tiny-6", "cut off", 21 * 0.75),
+        Planned("tiny-7", "missing", 21.0),
+        Planned("few-8", "missing", 21.0),
     ]
     assert len(measured) == 2  # those that differ in nothing but the seed together
     made = Simulated("later", users=2, sessions=6, minutes=0.1)
-    every = replace(TINY, data=DataConfig())
-    (planned,) = plan([every], made, runs=tmp_path / "none", results=tmp_path / "none")
-    assert (planned.state, planned.seconds) == ("missing", 10.0 * 2 * 4 + 2)
+    planned = plan([replace(TINY, data=DataConfig())], made, runs=tmp_path / "none", results=tmp_path / "none")
+    assert list(planned) == [Planned("tiny-5", "missing", 10.0 * 2 * 4 + 2)]
     assert not (tmp_path / "none").exists()
 
 
@@ -202,42 +183,41 @@ def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
     assert train == val != test
 
 
+def stop(monkeypatch: pytest.MonkeyPatch) -> list[list[Session]]:
+    """From now on a run ends when it would train, with the error `trains`; returns what it would train on."""
+    seen: list[list[Session]] = []
+
+    def train(_: object, *parts: list[Session], **__: object) -> None:
+        seen.extend(parts)
+        raise EmgscribeError("trains")
+
+    monkeypatch.setattr(runs, "train", train)
+    return seen
+
+
 def test_minutes_cut_the_training_data_and_nothing_else(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[Session]] = {}
-
-    def train(_: object, train: list, val: list, **__: object) -> None:
-        seen["train"], seen["val"] = train, val
-        raise EmgscribeError("enough")
-
-    experiment = replace(TINY, data=replace(TINY.data, minutes=0.25))
-    monkeypatch.setattr(runs, "train", train)
-    with pytest.raises(EmgscribeError, match="enough"):
-        run(experiment, data, tmp_path)
-    assert [len(session) for session in seen["train"]] == [24000, 6000]
-    assert [len(session) for session in seen["val"]] == [24000]
-    cut = seen["train"][1]
+    seen = stop(monkeypatch)
+    with pytest.raises(EmgscribeError, match="trains"):
+        run(replace(TINY, data=replace(TINY.data, minutes=0.25)), data, tmp_path)
+    assert [[len(session) for session in part] for part in seen] == [[24000, 6000], [24000]]
+    cut = seen[0][1]
     assert (cut.onsets < 6000).all()
     assert len(cut.labels) == len(cut.onsets)
     assert ":" in cut.content
 
 
 def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> None:
+    adapted = replace(TINY, name="adapted", start="tiny")
+    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with this seed"):
+        run(adapted, data, tmp_path)
     run(TINY, data, tmp_path)
-    still = replace(TINY.train, epochs=1, lr=1e-12, lr_start=1e-12, lr_end=1e-12)
-    run(replace(TINY, name="adapted", start="tiny", train=still), data, tmp_path)
+    with pytest.raises(EmgscribeError, match="another network"):
+        run(replace(adapted, model=replace(TINY.model, encoder=TdsConfig(24, 1, 4, 5, 2))), data, tmp_path)
+    run(brief(adapted, epochs=1, lr=1e-12, lr_start=1e-12, lr_end=1e-12), data, tmp_path)
     before, after = (load_model(tmp_path / "runs" / f"{name}-5" / "best") for name in ("tiny", "adapted"))
     assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(before.parameters(), after.parameters(), strict=True))
-
-
-def test_a_run_cannot_start_from_what_is_missing_or_of_another_kind(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with this seed"):
-        run(replace(TINY, name="adapted", start="tiny"), data, tmp_path)
-    run(TINY, data, tmp_path)
-    other = replace(TINY.model, encoder=TdsConfig(24, 1, 4, 5, 2))
-    with pytest.raises(EmgscribeError, match="another network"):
-        run(replace(TINY, name="adapted", start="tiny", model=other), data, tmp_path)
 
 
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +227,7 @@ def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, m
     for path in paths[:3]:  # those that trained; in a folder of their own the last one tests
         shutil.copy(path, tmp_path / "three")
     adapted = replace(TINY, name="adapted", start="tiny")
-    monkeypatch.setattr(runs, "train", None)
+    stop(monkeypatch)
     with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
         run(adapted, tmp_path / "three", tmp_path)
     assert caught.value.where == paths[2].stem
@@ -257,11 +237,7 @@ def test_an_unseen_user_is_one_whom_no_ancestor_has_seen(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(TINY, data, tmp_path)  # on user 0
-
-    def train(*_: object, **__: object) -> None:
-        raise EmgscribeError("trains")
-
-    monkeypatch.setattr(runs, "train", train)
+    stop(monkeypatch)
     adapted = replace(TINY, name="adapted", start="tiny")
     unseen = replace(adapted, data=DataConfig(train_users=(1,), test_users=(0,)))
     with pytest.raises(EmgscribeError, match="is to be unseen"):

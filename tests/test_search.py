@@ -6,19 +6,21 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from rich.console import Console
-from tiny_suite import TINY
+from tiny_suite import TINY, brief
 
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import search as module
 from emgscribe.experiments.launch import Order, Workers
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
-from emgscribe.experiments.search import _command, changed, search, spans
+from emgscribe.experiments.search import _command, search, search_space
 from emgscribe.simulation import simulate
 
 optuna = pytest.importorskip("optuna")
@@ -39,10 +41,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
 
     def launch(orders: Iterator[Order], workers: Workers, done: object, console: Console) -> None:
         for order in orders:
-            found.append(order.experiment)
+            found.append(order.work.args[0])
             folder = order.runs / order.name
             folder.mkdir(parents=True, exist_ok=True)
-            cer = 10 + 20 * abs(math.log10(order.experiment.train.lr) + 2)
+            cer = 10 + 20 * abs(math.log10(found[-1].train.lr) + 2)
             (folder / "curves.csv").write_text(f"epoch,val_cer\n0,{cer}\n1,\n2,{cer + 5}\n")
             done(order, 2 if len(found) == 3 else 0)
 
@@ -57,11 +59,7 @@ def run(
     output = StringIO()
     console = Console(file=output, width=200)
     folder = search(experiment, data, texts, base=TINY, trials=trials, runs=runs, workers=Workers(), console=console)
-    return study_in(folder), output.getvalue()
-
-
-def study_in(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="study", storage=f"sqlite:///file:{folder / 'study.db'}?uri=true")
+    return module._study(optuna, folder, {}), output.getvalue()
 
 
 def ended(study: optuna.Study) -> list[tuple[dict, float | None]]:
@@ -69,15 +67,15 @@ def ended(study: optuna.Study) -> list[tuple[dict, float | None]]:
     return [(trial.params, trial.value) for trial in study.trials if trial.value is not None]
 
 
-def test_a_span_is_of_the_kind_of_its_setting() -> None:
+def test_what_is_searched_is_of_the_kind_of_its_setting() -> None:
     texts = ["train.optimizer=adam,adamw", "--train.lr=1e-4..3e-3:log", "train.batch-size=4..32", "train.ema=0,0.5"]
-    optimizer, rate, batch, ema = spans([*texts], TINY)
-    assert (batch.path, batch.values, batch.log) == ("train.batch_size", (4, 32), False)
-    assert (ema.values, ema.choice) == ((0.0, 0.5), True)
-    assert (rate.values, rate.log) == ((1e-4, 3e-3), True)
-    assert optimizer.values == ("adam", "adamw")
-    (warmup,) = spans(["train.warmup_epochs=0.5..2"], TINY)  # at 1 now, a whole number that need not be one
-    assert warmup.values == (0.5, 2.0)
+    assert search_space([*texts, "train.warmup_epochs=0.5..2"], TINY) == {
+        "train.optimizer": optuna.distributions.CategoricalDistribution(("adam", "adamw")),
+        "train.lr": optuna.distributions.FloatDistribution(1e-4, 3e-3, log=True),
+        "train.batch_size": optuna.distributions.IntDistribution(4, 32),
+        "train.ema": optuna.distributions.CategoricalDistribution((0.0, 0.5)),
+        "train.warmup_epochs": optuna.distributions.FloatDistribution(0.5, 2.0),  # at 1 now, which need not be whole
+    }
 
 
 @pytest.mark.parametrize(
@@ -105,30 +103,26 @@ def test_a_span_is_of_the_kind_of_its_setting() -> None:
 )
 def test_what_cannot_be_searched_is_refused(texts: list[str], reported: str) -> None:
     with pytest.raises(EmgscribeError) as caught:
-        spans(texts, TINY)
+        search_space(texts, TINY)
     assert reported in str(caught.value)
     assert caught.value.hint
 
 
 def test_a_study_searches_reports_its_best_and_adds_trials(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
     study, told = run(data, tmp_path, 8)
-    assert len(ran) == 9  # the failed one is not counted
     found = ended(study)
-    assert len(found) == 8
+    assert (len(ran), len(found)) == (9, 8)  # the failed one is not counted
     assert all(1e-4 <= settings["train.lr"] <= 3e-2 for settings, _ in found)
     assert len({settings["train.lr"] for settings, _ in found}) == 8
     best = min(cer for _, cer in found)
     assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %, SIMULATED sessions\n" in told
-    assert (
-        f"emgscribe train tiny --data {data} --model.encoder.dropout {study.best_params['model.encoder.dropout']}"
-        in told
-    )
+    dropout = study.best_params["model.encoder.dropout"]
+    assert f"emgscribe train tiny --data {data} --model.encoder.dropout {dropout}" in told
     for name in ("history", "settings"):
         assert (tmp_path / "tune" / "tiny" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert ended(run(data, tmp_path, 8)[0]) == found
-    assert len(ran) == 9
-    assert ended(run(data, tmp_path, 10)[0])[:8] == found
-    assert len(ran) == 11
+    for trials, runs in ((8, 9), (10, 11)):
+        assert ended(run(data, tmp_path, trials)[0])[:8] == found
+        assert len(ran) == runs
     with pytest.raises(EmgscribeError, match="trials is 0"):
         run(data, tmp_path, 0)
 
@@ -169,38 +163,42 @@ def test_settings_that_are_not_allowed_together_are_passed_over(
 def test_a_study_that_was_cut_off_ends_as_one_that_was_not(
     data: Path, tmp_path: Path, ran: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ended(run(data, tmp_path / "whole", 6)[0])
-    runs = [experiment.name for experiment in ran]
+    whole, launch = ended(run(data, tmp_path / "whole", 6)[0]), module.launch
+    names = [experiment.name for experiment in ran]
     ran.clear()
-    launch = module.launch
 
     def killed(orders: Iterator[Order], *rest: object) -> None:
-        def some() -> Iterator[Order]:
-            for place, order in enumerate(orders):
-                if place == 4:
-                    ran.append(order.experiment)
-                    raise KeyboardInterrupt
-                yield order
-
-        launch(some(), *rest)
+        launch(islice(orders, 4), *rest)
+        ran.append(next(orders).work.args[0])
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "launch", killed)
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "cut", 6)
     assert ended(run(data, tmp_path / "cut", 6)[0]) == whole
-    assert [experiment.name for experiment in ran] == [*runs[:5], *runs[4:]]  # the same run, so its checkpoint
+    assert [experiment.name for experiment in ran] == [*names[:5], *names[4:]]  # the same run, so its checkpoint
+
+
+def test_a_trial_whose_settings_were_not_stored_is_not_gone_on_with(
+    data: Path, tmp_path: Path, ran: list[Experiment]
+) -> None:
+    study, _ = run(data, tmp_path, 1)
+    study.ask()
+    study, _ = run(data, tmp_path, 2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
 def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
     run(data, tmp_path, 1)
-    with pytest.raises(EmgscribeError, match="another search"):
-        run(data, tmp_path, 2, ["train.lr=1e-4..1e-2:log"])
-    simulate(tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
-    with pytest.raises(EmgscribeError, match="another data"):
-        run(tmp_path / "other", tmp_path, 2)
-    with pytest.raises(EmgscribeError, match="another experiment"):
-        run(data, tmp_path, 2, experiment=replace(TINY, train=replace(TINY.train, epochs=3)))
+    simulate(other := tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
+    for what, call in (
+        ("search", partial(run, data, texts=["train.lr=1e-4..1e-2:log"])),
+        ("data", partial(run, other)),
+        ("experiment", partial(run, data, experiment=brief(TINY))),
+    ):
+        with pytest.raises(EmgscribeError, match=f"another {what}"):
+            call(runs=tmp_path, trials=2)
     with FileLock(tmp_path / "tune" / "tiny" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
         run(data, tmp_path, 2)
     assert len(ran) == 1
@@ -208,15 +206,6 @@ def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Pat
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written \(database disk image is malformed"):
         run(data, tmp_path, 2)
-
-
-def test_a_folder_whose_name_looks_like_a_query_holds_its_study(
-    data: Path, tmp_path: Path, ran: list[Experiment]
-) -> None:
-    places = tmp_path / "a?b=c"
-    search(TINY, data, SEARCH, base=TINY, trials=1, runs=places, workers=Workers(), console=Console(quiet=True))
-    assert (places / "tune" / "tiny" / "study.db").stat().st_size > 0
-    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["a?b=c"]
 
 
 @contextmanager
@@ -240,12 +229,11 @@ def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: lis
 
 def test_a_trial_trains_and_does_not_test(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    short = replace(TINY, train=replace(TINY.train, epochs=2))
-    study, told = run(data, Path("runs"), 1, ["train.lr=1e-4..1e-2:log"], short)
-    (trial,) = study.trials
-    lines = (tmp_path / "runs" / trial.user_attrs["run"] / "curves.csv").read_text().splitlines()
+    runs = Path("a?b=c")  # in a URL, this would look like a query
+    study, told = run(data, runs, 1, ["train.lr=1e-4..1e-2:log"], brief(TINY))
+    lines = (runs / "tune" / "tiny" / "0-5" / "curves.csv").read_text().splitlines()
     assert len(lines) == 3
-    assert trial.value == min(float(line.rpartition(",")[2]) for line in lines[1:])
-    assert f"{trial.user_attrs['run']}: started, log runs/tune/tiny/" in told
+    assert [trial.value for trial in study.trials] == [min(float(line.rpartition(",")[2]) for line in lines[1:])]
+    assert "tune/tiny/0-5: started, log a?b=c/tune/tiny/0-5.log" in told
     assert not list(tmp_path.rglob("tiny*.json"))
-    assert changed(short, trial.params).train.lr == trial.params["train.lr"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "a?b=c"}

@@ -29,6 +29,11 @@ TINY = Experiment(
 SUITE = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
 
 
+def brief(experiment: Experiment, **changes: object) -> Experiment:
+    """The experiment with two epochs, and other changes of how it trains."""
+    return replace(experiment, train=replace(experiment.train, **{"epochs": 2, **changes}))
+
+
 def main(on: str, folder: str, data: str) -> int:
     places = {"runs": Path(folder, "runs"), "results": Path(folder, "results")}
     workers = Workers(on=on, cores=1)

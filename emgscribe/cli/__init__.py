@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except EmgscribeError as error:
         return _fail(2, f"{error.where}: {error.what}" if error.where else error.what, error.hint)
     except KeyboardInterrupt:
-        _say("Interrupted. What was finished is kept; give the same command again to go on.")
+        with suppress(OSError):
+            print("Interrupted. What was finished is kept; give the same command again to go on.", file=sys.stderr)
         return 143 if _terminated else 130
     except Exception as error:
         return _unexpected(error)
@@ -66,11 +67,7 @@ def _unexpected(error: Exception) -> int:
     return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
 
 
-def _fail(status: int, what: str, hint: str) -> int:
-    _say(f"Error: {what}" + (f"\nHint: {hint}" if hint else ""))
-    return status
-
-
-def _say(text: str) -> None:
+def _fail(status: int, what: str, hint: str = "") -> int:
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(f"Error: {what}" + (f"\nHint: {hint}" if hint else ""), file=sys.stderr, flush=True)
+    return status

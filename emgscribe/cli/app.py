@@ -49,12 +49,14 @@ def call(arguments: list[str]) -> int:
     about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
     if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings
         if not rest or rest[0].startswith("-"):
-            return int(module.list_experiments(name, status))
+            module.list_experiments(name)
+            return status
         verb = partial(verb, experiment=module.named(rest[0]))
     elif name == "reproduce" and not rest:
-        return int(module.list_suites(status))
+        module.list_suites()
+        return status
     config = (tyro.conf.FlagCreatePairsOff,)
-    return int(tyro.cli(verb, prog=f"emgscribe {name}", description=about, args=rest, config=config))
+    return tyro.cli(verb, prog=f"emgscribe {name}", description=about, args=rest, config=config) or 0
 
 
 def _list_verbs(group: list[str], status: int) -> int:

@@ -1,6 +1,5 @@
 """Verbs about experiments: run one, run those behind a table, search settings, report."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import make_sessions
-from emgscribe.cli.terminal import Arpa, Folder, known, log, screen
+from emgscribe.cli.terminal import Folder, known, log, screen
 from emgscribe.experiments.launch import Workers, duration, run_suite
 from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
 from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
@@ -21,17 +20,18 @@ from emgscribe.experiments.search import search as search_settings
 from emgscribe.simulation.config import SimulationConfig
 
 Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
-Decoders = Annotated[str, arg(help="greedy, or greedy,beam: the beam search is tuned on the validation sessions.")]
 Settings = Annotated[Experiment, arg(name="")]
 OnWorkers = Annotated[Workers, arg(name="")]
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where runs leave what they make."""
+class Options:
+    """Options of every verb that trains and tests."""
 
     runs: Path = Path("runs")  # folder for models, checkpoints, curves, logs and simulated sessions
     results: Path = Path("results")  # folder for result files
+    decoder: str = "greedy"  # greedy, or greedy,beam: the beam search is tuned on the validation sessions
+    lm: Path | None = None  # ARPA file for the beam search; by default the built-in language model
 
 
 def named(name: str) -> Experiment:
@@ -39,31 +39,25 @@ def named(name: str) -> Experiment:
     return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
 
 
-def list_experiments(verb: str, status: int) -> int:
+def list_experiments(verb: str) -> None:
     """Print every experiment with a line each, in groups."""
     screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
     screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
     for group, members in GROUPS.items():
         screen.print(f"\n{group}")
         for name, experiment in members.items():
-            screen.print(f"  {name:<{max(map(len, members))}}  {_about(experiment)}")
-    return status
+            layers = [experiment.model.encoder]
+            while hasattr(layers[0], "base"):
+                layers.insert(0, layers[0].base)
+            kinds = " -> ".join(part.kind() for part in (experiment.model.features, *layers))
+            screen.print(f"  {name:<{max(map(len, members))}}  {kinds}, {experiment.train.epochs} epochs")
 
 
-def _about(experiment: Experiment) -> str:
-    layers = [experiment.model.encoder]
-    while hasattr(layers[0], "base"):
-        layers.insert(0, layers[0].base)
-    kinds = [experiment.model.features.kind(), *(layer.kind() for layer in layers)]
-    return f"{' -> '.join(kinds)}, {experiment.train.epochs} epochs"
-
-
-def list_suites(status: int) -> int:
+def list_suites() -> None:
     """Print every suite with a line each."""
     screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
     for name, suite in SUITES.items():
         screen.print(f"  {name:<{max(map(len, SUITES))}}  {len(suite.experiments)} runs. {suite.about}")
-    return status
 
 
 def train(
@@ -71,11 +65,9 @@ def train(
     /,
     *,
     data: Folder,
-    folders: Annotated[Folders, arg(name="")],
-    decoder: Decoders = "greedy",
-    lm: Arpa = None,
+    options: Annotated[Options, arg(name="")],
     experiment: Settings,
-) -> int:
+) -> None:
     """A run that was interrupted goes on where it stopped when the same command is given again.
 
     With other settings than the named ones, --name gives the run and its result a name of their own.
@@ -85,12 +77,11 @@ def train(
       emgscribe train baseline --data emg2qwerty --data.protocol user0
       emgscribe train demo --data data --train.lr 3e-3 --name demo-fast
     """
-    names, places = decoder_names(decoder), vars(folders)
-    done = run_experiment(experiment, data, **places, decoders=names, lm=lm, console=log)
+    runs, results, names = options.runs, options.results, decoder_names(options.decoder)
+    done = run_experiment(experiment, data, runs=runs, results=results, decoders=names, lm=options.lm, console=log)
     for reader, evaluation in done.test.items():
         print_evaluation(evaluation, screen, reader)
-    screen.print(f"model: {folders.runs / run_name(experiment) / 'best'}")
-    return 0
+    screen.print(f"model: {runs / run_name(experiment) / 'best'}")
 
 
 def reproduce(
@@ -99,13 +90,9 @@ def reproduce(
     *,
     data: Annotated[Path, arg(help="Folder of session files, or the word simulated: then they are simulated first.")],
     budget: Annotated[Budget, arg(help="full: as published; medium, small: small networks, simulated data.")] = "full",
-    folders: Annotated[Folders, arg(name="")],
+    options: Annotated[Options, arg(name="")],
     workers: OnWorkers,
-    decoder: Decoders = "greedy",
-    lm: Arpa = None,
-    dry_run: Annotated[
-        bool, arg(help="Only list which runs are done, cut off or missing, and estimate the time.")
-    ] = False,
+    dry_run: Annotated[bool, arg(help="Only list which runs are done, cut off or missing, with times.")] = False,
 ) -> int:
     """Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
     others. Without a suite, all suites are listed.
@@ -115,19 +102,22 @@ def reproduce(
       emgscribe reproduce table2 --data simulated --budget small --dry-run
       emgscribe reproduce benchmark --data emg2qwerty --on slurm --jobs 8 --gpus 1
     """
-    names, places = decoder_names(decoder), vars(folders)
+    runs, results, names = options.runs, options.results, decoder_names(options.decoder)
     chosen = SUITES[known(suite if budget == "full" else f"{budget}/{suite}", SUITES, "suite")]
     members, made = chosen.experiments, chosen.simulated
     if simulated := data == Path("simulated"):
-        data = folders.runs / made.folder
+        data = runs / made.folder
     unmade = simulated and not (data / "metadata.csv").exists()
     if dry_run:
-        return _print_plan(plan(members, made if unmade else data, **places, decoders=names), workers.jobs)
+        planned = plan(members, made if unmade else data, runs=runs, results=results, decoders=names)
+        return _print_plan(planned, workers.jobs)
     if unmade:
         config = SimulationConfig(difficulty=made.difficulty)
         make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
-    failed = run_suite(members, data, **places, workers=workers, decoders=names, lm=lm, console=log)
-    paths = [result_path(experiment, folders.results) for experiment in members]
+    failed = run_suite(
+        members, data, runs=runs, results=results, workers=workers, decoders=names, lm=options.lm, console=log
+    )
+    paths = [result_path(experiment, results) for experiment in members]
     print_tables(tables(map(RunResult.read, filter(Path.exists, paths)), chosen.name), screen)
     return 1 if failed else 0
 
@@ -138,8 +128,8 @@ def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
         found.append(run)
         left = "" if run.state == "done" else f"  about {duration(run.seconds)}"
         screen.print(f"{run.state:<8}  {run.name}{left}")
-    counted = Counter(run.state for run in found)
-    summary = ", ".join(f"{counted[state]} {state}" for state in ("done", "cut off", "missing"))
+    states = [run.state for run in found]
+    summary = ", ".join(f"{states.count(state)} {state}" for state in ("done", "cut off", "missing"))
     screen.print(f"{summary}: about {duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
     return 0
 
@@ -154,7 +144,7 @@ def tune(
     runs: Annotated[Path, arg(help="Folder for the study, and for the models of its trials.")] = Path("runs"),
     workers: OnWorkers,
     experiment: Settings,
-) -> int:
+) -> None:
     """The test sessions are not scored. Interrupted, it goes on where it stopped when the same command is given again;
     more trials are added to those done.
 
@@ -166,7 +156,6 @@ def tune(
         experiment, data, search, base=named(name), trials=trials, runs=runs, workers=workers, console=log
     )
     screen.print(f"study: {folder}")
-    return 0
 
 
 def report(
@@ -175,7 +164,7 @@ def report(
     out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
     compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
     decoder: Annotated[str, arg(help="Only rows of these decoders, such as greedy or greedy,beam; else all.")] = "",
-) -> int:
+) -> None:
     """Results on simulated sessions have tables of their own, without published numbers.
 
     Examples:
@@ -185,14 +174,13 @@ def report(
     wanted = [name.strip() for name in decoder.split(",")] if decoder else None
     page, *others = write_report(results, out, compare, wanted)
     screen.print(f"report: {page} and {len(others)} files beside it")
-    return 0
 
 
 def demo(
     *,
     out: Annotated[Path, arg(help="Folder for the sessions, the model and the result.")] = Path("demo"),
     seed: Annotated[int, arg(help="Another seed is another typist and another training run.")] = 0,
-) -> int:
+) -> None:
     """Everything is kept in one folder; with another seed, beside the first.
 
     Examples:
@@ -207,4 +195,3 @@ def demo(
     print_alignment(done.test["greedy"], screen)
     print_evaluation(done.test["greedy"], screen)
     screen.print(f"model: {out / 'runs' / run_name(experiment) / 'best'}")
-    return 0

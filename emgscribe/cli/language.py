@@ -6,11 +6,12 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, log, screen
+from emgscribe.cli.terminal import Arpa, ModelFolder, log, screen
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding import language_model
 from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import failed
 from emgscribe.models.model import best_device
 
 
@@ -22,7 +23,7 @@ def train(
     across: Annotated[bool, arg(help="Also model space, digits and punctuation, across words.")] = False,
     min_count: Annotated[int, arg(help="Leave out rarer n-grams of three or more tokens.")] = 1,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; their prompts are taken out.")] = (),
-) -> int:
+) -> None:
     """It is for the beam search (--lm), and must not know the prompts of sessions to be read: name them (--exclude).
 
     Examples:
@@ -36,7 +37,6 @@ def train(
     model.write(out)
     sizes = ", ".join(f"{len(level)} {length}-grams" for length, level in enumerate(model.ngrams.levels, 1))
     screen.print(f"{out}: {sizes}")
-    return 0
 
 
 def _text(path: Path) -> str:
@@ -45,17 +45,17 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise EmgscribeError("is not text in UTF-8", where=str(path), hint="convert it, or leave it out") from error
     except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+        raise failed("read", path, error) from error
 
 
 def tune(
-    model: Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]],
+    model: ModelFolder,
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions that validated it.")]],
     *,
     lm: Arpa = None,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions whose prompts the language model must not know.")] = (),
     beam_size: Annotated[int, arg(help="Number of hypotheses that are kept after each frame.")] = 50,
-) -> int:
+) -> None:
     """--decoder beam then uses these weights, and the language model that they were found with.
 
     A session that the model was trained on is refused, and so is any that did not validate it, since it may be a test
@@ -71,13 +71,12 @@ def tune(
     prompts = prompts_of([*sessions, *exclude])
     words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)
     emissions, config = map(loaded.log_probs, opened), es.BeamConfig(beam_size=beam_size)
-    best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=_print_trial).best
+
+    def shown(trial: Trial) -> None:
+        log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")
+
+    best = tune_model(model, loaded.ancestry, opened, emissions, words, config, progress=shown).best
     screen.print(
         f"lm_weight {best.lm_weight:g}, insertion_bonus {best.insertion_bonus:g}: CER {best.counts.cer:.2f} % on the"
         f" sessions they were tuned on; stored in {model / 'beam.json'}"
     )
-    return 0
-
-
-def _print_trial(trial: Trial) -> None:
-    log.print(f"weight {trial.lm_weight:g}, bonus {trial.insertion_bonus:g}: CER {trial.counts.cer:.2f} %")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, bar, known, log, screen
+from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
@@ -27,14 +27,14 @@ def decoder_names(chosen: str) -> list[str]:
 
 
 def evaluate(
-    model: Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]],
+    model: ModelFolder,
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Session files.")]],
     *,
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",
     lm: Arpa = None,
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
-) -> int:
+) -> None:
     """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
     tuned on it. The network runs once for all decoders.
 
@@ -58,7 +58,6 @@ def evaluate(
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)
     print_difference(found, screen)
-    return 0
 
 
 def transcribe(
@@ -68,7 +67,7 @@ def transcribe(
     decoder: Annotated[str, arg(help="greedy or beam.")] = "greedy",
     lm: Arpa = None,
     on_screen: Annotated[bool, arg(help="Print what a screen would show: backspaces applied, no shift.")] = False,
-) -> int:
+) -> None:
     """The text is every keystroke, with ⌫ ⏎ and ⇧ as symbols.
 
     Examples:
@@ -81,4 +80,3 @@ def transcribe(
     loaded = es.load_model(model, best_device())
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
-    return 0

@@ -26,7 +26,7 @@ def simulate(
     seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
     report: Annotated[bool, arg(help="Also write report.png and report.json: a comparison with real EMG.")] = False,
     simulation: SimulationConfig = _DEFAULT,
-) -> int:
+) -> None:
     """Results on simulated sessions say nothing about recordings of people.
 
     Examples:
@@ -41,7 +41,6 @@ def simulate(
 
         compare_with_recording(paths[::sessions], out / "report.png")
         screen.print(f"report: {out / 'report.png'} (the first session of each user)")
-    return 0
 
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:
@@ -77,9 +76,9 @@ def inspect(
 def _print_inspections(found: list[es.Inspection]) -> None:
     table = Table("file", "user", "minutes", "keys", "prompts", "kind", "verdict")
     for inspection in found:
-        told = inspection.summary
-        kind = {True: "simulated", False: "recorded"}.get(told.get("simulated", ""), "")
-        cells = (told.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
+        held = inspection.summary
+        kind = {True: "simulated", False: "recorded"}.get(held.get("simulated", ""), "")
+        cells = (held.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
         shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
         table.add_row(Path(inspection.path).name, *shown, kind, "usable" if inspection.usable else "not usable")
     screen.print(table)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from rich.console import Console
 from rich.progress import Progress
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from emgscribe.errors import EmgscribeError
 
@@ -22,6 +22,7 @@ screen = _Screen(highlight=False, markup=False, soft_wrap=True)
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 Folder = Annotated[Path, arg(help="Folder of session files.")]
+ModelFolder = Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]]
 Arpa = Annotated[Path | None, arg(help="ARPA file for the beam search; by default the built-in language model.")]
 
 
@@ -31,15 +32,28 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(name, names, n=1)
-    group = (near[0] if near else name).rpartition("/")[0]
-    listed = ", ".join([other for other in names if other.rpartition("/")[0] == group] or names)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise EmgscribeError(f"unknown {kind} {name!r}", hint=f"{hint}one of: {listed}")
+    group = (near or [name])[0].rpartition("/")[0]
+    listed = [other for other in names if other.rpartition("/")[0] == group] or names
+    hint = "".join(f"did you mean {other}? " for other in near) + f"one of: {', '.join(listed)}"
+    raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
 
 
 @contextmanager
 def bar(doing: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar that leaves nothing behind; yields the function to call with the fraction done."""
-    with Progress(console=log, transient=True, disable=not log.is_terminal) as shown:
-        task = shown.add_task(doing, total=1.0)
-        yield lambda done: shown.update(task, completed=done)
+    """A progress bar that leaves nothing behind; yields the function to call with the fraction done.
+
+    It appears with the first call, so that an error about the arguments stands alone.
+    """
+    shown = Progress(console=log, transient=True)
+    task = shown.add_task(doing, total=1.0)
+
+    def advance(done: float) -> None:
+        if log.is_terminal:
+            shown.start()
+            shown.update(task, completed=done)
+
+    try:
+        yield advance
+    finally:
+        if shown.live.is_started:
+            shown.stop()

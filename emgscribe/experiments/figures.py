@@ -4,32 +4,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
 from emgscribe.files import replacing
 from emgscribe.scoring import Counts, side_by_side, total
-from emgscribe.simulation.keyboard import LEFT, RIGHT, SHIFTS, TEXTBOOK, Finger, unshifted
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from emgscribe.simulation.keyboard import LEFT, SHIFTS, TEXTBOOK, Finger, unshifted
 
 GAP = "·"  # what `side_by_side` shows where nothing stands; no symbol of the charset
 FEW = 5  # presses below which a key has no rate worth a colour
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 _BLUE, _ORANGE, _GREEN, _VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_FINGERS = [
-    *((f"left {finger.name.lower()}", LEFT, finger) for finger in sorted(Finger, reverse=True) if finger),
-    *((f"right {finger.name.lower()}", RIGHT, finger) for finger in Finger if finger),
-    ("thumb", RIGHT, Finger.THUMB),
-]
-FINGERS = (*(name for name, _, _ in _FINGERS), "shift")
+_LONG = ("little", "ring", "middle", "index")
+FINGERS = (*(f"left {name}" for name in _LONG), *(f"right {name}" for name in _LONG[::-1]), "thumb", "shift")
 """Textbook fingers from left to right, then thumb, then shift, for which both little fingers serve."""
-_MISSED, _EXTRA = "(missed)", "(nothing)"
 
 
 def key_of(symbol: str) -> str:
@@ -39,10 +37,10 @@ def key_of(symbol: str) -> str:
 
 def finger_of(key: str) -> str:
     """One of `FINGERS` for a key, after the touch-typing textbook: a session does not say which finger pressed."""
-    if key == SHIFT:
-        return "shift"
-    place = TEXTBOOK[key]
-    return next(name for name, hand, finger in _FINGERS if (hand, finger) == (place.hand, place.finger))
+    place = TEXTBOOK.get(key)
+    if place is None or place.finger is Finger.THUMB:
+        return "thumb" if place else "shift"
+    return f"{'left' if place.hand == LEFT else 'right'} {place.finger.name.lower()}"
 
 
 def confusions(texts: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
@@ -56,8 +54,7 @@ def confusions(texts: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
 
 def key_errors(counted: Counter[tuple[str, str]]) -> dict[str, tuple[int, int]]:
     """Key -> (presses, presses misread or missed); extra characters belong to no key."""
-    presses: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
+    presses, wrong = Counter[str](), Counter[str]()
     for (wanted, got), number in counted.items():
         if wanted != GAP:
             presses[key_of(wanted)] += number
@@ -70,8 +67,6 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
 
     `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
     """
-    from matplotlib.ticker import LogLocator, NullLocator
-
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     faint = " (faint: further seeds)" if any(len(seeds) > 1 for seeds in curves.values()) else ""
@@ -95,9 +90,8 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
         axes.tick_params(labelleft=True)
     for axes in panels:  # what the grid has beyond the last row
         axes.set_axis_off()
-    first = figure.axes[0]
-    first.set_ylabel("CTC loss")
-    first.legend(fontsize=8)
+    figure.axes[0].set_ylabel("CTC loss")
+    figure.axes[0].legend(fontsize=8)
     return _save(figure, out)
 
 
@@ -143,15 +137,12 @@ def _matrix(
     return errors, typed
 
 
-def _draw_matrix(axes: "Axes", table: npt.NDArray[np.float64], names: list[str], meaning: str) -> None:
-    from matplotlib.colors import PowerNorm
-    from matplotlib.ticker import MaxNLocator
-
+def _draw_matrix(axes: Axes, table: npt.NDArray[np.float64], names: list[str], meaning: str) -> None:
     # The square root shows what is rare beside what is frequent; white is exactly nothing.
     norm = PowerNorm(0.5, 0, max(1.0, float(table.max())))
     image = axes.imshow(np.ma.masked_equal(table, 0), cmap="viridis_r", norm=norm)
-    axes.set_xticks(range(len(names) + 1), [*names, _MISSED])
-    axes.set_yticks(range(len(names) + 1), [*names, _EXTRA])
+    axes.set_xticks(range(len(names) + 1), [*names, "(missed)"])
+    axes.set_yticks(range(len(names) + 1), [*names, "(nothing)"])
     for label in axes.get_xticklabels():
         label.set_rotation(90 if len(label.get_text()) > 1 else 0)
     axes.tick_params(labelsize=8)
@@ -164,31 +155,22 @@ def _draw_matrix(axes: "Axes", table: npt.NDArray[np.float64], names: list[str],
 
 def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path) -> list[Path]:
     """Each key of a US QWERTY keyboard in the colour of its errors: presses misread or missed, in per cent."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.patches import FancyBboxPatch
-
     counted = confusions(texts)
     errors = key_errors(counted)
     rates = {key: 100 * wrong / presses for key, (presses, wrong) in errors.items() if presses >= FEW}
-    scale, colors = Normalize(0, max([10.0, *rates.values()])), colormaps["YlOrRd"]
+    scale, colors = Normalize(0, max([10.0, *rates.values()])), mpl.colormaps["YlOrRd"]
     figure = _figure(14, 5.8, title)
     axes = figure.subplots()
     for key, left, right, row in _caps():
         rate, (presses, wrong) = rates.get(key), errors.get(key, (0, 0))
         face = "#eeeeee" if rate is None else colors(scale(rate))
-        box = FancyBboxPatch(
-            (left + 0.06, row - 0.44), right - left - 0.12, 0.88, boxstyle="round,pad=0,rounding_size=0.1", fc=face
-        )
-        axes.add_patch(box)
-        middle, ink = (left + right) / 2, "white" if rate is not None and scale(rate) > 0.65 else "black"
-        axes.text(middle, row + 0.16, _shown(key), ha="center", va="center", fontsize=14, color=ink)
-        if presses:
-            share = f"{rate:.0f} %" if rate is not None else f"{wrong} of {presses}"
-            axes.text(middle, row - 0.13, share, ha="center", va="center", fontsize=9, color=ink)
-            below = f"of {presses}" if rate is not None else ""
-            axes.text(middle, row - 0.32, below, ha="center", va="center", fontsize=7, color=ink)
+        corner, style = (left + 0.06, row - 0.44), "round,pad=0,rounding_size=0.1"
+        axes.add_patch(FancyBboxPatch(corner, right - left - 0.12, 0.88, boxstyle=style, fc=face))
+        few = f"{wrong} of {presses}" if presses else ""
+        lines = [few, ""] if rate is None else [f"{rate:.0f} %", f"of {presses}"]
+        ink = "white" if rate is not None and scale(rate) > 0.65 else "black"
+        for line, up, size in zip([_shown(key), *lines], (0.16, -0.13, -0.32), (14, 9, 7), strict=True):
+            axes.text((left + right) / 2, row + up, line, ha="center", va="center", fontsize=size, color=ink)
     axes.set(xlim=(-0.7, 14.2), ylim=(-2.95, 2.55), aspect="equal")
     axes.set_axis_off()
     extra = sum(number for (wanted, _), number in counted.items() if wanted == GAP)
@@ -232,23 +214,16 @@ def _shown(key: str) -> str:
     return {SPACE: "space"}.get(key, key.upper() if key.isalpha() else key)
 
 
-def _figure(width: float, height: float, title: str) -> "Figure":
-    # matplotlib takes a second to import and few callers draw.
-    from matplotlib.figure import Figure
-
+def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(fill(title, round(10 * width)), fontsize=12)
     return figure
 
 
-def _save(figure: "Figure", out: Path) -> list[Path]:
+def _save(figure: Figure, out: Path) -> list[Path]:
     """Write `out` as PNG and as SVG, the same bytes for the same figure; returns both paths."""
-    import matplotlib as mpl
-
-    paths = [out.with_name(f"{out.name}.{kind}") for kind in ("png", "svg")]
-    with mpl.rc_context({"svg.hashsalt": "emgscribe"}):
-        for path in paths:
-            kind = path.suffix[1:]
-            with replacing(path) as temporary:
-                figure.savefig(temporary, dpi=110, format=kind, metadata={"Date": None} if kind == "svg" else {})
-    return paths
+    paths = {kind: out.with_name(f"{out.name}.{kind}") for kind in ("png", "svg")}
+    for kind, path in paths.items():
+        with mpl.rc_context({"svg.hashsalt": "emgscribe"}), replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110, format=kind, metadata={"Date": None} if kind == "svg" else {})
+    return list(paths.values())

@@ -27,52 +27,43 @@ from rich.console import Console
 from emgscribe.config import Count, Settings, Whole
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import Experiment
-from emgscribe.experiments.run import missing, progress, run_experiment, run_name
+from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
-_LINE = 20  # seconds between two lines about a run
-_SLURM_MINUTES = 24 * 60
+_LINES = 20  # seconds between two lines about a run
 
 
 @dataclass(frozen=True)
 class Order:
-    """One run: `work(console=...)` in a process with `cores` cores. Its log is in the folder `runs`."""
+    """One run: `work(console=...)` in a process with `cores` cores. What it prints goes to its log in `runs`."""
 
-    experiment: Experiment
+    name: str
     runs: Path
     work: Callable[..., object]
     cores: int
 
     @property
-    def name(self) -> str:
-        return run_name(self.experiment)
-
-    @property
-    def folder(self) -> Path:
-        return self.runs / self.name
-
-    @property
     def log(self) -> Path:
-        """Where the run's output goes, one try after another."""
         return self.runs / f"{self.name}.log"
 
+    def epoch(self) -> str:
+        """The log's last line about an epoch, with loss, CER and time left; empty where there is none."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return next((line for line in reversed(lines) if line.startswith("epoch ")), "")
+
     def __call__(self) -> int:
-        """Carry out the order in this process; returns 0, 2 after an `EmgscribeError`, 1 after any other error."""
+        """Do the work in this process; returns 0, or 1 after an error."""
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
         with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
             console = Console(file=file, width=120, highlight=False, markup=False, soft_wrap=True)
-            console.print(
-                f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.name}, process {os.getpid()} on {platform.node()}"
-            )
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            console.print(f"{now} {self.name}, process {os.getpid()} on {platform.node()}")
             try:
                 console.print(f"done: {self.work(console=console)!r}")
-            except EmgscribeError as error:
-                console.print(f"Error: {error}")
-                return 2
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                console.print(f"Error: {error}" if isinstance(error, EmgscribeError) else traceback.format_exc())
                 return 1
         return 0
 
@@ -92,7 +83,6 @@ class Workers(Settings):
 
     @property
     def threads(self) -> int:
-        """The cores of a run."""
         return self.cores or max(1, (os.cpu_count() or 1) // self.jobs)
 
 
@@ -114,78 +104,53 @@ def run_suite(
 
     Raises `EmgscribeError` where `data` or a result is not the suite's.
     """
-    lm = lm and lm.absolute()
     left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
-    runs, failed = runs.absolute(), list[str]()
-    work = partial(
-        run_experiment, data=data.absolute(), runs=runs, results=results.absolute(), decoders=decoders, lm=lm
-    )
-
-    def done(order: Order, status: int) -> None:
-        failed.extend([order.name] * bool(status))
-
+    data, runs, results, lm = data.absolute(), runs.absolute(), results.absolute(), lm and lm.absolute()
+    work = partial(run_experiment, data=data, runs=runs, results=results, decoders=decoders, lm=lm)
+    ended: dict[str, int] = {}
     for chained in (False, True):  # experiments that start from another one's model come last
-        chosen = (one for one in left if bool(one.start) == chained)
-        launch((Order(one, runs, partial(work, one), workers.threads) for one in chosen), workers, done, console)
-    return failed
-
-
-@dataclass
-class _Running:
-    """A run under way, since `begun` (seconds) and `epochs`; a line about it was last printed at `shown`."""
-
-    order: Order
-    job: Any
-    begun: float
-    epochs: int
-    shown: float
-
-    def show(self, console: Console) -> None:
-        """Print how far the run is, if it has advanced and some time has passed."""
-        (done, cer), epochs, now = progress(self.order.folder), self.order.experiment.train.epochs, time.monotonic()
-        if now < self.shown + _LINE or done <= self.epochs:
-            return
-        left = duration((now - self.begun) * (epochs - done) / (done - self.epochs))
-        read = f", validation CER {cer:.1f} %" if cer is not None else ""
-        self.shown = now
-        console.print(f"{self.order.name}: epoch {done} of {epochs}{read}, about {left} left", soft_wrap=True)
+        chosen = [one for one in left if bool(one.start) == chained]
+        orders = [Order(run_name(one), runs, partial(work, one), workers.threads) for one in chosen]
+        launch(orders, workers, lambda order, status: ended.update({order.name: status}), console)
+    return [name for name, status in ended.items() if status]
 
 
 def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None], console: Console) -> None:
     """Carry out orders, each taken as a worker gets free; `done` is called with each order and its status.
 
-    Prints what starts, how far it is, and what ends. An exception, or Ctrl-C, ends all.
+    Prints what starts, the latest epoch of each run now and then, and what ends. An exception, or Ctrl-C, ends all.
     """
-    source, running = iter(orders), list[_Running]()
+    source, jobs, epochs, look = iter(orders), dict[Order, Any](), dict[Order, str](), time.monotonic()
     with _BACKENDS[workers.on](workers) as submit:
         try:
             while True:
-                while len(running) < workers.jobs and (order := next(source, None)) is not None:
+                while len(jobs) < workers.jobs and (order := next(source, None)):
                     make_folder(order.log.parent)
                     console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
-                    begun = time.monotonic()
-                    running.append(_Running(order, submit(order), begun, progress(order.folder)[0], begun))
-                if not running:
+                    epochs[order], jobs[order] = order.epoch(), submit(order)
+                if not jobs:
                     return
-                for run in [run for run in running if run.job.done()]:
-                    running.remove(run)
-                    status = _status(run.job)
-                    end = f"failed, see {os.path.relpath(run.order.log)}" if status else "done"
-                    console.print(f"{run.order.name}: {end}", soft_wrap=True)
-                    done(run.order, status)
-                for run in running:
-                    run.show(console)
+                for order in [order for order, job in jobs.items() if job.done()]:
+                    status = 1  # also where its worker was killed or lost, for which each library has its own errors
+                    with suppress(Exception):
+                        status = int(jobs.pop(order).result())
+                    end = f"failed, see {os.path.relpath(order.log)}" if status else "done"
+                    console.print(f"{order.name}: {end}", soft_wrap=True)
+                    done(order, status)
+                if time.monotonic() > look + _LINES:
+                    look = time.monotonic()
+                    _show(jobs, epochs, console)
                 time.sleep(_LOOK)
         finally:
-            for run in running:
-                run.job.cancel()
+            for job in jobs.values():
+                job.cancel()
 
 
-def _status(job: Any) -> int:
-    try:
-        return int(job.result())
-    except Exception:  # its worker was killed or lost, for which each library has errors of its own
-        return 1
+def _show(running: Iterable[Order], epochs: dict[Order, str], console: Console) -> None:
+    for order in running:
+        if (epoch := order.epoch()) != epochs[order]:
+            console.print(f"{order.name}: {epoch}", soft_wrap=True)
+            epochs[order] = epoch
 
 
 def duration(seconds: float) -> str:
@@ -194,35 +159,34 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
 
 
-class _Process:
+class _Process(subprocess.Popen[bytes]):
     """A run in a process of its own on this machine, which ends when this process does, even by SIGKILL."""
 
     def __init__(self, order: Order, gpus: str) -> None:
-        self.gpus = gpus
         with order.log.open("a") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "emgscribe.experiments.launch", order.name],  # the name, for lists of processes
+            super().__init__(
+                [sys.executable, "-m", __name__, order.name],  # the run's name, for lists of processes
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the run
             )
-        assert self._process.stdin is not None
+        assert self.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already
-            pickle.dump(order, self._process.stdin)
-            self._process.stdin.flush()
+            pickle.dump(order, self.stdin)
+            self.stdin.flush()
 
     def done(self) -> bool:
-        return self._process.poll() is not None
+        return self.poll() is not None
 
     def result(self) -> int:
-        self._process.communicate()  # closes the pipe too
-        return self._process.returncode
+        self.communicate()  # closes the pipe too
+        return self.returncode
 
     def cancel(self) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self.result()
 
 
@@ -236,13 +200,12 @@ def _local(workers: Workers) -> Iterator[Submit]:
         raise EmgscribeError(what, hint=hint)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = seen.split(",") if seen else [str(gpu) for gpu in range(found)]
-    shares = [",".join(names[job * workers.gpus : (job + 1) * workers.gpus]) for job in range(workers.jobs)]
-    started: list[_Process] = []
+    latest: dict[int, _Process] = {}
 
     def submit(order: Order) -> _Process:
-        used = {process.gpus for process in started if not process.done()}
-        started.append(_Process(order, next((share for share in shares if share not in used), "")))
-        return started[-1]
+        free = next(job for job in range(workers.jobs) if job not in latest or latest[job].done())
+        latest[free] = _Process(order, ",".join(names[free * workers.gpus :][: workers.gpus]))
+        return latest[free]
 
     yield submit
 
@@ -251,33 +214,18 @@ def _local(workers: Workers) -> Iterator[Submit]:
 def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
     """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) holds for them too."""
     submitit = optional("submitit", "slurm")
-    resources = {"cpus_per_task": workers.threads, **({"gpus_per_node": workers.gpus} if workers.gpus else {})}
+    resources = {"timeout_min": 24 * 60, "cpus_per_task": workers.threads, "gpus_per_node": workers.gpus or None}
 
     def submit(order: Order) -> Any:
         try:
             executor = submitit.AutoExecutor(order.runs / "slurm", cluster=cluster)
-            executor.update_parameters(name=order.name, timeout_min=_SLURM_MINUTES, **resources)
+            executor.update_parameters(name=order.name, **resources)
             return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
             hint = "call from a machine of the cluster"
             raise EmgscribeError(f"Slurm refused the job ({error})", hint=hint) from error
 
     yield submit
-
-
-@dataclass
-class _Task:
-    ray: Any
-    reference: Any
-
-    def done(self) -> bool:
-        return bool(self.ray.wait([self.reference], timeout=0)[0])
-
-    def result(self) -> int:
-        return int(self.ray.get(self.reference))
-
-    def cancel(self) -> None:
-        self.ray.cancel(self.reference, force=True)
 
 
 @contextmanager
@@ -294,9 +242,9 @@ def _ray(workers: Workers) -> Iterator[Submit]:
     # After the loss of its worker a task starts again, up to twice, from the last checkpoint.
     task = ray.remote(num_cpus=workers.threads, num_gpus=workers.gpus, max_retries=2)(Order.__call__)
     try:
-        yield lambda order: _Task(ray, task.remote(order))
+        yield lambda order: task.remote(order).future()
     finally:
-        ray.shutdown()
+        ray.shutdown()  # ends the tasks too, which cancelling their futures does not
 
 
 _BACKENDS = {"local": _local, "slurm": _slurm, "ray": _ray}
@@ -311,10 +259,7 @@ def optional(package: str, extra: str) -> Any:
 
 
 def _end_with_parent() -> None:
-    """End this process group when standard input closes: the process that waits for us was killed.
-
-    Needs a thread, since a parent that SIGKILL ended cannot end its children.
-    """
+    """End this process group when standard input closes: SIGKILL ended the process that waits for us."""
     while os.read(0, 1):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -1,13 +1,14 @@
-"""Result files: `RunResult` is the only code that writes or reads one. Rows of tables are made of them."""
+"""Result files, which only `RunResult` writes and reads, and the rows of tables that are made of them."""
 
 import json
-import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from glob import glob
 from hashlib import sha256
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean
 from typing import Any
 
 from emgscribe.config import from_json, leaves, reads_as, to_json
@@ -19,8 +20,6 @@ from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval
 
 SIMULATED, REAL = "simulated", "real"
-_LISTED = 3  # settings named in a row's label
-Curve = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,9 @@ class RunResult:
     machine: str
     precision: str
     seconds: float
-    curves: list[Curve]
+    curves: list[dict[str, float]]
     test: dict[str, Evaluation]
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        read = ", ".join(f"{decoder} CER {evaluation.cer:.2f} %" for decoder, evaluation in self.test.items())
-        return f"<RunResult of {self.name}, seed {self.seed}, {self.data.kind} sessions: {read}>"
 
     @property
     def name(self) -> str:
@@ -88,11 +83,8 @@ class RunResult:
         """Refuse the result at `path` for another `experiment` or other sessions, known by name and content."""
         hint = "move it away, or choose another folder with --results"
         if not reads_as(experiment, self.experiment):
-            what, hint = (
-                "is of an experiment of this name with other settings",
-                f"name this variant with --name, {hint}",
-            )
-            raise EmgscribeError(what, where=str(path), hint=hint)
+            what = "is of an experiment of this name with other settings"
+            raise EmgscribeError(what, where=str(path), hint=f"name this variant with --name, {hint}")
         now = {session.name: session.content for session in tested}
         then = self.data.contents or dict.fromkeys(self.data.test)
         if now and (now.keys() != then.keys() or any(then[name] not in (None, now[name]) for name in now)):
@@ -109,7 +101,14 @@ class RunResult:
         """Read a result file; one that is not complete and consistent is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
-            return cls._checked(content)
+            tests = content["test"].items()
+            parts = {part.name: content[part.name] for part in fields(cls) if part.name != "settings"} | {
+                "data": from_json(DataUsed, content["data"], where=""),
+                "curves": [{name: float(value) for name, value in entry.items()} for entry in content["curves"]],
+                "test": {decoder: Evaluation.from_json(test) for decoder, test in tests},
+                "settings": {decoder: test["settings"] for decoder, test in tests if "settings" in test},
+            }
+            return cls(**parts)._checked()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             other = isinstance(error, TypeError | AttributeError)
             fault = f"a field has another type ({error})" if other else str(error)
@@ -117,29 +116,15 @@ class RunResult:
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
-    @classmethod
-    def _checked(cls, content: Any) -> "RunResult":
-        tests = content["test"].items()
-        optional = {name: str(content.get(name)) for name in ("commit", "device", "machine", "precision")}
-        found = cls(
-            experiment=content["experiment"],
-            seed=int(content["seed"]),
-            data=from_json(DataUsed, content["data"], where=""),
-            versions=content.get("versions", {}),
-            seconds=float(content.get("seconds", 0)),
-            curves=[{name: float(value) for name, value in entry.items()} for entry in content["curves"]],
-            test={decoder: Evaluation.from_json(test) for decoder, test in tests},
-            settings={decoder: test["settings"] for decoder, test in tests if "settings" in test},
-            **optional,
-        )
-        if not found.test or not found.name:
+    def _checked(self) -> "RunResult":
+        if not self.test or not self.name:
             raise ValueError("its test names no decoder")
-        for test in found.test.values():
-            if found.data.kind not in (SIMULATED, REAL) or (test.simulated and found.data.kind == REAL):
-                raise ValueError(f"its data are {found.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
+        for test in self.test.values():
+            if self.data.kind not in (SIMULATED, REAL) or (test.simulated and self.data.kind == REAL):
+                raise ValueError(f"its data are {self.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
             if not test.counts.length:
                 raise ValueError("its test sessions have no character")
-        return found
+        return self
 
 
 def data_hash(sessions: Sequence[Session]) -> str:
@@ -153,14 +138,10 @@ def read_results(folder: Path | str) -> list[RunResult]:
 
     Hidden files and folders are left out: another run is writing them, or died while it was.
     """
-    paths: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(place, name) for name in names if name.endswith(".json") and not name.startswith(".")]
-    paths = sorted(path for path in paths if path != Path(folder, "paper.json"))
-    if not paths:
+    names = sorted(name for name in glob("**/*.json", root_dir=folder, recursive=True) if name != "paper.json")
+    if not names:
         raise EmgscribeError("no result files", where=str(folder), hint="emgscribe reproduce SUITE makes them")
-    return [RunResult.read(path) for path in paths]
+    return [RunResult.read(Path(folder, name)) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,16 +155,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common.
-
-    `apart` are changes that the label has to name, since another row would have the same label without them. `cers`
-    are those of each seed, or each user. `units` are the counts of each segment, by (session, its text, place in it),
-    those of all seeds added; `interval` resamples them.
-    """
+    """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common."""
 
     name: str
     scores: tuple[Score, ...]
-    apart: frozenset[str] = frozenset()
     over_users: bool = False
 
     @property
@@ -204,52 +179,33 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, and what was set otherwise on the command line."""
-        changes = self.run.changes
-        named = [change for place, change in enumerate(changes) if place < _LISTED or change in self.apart]
-        more = [f"and {len(changes) - len(named)} more"] if len(changes) > len(named) else []
-        named += more + ["seen in training"] * self.evaluation.seen
-        return self.name + (f" ({', '.join(named)})" if named else "")
+        """The name, and what was set otherwise on the command line, if the name is that of an experiment."""
+        changes = self.run.changes if self.run.name in EXPERIMENTS else ()
+        notes = [*changes, *["seen in training"] * self.evaluation.seen]
+        return self.name + (f" ({', '.join(notes)})" if notes else "")
 
     @cached_property
     def units(self) -> dict[tuple[str, str, int], Counts]:
-        found: dict[tuple[str, str, int], Counts] = {}
+        """Counts of each segment, by (session, its text, place in it), those of all seeds added."""
+        found: dict[tuple[str, str, int], Counts] = defaultdict(Counts)
         for session in self.sessions:
             for place, unit in enumerate(session.units):
-                key = session.session, session.reference, place
-                found[key] = found.get(key, Counts()) + unit
+                found[session.session, session.reference, place] += unit
         return found
 
     @cached_property
     def cers(self) -> dict[str, float]:
-        found: dict[str, Counts] = {}
+        """CER of each seed, or of each user."""
+        found: dict[str, Counts] = defaultdict(Counts)
         for score in self.scores:
             for session in score.sessions:
-                key = session.user if self.over_users else str(score.run.seed)
-                found[key] = found.get(key, Counts()) + session.counts
+                found[session.user if self.over_users else str(score.run.seed)] += session.counts
         return {key: found[key].cer for key in (sorted(found) if self.over_users else found)}
 
     @property
     def cer(self) -> float:
         return mean(self.cers.values())
 
-    @property
-    def deviation(self) -> float:
-        """Standard deviation over the users, divided by their number as in published tables."""
-        return pstdev(self.cers.values())
-
     @cached_property
     def interval(self) -> tuple[float, float]:
         return cer_interval(list(self.units.values()))
-
-    @property
-    def texts(self) -> list[tuple[str, str]]:
-        return [(session.reference, session.hypothesis) for session in self.sessions]
-
-    @property
-    def test_sessions(self) -> dict[str, list[Counts]]:
-        """Session -> counts of its segments, the seeds added."""
-        found: dict[str, list[Counts]] = {}
-        for (session, _, _), unit in self.units.items():
-            found.setdefault(session, []).append(unit)
-        return found

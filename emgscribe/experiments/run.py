@@ -9,7 +9,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.console import Console
 
@@ -25,19 +25,11 @@ from emgscribe.evaluation import evaluate_all, evaluate_attention
 from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.models.ancestry import Ancestry
-from emgscribe.models.model import Model, load_ancestry
+from emgscribe.models.model import load_ancestry
 from emgscribe.simulation import simulate_session
 from emgscribe.training.run import Trained, current_commit, estimate_seconds, train
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
-
-
-class Parts(NamedTuple):
-    """The sessions that train, that validate and that test."""
-
-    train: list[Session]
-    val: list[Session]
-    test: list[Session]
 
 
 def run_name(experiment: Experiment) -> str:
@@ -84,21 +76,25 @@ def run_experiment(
     runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
     split = split_sessions(Path(data), experiment.data)
     earlier = recorded(experiment, Path(results), split)
-    trained, parts = train_experiment(experiment, split, runs=runs, console=console)
+    trained, (training, val, test) = train_experiment(experiment, split, runs=runs, console=console)
     folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
-        _tune_beam(trained.model, folder, parts.val, split, lm, console)
-    made = {name: make_decoder(name, folder=folder, scored=parts.test) for name in names}
-    test = evaluate_all(trained.model, parts.test, {name: one.decoder for name, one in made.items()})
+        words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
+        tuned = load_tuned(folder)
+        if tuned is None or tuned.language_model != words.digest:
+            console.print(f"tuning the beam on {', '.join(session.name for session in val)}", soft_wrap=True)
+            tune_model(folder, trained.model.ancestry, val, map(trained.model.log_probs, val), words)
+    made = {name: make_decoder(name, folder=folder, scored=test) for name in names}
+    scores = evaluate_all(trained.model, test, {name: one.decoder for name, one in made.items()})
     if trained.model.attention is not None:
-        test["attention"] = evaluate_attention(trained.model, parts.test, length=experiment.windows.length)
+        scores["attention"] = evaluate_attention(trained.model, test, length=experiment.windows.length)
     settings = {name: one.settings for name, one in made.items() if one.settings}
-    if earlier and earlier.test["greedy"].to_json() == test["greedy"].to_json():
-        test, settings = earlier.test | test, earlier.settings | settings
+    if earlier and earlier.test["greedy"].to_json() == scores["greedy"].to_json():
+        scores, settings = earlier.test | scores, earlier.settings | settings
     result = RunResult(
         experiment=to_json(experiment),
         seed=experiment.train.seed,
-        data=DataUsed.of(split.protocol, *parts),
+        data=DataUsed.of(split.protocol, training, val, test),
         commit=", ".join(dict.fromkeys([*trained.commits, commit])),  # of what trained, and of what tested
         versions={"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
         device=trained.device,
@@ -106,53 +102,35 @@ def run_experiment(
         precision=trained.precision,
         seconds=round(trained.seconds, 1),
         curves=trained.curves,
-        test=test,
+        test=scores,
         settings=settings,
     )
     result.write(path)
     return result
 
 
-def _tune_beam(
-    model: Model, folder: Path, sessions: list[Session], split: Split, lm: Path | None, console: Console
-) -> None:
-    """Tune the beam on the sessions that validated the model in `folder`, unless it is for this language model."""
-    words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
-    tuned = load_tuned(folder)
-    if tuned is None or tuned.language_model != words.digest:
-        console.print(f"tuning the beam on {', '.join(session.name for session in sessions)}", soft_wrap=True)
-        log_probs = (model.log_probs(session) for session in sessions)
-        tune_model(folder, model.ancestry, sessions, log_probs, words)
-
-
-def train_experiment(experiment: Experiment, split: Split, *, runs: Path, console: Console) -> tuple[Trained, Parts]:
+def train_experiment(
+    experiment: Experiment, split: Split, *, runs: Path, console: Console
+) -> tuple[Trained, tuple[list[Session], ...]]:
     """Train without testing, or continue an interrupted run; returns the outcome, and the sessions of each part.
 
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
     that was trained on a test session or on a user that must be unseen.
     """
-    parts = Parts(*(open_sessions(part) for part in (split.train, split.val, split.test)))
-    parts = parts._replace(train=list(first_minutes(parts.train, experiment.data.minutes)))
-    folder, start = runs / run_name(experiment), _start(experiment, runs)
+    training, val, test = map(open_sessions, (split.train, split.val, split.test))
+    training = list(first_minutes(training, experiment.data.minutes))
+    start = runs / run_name(replace(experiment, name=experiment.start)) / "best" if experiment.start else None
+    if start and not start.exists():
+        what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
+        hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed"
+        raise EmgscribeError(what, where=str(start), hint=hint)
     ancestry = load_ancestry(start) if start else Ancestry()
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
-    unseen = not {s.user for s in parts.train} & {s.user for s in parts.test}
-    ancestry.after(parts.train, parts.val).refuse(parts.test, unseen_users=unseen)
-    return train(experiment, parts.train, parts.val, out=folder, start=start, console=console), parts
-
-
-def _start(experiment: Experiment, runs: Path) -> Path | None:
-    """The folder of the model that training starts from, None for random weights."""
-    if not experiment.start:
-        return None
-    folder = runs / run_name(replace(experiment, name=experiment.start)) / "best"
-    if not folder.exists():
-        raise EmgscribeError(
-            f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed",
-            where=str(folder),
-            hint=f"emgscribe train {experiment.start} first, with the same --runs and --train.seed",
-        )
-    return folder
+    unseen = not {session.user for session in training} & {session.user for session in test}
+    ancestry.after(training, val).refuse(test, unseen_users=unseen)
+    folder = runs / run_name(experiment)
+    trained = train(experiment, training, val, out=folder, start=start, console=console)
+    return trained, (training, val, test)
 
 
 def missing(
@@ -199,33 +177,30 @@ def plan(
     """
     left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
     measured: dict[Experiment, float] = {}
-    with TemporaryDirectory() as folder:
-        for experiment in suite:
-            place, name = runs / run_name(experiment), run_name(experiment)
-            if experiment not in left:
-                yield Planned(name, "done", 0.0)
-                continue
-            kind = replace(experiment, name="", train=replace(experiment.train, seed=0))
-            if kind not in measured:
-                train, val = _as_long(experiment.data, data, Path(folder))
-                measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
-            seconds = measured[kind] * (1 - progress(place)[0] / experiment.train.epochs)
-            yield Planned(name, "cut off" if (place / "last.ckpt").exists() else "missing", seconds)
+    for experiment in suite:
+        name, kind = run_name(experiment), replace(experiment, name="", train=replace(experiment.train, seed=0))
+        if experiment not in left:
+            yield Planned(name, "done", 0.0)
+            continue
+        if kind not in measured:
+            train, val = _as_long(experiment.data, data)
+            measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
+        state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
+        yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 
 
-def _as_long(used: DataConfig, data: Path | Simulated, folder: Path) -> tuple[list[Session], list[Session]]:
+def _as_long(used: DataConfig, data: Path | Simulated) -> tuple[list[Session], list[Session]]:
     """About as much training and validation data: the first session of each, repeated, so only two are opened."""
     if isinstance(data, Simulated):
-        paths = [folder / "simulated.hdf5"] * 2
-        if not paths[0].exists():
-            simulate_session(paths[0], user=0, session=0, minutes=data.minutes, seed=0)
         users = len(used.train_users) or data.users
         times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)
+            train, val = open_sessions([path] * 2)
     else:
-        split = split_sessions(data, used)
-        paths = [split.train[0], split.val[0]]
-        sizes = [[path.stat().st_size for path in part] for part in (split.train, split.val)]
+        _, *parts, _ = split_sessions(data, used)
+        sizes = [[path.stat().st_size for path in part] for part in parts]
         times = [round(sum(part) / part[0]) for part in sizes]
-    train, val = open_sessions(paths)
+        train, val = open_sessions([part[0] for part in parts])
     limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
     return [train] * min(times[0], limit), [val] * times[1]

@@ -1,19 +1,18 @@
 """Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
 A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
-run is named after its settings, so that an interrupted study goes on from the run's checkpoint.
+run is named after its number: an interrupted study goes on from that run's checkpoint.
 """
 
 import difflib
-import json
 import shlex
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
-from hashlib import sha256
+from operator import getitem
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -26,7 +25,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.launch import Order, Workers, launch, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash
-from emgscribe.experiments.run import progress, train_experiment
+from emgscribe.experiments.run import progress, run_name, train_experiment
 from emgscribe.files import alone, replacing
 
 _SEARCHED = ("model", "windows", "augment", "train")
@@ -34,34 +33,16 @@ _FORM = "PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=A,B,C; for example train.lr=
 _PLOTS = {"history": "plot_optimization_history", "settings": "plot_slice"}
 
 
-@dataclass(frozen=True)
-class Span:
-    """Where one setting is searched: from the first of `values` to the second, or among all of them."""
-
-    path: str
-    values: tuple[Any, ...]
-    choice: bool = False
-    log: bool = False
-
-    def suggest(self, trial: Any) -> Any:
-        if self.choice:
-            return trial.suggest_categorical(self.path, self.values)
-        suggest = trial.suggest_int if isinstance(self.values[0], int) else trial.suggest_float
-        return suggest(self.path, *self.values, log=self.log)
-
-
-def spans(texts: Sequence[str], experiment: Experiment) -> tuple[Span, ...]:
-    """The spans of settings that `--search` names; `EmgscribeError` for another form, and for what is not allowed."""
-    found = [_span(text, experiment) for text in texts]
-    if len({span.path for span in found}) != len(found) or not found:
+def search_space(texts: Sequence[str], experiment: Experiment) -> dict[str, Any]:
+    """Path of a setting -> its Optuna distribution; `EmgscribeError` for another form, and for what is not allowed."""
+    space = dict(_distribution(text, experiment) for text in texts)
+    if len(space) < max(1, len(texts)):
         raise EmgscribeError("no setting to search, or one of them twice", where="--search", hint=_FORM)
-    for span in found:
-        for value in span.values:
-            changed(experiment, {span.path: value})
-    return tuple(found)
+    return space
 
 
-def _span(text: str, experiment: Experiment) -> Span:
+def _distribution(text: str, experiment: Experiment) -> tuple[str, Any]:
+    distributions = optional("optuna", "tune").distributions
     path, _, values = text.partition("=")
     path = path.removeprefix("--").replace("-", "_")
     known = {path: value for path, value in leaves(to_json(experiment)) if path.partition(".")[0] in _SEARCHED}
@@ -72,19 +53,22 @@ def _span(text: str, experiment: Experiment) -> Span:
     hint = get_type_hints(type(reduce(getattr, parents, experiment)))[name]
     kind: type = str if isinstance(known[path], str) else hint
     require(kind in (int, float, str), path, known[path], "to search: a number, or one of several words")
-    span, _, scale = values.partition(":")
+    ends, _, scale = values.partition(":")
+    ranged = ".." in ends and kind is not str and scale in ("", "log")
     try:
-        if ".." in span and kind is not str and scale in ("", "log"):
-            low, high = (kind(end) for end in span.split("..", 1))
-            if not low < high or (scale and low <= 0):
-                raise ValueError("spans nothing: LOW must be below HIGH, and above 0 with :log")
-            return Span(path, (low, high), log=bool(scale))
-        choices = tuple(kind(value) for value in values.split(","))
-        if len(choices) < 2 or len(set(choices)) < len(choices):
+        found = tuple(map(kind, ends.split("..", 1) if ranged else values.split(",")))
+        if ranged and (not found[0] < found[1] or (scale and found[0] <= 0)):
+            raise ValueError("spans nothing: LOW must be below HIGH, and above 0 with :log")
+        if len(set(found)) < max(2, len(found)):
             raise ValueError("is no range and no choice")
     except ValueError as error:
         raise EmgscribeError(f"{text}: {error}", where="--search", hint=_FORM) from error
-    return Span(path, choices, choice=True)
+    for value in found:
+        changed(experiment, {path: value})
+    if not ranged:
+        return path, distributions.CategoricalDistribution(found)
+    number = distributions.IntDistribution if kind is int else distributions.FloatDistribution
+    return path, number(*found, log=bool(scale))
 
 
 def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -92,10 +76,7 @@ def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
     data = to_json(experiment)
     for path, value in settings.items():
         *parts, name = path.split(".")
-        place = data
-        for part in parts:
-            place = place[part]
-        place[name] = value
+        reduce(getitem, parts, data)[name] = value
     return from_json(Experiment, data, where=", ".join(f"{path}={value}" for path, value in settings.items()))
 
 
@@ -119,52 +100,44 @@ def search(
     """
     require(trials >= 1, "trials", trials, "1 or more")
     optuna = optional("optuna", "tune")
-    space, folder = spans(texts, experiment), runs.absolute() / "tune" / experiment.name
+    space, runs = search_space(texts, experiment), runs.absolute()
+    folder, numbers = runs / "tune" / experiment.name, dict[Order, int]()
     split = split_sessions(data.absolute(), experiment.data)
     sessions = open_sessions(split.train + split.val)
     kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
     about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
+    states = optuna.trial.TrialState
     with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
         study = _study(optuna, folder, about)
-        numbers: dict[str, int] = {}
 
         def orders() -> Iterator[Order]:
-            for trial in _asked(optuna, study, trials, experiment.train.seed):
-                settings = {span.path: span.suggest(trial) for span in space}
-                digest = sha256(json.dumps(settings).encode()).hexdigest()[:8]
+            for trial in _trials(optuna, study, space, trials, experiment.train.seed):
+                name = f"tune/{experiment.name}/{trial.number}"
                 try:
-                    named = replace(changed(experiment, settings), name=f"tune/{experiment.name}/{digest}")
+                    one = replace(changed(experiment, trial.params), name=name)
                 except EmgscribeError as error:
-                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                    study.tell(trial.number, state=states.PRUNED)
                     console.print(f"trial {trial.number}: not allowed ({error.what})", soft_wrap=True)
                     continue
-                work = partial(train_experiment, named, split, runs=runs.absolute())
-                order = Order(named, runs.absolute(), work, workers.threads)
-                trial.set_user_attr("run", order.name)
-                numbers[order.name] = trial.number
+                order = Order(run_name(one), runs, partial(train_experiment, one, split, runs=runs), workers.threads)
+                numbers[order] = trial.number
                 yield order
 
         def done(order: Order, status: int) -> None:
-            cer = None if status else progress(order.folder)[1]
-            number = numbers[order.name]
-            study.tell(number, cer, None if cer is not None else optuna.trial.TrialState.FAIL)
-            console.print(f"trial {number}: " + ("failed" if cer is None else f"validation CER {cer:.2f} %"))
+            cer = None if status else progress(runs / order.name)[1]
+            study.tell(numbers[order], cer, states.FAIL if cer is None else None)
+            if cer is not None:
+                console.print(f"trial {numbers[order]}: validation CER {cer:.2f} %")
 
         launch(orders(), workers, done, console)
-        if not _finished(study):
+        if not (finished := study.get_trials(states=(states.COMPLETE,))):
             hint = f"the runs' logs say why: {folder}/*.log"
             raise EmgscribeError("no trial is finished", where=str(folder), hint=hint)
         best = study.best_trial
         _draw(optuna, study, folder, f"validation CER, %, {kind} sessions")
-    best_line = (
-        f"best of {len(_finished(study))}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions"
-    )
-    console.print(f"{best_line}\n{_command(base, changed(experiment, best.params), data)}", soft_wrap=True)
+    console.print(f"best of {len(finished)}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions")
+    console.print(_command(base, changed(experiment, best.params), data), soft_wrap=True)
     return folder
-
-
-def _finished(study: Any) -> list[Any]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
 
 
 @contextmanager
@@ -182,10 +155,7 @@ def _usable(optuna: Any, path: Path) -> Iterator[None]:
 
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
-    """The study in `folder`, made if there is none; refused where it is about something else.
-
-    Trials that an earlier call began and did not finish are queued again, with their settings.
-    """
+    """The study in `folder`, made if there is none; refused where it is about something else."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
     connect = {"creator": lambda: sqlite3.connect(folder / "study.db", check_same_thread=False)}
@@ -196,24 +166,26 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
             hint = "repeat the study's own, choose another folder with --runs, or delete it"
             raise EmgscribeError(f"holds a study with another {name}", where=str(folder), hint=hint)
         study.set_user_attr(name, to_json(value))
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
     return study
 
 
-def _asked(optuna: Any, study: Any, trials: int, seed: int) -> Iterator[Any]:
-    """Trials until `trials` are finished or under way, or as many as this call was to add have failed."""
-    begun = study.get_trials(deepcopy=False)
-    allowed = len(begun) + 2 * (trials - len(_finished(study)))
-    states = optuna.trial.TrialState
-    while ((found := study.get_trials(deepcopy=False)) and len(found) < allowed) or not found:
+def _trials(optuna: Any, study: Any, space: dict[str, Any], trials: int, seed: int) -> Iterator[Any]:
+    """Trials that an earlier call began, then new ones, until `trials` are finished or too many have failed."""
+    states, found = optuna.trial.TrialState, study.get_trials()
+    begun = [trial for trial in found if trial.state == states.RUNNING]
+    left = max(0, trials - sum(trial.state == states.COMPLETE for trial in found))
+    limit = len(found) - len(begun) + 2 * left
+    for trial in begun[:left]:
+        if trial.params.keys() == space.keys():
+            yield trial
+        else:  # cut off before all of its settings were stored
+            study.tell(trial.number, state=states.FAIL)
+    while len(found := study.get_trials(deepcopy=False)) < limit:
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
-        # Each trial draws from a seed of its own: otherwise a resumed study would repeat the first trial's draws.
-        drawn = sum("again" not in trial.user_attrs for trial in found)
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + drawn)
-        yield study.ask()
+        # Each trial draws from its own seed: otherwise a resumed study would repeat the first trial's draws.
+        study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + len(found))
+        yield study.ask(space)
 
 
 def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:

@@ -43,19 +43,15 @@ class Ancestry:
         users = {seen.user: seen for seen in self.trained_on} if unseen_users else {}
         for session in sessions:
             if seen := known.get(_whole(session.content)):
-                other = f", there called {seen.name}" if seen.name != session.name else ""
-                raise EmgscribeError(
-                    f"the model, or one that it was fine-tuned from, was trained on this session{other}",
-                    where=session.name,
-                    hint="choose held-out sessions; the model's config.json lists those that it was trained on",
-                )
+                name = f", there called {seen.name}" if seen.name != session.name else ""
+                what = f"the model, or one that it was fine-tuned from, was trained on this session{name}"
+                hint = "choose held-out sessions; the model's config.json lists those that it was trained on"
+                raise EmgscribeError(what, where=session.name, hint=hint)
             if seen := users.get(session.user):
-                raise EmgscribeError(
-                    f"user {session.user} is to be unseen, but the model, or one that it was fine-tuned from, was "
-                    f"trained on session {seen.name} of this user",
-                    where=session.name,
-                    hint="start from a model that was not trained on this user, or choose other data.test_users",
-                )
+                past = f"the model, or one that it was fine-tuned from, was trained on session {seen.name}"
+                what = f"user {session.user} is to be unseen, but {past} of this user"
+                hint = "start from a model that was not trained on this user, or choose other data.test_users"
+                raise EmgscribeError(what, where=session.name, hint=hint)
 
 
 def _whole(content: str) -> str:

@@ -13,16 +13,14 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, Range, Whole, require
 from emgscribe.data.charset import BLANK, SYMBOLS
+from emgscribe.models.encoders.contract import Shrinks, Sized, Width
 from emgscribe.models.encoders.layers import feed_forward, without
-from emgscribe.models.encoders.sizes import Shrinks, Sized, Width
 from emgscribe.models.encoders.transformer import angles
 
-END = len(SYMBOLS)
-"""The decoder's own symbol, which begins and ends every text. It takes the place of CTC's blank."""
-
+END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in the place of CTC's blank
 _NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
-
 Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..., D / heads)
+Memory = tuple[list[Pair], Tensor | None]  # those of the frames for each layer; which are not padding, or None: all
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class AttentionConfig(Sized):
     """A Transformer decoder as a second head."""
 
     section = "attention"
-
     layers: Whole = 0  # layers; 0: no attention decoder
     width: Annotated[int, Range(2), Shrinks(2)] = 256  # features of a symbol, an even number
     heads: Count = 4  # attention heads
@@ -40,8 +37,8 @@ class AttentionConfig(Sized):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.width % 2 == 0, "attention.width", self.width, "an even number from 2 on")
-        allowed = f"a divisor of attention.width = {self.width}"
-        require(self.width % self.heads == 0, "attention.heads", self.heads, allowed)
+        fits, allowed = self.width % self.heads == 0, f"a divisor of attention.width = {self.width}"
+        require(fits, "attention.heads", self.heads, allowed)
 
 
 class AttentionDecoder(nn.Module):
@@ -62,50 +59,29 @@ class AttentionDecoder(nn.Module):
         Row l follows the first l labels. `counts` (N,), on the CPU, are the frames of each item: later frames and later
         labels have no influence.
         """
-        texts = F.pad(labels, (1, 0), value=END)
-        likely, _ = self.following(texts, self.remember(frames, counts))
-        return likely
+        return self.following(F.pad(labels, (1, 0), value=END), self.remember(frames, counts))[0]
 
-    def remember(self, frames: Tensor, counts: Tensor) -> "Memory":
-        """Keys and values of the frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
+    def remember(self, frames: Tensor, counts: Tensor) -> Memory:
+        """The memory of frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
         count = frames.shape[1]
         padding = count - counts
         memory = self.memory(without(frames, padding))  # (N, F, D)
         memory = memory + sinusoids(0, count, memory)
-        seen = torch.arange(count) < counts[:, None] if padding.any() else None
-        mask = None if seen is None else seen[:, None, None].to(frames.device, non_blocking=True)  # (N, 1, 1, F)
-        pairs = []
-        for block in self.blocks:
-            assert isinstance(block, DecoderBlock)
-            pairs.append(block.cross.remember(memory))
-        return Memory(pairs, mask)
+        seen = torch.arange(count) < counts[:, None]
+        mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
+        return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]
 
-    def following(self, texts: Tensor, memory: "Memory", before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
+    def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
         """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.
 
         With `before`, which the last call returned, `texts` (N, 1) are the next symbols of those texts.
         """
-        read = before[0][0].shape[2] if before else 0
-        hidden = self.embedding(texts)  # (N, L, D)
-        hidden = hidden + sinusoids(read, texts.shape[1], hidden)
-        kept = []
+        hidden, kept = self.embedding(texts), []  # (N, L, D)
+        hidden = hidden + sinusoids(before[0][0].shape[2] if before else 0, texts.shape[1], hidden)
         for place, block in enumerate(self.blocks):
-            hidden, pair = block(hidden, before[place] if before else None, memory.pairs[place], memory.mask)
+            hidden, pair = block(hidden, before[place] if before else None, memory[0][place], memory[1])
             kept.append(pair)
         return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1), kept
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Keys and values of the frames for each layer, and which frames are not padding (N, 1, 1, F); None: all."""
-
-    pairs: list[Pair]
-    mask: Tensor | None
-
-    def repeated(self, times: int) -> "Memory":
-        """Each item `times` times, one after the other."""
-        pairs = [(key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)) for key, value in self.pairs]
-        return Memory(pairs, None if self.mask is None else self.mask.repeat_interleave(times, 0))
 
 
 class DecoderBlock(nn.Module):
@@ -126,8 +102,7 @@ class DecoderBlock(nn.Module):
             pair = torch.cat([before[0], pair[0]], dim=2), torch.cat([before[1], pair[1]], dim=2)
         hidden = hidden + self.text(normed, pair, causal=before is None)
         hidden = hidden + self.cross(self.cross_norm(hidden), frames, mask=mask)
-        hidden = hidden + self.feed_forward(hidden)
-        return hidden, pair
+        return hidden + self.feed_forward(hidden), pair
 
 
 class CachedAttention(nn.Module):
@@ -161,14 +136,9 @@ def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def search(
-    decoder: AttentionDecoder,
-    frames: Tensor,
-    counts: Tensor,
-    emissions: Tensor | None = None,
-    *,
-    beam_size: int = 4,
-    ctc_weight: float = 0.5,
-) -> list[list[int]]:
+    decoder: AttentionDecoder, frames: Tensor, counts: Tensor, emissions: Tensor | None = None, *,
+    beam_size: int = 4, ctc_weight: float = 0.5,
+) -> list[list[int]]:  # fmt: skip
     """The keys of each item's most likely text, from frames (N, F, frames_width), of which each item has `counts` (N,).
 
     Keeps the `beam_size` best prefixes; 1 is greedy. A text ends with the decoder's end symbol, or when it has as many
@@ -177,7 +147,7 @@ def search(
     recognition").
     """
     items, symbols = len(frames), END + 1
-    memory = decoder.remember(frames, counts).repeated(beam_size)
+    memory = decoder.remember(frames.repeat_interleave(beam_size, 0), counts.repeat_interleave(beam_size))
     ctc = None if emissions is None else CtcPrefixes(emissions, counts, beam_size)
     limits = counts.to(frames.device)[:, None]
     texts = torch.full((items, beam_size, 1), END, device=frames.device)
@@ -233,13 +203,8 @@ class CtcPrefixes:
         It sums all paths that start with these keys, whatever follows; under END, the paths that make exactly the text.
         """
         made = torch.logaddexp(self.in_key, self.in_blank)
-        before = self._earlier(made)
-        top = before.amax(-1, keepdim=True)
-        found = ((before - top).exp() @ self.weights).log() + top  # (N, B, V)
+        found, repeated = self._continued(made), self._continued(self.in_blank)
         # The same key again counts as a new one only after a blank.
-        again = self._earlier(self.in_blank)
-        top = again.amax(-1, keepdim=True)
-        repeated = ((again - top).exp() @ self.weights).log() + top
         found.scatter_(2, ends[..., None], repeated.gather(2, ends[..., None]))
         found[..., END] = made.gather(2, self.last)[..., 0]
         return found.clamp(min=_NEVER)
@@ -254,6 +219,12 @@ class CtcPrefixes:
         self.in_key = _entered(before, key)
         self.empty = False
         self.in_blank = _entered(self._earlier(self.in_key), self.classes[:, None, BLANK].expand_as(key))
+
+    def _continued(self, paths: Tensor) -> Tensor:
+        """Log-probability (N, B, V) that paths (N, B, F) go on with each symbol in the next frame, at any frame."""
+        before = self._earlier(paths)
+        top = before.amax(-1, keepdim=True)
+        return ((before - top).exp() @ self.weights).log() + top
 
     def _earlier(self, paths: Tensor) -> Tensor:
         """Log-probabilities (N, B, F) one frame earlier; before the first frame only the empty text is complete."""

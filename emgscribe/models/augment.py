@@ -28,15 +28,14 @@ class _Random(Settings):
 
     def chosen(self, items: int, generator: torch.Generator, axes: int = 1) -> Tensor:
         """Which items are changed: bool (items, 1, ...) of `axes` axes. With probability 1 nothing is drawn."""
-        chosen = torch.ones(items, dtype=torch.bool)
         if self.probability < 1:
-            chosen = torch.rand(items, generator=generator) < self.probability
-        return chosen.view(-1, *(1,) * (axes - 1))
+            return (torch.rand(items, generator=generator) < self.probability).view(-1, *(1,) * (axes - 1))
+        return torch.ones(items, *(1,) * (axes - 1), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class BandRotation(_Random):
-    """Rolls each band's electrodes by a random offset, drawn for each band and window.
+    """Rolls each band's electrodes by a random offset, drawn for each band and window: channel c becomes c + offset.
 
     The bands rotate on the wrist between sessions (Sivakumar et al. 2024, section 5.2).
     """
@@ -49,7 +48,6 @@ class BandRotation(_Random):
         require(len(self.offsets) > 0, "augment.rotation.offsets", self.offsets, "at least one offset in electrodes")
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """Channel c of the result is channel c - offset of the band."""
         if set(self.offsets) == {0}:
             return emg
         items, _, bands, channels = emg.shape
@@ -71,14 +69,12 @@ class AlignmentJitter(_Random):
     samples: Whole = 120  # largest shift of the right band, in samples either way
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
-        """T must exceed `samples`."""
         items, length = emg.shape[:2]
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
         if self.samples == 0:
             return emg
         shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator)
-        shifts *= self.chosen(items, generator)
-        source = torch.arange(length) + shifts[:, None]  # (N, T)
+        source = torch.arange(length) + (shifts * self.chosen(items, generator))[:, None]  # (N, T)
         source = source.where(source >= 0, -1 - source)
         source = _on(emg.device, source.where(source < length, 2 * length - 1 - source))
         emg[:, :, 1] = emg[torch.arange(items, device=emg.device)[:, None], source, 1]
@@ -89,23 +85,22 @@ class AlignmentJitter(_Random):
 class RandomCrop(_Random):
     """Cuts a random number of samples off the end of a window: signal, labels and length.
 
-    Windows begin anywhere, so cropping one end is enough (named as future work by Borthakur et al., section 4).
+    At least one labelled sample is left. The shapes stay. Windows begin anywhere, so cropping one end is enough (named
+    as future work by Borthakur et al., section 4).
     """
 
     section = "augment.crop"
     samples: Whole = 0  # most samples cut off
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A batch of the same shapes. At least one labelled sample is left."""
         if self.samples == 0:
             return batch
-        items, device = len(batch), batch.emg.device
-        cropped = torch.randint(self.samples + 1, (items,), generator=generator)
-        cropped *= self.chosen(items, generator)
+        device, width = batch.emg.device, batch.emg.shape[1]
+        cropped = torch.randint(self.samples + 1, (len(batch),), generator=generator)
+        cropped *= self.chosen(len(batch), generator)
         lengths = torch.minimum(batch.lengths, (batch.labelled - cropped).clamp(min=1))
-        # An item that is not cropped keeps its context.
-        ends = (batch.left + lengths).where(lengths < batch.lengths, batch.emg.shape[1])
-        kept = torch.arange(batch.emg.shape[1], device=device) < _on(device, ends)[:, None]  # (N, left + T + right)
+        ends = (batch.left + lengths).where(lengths < batch.lengths, width)  # an uncropped item keeps its context
+        kept = torch.arange(width, device=device) < _on(device, ends)[:, None]  # (N, left + T + right)
         typed = (batch.onsets >= 0) & (batch.onsets < lengths[:, None])
         return replace(
             batch,
@@ -133,22 +128,18 @@ class MagnitudeWarp(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.sigma == 0:
             return emg
-        curves = self.curves(len(emg), emg.shape[1], generator)
-        return emg.mul_(_on(emg.device, curves)[..., None, None])
+        return emg.mul_(_on(emg.device, self.curves(len(emg), emg.shape[1], generator))[..., None, None])
 
     def curves(self, items: int, samples: int, generator: torch.Generator) -> Tensor:
         """Random curves (items, samples); 1 everywhere for an item that is not changed."""
         changes = self.sigma * torch.randn(items, self.knots + 2, generator=generator)
         changes *= self.chosen(items, generator, 2)
-        return F.pad(changes, (0, 1), value=1.0) @ warp_basis(self.knots + 2, samples)
+        return F.pad(changes, (0, 1), value=1.0) @ _warp_basis(self.knots + 2, samples)
 
 
 @lru_cache(maxsize=4)
-def warp_basis(knots: int, samples: int) -> Tensor:
-    """The cubic splines through the unit vectors at `knots` equally spaced times, then 1: float32 (knots + 1, samples).
-
-    The 1 makes the curve of an unchanged window in the same product, and exactly.
-    """
+def _warp_basis(knots: int, samples: int) -> Tensor:
+    """The cubic splines through the unit vectors at `knots` equally spaced times; a row of 1 for windows that stay."""
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
     basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
     return torch.from_numpy(basis.astype(np.float32))
@@ -164,9 +155,8 @@ class AmplitudeScale(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.spread == 0:
             return emg
-        items, _, bands, _ = emg.shape
-        drawn = self.spread * torch.randn(items, bands, generator=generator)
-        factors = (drawn * self.chosen(items, generator, 2)).exp()
+        drawn = self.spread * torch.randn(len(emg), emg.shape[2], generator=generator)
+        factors = (drawn * self.chosen(len(emg), generator, 2)).exp()
         return emg.mul_(_on(emg.device, factors)[:, None, :, None])
 
 
@@ -180,9 +170,8 @@ class ElectrodeDropout(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.rate == 0:
             return emg
-        items, _, bands, channels = emg.shape
-        lost = torch.rand(items, bands, channels, generator=generator) < self.rate
-        lost &= self.chosen(items, generator, 3)
+        lost = torch.rand(len(emg), *emg.shape[2:], generator=generator) < self.rate
+        lost &= self.chosen(len(emg), generator, 3)
         return emg.mul_(_on(emg.device, ~lost)[:, None])
 
 
@@ -196,12 +185,11 @@ class GaussianNoise(_Random):
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         if self.ratio == 0:
             return emg
-        chosen = _on(emg.device, self.chosen(len(emg), generator))
-        scale = self.ratio * emg.square().mean(dim=(1, 2, 3)).sqrt() * chosen  # (N,)
+        chosen = _on(emg.device, self.chosen(len(emg), generator, 4))
+        scale = self.ratio * emg.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() * chosen  # (N, 1, 1, 1)
         seed = int(torch.randint(1 << 62, (), generator=generator))
         drawn = torch.Generator(emg.device).manual_seed(seed)
-        noise = torch.randn(emg.shape, generator=drawn, device=emg.device)
-        return emg.addcmul_(noise, scale[:, None, None, None])
+        return emg.addcmul_(torch.randn(emg.shape, generator=drawn, device=emg.device), scale)
 
 
 @dataclass(frozen=True)
@@ -224,30 +212,21 @@ class SpecAugment(_Random):
         items, frames, bands, channels, bins = features.shape
         shape = (items, 1, 1) if self.shared else (items, bands, channels)
         chosen = self.chosen(items, generator, 4)
-        frame_masks = _masks(frames, self.time_masks, self.time_frames, shape, generator)
-        bin_masks = _masks(bins, self.frequency_masks, self.frequency_bins, shape, generator)
-        kept_frames = _kept(frames, *(_on(features.device, edge * chosen) for edge in frame_masks))  # (N, B, C, F)
-        kept_bins = _kept(bins, *(_on(features.device, edge * chosen) for edge in bin_masks))  # (N, B, C, K)
-        features *= kept_frames.to(features.dtype).permute(0, 3, 1, 2)[..., None]  # (N, F, B, C, 1)
-        features *= kept_bins.to(features.dtype)[:, None]  # (N, 1, B, C, K)
+
+        def kept(length: int, masks: int, largest: int) -> Tensor:
+            """1 where no mask covers one of `length` positions, else 0: (*shape, length)."""
+            counts = torch.randint(masks + 1, (*shape, 1), generator=generator)
+            sizes = torch.randint(min(largest, length) + 1, (*shape, masks), generator=generator)
+            starts = (torch.rand((*shape, masks), generator=generator) * (length - sizes + 1)).long()
+            ends = starts + sizes * (torch.arange(masks) < counts) * chosen  # an empty mask ends where it begins
+            place = torch.arange(length, device=features.device)
+            first, last = (_on(features.device, edge)[..., None] for edge in (starts, ends))
+            covered = (place >= first) & (place < last)  # (*shape, masks, length)
+            return (~covered.any(dim=-2)).to(features.dtype)
+
+        features *= kept(frames, self.time_masks, self.time_frames).permute(0, 3, 1, 2)[..., None]  # (N, F, B, C, 1)
+        features *= kept(bins, self.frequency_masks, self.frequency_bins)[:, None]  # (N, 1, B, C, K)
         return features
-
-
-def _masks(
-    length: int, masks: int, largest: int, shape: tuple[int, ...], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """First position and end of each mask: two (*shape, masks); an empty mask ends where it begins."""
-    counts = torch.randint(masks + 1, (*shape, 1), generator=generator)
-    sizes = torch.randint(min(largest, length) + 1, (*shape, masks), generator=generator)
-    starts = (torch.rand((*shape, masks), generator=generator) * (length - sizes + 1)).long()
-    return starts, torch.where(torch.arange(masks) < counts, starts + sizes, starts)
-
-
-def _kept(length: int, starts: Tensor, ends: Tensor) -> Tensor:
-    """Which of `length` positions no mask covers: bool (*shape, length)."""
-    place = torch.arange(length, device=starts.device)
-    covered = (place >= starts[..., None]) & (place < ends[..., None])  # (*shape, masks, length)
-    return ~covered.any(dim=-2)
 
 
 def _on(device: torch.device, drawn: Tensor) -> Tensor:
@@ -297,10 +276,8 @@ class Augmentation(Settings):
         """The batch with its EMG, and where it is cropped its labels, changed; the argument may be changed in place."""
         moved = self.jitter(self.rotation(batch.emg, generator), generator)
         batch = self.crop(replace(batch, emg=moved), generator)
-        emg = batch.emg
         for change in (self.warp, self.scale, self.dropout, self.noise):
-            emg = change(emg, generator)
-        batch = replace(batch, emg=emg)
+            batch = replace(batch, emg=change(batch.emg, generator))
         for own in self.more:
             batch = own.on_batch(batch, generator)
         return batch

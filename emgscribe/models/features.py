@@ -23,11 +23,6 @@ class Features(nn.Module):
     hop: int
     bins: int
 
-    @property
-    def before(self) -> int:
-        """Samples by which a frame starts before the hop that it stands for: its span is centred on the hop."""
-        return (self.span - self.hop) // 2
-
     def frames(self, samples: int) -> int:
         """Whole frames within `samples` samples."""
         return max(0, (samples - self.span) // self.hop + 1)
@@ -43,7 +38,6 @@ class FeaturesConfig(Kind):
 
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
-
     electrodes: tuple[Annotated[int, Below(0, CHANNELS)], ...] = tuple(range(CHANNELS))  # electrodes of each band
     bands: tuple[Annotated[int, Below(0, BANDS)], ...] = tuple(range(BANDS))  # wristbands: 0 is the left one
 
@@ -110,25 +104,24 @@ class LogSpectrogram(Features):
 
     def __init__(self, config: SpectrogramConfig) -> None:
         super().__init__()
-        taps = anti_alias_filter(config.decimation)
+        self.config = config
+        taps, points = anti_alias_filter(config.decimation), torch.arange(config.n_fft)
         self.span = (config.n_fft - 1) * config.decimation + len(taps)
         self.hop = config.samples_per_frame
-        self.config, self.offset = config, config.offset
-        spectrum = hann_basis(config.n_fft)
+        window = torch.hann_window(config.n_fft, periodic=True, dtype=torch.float64)
+        bins = torch.arange(config.n_fft // 2 + 1)
+        angles = 2 * math.pi / config.n_fft * torch.outer(bins, points).double()
+        spectrum = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())  # real parts first
         basis = torch.zeros(len(spectrum), self.span, dtype=torch.float64)
         for sample, column in enumerate(spectrum.T):
             first = sample * config.decimation
             basis[:, first : first + len(taps)] += torch.outer(column, taps)
         self.register_buffer("basis", basis.float(), persistent=False)  # (2 * (n_fft / 2 + 1), span)
-        edges = config.edges or tuple(range(config.n_fft // 2 + 2))
-        self.bins = len(edges) - 1
-        self.pooled = bool(config.edges)
-        bins = torch.arange(config.n_fft // 2 + 1)
-        pooling = [(bins >= low) & (bins < high) for low, high in pairwise(edges)]
+        pooling = [(bins >= low) & (bins < high) for low, high in pairwise(config.edges or range(len(bins) + 1))]
         self.register_buffer("pooling", torch.stack(pooling).float(), persistent=False)  # (K, n_fft / 2 + 1)
+        self.bins = len(pooling)
 
     def forward(self, emg: Tensor) -> Tensor:
-        """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1, in float32."""
         # Low precision would cost the quiet bins their digits, and there is nothing to learn here.
         with torch.no_grad(), torch.autocast(emg.device.type, enabled=False):
             return self._spectra(self.config.chosen(emg))
@@ -144,9 +137,9 @@ class LogSpectrogram(Features):
             part = frames[first : first + step].flatten(0, 1)  # (n*F, span, B*C)
             spectrum = torch.bmm(self.basis.expand(len(part), -1, -1), part)  # (n*F, 2 * half, B*C)
             power = spectrum[:, :half].square().addcmul_(spectrum[:, half:], spectrum[:, half:])
-            if self.pooled:
+            if self.config.edges:
                 power = torch.matmul(self.pooling, power)  # (n*F, K, B*C)
-            power = power.add_(self.offset).log10_()
+            power = power.add_(self.config.offset).log10_()
             features[first : first + step].flatten(0, 1).copy_(power.transpose(1, 2))  # (n*F, B*C, K)
         return features.view(items, count, bands, channels, self.bins)
 
@@ -187,10 +180,8 @@ class StridedConv(Features):
 
     def __init__(self, config: StridedConvConfig) -> None:
         super().__init__()
-        self.config, self.bins = config, config.bins
-        self.span, self.hop = 1, 1
-        widths = (1, *config.filters, config.bins)
-        self.layers = nn.ModuleList()
+        self.config, self.bins, self.span, self.hop = config, config.bins, 1, 1
+        self.layers, widths = nn.ModuleList(), (1, *config.filters, config.bins)
         for (before, after), stride in zip(pairwise(widths), config.strides, strict=True):
             conv = nn.Conv1d(before, after, config.overlap * stride, stride, bias=False)
             self.layers.append(nn.Sequential(conv, nn.BatchNorm1d(after), nn.ReLU()))
@@ -198,20 +189,12 @@ class StridedConv(Features):
             self.hop *= stride
 
     def forward(self, emg: Tensor) -> Tensor:
-        """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K)."""
         chosen = self.config.chosen(emg)
         items, _, bands, channels = chosen.shape
         hidden = chosen.flatten(2).transpose(1, 2).flatten(0, 1)[:, None]  # (N*B*C, 1, T)
         for layer in self.layers:
             hidden = layer(hidden)  # (N*B*C, filters, shorter)
         return hidden.log1p().view(items, bands, channels, self.bins, -1).permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
-
-
-def hann_basis(n_fft: int) -> Tensor:
-    """The Fourier transform under a periodic Hann window of unit norm, real parts first: (n_fft + 2, n_fft)."""
-    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
-    angles = 2 * math.pi / n_fft * torch.outer(torch.arange(n_fft // 2 + 1), torch.arange(n_fft)).double()
-    return torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
 
 
 def anti_alias_filter(decimation: int) -> Tensor:

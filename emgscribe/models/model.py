@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from emgscribe.decoding.greedy import Decoder, Emissions
     from emgscribe.transcription import Transcript
 
+T = TypeVar("T")
 _FORMAT, _VERSION = "emgscribe-model", 1
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 
@@ -44,7 +45,6 @@ class ModelConfig(Settings):
     """The settings that a network is built from."""
 
     section = "model"
-
     features: FeaturesConfig = field(default_factory=SpectrogramConfig)  # EMG to features
     encoder: EncoderConfig = field(default_factory=TdsConfig)  # features to frames
     attention: AttentionConfig = field(default_factory=AttentionConfig)  # a second head beside CTC
@@ -68,17 +68,16 @@ class Model(nn.Module):
         shape = len(config.features.bands), len(config.features.electrodes), self.features.bins
         self.encoder = config.encoder.build(*shape)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
-        has_attention = config.attention.layers > 0
-        self.attention = AttentionDecoder(config.attention, self.encoder.width) if has_attention else None
+        attention = config.attention
+        self.attention = AttentionDecoder(attention, self.encoder.width) if attention.layers else None
 
     def __repr__(self) -> str:
-        encoders = [self.config.encoder]
-        while base := getattr(encoders[0], "base", None):
-            encoders.insert(0, base)
-        kinds = " + ".join(encoder.kind() for encoder in encoders)
+        kinds, encoder = [self.config.encoder.kind()], self.config.encoder
+        while encoder := getattr(encoder, "base", None):  # type: ignore[assignment]
+            kinds.insert(0, encoder.kind())
         parameters = sum(parameter.numel() for parameter in self.parameters())
         rate = SAMPLE_RATE / self.samples_per_frame
-        return f"<Model {kinds}, {parameters:,} parameters, {rate:.4g} frames/s>"
+        return f"<Model {' + '.join(kinds)}, {parameters:,} parameters, {rate:.4g} frames/s>"
 
     def expect_blank(self, share: float) -> None:
         """Make an untrained head expect the blank with probability `share`, and all symbols equally.
@@ -103,9 +102,9 @@ class Model(nn.Module):
     @property
     def context(self) -> tuple[int, int]:
         """Samples of context (left, right) that the emissions of a whole number of frames depend on."""
-        features, encoder = self.features, self.encoder
-        left = encoder.left_context * features.hop + features.before
-        return left, encoder.right_context * features.hop + features.span - features.hop - features.before
+        hop, around = self.features.hop, self.features.span - self.features.hop
+        left, right = self.encoder.left_context * hop, self.encoder.right_context * hop
+        return left + around // 2, right + around - around // 2  # a frame's span is centred on the hop it stands for
 
     def frames(self, samples: Tensor | int) -> Any:
         """Frames that cover `samples` labelled samples: the ceiling of the ratio."""
@@ -113,10 +112,9 @@ class Model(nn.Module):
 
     def featurize(self, batch: Batch) -> Tensor:
         """The batch's features (N, left_context + F * stride + right_context, B, C, K)."""
-        left, _ = self.context
         frames = self.frames(batch.labelled) * self.encoder.stride
         span = self.features.samples(self.encoder.left_context + frames + self.encoder.right_context)
-        surplus = batch.left - left
+        surplus = batch.left - self.context[0]
         missing = span - (batch.emg.shape[1] - surplus)
         emg = F.pad(batch.emg, (0, 0, 0, 0, -surplus, missing))  # (N, span, B, C); negative padding crops
         return self.features(emg)
@@ -130,7 +128,6 @@ class Model(nn.Module):
         return F.log_softmax(self.head(frames).float(), dim=-1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A batch -> emissions (N, F, V) over its labelled samples, frames of each item (N,), on the CPU."""
         frames = self.encode(self.featurize(batch), batch.lengths)
         return self.classify(frames), self.frames(batch.lengths)
 
@@ -189,7 +186,7 @@ def save_model(model: Model, folder: Path | str) -> None:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
     folder = Path(folder)
-    model = Model(from_json(ModelConfig, _described(folder).get("model"), where=str(folder / "config.json")))
+    model = Model(_stored(ModelConfig, folder, "model"))
     model.ancestry, model.folder = load_ancestry(folder), folder
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -201,12 +198,12 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
 
 def load_ancestry(folder: Path | str) -> Ancestry:
     """What the model in `folder` was trained on, without its weights; the same errors."""
-    return from_json(Ancestry, _described(Path(folder)).get("ancestry"), where=str(Path(folder) / "config.json"))
+    return _stored(Ancestry, Path(folder), "ancestry")
 
 
 def stored_hash(folder: Path | str) -> str:
     """A hash of the model in `folder`, of its settings, ancestry and weights; the same errors."""
-    _described(Path(folder))
+    load_ancestry(folder)
     try:
         files = [(Path(folder) / name).read_bytes() for name in ("config.json", "model.safetensors")]
     except OSError as error:
@@ -214,11 +211,12 @@ def stored_hash(folder: Path | str) -> str:
     return sha256(b"".join(files)).hexdigest()[:16]
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
+def _stored(kind: type[T], folder: Path, part: str) -> T:
+    path = folder / "config.json"
+    if not path.is_file():
         raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=_HINT)
-    content = read_json(folder / "config.json")
+    content = read_json(path)
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
         what = f"config.json is not of format {_FORMAT} version {_VERSION}"
         raise EmgscribeError(what, where=str(folder), hint=_HINT)
-    return content
+    return from_json(kind, content.get(part), where=str(path))

@@ -8,23 +8,11 @@ from emgscribe.experiments.recipes.demo import DEMO
 from emgscribe.experiments.recipes.experiment import Experiment, Experiments, Simulated, Suite, by_name
 from emgscribe.experiments.recipes.records import RECORDS, RECORDS_SUITE
 
-__all__ = [
-    "ABLATIONS",
-    "BASELINE",
-    "BASELINE_KEYPRESS",
-    "BENCHMARK",
-    "DEMO",
-    "EXPERIMENTS",
-    "GENERIC",
-    "GROUPS",
-    "RECORDS",
-]
-__all__ += ["SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
+__all__ = ["ABLATIONS", "BASELINE", "BASELINE_KEYPRESS", "BENCHMARK", "DEMO", "EXPERIMENTS", "GENERIC", "GROUPS"]
+__all__ += ["RECORDS", "SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
 
-SUITES: dict[str, Suite] = {
-    suite.name: suite
-    for suite in (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE)
-}
+_SUITES = (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in _SUITES}
 """Every suite, in the order of the report."""
 
 GROUPS: dict[str, Experiments] = {

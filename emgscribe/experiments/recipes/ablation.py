@@ -12,12 +12,11 @@ from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import ModelConfig
 
+_FEATURES = SpectrogramConfig(n_fft=64, hop=48)
+_ENCODER = TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=11, lookahead=4)
 SMALL = Experiment(
     name="ablation/full",
-    model=ModelConfig(
-        features=SpectrogramConfig(n_fft=64, hop=48),
-        encoder=TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=11, lookahead=4),
-    ),
+    model=ModelConfig(_FEATURES, _ENCODER),
     windows=DEMO.windows,
     augment=Augmentation(spec=SpecAugment(2, 6, 1, 4)),
     train=replace(DEMO.train, epochs=15),
@@ -29,7 +28,6 @@ SMALL = Experiment(
 def _ablations() -> Iterator[Experiment]:
     """`SMALL` with one thing taken away; nothing else changes, and the number of training steps stays near its own."""
     model, augment, data, train = SMALL.model, SMALL.augment, SMALL.data, SMALL.train
-    yield SMALL
 
     def changed(name: str, **fields: Any) -> Experiment:
         return replace(SMALL, name=f"ablation/{name}", **fields)
@@ -37,6 +35,7 @@ def _ablations() -> Iterator[Experiment]:
     def seen(name: str, **fields: Any) -> Experiment:
         return changed(name, model=replace(model, features=replace(model.features, **fields)))
 
+    yield SMALL
     for step in (2, 4, 8):
         yield seen(f"electrodes-{16 // step}", electrodes=tuple(range(0, 16, step)))
     for factor in (2, 4, 8):  # the frame rate and the length of a frame in time stay as they are
@@ -44,44 +43,30 @@ def _ablations() -> Iterator[Experiment]:
     for band, hand in enumerate(("left", "right")):
         yield seen(f"{hand}-hand", bands=(band,))
     for hop, kernel, lookahead, frames in ((16, 31, 12, 18), (32, 16, 6, 9), (64, 8, 3, 5)):  # in time all the same
-        finer = ModelConfig(
-            SpectrogramConfig(n_fft=64, hop=hop),
-            TdsConfig(mlp_features=96, blocks=3, channels=24, kernel=kernel, lookahead=lookahead),
-        )
+        encoder = replace(_ENCODER, kernel=kernel, lookahead=lookahead)
         masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
-        yield changed(f"hop-{hop}", model=finer, augment=masks)
+        yield changed(f"hop-{hop}", model=ModelConfig(replace(_FEATURES, hop=hop), encoder), augment=masks)
     yield changed("raw-emg", model=replace(model, features=StridedConvConfig()))
     for sessions, epochs in ((6, 30), (3, 60)):
         again = replace(train, epochs=epochs, validate_every=epochs // 15)
-        few = changed(f"sessions-{sessions}", data=replace(data, sessions=sessions), train=again)
-        yield few
+        yield (few := changed(f"sessions-{sessions}", data=replace(data, sessions=sessions), train=again))
     still = replace(augment, rotation=BandRotation((0,)))
     yield replace(few, name=f"{few.name}-no-rotation", augment=still)
-    without = {
-        "rotation": still,
-        "jitter": replace(augment, jitter=AlignmentJitter(0)),
-        "specaugment": replace(augment, spec=SpecAugment(0, 0, 0, 0)),
-    }
-    for name, remaining in without.items():
-        yield changed(f"no-{name}", augment=remaining)
+    yield changed("no-rotation", augment=still)
+    yield changed("no-jitter", augment=replace(augment, jitter=AlignmentJitter(0)))
+    yield changed("no-specaugment", augment=replace(augment, spec=SpecAugment(0, 0, 0, 0)))
     others = replace(data, train_users=(1, 2, 3, 4))
     yield changed("unseen-user", data=others, train=replace(train, epochs=8))
     for minutes, epochs, every in ((5, 60, 10), (20, 15, 5)):
-        yield changed(
-            f"adapted-{minutes}-minutes",
-            start="ablation/unseen-user",
-            data=replace(data, minutes=minutes),
-            train=replace(train, epochs=epochs, validate_every=every, lr=5e-4, keypress_weight=0.0),
-        )
+        tuning = replace(train, epochs=epochs, validate_every=every, lr=5e-4, keypress_weight=0.0)
+        start, name = "ablation/unseen-user", f"adapted-{minutes}-minutes"
+        yield changed(name, start=start, data=replace(data, minutes=minutes), train=tuning)
 
 
 ABLATIONS = by_name(_ablations())
 """A small network with fewer electrodes of each band, a lower sampling rate in Hz, one hand, another frame rate, fewer
-training sessions or less augmentation; and on an unseen user, before and after fine-tuning on a few minutes of theirs.
+training sessions or less augmentation; and on an unseen user, before and after fine-tuning on a few minutes.
 For a folder of five users with 14 sessions or more of four minutes each."""
 
-ABLATION_SUITE = Suite(
-    name="ablation",
-    about="fewer electrodes, samples, sessions or augmentations, one hand, a new person; five simulated people",
-    experiments=tuple(ABLATIONS.values()),
-)
+_ABOUT = "fewer electrodes, samples, sessions or augmentations, one hand, a new person; five simulated people"
+ABLATION_SUITE = Suite("ablation", _ABOUT, tuple(ABLATIONS.values()))

@@ -29,21 +29,8 @@ def _personalized() -> Iterator[Experiment]:
 
 
 BENCHMARK = by_name((GENERIC, *_personalized()))
-BENCHMARK_SUITES = (
-    Suite(
-        name="benchmark",
-        about="the published benchmark: generic, from scratch and fine-tuned, mean over its eight users",
-        experiments=tuple(BENCHMARK.values()),
-        protocol="generic",
-        over_users=True,
-    ),
-    *(
-        Suite(
-            name=f"benchmark/{user}",
-            about=f"the benchmark's {user} alone",
-            experiments=tuple(e for e in BENCHMARK.values() if e.data.protocol in (GENERIC.data.protocol, user)),
-            protocol=user,
-        )
-        for user in USERS
-    ),
-)
+_ABOUT = "the published benchmark: generic, from scratch and fine-tuned, mean over its eight users"
+BENCHMARK_SUITES = [Suite("benchmark", _ABOUT, tuple(BENCHMARK.values()), "generic", over_users=True)]
+for _user in USERS:
+    _own = tuple(one for one in BENCHMARK.values() if one.data.protocol in ("generic", _user))
+    BENCHMARK_SUITES.append(Suite(f"benchmark/{_user}", f"the benchmark's {_user} alone", _own, _user))

@@ -25,13 +25,11 @@ def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.trai
     their originals do. The hop is 48 samples instead of 16, and every length in frames is a third.
     """
     masks = replace(base.augment.spec, time_frames=round(base.augment.spec.time_frames / 3))
-    attention = base.model.attention
+    attention = base.model.attention.small() if base.model.attention.layers else base.model.attention
     return replace(
         base,
         name=f"{budget}/{base.name}",
-        model=ModelConfig(
-            SMALL.model.features, base.model.encoder.small(), attention.small() if attention.layers else attention
-        ),
+        model=ModelConfig(SMALL.model.features, base.model.encoder.small(), attention),
         windows=SMALL.windows,
         augment=replace(base.augment, spec=masks),
         train=replace(train, seed=base.train.seed),
@@ -61,5 +59,5 @@ BUDGETS = {budget: by_name(row for table in tables for row in table.values()) fo
 BUDGET_SUITES = tuple(
     suite
     for budget, tables in _TABLES.items()
-    for suite in course_suites(*tables, size=f"{budget}/", protocol="latest", simulated=_SESSIONS[budget])
+    for suite in course_suites(*tables, size=f"{budget}/", simulated=_SESSIONS[budget])
 )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from emgscribe.data.splits import Protocol
 from emgscribe.experiments.recipes.baseline import BASELINE
 from emgscribe.experiments.recipes.experiment import (
     FIVE_PEOPLE,
@@ -15,15 +14,8 @@ from emgscribe.experiments.recipes.experiment import (
     seeded,
     variant,
 )
+from emgscribe.models import encoders
 from emgscribe.models.augment import Augmentation, MagnitudeWarp, SpecAugment
-from emgscribe.models.encoders import (
-    EncoderConfig,
-    MlpConfig,
-    RecurrentConfig,
-    ResidualCnnConfig,
-    TdsConfig,
-    TransformerConfig,
-)
 
 
 def _table1() -> Iterator[Experiment]:
@@ -40,12 +32,9 @@ def _table1() -> Iterator[Experiment]:
     }
     for name, augment in changes.items():
         yield replace(row, name=f"table1/{name}", augment=augment)
-    for name, kernel, back in (
-        ("576-kernel-32", 32, False),
-        ("576-kernel-16", 16, False),
-        ("576-768-kernel-16", 16, True),
-    ):
-        encoder = TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
+    kernels = {"576-kernel-32": (32, False), "576-kernel-16": (16, False), "576-768-kernel-16": (16, True)}
+    for name, (kernel, back) in kernels.items():
+        encoder = encoders.TdsConfig(reduction=576, reduction_kernel=kernel, reduction_back=back)
         yield replace(row, name=f"table1/reduction-{name}", model=replace(row.model, encoder=encoder))
 
 
@@ -57,14 +46,14 @@ def _table2() -> Iterator[Experiment]:
 
     Rows 3 to 5 each add to the one before. Context is the published 900 and 100 ms wherever that suffices.
     """
-    tds = TdsConfig(mlp_features=480)
+    tds = encoders.TdsConfig(mlp_features=480)
     dropout = replace(tds, dropout=0.3)
-    bilstm = RecurrentConfig(base=dropout, cell="lstm", hidden=128, left=0, right=0)
-    cnn = ResidualCnnConfig(mlp_features=480, projection=128)
+    bilstm = encoders.RecurrentConfig(base=dropout, cell="lstm", hidden=128, left=0, right=0)
+    cnn = encoders.ResidualCnnConfig(mlp_features=480, projection=128)
     # The CNN takes 8 frames on each side of the published 112 and 12.
-    gru = RecurrentConfig(base=cnn, output=512, left=104, right=4)
-    rows: dict[str, tuple[int, EncoderConfig]] = {
-        "baseline": (400, TdsConfig()),
+    gru = encoders.RecurrentConfig(base=cnn, output=512, left=104, right=4)
+    rows: dict[str, tuple[int, encoders.EncoderConfig]] = {
+        "baseline": (400, encoders.TdsConfig()),
         "mlp-480": (400, tds),
         "dropout": (400, dropout),
         "bilstm": (400, bilstm),
@@ -75,11 +64,11 @@ def _table2() -> Iterator[Experiment]:
         "cnn-gru-24-filters": (400, replace(gru, base=replace(cnn, projection=0, widths=(24, 24)))),
         "cnn-gru-no-dropout": (150, replace(gru, base=replace(cnn, dropout=0.0), dropout=0.0)),
         "cnn-gru-600": (400, replace(gru, base=replace(cnn, mlp_features=600))),
-        "transformer": (50, TransformerConfig(base=MlpConfig(), left=112, right=12)),
-        **{f"cnn-transformer-{layers}": (50, TransformerConfig(layers=layers)) for layers in (1, 2, 4)},
+        "transformer": (50, encoders.TransformerConfig(base=encoders.MlpConfig(), left=112, right=12)),
+        **{f"cnn-transformer-{layers}": (50, encoders.TransformerConfig(layers=layers)) for layers in (1, 2, 4)},
     }
     for name, (epochs, encoder) in rows.items():
-        yield variant(BASELINE, f"table2/{name}", encoder, epochs=epochs)
+        yield variant(BASELINE, "table2", name, encoder, epochs=epochs)
     yield replace(TABLE1["table1/specaugment-4-3"], name="table2/specaugment-4-3")
 
 
@@ -94,12 +83,7 @@ _ABOUT = {
 
 
 def course_suites(
-    table1: Experiments,
-    table2: Experiments,
-    *,
-    size: str = "",
-    protocol: Protocol = "course",
-    simulated: Simulated = FIVE_PEOPLE,
+    table1: Experiments, table2: Experiments, *, size: str = "", simulated: Simulated = FIVE_PEOPLE
 ) -> Iterator[Suite]:
     """The suites of the two tables, at full size or at a budget's (`size` "small/" or "medium/")."""
     members = {
@@ -109,4 +93,4 @@ def course_suites(
     }
     for name, rows in members.items():
         about = _ABOUT[name] + (f", at the {size[:-1]} budget" if size else "")
-        yield Suite(size + name, about, rows, protocol, simulated)
+        yield Suite(size + name, about, rows, "latest" if size else "course", simulated)

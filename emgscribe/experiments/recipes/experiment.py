@@ -56,11 +56,11 @@ def by_name(experiments: Iterable[Experiment]) -> Experiments:
     return {experiment.name: experiment for experiment in experiments}
 
 
-def variant(base: Experiment, name: str, encoder: EncoderConfig, **settings: Any) -> Experiment:
-    """`base` under another name, with another encoder; `settings` of the experiment, or of its training."""
-    of_training = {key: settings.pop(key) for key in list(settings) if hasattr(base.train, key)}
+def variant(base: Experiment, group: str, name: str, encoder: EncoderConfig, **settings: Any) -> Experiment:
+    """`base` as `group/name` with another encoder; `settings` are of the experiment, or of its training."""
+    train = {key: settings.pop(key) for key in list(settings) if hasattr(base.train, key)}
     model = replace(settings.pop("model", base.model), encoder=encoder)
-    return replace(base, name=name, model=model, train=replace(base.train, **of_training), **settings)
+    return replace(base, name=f"{group}/{name}", model=model, train=replace(base.train, **train), **settings)
 
 
 def seeded(experiments: Experiments, *thrice: str) -> tuple[Experiment, ...]:

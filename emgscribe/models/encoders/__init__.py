@@ -14,15 +14,5 @@ from emgscribe.models.encoders.split_share import SplitShareConfig
 from emgscribe.models.encoders.tds import TdsConfig
 from emgscribe.models.encoders.transformer import TransformerConfig
 
-__all__ = [
-    "ConformerConfig",
-    "Encoder",
-    "EncoderConfig",
-    "LinearRecurrenceConfig",
-    "MlpConfig",
-    "RecurrentConfig",
-    "ResidualCnnConfig",
-    "SplitShareConfig",
-    "TdsConfig",
-    "TransformerConfig",
-]
+__all__ = ["ConformerConfig", "Encoder", "EncoderConfig", "LinearRecurrenceConfig", "MlpConfig", "RecurrentConfig"]
+__all__ += ["ResidualCnnConfig", "SplitShareConfig", "TdsConfig", "TransformerConfig"]

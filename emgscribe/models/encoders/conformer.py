@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, register
-from emgscribe.models.encoders.contract import EncoderConfig
+from emgscribe.models.encoders.contract import EncoderConfig, Frames, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.mlp import MlpConfig
-from emgscribe.models.encoders.sizes import Frames, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.transformer import Attention, TransformerConfig
 
 
@@ -51,11 +50,11 @@ class ConformerBlock(nn.Module):
 
     def __init__(self, config: ConformerConfig, width: int) -> None:
         super().__init__()
-        self.first = _half(width, config)
+        self.first = feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, config.heads, past=config.past, future=config.future, dropout=config.dropout)
         self.conv = ConvModule(width, config.around, config.dropout)
-        self.second = _half(width, config)
+        self.second = feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
@@ -78,9 +77,4 @@ class ConvModule(nn.Module):
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
-        hidden = self.depthwise(F.pad(gated, self.around)).transpose(1, 2)  # (N, F, width)
-        return self.output(hidden)
-
-
-def _half(width: int, config: ConformerConfig) -> nn.Sequential:
-    return feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)
+        return self.output(self.depthwise(F.pad(gated, self.around)).transpose(1, 2))  # (N, F, width)

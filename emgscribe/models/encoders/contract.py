@@ -1,12 +1,52 @@
-"""What every encoder is: the contract between features and emissions."""
+"""What every encoder is: the contract between features and emissions, and the types of a network's sizes."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from torch import Tensor, nn
 
-from emgscribe.config import Kind
-from emgscribe.models.encoders.sizes import Sized
+from emgscribe.config import Kind, Range, Settings
+
+
+@dataclass(frozen=True)
+class Shrinks:
+    """Metadata of a size, after its `Range`: what `small` divides it by."""
+
+    divisor: int
+
+
+# The features of the front end shrink to a quarter, those of other layers to a half. Frames shrink to a third, since a
+# frame of the small budget lasts three times as long. The special values 0 and -1 stay.
+Front = Annotated[int, Range(1), Shrinks(4)]
+FrontOrNone = Annotated[int, Range(0), Shrinks(4)]
+Width = Annotated[int, Range(1), Shrinks(2)]
+WidthOrNone = Annotated[int, Range(0), Shrinks(2)]
+Kernel = Annotated[int, Range(1), Shrinks(3)]
+Frames = Annotated[int, Range(0), Shrinks(3)]
+Reach = Annotated[int, Range(-1), Shrinks(3)]
+
+
+@dataclass(frozen=True)
+class Sized(Settings):
+    """Base of a network's settings that have a small version."""
+
+    def small(self) -> Self:
+        """The same network, and so its base encoder, at the size of the small budget."""
+        hints = get_type_hints(type(self), include_extras=True)
+        changes = {part.name: _shrunk(hints[part.name], getattr(self, part.name)) for part in fields(self)}
+        return replace(self, **changes)
+
+
+def _shrunk(hint: Any, value: Any) -> Any:
+    if isinstance(value, Sized):
+        return value.small()
+    if get_origin(hint) is tuple:
+        return tuple(_shrunk(get_args(hint)[0], item) for item in value)
+    if get_origin(hint) is Annotated and isinstance(hint.__metadata__[-1], Shrinks) and value > 0:
+        limits, shrinks = hint.__metadata__
+        return max(limits.low, round(value / shrinks.divisor))
+    return value
 
 
 class Encoder(nn.Module):
@@ -39,10 +79,6 @@ class Encoder(nn.Module):
         """Whether no frame depends on a later feature frame than those it stands for."""
         return self.right_context == 0 and not self.unbounded_right
 
-    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class EncoderConfig(Sized, Kind):
@@ -63,16 +99,17 @@ class Stacked(Encoder):
     ones, each of which then stands for what was `right` frames earlier.
     """
 
-    def __init__(self, base: Encoder, left: int, right: int, *, delay: bool = False) -> None:
+    delay: bool = False
+
+    def __init__(self, base: Encoder, left: int, right: int) -> None:
         super().__init__()
-        self.base, self.left, self.right, self.delay = base, left, right, delay
+        self.base, self.left, self.right = base, left, right
         self.width, self.stride, self.extrapolates = base.width, base.stride, base.extrapolates
         self.left_context = base.left_context + left * base.stride
         self.right_context = base.right_context + right * base.stride
         self.unbounded_left, self.unbounded_right = base.unbounded_left, base.unbounded_right
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Features (N, left_context + F * stride + right_context, B, C, K) -> frames (N, F, width)."""
         around = self.left + self.right
         frames = self.base(features, lengths + around * self.stride)  # (N, left + F + right, base.width)
         count = frames.shape[1] - around
@@ -86,14 +123,19 @@ class Stacked(Encoder):
 
 
 class StackedBlocks(Stacked):
-    """A `projection` to the width, `blocks`, and a last `norm`.
+    """A linear layer to `width` (0: none), `layers` blocks, each made by `block(width)`, and a norm.
 
     A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to that shape.
     """
 
-    projection: nn.Module
-    blocks: nn.ModuleList
-    norm: nn.Module
+    def __init__(
+        self, base: Encoder, left: int, right: int, width: int, layers: int, block: Callable[[int], nn.Module]
+    ) -> None:
+        super().__init__(base, left, right)
+        self.width = width or base.width
+        self.projection = nn.Linear(base.width, width) if width else nn.Identity()
+        self.blocks = nn.ModuleList(block(self.width) for _ in range(layers))
+        self.norm = nn.LayerNorm(self.width)
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         hidden = self.projection(frames)  # (N, S, width)

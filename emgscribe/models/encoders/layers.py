@@ -13,8 +13,7 @@ class SpectrogramNorm(nn.Module):
         self.norm = nn.BatchNorm1d(bands * channels)
 
     def forward(self, features: Tensor) -> Tensor:
-        normed: Tensor = self.norm(features.flatten(0, 1).flatten(1, 2))  # (N*F, B*C, K)
-        return normed.view_as(features)
+        return self.norm(features.flatten(0, 1).flatten(1, 2)).view_as(features)  # through (N*F, B*C, K)
 
 
 class RotationInvariantMLP(nn.Module):
@@ -31,16 +30,14 @@ class RotationInvariantMLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> (N, F, B, width)."""
-        bands = [self._band(features[:, :, band].flatten(2), layer) for band, layer in enumerate(self.layers)]
-        return torch.stack(bands, dim=2)  # (N, F, B, width)
-
-    def _band(self, features: Tensor, layer: nn.Module) -> Tensor:
-        assert isinstance(layer, nn.Linear)
-        weight = layer.weight.view(self.width, self.channels, self.bins)
-        rolled = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in self.offsets])  # (rolls*width, C*K)
-        hidden = F.relu(F.linear(features, rolled, layer.bias.repeat(len(self.offsets))))  # (N, F, rolls*width)
-        items, frames, _ = hidden.shape
-        return hidden.view(items, frames, len(self.offsets), self.width).mean(dim=2)  # (N, F, width)
+        hidden = []
+        for band, layer in zip(features.flatten(3).unbind(2), self.layers, strict=True):  # each (N, F, C*K)
+            assert isinstance(layer, nn.Linear)
+            weight = layer.weight.view(self.width, self.channels, self.bins)
+            rolled = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in self.offsets])
+            rolls = F.relu(F.linear(band, rolled, layer.bias.repeat(len(self.offsets))))  # (N, F, rolls * width)
+            hidden.append(rolls.view(*rolls.shape[:2], -1, self.width).mean(dim=2))
+        return torch.stack(hidden, dim=2)  # (N, F, B, width)
 
 
 class RollingNorm(nn.Module):
@@ -56,9 +53,7 @@ class RollingNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> (N, F - span + 1, B, C, K)."""
-        exact = precise(features)
-        sums = [running_sums(part) for part in (exact, exact.square())]  # each (N, F + 1, B, C, K)
-        # each (N, F - span + 1, B, C, K)
+        sums = running_sums(features), running_sums(features, 2)  # each (N, F + 1, B, C, K)
         mean, power = ((part[:, self.span :] - part[:, : -self.span]) / self.span for part in sums)
         deviation = (power - mean.square()).clamp(min=1e-4).sqrt()
         return (features[:, self.span - 1 :] - mean.to(features.dtype)) / deviation.to(features.dtype)
@@ -109,11 +104,10 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
     )
 
 
-def precise(values: Tensor) -> Tensor:
-    """The values in double precision, for differences of running sums; Apple's GPUs have single precision only."""
-    return values.float() if values.device.type == "mps" else values.double()
+def running_sums(values: Tensor, power: int = 1) -> Tensor:
+    """Sums of the first 0, 1, ... F frames of values (N, F, ...) to a power: (N, F + 1, ...).
 
-
-def running_sums(values: Tensor) -> Tensor:
-    """Sums of the first 0, 1, ... F frames of values (N, F, ...), in their precision: (N, F + 1, ...)."""
-    return F.pad(values.cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))
+    They are in double precision, for the sake of their differences; Apple's GPUs have single precision only.
+    """
+    exact = values.float() if values.device.type == "mps" else values.double()
+    return F.pad(exact.pow(power).cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))

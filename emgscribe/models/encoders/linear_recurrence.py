@@ -4,18 +4,17 @@ The cell is minGRU (Feng et al. 2024, "Were RNNs all we needed?", arXiv 2410.012
 the frame and not on the state, so the state is a running weighted sum, and segments of it can be summed in parallel.
 """
 
+import math
 from dataclasses import dataclass, field
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register
-from emgscribe.models.encoders.contract import Encoder, EncoderConfig, StackedBlocks
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, StackedBlocks, Width
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
-from emgscribe.models.encoders.sizes import Frames, Width
 
 _SPANS = 2.0, 128.0  # memory of a new network's states in frames: the shortest and the longest
 
@@ -42,12 +41,11 @@ class LinearRecurrenceEncoder(StackedBlocks):
     """A projection to `width`, layers of recurrence and feed-forward, a norm."""
 
     def __init__(self, config: LinearRecurrenceConfig, base: Encoder) -> None:
-        super().__init__(base, config.left, config.right, delay=not config.bidirectional)
+        super().__init__(
+            base, config.left, config.right, config.width, config.layers, lambda _: LinearRecurrenceBlock(config)
+        )
+        self.delay = not config.bidirectional
         self.unbounded_left, self.unbounded_right = True, base.unbounded_right or config.bidirectional
-        self.width = config.width
-        self.projection = nn.Linear(base.width, config.width)
-        self.blocks = nn.ModuleList(LinearRecurrenceBlock(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
 
 
 class LinearRecurrenceBlock(nn.Module):
@@ -73,11 +71,10 @@ class LinearRecurrenceBlock(nn.Module):
         gate = self.gate(normed).float().sigmoid()  # (N, F, ways * hidden)
         # Padding adds nothing, so the way back reaches an item's last frame with an empty state.
         value = without(gate * self.candidate(normed).float(), padding)
-        parts = zip((1 - gate).chunk(self.ways, dim=2), value.chunk(self.ways, dim=2), strict=True)
-        states = [
-            scan(keep.flip(1), add.flip(1)).flip(1) if back else scan(keep, add)
-            for back, (keep, add) in enumerate(parts)
-        ]
+        keep, add = (1 - gate).chunk(self.ways, dim=2), value.chunk(self.ways, dim=2)
+        states = [scan(keep[0], add[0])]
+        if self.ways == 2:
+            states.append(scan(keep[1].flip(1), add[1].flip(1)).flip(1))
         frames = frames + self.output(torch.cat(states, dim=2).to(frames.dtype))
         return frames + self.feed_forward(frames)
 
@@ -85,14 +82,14 @@ class LinearRecurrenceBlock(nn.Module):
 def scan(keep: Tensor, add: Tensor) -> Tensor:
     """States (N, F, D) of h[f] = keep[f] * h[f - 1] + add[f] from h = 0, in 2 sqrt(F) steps instead of F.
 
-    Segments of sqrt(F) frames are computed in parallel, each from 0; then each segment's initial state is carried from
-    one to the next. A parallel scan would take fewer steps still, but moves the whole tensors log2(F) times.
+    Segments of sqrt(F) frames run in parallel, each from 0; then each segment's initial state is carried to the next.
     """
     items, count, width = keep.shape
-    length = isqrt(count - 1) + 1
+    length = math.isqrt(count - 1) + 1
     padded = (F.pad(part, (0, 0, 0, -count % length)) for part in (keep, add))
-    segments = (part.reshape(items, -1, length, width) for part in padded)  # (N, F / length, length, D)
-    keeps, adds = (part.unbind(2) for part in segments)  # each `length` times (N, F / length, D)
+    keeps, adds = (
+        part.reshape(items, -1, length, width).unbind(2) for part in padded
+    )  # `length` times (N, F / length, D)
     kept, states = [keeps[0]], [adds[0]]  # of the state before the segment, and what was added to it
     for factor, term in zip(keeps[1:], adds[1:], strict=True):
         kept.append(factor * kept[-1])

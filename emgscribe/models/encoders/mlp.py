@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from emgscribe.config import register
-from emgscribe.models.encoders.contract import Encoder, EncoderConfig
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Front
 from emgscribe.models.encoders.layers import RollingNorm, RotationInvariantMLP, SpectrogramNorm
-from emgscribe.models.encoders.sizes import Frames, Front
 
 
 @register("mlp")
@@ -33,5 +32,4 @@ class MlpEncoder(Encoder):
         self.left_context = max(rolling - 1, 0)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        hidden: Tensor = self.mlp(self.norm(features))  # (N, F, B, mlp_features)
-        return hidden.flatten(2)  # (N, F, width)
+        return self.mlp(self.norm(features)).flatten(2)  # (N, F, width)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 
 from emgscribe.config import Count, Dropout, register
-from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
 from emgscribe.models.encoders.mlp import MlpConfig
-from emgscribe.models.encoders.sizes import Frames, Width, WidthOrNone
 
 
 @register("recurrent")
@@ -38,16 +37,12 @@ class RecurrentEncoder(Stacked):
     """The base encoder, the recurrence, and a linear layer where `output` is set."""
 
     def __init__(self, config: RecurrentConfig, base: Encoder) -> None:
-        super().__init__(base, config.left, config.right, delay=not config.bidirectional)
+        super().__init__(base, config.left, config.right)
+        self.delay = not config.bidirectional
         self.unbounded_left, self.unbounded_right = True, base.unbounded_right or config.bidirectional
-        self.cells = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell](
-            base.width,
-            config.hidden,
-            config.layers,
-            batch_first=True,
-            bidirectional=config.bidirectional,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
+        kind, dropout = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell], config.dropout if config.layers > 1 else 0.0
+        settings = {"batch_first": True, "bidirectional": config.bidirectional, "dropout": dropout}
+        self.cells = kind(base.width, config.hidden, config.layers, **settings)
         self.width = config.hidden * (2 if config.bidirectional else 1)
         self.output = nn.Sequential()
         if config.output:
@@ -55,15 +50,12 @@ class RecurrentEncoder(Stacked):
             self.width = config.output
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
-        if self.cells.bidirectional and padding.any():
-            # The way back starts at each item's end. Packing costs time, and is rarely needed.
-            count = frames.shape[1]
-            lengths, order = (count - padding).sort(descending=True)  # here, since torch's sorting waits for a GPU
-            rows = order.to(frames.device, non_blocking=True)
-            packed = rnn.pack_padded_sequence(frames.index_select(0, rows), lengths, batch_first=True)
-            hidden = rnn.pad_packed_sequence(self.cells(packed)[0], batch_first=True, total_length=count)[0]
-            hidden = hidden.index_select(0, rows.argsort())
-        else:
-            hidden = self.cells(frames)[0]
-        output: Tensor = self.output(hidden)  # (N, S, width)
-        return output
+        if not (self.cells.bidirectional and padding.any()):
+            return self.output(self.cells(frames)[0])  # (N, S, width)
+        # The way back starts at each item's end. Packing costs time, and is rarely needed.
+        count = frames.shape[1]
+        lengths, order = (count - padding).sort(descending=True)  # here, since torch's sorting waits for a GPU
+        rows = order.to(frames.device, non_blocking=True)
+        packed = rnn.pack_padded_sequence(frames.index_select(0, rows), lengths, batch_first=True)
+        hidden = rnn.pad_packed_sequence(self.cells(packed)[0], batch_first=True, total_length=count)[0]
+        return self.output(hidden.index_select(0, rows.argsort()))

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
-from emgscribe.models.encoders.contract import EncoderConfig
+from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.mlp import MlpEncoder
-from emgscribe.models.encoders.sizes import Frames, Front, Kernel, Width, WidthOrNone
 
 
 @register("residual-cnn")
@@ -46,14 +45,11 @@ class ResidualCnnEncoder(MlpEncoder):
         self.width = config.projection or self.width
         self.blocks = nn.Sequential()
         for width, stride in zip(config.widths, config.strides or (1,) * len(config.widths), strict=True):
-            block = ResidualConv(
-                self.width, width, config.kernel, stride, lookahead=config.lookahead, dropout=config.dropout
-            )
+            block = ResidualConv(self.width, width, config.kernel, stride, config.lookahead, config.dropout)
             self.blocks.append(block)
             self.left_context += block.before * self.stride
             self.right_context += config.lookahead * self.stride
-            self.stride *= stride
-            self.width = width
+            self.stride, self.width = self.stride * stride, width
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.blocks(self.projection(super().forward(features, lengths)))  # (N, F, width)
@@ -65,9 +61,7 @@ class ResidualConv(nn.Module):
     The residual is the mean of the `stride` frames that a frame stands for, through a linear layer where widths differ.
     """
 
-    def __init__(
-        self, width: int, out: int, kernel: int, stride: int = 1, *, lookahead: int = 0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, out: int, kernel: int, stride: int, lookahead: int, dropout: float) -> None:
         super().__init__()
         self.before, self.stride = kernel - stride - lookahead, stride
         self.conv = nn.Conv1d(width, out, kernel, stride)
@@ -79,8 +73,7 @@ class ResidualConv(nn.Module):
         """Frames (N, before + F * stride + lookahead, width) -> (N, F, out)."""
         convolved = F.relu(self.conv(frames.transpose(1, 2)))  # (N, out, F)
         hidden = self.dropout(convolved.transpose(1, 2))  # (N, F, out)
-        count = hidden.shape[1]
-        own = frames[:, self.before : self.before + count * self.stride]  # (N, F * stride, width)
+        own = frames[:, self.before : self.before + hidden.shape[1] * self.stride]  # (N, F * stride, width)
         if self.stride > 1:
-            own = own.reshape(len(own), count, self.stride, -1).mean(dim=2)  # (N, F, width)
+            own = own.reshape(len(own), -1, self.stride, own.shape[2]).mean(dim=2)  # (N, F, width)
         return self.norm(hidden + self.residual(own))

@@ -37,6 +37,5 @@ class SplitShareEncoder(Stacked):
         if self.mirror:
             features = torch.cat([features[:, :, :1], features[:, :, 1:].flip(3)], dim=2)
         hands = features.transpose(1, 2).flatten(0, 1)[:, :, None]  # (N*B, F, 1, C, K)
-        frames = self.base(hands, lengths.repeat_interleave(bands))  # (N*B, F, base.width)
-        both = frames.view(items, bands, *frames.shape[1:]).transpose(1, 2).flatten(2)  # (N, F, B * base.width)
-        return self.joint(both)
+        frames = self.base(hands, lengths.repeat_interleave(bands)).unflatten(0, (items, bands))
+        return self.joint(frames.transpose(1, 2).flatten(2))  # (N, F, B * base.width)

@@ -1,8 +1,7 @@
 """Time-depth separable convolutions, the published baseline's encoder (Hannun et al. 2019, arXiv 1904.02619).
 
-The published network splits its features into channels x width with the channels outermost. Here the channels are
-innermost, which is the layout that convolutions run fastest on, so frames go from a linear layer into a convolution
-and back without a copy; the network is the same up to the order of its features.
+The published network splits its features into channels x width with the channels outermost. Here they are innermost,
+the layout in which convolutions are fastest and linear layers need no copy; otherwise the network is the same.
 """
 
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
-from emgscribe.models.encoders.contract import EncoderConfig
-from emgscribe.models.encoders.layers import Reduction, precise, running_sums
+from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, FrontOrNone, Kernel
+from emgscribe.models.encoders.layers import Reduction, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
-from emgscribe.models.encoders.sizes import Frames, Front, FrontOrNone, Kernel
 
 
 @register("tds")
@@ -46,8 +44,8 @@ class TdsConfig(EncoderConfig):
         require(fits, "encoder.channels", self.channels, f"an even divisor of 2 * mlp_features = {width}")
         fits = self.reduction_back or self.reduction % self.channels == 0
         require(fits, "encoder.reduction", self.reduction, f"0 or a multiple of channels = {self.channels}")
-        consumed = self.consumed
-        require(self.lookahead <= consumed, "encoder.lookahead", self.lookahead, f"0 to {consumed} frames")
+        fits = self.lookahead <= self.consumed
+        require(fits, "encoder.lookahead", self.lookahead, f"0 to {self.consumed} frames")
 
     @property
     def consumed(self) -> int:
@@ -95,10 +93,9 @@ class TdsEncoder(MlpEncoder):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         padding = features.shape[1] - self.left_context - self.right_context - lengths
         hidden = self.mlp(self.norm(features))  # (N, F, B, mlp_features)
-        items, count, bands, _ = hidden.shape
         # Every column of the convolution's width holds channels of both bands.
-        split = hidden.view(items, count, bands, -1, self.channels // bands).transpose(2, 3)  # (N, F, W, B, channels/B)
-        frames: Tensor = split.flatten(2)  # (N, F, width)
+        split = hidden.view(*hidden.shape[:3], -1, self.channels // hidden.shape[2])  # (N, F, B, W, channels / B)
+        frames = split.transpose(2, 3).flatten(2)  # (N, F, width)
         for block in self.blocks:
             frames = block(frames, padding) if isinstance(block, SqueezeExcitation) else block(frames)
         return frames
@@ -117,9 +114,9 @@ class TdsConv(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (N, F, width) -> (N, F - kernel + 1, width)."""
-        items, count, width = frames.shape
-        split = frames.view(items, count, width // self.channels, self.channels)  # (N, F, W, channels)
-        planes = split.permute(0, 3, 1, 2)  # (N, channels, F, W), channels last
+        planes = frames.view(*frames.shape[:2], -1, self.channels).permute(
+            0, 3, 1, 2
+        )  # (N, channels, F, W), channels last
         hidden = self.dropout(F.relu(self.conv(planes)))
         convolved = hidden.permute(0, 2, 3, 1).flatten(2)  # (N, F - kernel + 1, width)
         return self.norm(convolved + frames[:, -convolved.shape[1] :])
@@ -130,8 +127,7 @@ class TdsFeedForward(nn.Module):
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.inner = nn.Linear(width, width)
-        self.outer = nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
@@ -157,23 +153,17 @@ class SqueezeExcitation(nn.Module):
         """Frames (N, F, width), of which `padding` (N,) at the end are padding -> the same, or fewer with `cropped`."""
         split = frames.view(*frames.shape[:2], -1, self.channels)  # (N, F, W, channels), as TdsConv splits them
         scale = self.excite(F.relu(self.squeeze(self._means(split.mean(dim=2), padding)))).sigmoid()  # (N, F, channels)
-        scaled: Tensor = (split * scale[:, :, None]).flatten(2)  # (N, F, width)
-        if not self.cropped:
-            return scaled
-        assert self.span is not None
-        return scaled[:, self.span[0] : scaled.shape[1] - self.span[1]]
+        scaled = (split * scale[:, :, None]).flatten(2)  # (N, F, width)
+        return scaled[:, self.span[0] : scaled.shape[1] - self.span[1]] if self.cropped and self.span else scaled
 
     def _means(self, frames: Tensor, padding: Tensor) -> Tensor:
-        """Means over time of frames (N, F, channels): the same shape, or (N, 1, channels) without a span."""
+        """Means of frames (N, F, channels) over the span of each: the same shape."""
         count = frames.shape[1]
-        place = torch.arange(count, device=frames.device)
+        place = torch.arange(count, device=frames.device)[None]
         ends = (count - padding).to(frames.device, non_blocking=True)[:, None]  # (N, 1)
-        if self.span is None:
-            low, high = torch.zeros_like(ends), ends
-        else:
-            low = (place - self.span[0]).clamp(min=0)[None].expand(len(frames), -1)  # (N, F)
-            high = torch.minimum((place + self.span[1] + 1)[None], ends).maximum(low + 1)  # padding sees something
-        sums = running_sums(precise(frames))  # (N, F + 1, channels)
-        index = torch.stack([low, high])[..., None].expand(-1, -1, -1, frames.shape[2])
-        total = sums.gather(1, index[1]) - sums.gather(1, index[0])  # (N, F or 1, channels)
-        return (total / (high - low)[..., None]).to(frames.dtype)
+        before, after = self.span or (count, count)
+        low = (place - before).clamp(min=0).expand(len(frames), -1)  # (N, F)
+        high = torch.minimum(place + after + 1, ends).maximum(low + 1)  # padding sees something
+        sums = running_sums(frames)  # (N, F + 1, channels)
+        last, first = (sums.gather(1, part[..., None].expand(-1, -1, frames.shape[2])) for part in (high, low))
+        return ((last - first) / (high - low)[..., None]).to(frames.dtype)

@@ -3,6 +3,7 @@
 Rows 10 to 12 of table 2 of Borthakur et al. attended over the batch, without positions; these attend over time.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
-from emgscribe.models.encoders.contract import Encoder, EncoderConfig, StackedBlocks
+from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Reach, StackedBlocks, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward
-from emgscribe.models.encoders.sizes import Frames, FramesOrAll, Width, WidthOrNone
 from emgscribe.models.encoders.tds import TdsConfig
 
 
@@ -31,8 +31,8 @@ class TransformerConfig(EncoderConfig):
     heads: Count = 3  # attention heads
     feed_forward: Width = 1048  # features inside each feed-forward
     dropout: Dropout = 0.1  # dropout in attention and feed-forward
-    past: FramesOrAll = -1  # frames before its own that a frame attends to in each layer; -1: all of the window
-    future: FramesOrAll = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
+    past: Reach = -1  # frames before its own that a frame attends to in each layer; -1: all of the window
+    future: Reach = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
     left: Frames = 0  # frames of context before, where past is -1
     right: Frames = 0  # frames of context after, where future is -1
 
@@ -56,16 +56,13 @@ class TransformerEncoder(StackedBlocks):
         before, after = config.reach
         left = config.left if config.past < 0 else config.layers * before
         right = config.right if config.future < 0 else config.layers * after
-        super().__init__(base, left, right)
+        width = config.width or base.width
+        allowed = f"a divisor of half the width, {width} / 2"
+        require(width % (2 * config.heads) == 0, "encoder.heads", config.heads, allowed)
+        super().__init__(base, left, right, config.width, config.layers, config.block)
         self.unbounded_left |= config.past < 0
         self.unbounded_right |= config.future < 0
         self.extrapolates &= config.past >= 0 and config.future >= 0
-        self.width = config.width or base.width
-        fits = self.width % (2 * config.heads) == 0
-        require(fits, "encoder.heads", config.heads, f"a divisor of half the width, {self.width} / 2")
-        self.projection = nn.Linear(base.width, config.width) if config.width else nn.Identity()
-        self.blocks = nn.ModuleList(config.block(self.width) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(self.width)
 
 
 class TransformerBlock(nn.Module):
@@ -92,47 +89,34 @@ class Attention(nn.Module):
         self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        items, count = frames.shape[:2]
-        joint = self.inputs(frames).view(items, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = joint.unbind()  # each (N, heads, F, width / heads)
-        query, key = rotated(query), rotated(key)
-        ends = (count - padding).to(frames.device, non_blocking=True) if padding.any() else None
+        count = frames.shape[1]
+        query, key, value = self.inputs(frames).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        query, key = rotated(query), rotated(key)  # each (N, heads, F, width / heads)
+        place = torch.arange(count, device=frames.device)
+        ends = (count - padding).to(frames.device, non_blocking=True)[:, None, None] if padding.any() else None
         banded = self.past >= 0 and self.future >= 0
         # A band is computed in segments, each with the keys in its reach: memory stays linear in F.
         step = max(self.past + self.future, 128) if banded else count
-        mixed = []
+        rate, mixed = self.dropout if self.training else 0.0, []
         for first in range(0, count, step):
-            last = min(first + step, count)
-            low, high = (max(0, first - self.past), min(count, last + self.future)) if banded else (0, count)
-            mask = self._mask((first, last), (low, high), ends, frames.device)
-            part = F.scaled_dot_product_attention(
-                query[:, :, first:last],
-                key[:, :, low:high],
-                value[:, :, low:high],
-                attn_mask=mask,
-                dropout_p=self.dropout if self.training else 0.0,
-            )
-            mixed.append(part.transpose(1, 2).flatten(2))  # (N, last - first, width)
-        return self.output(torch.cat(mixed, dim=1))  # (N, F, width)
+            queries = slice(first, first + step)
+            keys = slice(max(0, first - self.past), first + step + self.future) if banded else slice(None)
+            mask = self._mask(place[queries, None], place[keys], ends)
+            part = query[:, :, queries], key[:, :, keys], value[:, :, keys]
+            mixed.append(F.scaled_dot_product_attention(*part, attn_mask=mask, dropout_p=rate))
+        return self.output(torch.cat(mixed, dim=2).transpose(1, 2).flatten(2))  # (N, F, width)
 
-    def _mask(
-        self, queries: tuple[int, int], keys: tuple[int, int], ends: Tensor | None, device: torch.device
-    ) -> Tensor | None:
+    def _mask(self, queries: Tensor, keys: Tensor, ends: Tensor | None) -> Tensor | None:
         """Which keys each query sees, (1 or N, 1, queries, keys); None where all see all."""
         if self.past < 0 and self.future < 0 and ends is None:
             return None
-        key = torch.arange(*keys, device=device)
-        distance = key - torch.arange(*queries, device=device)[:, None]  # (queries, keys)
-        seen = torch.ones_like(distance, dtype=torch.bool)
-        if self.past >= 0:
-            seen &= distance >= -self.past
-        if self.future >= 0:
-            seen &= distance <= self.future
-        if ends is None:
-            return seen[None, None]
-        # Padding sees itself: a query without any key would be NaN, and NaN spreads even where its weight is zero.
-        inside = (key < ends[:, None, None]) | (distance == 0)  # (N, queries, keys)
-        return (seen & inside)[:, None]
+        distance = keys - queries  # (queries, keys)
+        past, future = (math.inf if reach < 0 else reach for reach in (self.past, self.future))
+        seen = ((distance >= -past) & (distance <= future))[None]
+        if ends is not None:
+            # Padding sees itself: a query without any key would be NaN, and NaN spreads even where its weight is zero.
+            seen = seen & ((keys < ends) | (distance == 0))  # (N, queries, keys)
+        return seen[:, None]
 
 
 def rotated(heads: Tensor) -> Tensor:

@@ -1,0 +1,37 @@
+"""The public names: type checkers read them here, and `__init__.py` takes them from here."""
+
+from emgscribe.config import Settings, register
+from emgscribe.data.inspect import Inspection, inspect
+from emgscribe.data.session import Session, open_session, open_sessions
+from emgscribe.data.splits import DataConfig, split
+from emgscribe.data.windows import Batch, WindowConfig, WindowDataset
+from emgscribe.decoding.beam import BeamConfig, BeamDecoder
+from emgscribe.decoding.greedy import Decoder, GreedyDecoder, Hypothesis
+from emgscribe.decoding.language_model import LanguageModel
+from emgscribe.errors import EmgscribeError
+from emgscribe.evaluation import Evaluation, evaluate, evaluate_all
+from emgscribe.experiments import recipes
+from emgscribe.experiments.recipes import Experiment
+from emgscribe.models import encoders, features
+from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import Augmentation
+from emgscribe.models.encoders import Encoder, EncoderConfig
+from emgscribe.models.features import Features, FeaturesConfig
+from emgscribe.models.model import Model, ModelConfig, load_model, save_model
+from emgscribe.scoring import Counts
+from emgscribe.simulation import SimulationConfig, simulate
+from emgscribe.training.config import Recipe, TrainConfig
+from emgscribe.training.losses import ctc_loss
+from emgscribe.training.modules import SessionsDataModule, TrainingModule
+from emgscribe.training.run import Trained, train
+from emgscribe.transcription import Transcript, transcribe
+
+__version__: str
+__all__ = ["__version__"]
+__all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig"]
+__all__ += ["Decoder", "EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features"]
+__all__ += ["FeaturesConfig", "GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig"]
+__all__ += ["Recipe", "Session", "SessionsDataModule", "Settings", "SimulationConfig", "TrainConfig", "Trained"]
+__all__ += ["TrainingModule", "Transcript", "WindowConfig", "WindowDataset"]
+__all__ += ["ctc_loss", "encoders", "evaluate", "evaluate_all", "features", "inspect", "load_model", "open_session"]
+__all__ += ["open_sessions", "recipes", "register", "save_model", "simulate", "split", "train", "transcribe"]
