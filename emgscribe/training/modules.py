@@ -209,7 +209,7 @@ class TrainingModule(lightning.LightningModule):
             self._require_finite("training", outputs["loss"])
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", learning_rate(self.config, self.global_step, self.total_steps), rank_zero_only=True)
+        self.log("lr", learning_rate(self.config, self.global_step, self.total_steps), sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         emissions, lengths, losses = _losses(self.model, self.model.featurize(batch), batch)
