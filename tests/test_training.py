@@ -7,9 +7,8 @@ import multiprocessing
 import os
 import pickle
 import re
+import shutil
 import signal
-import subprocess
-import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -29,8 +28,6 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json
-from emgscribe.models.ancestry import Seen
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
@@ -39,10 +36,8 @@ from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.simulation import simulate_session
 from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
-from emgscribe.training.callbacks import Averaging, hush
 from emgscribe.training.config import Recipe, TrainConfig
-from emgscribe.training.modules import cut
-from emgscribe.training.run import Trained, estimate_seconds, resolve_precision, train
+from emgscribe.training.run import Averaging, Trained, estimate_seconds, hush, resolve_precision, train
 
 Sessions = tuple[list[Session], list[Session]]
 TINY = Recipe(
@@ -51,26 +46,18 @@ TINY = Recipe(
     augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 4, 1, 2)),
     train=TrainConfig(epochs=4, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, clip_norm=1.0, seed=3),
 )
-DROPPING = RecurrentConfig(base=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
+LSTM = RecurrentConfig(base=replace(TINY.model.encoder, dropout=0.4), hidden=8, cell="lstm", dropout=0.4)
 TWO_HEADED = replace(TINY, model=replace(TINY.model, attention=AttentionConfig(1, 16, 2, 16, dropout=0.4)))
-AVERAGED = replace(
-    TINY,
-    model=ModelConfig(TINY.model.features, DROPPING),
-    train=replace(TINY.train, ema=0.9, dropout_ramp=0.6, long_windows=0.5, long_factor=4),
-)
-"""Epochs of 4, 4, 3 and 3 steps on the session below."""
-# Nothing that each process draws or normalises for itself, so that two of them agree with one.
-PLAIN = Recipe(
-    model=ModelConfig(TINY.model.features, replace(TINY.model.encoder, rolling=5)),
-    windows=TINY.windows,
-    augment=Augmentation(BandRotation(probability=0), AlignmentJitter(0), spec=SpecAugment(0, 0, 0, 0)),
-    train=TrainConfig(epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0, ema=0.5, seed=5),
-)
 STEP = module_of.TrainingModule.training_step
 
 
 def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **settings))
+
+
+ONE_EPOCH = changed(epochs=1)
+AVERAGED = changed(replace(TINY, model=replace(TINY.model, encoder=LSTM)), ema=0.9, dropout_ramp=0.6, long_windows=0.5)
+"""Epochs of 4, 4, 3 and 3 steps on the session below."""
 
 
 def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int], object]) -> None:
@@ -79,9 +66,6 @@ def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int]
         return STEP(self, batch, batch_idx)
 
     patch.setattr(module_of.TrainingModule, "training_step", step)
-
-
-ONE_EPOCH = changed(epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +79,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
 
 
 def run(sessions: Sessions, folder: Path, recipe: Recipe = TINY, start: Path | None = None) -> Trained:
-    quiet = Console(quiet=True)
-    return train(recipe, *sessions, out=folder, start=start, console=quiet)
+    return train(recipe, *sessions, out=folder, start=start, console=Console(quiet=True))
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
@@ -108,10 +91,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
+    (tmp_path / "run" / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)  # what a killed run was writing
+    (tmp_path / "run" / "best" / "left").mkdir(parents=True)
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
-    losses = [entry["train_loss"] for entry in trained.curves]
-    assert len(losses) == 12
-    assert losses[-1] < 0.6 * losses[0]
+    assert trained.curves[-1]["train_loss"] < 0.6 * trained.curves[0]["train_loss"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"best", "curves.csv", "last.ckpt", "settings.json", ".lock"}
     assert {path.name for path in (tmp_path / "run" / "best").iterdir()} == {"config.json", "model.safetensors"}
@@ -121,12 +104,11 @@ def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Pa
     assert min(float(line.split(",")[-1]) for line in lines[1:]) == best
     assert len(lines) == 13
     assert same(load_model(tmp_path / "run" / "best").state_dict(), trained.model.state_dict())
-    pattern = r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>"
-    assert re.fullmatch(pattern, repr(trained))
+    assert re.fullmatch(r"<Trained \S+/run: 12 epochs, best val CER \d+\.\d %, \d+ s>", repr(trained))
     logged = capsys.readouterr().out.splitlines()
     assert len(logged) == 12
-    assert re.fullmatch(r"epoch 1/12  loss \d+\.\d{3}  val CER \d+\.\d %  00:00:\d\d left", logged[0])
-    assert logged[-1].endswith("00:00:00 left")
+    assert re.fullmatch(r"epoch 1/12  loss \d+\.\d{3}  val CER \d+\.\d %  0:00:\d\d left", logged[0])
+    assert logged[-1].endswith("0:00:00 left")
 
 
 def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions, tmp_path: Path) -> None:
@@ -137,8 +119,7 @@ def test_a_terminal_shows_a_bar_and_the_cer_of_a_single_epoch(sessions: Sessions
 
 
 def test_both_heads_learn_by_their_loss_weights(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    off: list[float] = []
-    smoothed: list[float] = []
+    off, smoothed = list[float](), list[float]()
     attention, whole = module_of.attention_loss, module_of.training_loss
 
     def noted_attention(likely: torch.Tensor, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
@@ -147,14 +128,15 @@ def test_both_heads_learn_by_their_loss_weights(sessions: Sessions, tmp_path: Pa
 
     def noted(*args: Any, **rest: Any) -> dict[str, torch.Tensor]:
         losses = whole(*args, **rest)
-        off.append(abs((losses["total"] - 0.8 * losses["loss"] - 0.2 * losses["attention_loss"]).item()))
+        off.append((losses["total"] - 0.8 * losses["loss"] - 0.2 * losses["attention_loss"]).item())
         return losses
 
     monkeypatch.setattr(module_of, "attention_loss", noted_attention)
     monkeypatch.setattr(module_of, "training_loss", noted)
-    recipe = changed(TWO_HEADED, epochs=8, keypress_weight=0.0, attention_weight=0.2, label_smoothing=0.05)
+    monkeypatch.setattr(module_of, "keypress_loss", lambda *_: torch.ones(()))
+    recipe = changed(TWO_HEADED, epochs=8, keypress_weight=2.0, attention_weight=0.2, label_smoothing=0.05)
     trained = run(sessions, tmp_path / "run", recipe)
-    assert max(off) < 1e-5
+    assert off == pytest.approx([*(2 * (1 - step / 16) for step in range(16)), *[0] * 16], abs=1e-5)
     assert set(smoothed) == {0.05, 0.0}  # validation measures the plain loss
     for name in ("train_loss", "train_attention_loss", "val_attention_loss"):
         assert trained.curves[-1][name] < 0.9 * trained.curves[0][name]
@@ -173,7 +155,6 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "step"),
     [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
-    ids=["1st-epoch", "2nd-epoch", "averaged", "averaged-1st-long-epoch", "averaged-2nd-long-epoch", "two-headed"],
 )
 def test_interrupted_run_resumes_to_the_same_end(
     sessions: Sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
@@ -264,7 +245,6 @@ def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: S
         run(sessions, tmp_path, changed(ONE_EPOCH, lr=1e-3, seed=4, ema=0.5, batch_size=8, lr_end=1e-5))
     with pytest.raises(EmgscribeError, match="train_sessions is "):
         run((sessions[1], sessions[1]), tmp_path, ONE_EPOCH)
-    assert read_json(tmp_path / "settings.json")["train"]["lr"] == 1e-2
 
 
 def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
@@ -306,9 +286,12 @@ def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions: Session
 
 
 def test_two_processes_train_as_one_does(sessions: Sessions, tmp_path: Path) -> None:
-    one, two = (run(sessions, tmp_path / str(devices), changed(PLAIN, devices=devices)) for devices in (1, 2))
+    # Nothing that each process draws or normalises for itself, so that both agree up to rounding.
+    still = Augmentation(BandRotation(probability=0), AlignmentJitter(0), spec=SpecAugment(0, 0, 0, 0))
+    rolling = replace(TINY.model, encoder=replace(TINY.model.encoder, rolling=5))
+    plain = changed(replace(TINY, model=rolling, augment=still), epochs=2, lr=1e-3, keypress_weight=0.0, ema=0.5)
+    one, two = (run(sessions, tmp_path / str(devices), changed(plain, devices=devices)) for devices in (1, 2))
     assert (one.device, two.device) == ("cpu", "2 x cpu")
-    assert len(one.curves) == len(two.curves) == 2
     for ours, theirs in zip(one.curves, two.curves, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
     for ours, theirs in zip(one.model.parameters(), two.model.parameters(), strict=True):
@@ -316,28 +299,22 @@ def test_two_processes_train_as_one_does(sessions: Sessions, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("raised", "what"),
+    ("raised", "kind", "what"),
     [
-        (EmgscribeError("it is nan", hint="lower it"), "^it is nan\n  hint: lower it$"),
-        (ValueError("a fault"), "ValueError: a fault"),
-        (ProcessExitedException("terminated by SIGKILL", 0, 7, -9), "has died .*SIGKILL.*\n.*the same command"),
+        (EmgscribeError("it is nan", hint="lower it"), EmgscribeError, "^it is nan\n  hint: lower it\\Z"),
+        (KeyError("a fault"), ProcessRaisedException, "KeyError: 'a fault'"),
+        (ProcessExitedException("by SIGKILL", 0, 7, -9), EmgscribeError, "has died .by SIGKILL.\n.*the same command"),
     ],
 )
 def test_what_ends_one_process_is_reported_once(
-    sessions: Sessions, tmp_path: Path, monkeypatch, raised: Exception, what: str
+    sessions: Sessions, tmp_path: Path, monkeypatch, raised: Exception, kind: type[Exception], what: str
 ) -> None:
     def ended(*_: Any, **__: Any) -> None:
         if isinstance(raised, ProcessExitedException):
             raise raised
-        text = "".join(traceback.format_exception(raised))
-        raise ProcessRaisedException(f"\n\n-- Process 1 terminated with the following error:\n{text}", 1, 7)
+        raise ProcessRaisedException("".join(traceback.format_exception(raised)), 1, 7)  # as PyTorch does
 
     monkeypatch.setattr(lightning.Trainer, "fit", ended)
-    kind = (
-        ProcessRaisedException
-        if isinstance(raised, ValueError) and not isinstance(raised, EmgscribeError)
-        else EmgscribeError
-    )
     with pytest.raises(kind, match=what):
         run(sessions, tmp_path)
 
@@ -345,73 +322,53 @@ def test_what_ends_one_process_is_reported_once(
 class Trap:
     """What runs code when a pickle of it is loaded."""
 
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
     def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.trace),)
+        return os.mkdir, ("trapped",)
 
 
-def edited(change: Any) -> Any:
-    """Damage that changes what the checkpoint holds."""
-
-    def damage(path: Path) -> None:
-        content = torch.load(path, weights_only=True)
-        content = change(content) or content
-        torch.save(content, path)
-
-    return damage
-
-
-def weight(content: dict[str, Any], value: torch.Tensor) -> None:
-    content["state_dict"]["model.head.bias"] = value
-
-
-DAMAGES = {
-    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_bytes(b"no checkpoint at all"),
-    "pickle": lambda path: path.write_bytes(pickle.dumps({"another": "program's"})),
-    "trap": lambda path: path.write_bytes(pickle.dumps(Trap(path.parent / "trapped"))),
-    "trap-in-torch": edited(lambda content: content.update(trap=Trap(Path(os.environ["TRAP"])))),
-    "list": edited(lambda content: [1, 2]),
-    "no-state": edited(lambda content: content.pop("state_dict") and None),
-    "no-curves": edited(lambda content: content["callbacks"].clear()),
-    "no-optimizer": edited(lambda content: content["optimizer_states"].clear()),
-    "shapes": edited(lambda content: weight(content, torch.zeros(5))),
-    "nan": edited(lambda content: weight(content, torch.full((99,), torch.nan))),
-    "version": edited(lambda content: content.update({"pytorch-lightning_version": "1.9.0"})),
-    "epoch": edited(lambda content: content.update(epoch=7)),
-    "step": edited(lambda content: content.update(global_step=7)),
-    "loops": edited(lambda content: content["loops"].clear()),
+BYTES: dict[str, Callable[[bytes], bytes]] = {
+    "half": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"no checkpoint at all",
+    "pickle": lambda whole: pickle.dumps({"another": "program's"}),
+    "trap": lambda whole: pickle.dumps(Trap()),
 }
+CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
+    "trap-in-torch": lambda content: content.update(trap=Trap()),
+    "no-state": lambda content: content.pop("state_dict"),
+    "no-curves": lambda content: content["callbacks"].clear(),
+    "no-optimizer": lambda content: content["optimizer_states"].clear(),
+    "shapes": lambda content: content["state_dict"].update({HEAD: torch.zeros(5)}),
+    "nan": lambda content: content["state_dict"].update({HEAD: torch.full((99,), torch.nan)}),
+    "version": lambda content: content.update({"pytorch-lightning_version": "1.9.0"}),
+    "epoch": lambda content: content.update(epoch=7),
+    "step": lambda content: content.update(global_step=7),
+    "loops": lambda content: content["loops"].clear(),
+}
+HEAD = "model.head.bias"
 
 
 @pytest.fixture(scope="module")
 def finished(sessions: Sessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    run(sessions, folder, ONE_EPOCH)
-    return folder
+    return run(sessions, tmp_path_factory.mktemp("finished"), ONE_EPOCH).folder
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", [*BYTES, *CONTENT])
 def test_a_damaged_checkpoint_is_reported_and_kept(
     sessions: Sessions, finished: Path, tmp_path: Path, monkeypatch, kind: str
 ) -> None:
-    monkeypatch.setenv("TRAP", str(finished / "trapped"))
-    path = finished / "last.ckpt"
-    whole = path.read_bytes()
-    try:
-        DAMAGES[kind](path)
-        before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
-        with pytest.raises(EmgscribeError, match="is damaged") as caught:
-            run(sessions, finished, ONE_EPOCH)
-        assert caught.value.where == str(path)
-        assert caught.value.hint == "delete it to train from the start, or put a copy of it back"
-        assert {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()} == before
-        assert not (finished / "trapped").exists()
-    finally:
-        path.write_bytes(whole)
+    monkeypatch.chdir(tmp_path)
+    path = Path(shutil.copytree(finished, tmp_path / "run")) / "last.ckpt"
+    if kind in BYTES:
+        path.write_bytes(BYTES[kind](path.read_bytes()))
+    else:
+        CONTENT[kind](content := checkpoint(path.parent))
+        torch.save(content, path)
+    before = {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")}
+    with pytest.raises(EmgscribeError, match=r"is damaged \(.+\)\n  hint: delete it to train from the start") as caught:
+        run(sessions, path.parent, ONE_EPOCH)
+    assert caught.value.where == str(path)
+    assert {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")} == before
 
 
 def test_precision_follows_the_hardware(monkeypatch) -> None:
@@ -423,24 +380,21 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("keypress_fraction", 0.0), ("optimizer", "sgd"), ("seed", 1 << 40)]
+    ("refused", "what"),
+    [
+        (lambda: changed(keypress_fraction=0.0), r"train\.keypress_fraction is 0"),
+        (
+            lambda: replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000))),
+            "jitter.samples is 2000",
+        ),
+        (lambda: replace(TINY, augment=Augmentation(spec=SpecAugment(99))), r"augment\.spec\.time_masks is 99"),
+        (lambda: changed(epochs=15, validate_every=10), "is 10, allowed: a divisor of train.epochs = 15"),
+    ],
 )
-def test_bad_settings_are_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(EmgscribeError, match=f"train.{field}"):
-        TrainConfig(**{field: value})
-
-
-def test_rules_across_settings() -> None:
-    with pytest.raises(EmgscribeError, match=r"augment\.jitter\.samples is 2000"):
-        replace(TINY, augment=Augmentation(jitter=AlignmentJitter(2000)))
-    assert TrainConfig(epochs=15, validate_every=5)
-    with pytest.raises(EmgscribeError, match=r"train.validate_every is 10, allowed: a divisor of train.epochs = 15"):
-        TrainConfig(epochs=15, validate_every=10)
-
-
-def test_settings_load_no_lightning() -> None:
-    code = "import sys, emgscribe.training.config; sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_rules_across_settings(refused: Callable[[], object], what: str) -> None:
+    assert changed(epochs=15, validate_every=5)
+    with pytest.raises(EmgscribeError, match=what):
+        refused()
 
 
 def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
@@ -448,17 +402,9 @@ def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Session
     trained = run((sessions[0], [silent]), tmp_path / "silent")
     assert all("val_cer" not in entry for entry in trained.curves)
     assert torch.equal(trained.model.head.weight, checkpoint(tmp_path / "silent")["state_dict"]["model.head.weight"])
-    rare = run(sessions, tmp_path / "rare", changed(validate_every=50))
-    assert ["val_cer" in entry for entry in rare.curves] == [False, False, False, True]
-
-
-def test_what_a_killed_run_was_writing_is_not_kept(sessions: Sessions, tmp_path: Path) -> None:
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "left.over").touch()
-    (tmp_path / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)
-    run(sessions, tmp_path, ONE_EPOCH)
-    assert {path.name for path in (tmp_path / "best").iterdir()} == {"config.json", "model.safetensors"}
-    assert not (tmp_path / ".last.ckpt.abc").exists()
+    for every, validated in ((2, [False, True, False, True]), (50, [False, False, False, True])):
+        rare = run(sessions, tmp_path / str(every), changed(validate_every=every))
+        assert ["val_cer" in entry for entry in rare.curves] == validated
 
 
 def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
@@ -506,7 +452,6 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
     for name in set(expected) - set(counts):
         torch.testing.assert_close(kept[name], expected[name])
         assert not torch.equal(kept[name], seen[-1][name])
-    assert any("running_var" in name for name in kept)
 
     # The training itself is what it would have been.
     plain = run(sessions, tmp_path / "plain", changed(epochs=2))
@@ -514,7 +459,7 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
     assert [e["train_loss"] for e in trained.curves] == [e["train_loss"] for e in plain.curves]
     assert all(a["val_loss"] != p["val_loss"] for a, p in zip(trained.curves, plain.curves, strict=True))
 
-    windows = cut(sessions[1], recipe.windows, trained.model.context)
+    windows = module_of.cut(sessions[1], recipe.windows, trained.model.context)
     with torch.no_grad():
         batches = list(windows.batches(windows.tiling(), 4))
         losses = [float(module_of.ctc_loss(*trained.model(batch), batch)) * len(batch) for batch in batches]
@@ -554,7 +499,7 @@ def test_no_dropout_is_forgotten(kind: str) -> None:
         return not torch.equal(*read)
 
     assert drawn() == bool(dropping)
-    for module, name, _ in module_of.dropouts(model):
+    for module, name, _ in module_of.TrainingModule(model, TINY.train, TINY.augment).dropouts:
         setattr(module, name, 0.0)
     assert not drawn()
 
@@ -568,11 +513,13 @@ def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_
     assert [entry["step"] for entry in trained.curves] == [4, 8, 11, 14]
     assert trained.curves[-1]["lr"] == pytest.approx(AVERAGED.train.lr_end)
     assert trained.curves[-2]["lr"] > 2 * AVERAGED.train.lr_end
+    for share, epochs, long in ((0, 9, 0), (0.01, 9, 1), (0.3, 10, 3), (1, 9, 9)):
+        config = TrainConfig(long_windows=share, epochs=epochs)
+        assert module_of.SessionsDataModule([], [], WindowConfig(), config).long_from == epochs - long
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path, ema: float) -> None:
-    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=ema), sessions
+def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tmp_path: Path) -> None:
+    recipe, ((first,), (second,)) = changed(ONE_EPOCH, ema=0.9), sessions
     run(sessions, tmp_path / "parent", recipe)
     beginning = [second.first(20_000)]
     child = run((beginning, [first]), tmp_path / "child", recipe, start=tmp_path / "parent" / "best").model
@@ -580,7 +527,6 @@ def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tm
     assert child.ancestry == kept
     assert [seen.content for seen in kept.trained_on] == [first.content, f"{second.content}:20000"]
     assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
-    assert kept.trained_on[0] == Seen(first.content, first.name, first.user)
 
 
 def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
@@ -589,8 +535,7 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
     run(sessions, tmp_path / "child", ONE_EPOCH, start=Path("parent/best"))
     (tmp_path / "parent" / "best" / "beam.json").write_text("tuned meanwhile")
     run(sessions, tmp_path / "child", ONE_EPOCH, start=tmp_path / "parent/best")
-    moved = (tmp_path / "parent").rename(tmp_path / "moved") / "best"
-    run(sessions, tmp_path / "child", ONE_EPOCH, start=moved)
+    run(sessions, tmp_path / "child", ONE_EPOCH, start=(tmp_path / "parent").rename(tmp_path / "moved") / "best")
     run((sessions[1], sessions[0]), tmp_path / "parent", ONE_EPOCH)  # on other sessions, in the same place
     for start in (tmp_path / "parent/best", None):
         with pytest.raises(EmgscribeError, match="other settings: start is "):
@@ -598,9 +543,6 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
     with pytest.raises(EmgscribeError, match="no model here"):
         run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
     assert not (tmp_path / "new").exists()
-    other = replace(ONE_EPOCH, model=replace(TINY.model, encoder=replace(TINY.model.encoder, mlp_features=48)))
-    with pytest.raises(EmgscribeError, match="another network"):
-        run(sessions, tmp_path / "other", other, start=moved)
 
 
 @pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults
@@ -629,8 +571,7 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
         hush()
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
         trainer.fit(module, data)
-    last = checkpoint(tmp_path / "ours")["state_dict"]
-    assert same(module.state_dict(), last)
+    assert same(module.state_dict(), checkpoint(tmp_path / "ours")["state_dict"])
     assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
 
 
@@ -638,6 +579,5 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
 def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every batch takes a second
-    steps = 14 if recipe is AVERAGED else 16
     seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
-    assert seconds == steps + 4 * 4
+    assert seconds == (14 if recipe is AVERAGED else 16) + 4 * 4

@@ -1,4 +1,4 @@
-"""Losses by hand, and every schedule."""
+"""Losses by hand, and the learning rate."""
 
 import math
 
@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 from emgscribe.training.config import TrainConfig
-from emgscribe.training.losses import (
-    ctc_loss,
-    keypress_loss,
-    keypress_weight,
-    learning_rate,
-)
+from emgscribe.training.losses import ctc_loss, keypress_loss, learning_rate
 
 
 @given(st.integers(1, 50), st.integers(1, 40), st.floats(0, 60))
@@ -38,38 +33,20 @@ def test_learning_rate_at_published_values() -> None:
     assert learning_rate(config, 17999, 18000) == pytest.approx(1e-6)
 
 
-def test_keypress_weight_falls_to_zero() -> None:
-    config = TrainConfig(keypress_weight=2.0, keypress_fraction=0.5)
-    assert [keypress_weight(config, step, 100) for step in (0, 25, 50, 99)] == [2.0, 1.0, 0.0, 0.0]
-    assert keypress_weight(TrainConfig(), 0, 100) == 0
-
-
 def batch_of(onsets: list[list[int]], labels: list[list[int]], samples: int = 640) -> Batch:
-    return Batch(
-        emg=torch.randn(len(labels), samples, 2, 16),
-        left=0,
-        right=0,
-        lengths=torch.full((len(labels),), samples),
-        labels=torch.tensor(labels),
-        label_lengths=torch.tensor([sum(label != BLANK for label in row) for row in labels]),
-        onsets=torch.tensor(onsets),
-    )
+    emg, lengths = torch.randn(len(labels), samples, 2, 16), torch.full((len(labels),), samples)
+    counts = torch.tensor([sum(label != BLANK for label in row) for row in labels])
+    return Batch(emg, 0, 0, lengths, torch.tensor(labels), counts, torch.tensor(onsets))
 
 
 def test_keypress_loss_by_hand() -> None:
-    batch = batch_of([[0, 130], [639, -1]], [[5, 7], [9, BLANK]])
+    """The second item has 6 frames; the others lie behind its session."""
+    batch = batch_of([[0, 130], [300, -1]], [[5, 7], [9, BLANK]])
     emissions = torch.randn(2, 10, 99).log_softmax(-1)
-    pressed = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 9, 9]) / 3
-    blanks = [emissions[0, f, BLANK] for f in range(10) if f not in (0, 2)] + [emissions[1, f, BLANK] for f in range(9)]
-    by_hand = pressed - sum(blanks) / len(blanks)
-    torch.testing.assert_close(keypress_loss(emissions, torch.tensor([10, 10]), batch, 64), by_hand)
-
-
-def test_keypress_loss_ignores_what_lies_behind_the_session() -> None:
-    batch = batch_of([[0, -1]], [[5, BLANK]])
-    emissions = torch.randn(1, 10, 99).log_softmax(-1)
-    by_hand = -emissions[0, 0, 5] - (emissions[0, 1, BLANK] + emissions[0, 2, BLANK]) / 2
-    torch.testing.assert_close(keypress_loss(emissions, torch.tensor([3]), batch, 64), by_hand)
+    pressed = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 4, 9]) / 3
+    others = [(0, frame) for frame in range(10) if frame not in (0, 2)] + [(1, frame) for frame in (0, 1, 2, 3, 5)]
+    by_hand = pressed - sum(emissions[item, frame, BLANK] for item, frame in others) / len(others)
+    torch.testing.assert_close(keypress_loss(emissions, torch.tensor([10, 6]), batch, 64), by_hand)
 
 
 def test_ctc_loss_sums_all_alignments() -> None:

@@ -1,4 +1,4 @@
-"""What training minimises, and the schedules of the learning rate and of the key-press loss."""
+"""What training minimises, and the schedule of the learning rate."""
 
 import math
 
@@ -15,8 +15,7 @@ from emgscribe.training.config import TrainConfig
 def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     """Mean CTC loss (Graves et al. 2006) of emissions (N, F, V), each item's divided by its number of labels.
 
-    `lengths` (N,) are the frames that each item has. An item with more labels than frames can carry has no path; it
-    counts as 0 and gives no gradient.
+    `lengths` (N,) are the frames of each item. An item whose labels do not fit into them counts as 0, with no gradient.
     """
     rows, labels = emissions.transpose(0, 1), batch.labels  # (F, N, V)
     if emissions.device.type == "mps":  # for which PyTorch has no CTC
@@ -66,8 +65,3 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
         return config.lr_start + (config.lr - config.lr_start) * step / warmup
     progress = min(1.0, (step - warmup) / max(1.0, total - 1 - warmup))
     return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def keypress_weight(config: TrainConfig, step: int, total: int) -> float:
-    """The weight of the key-press loss: from `keypress_weight` linearly to 0 at `keypress_fraction` of the steps."""
-    return config.keypress_weight * max(0.0, 1 - step / (config.keypress_fraction * total))

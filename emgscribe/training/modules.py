@@ -9,6 +9,7 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from emgscribe.data.session import Session
@@ -19,7 +20,7 @@ from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import Model
 from emgscribe.scoring import count, total
 from emgscribe.training.config import TrainConfig
-from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, keypress_weight, learning_rate
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, learning_rate
 
 LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GPU wait
 
@@ -59,23 +60,20 @@ class SessionsDataModule(lightning.LightningDataModule):
         self._train, self._val = (cut(part, self.windows, self.context, device) for part in self.sessions)
 
     def _phase(self, windows: Windows, epoch: int) -> tuple[Windows, int]:
-        """Windows and batch size of an epoch."""
         factor = self.config.long_factor if epoch >= self.long_from else 1
         longer = replace(windows, length=factor * windows.length, stride=factor * windows.stride)
         return longer, max(1, self.config.batch_size // factor)
 
-    def steps(self, epoch: int) -> int:
-        """Steps of one epoch."""
+    def _steps(self, epoch: int) -> int:
         windows, batch_size = self._phase(cut(self.sessions[0], self.windows, self.context), epoch)
         return math.ceil(len(windows.shuffled(torch.Generator())) / batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of all epochs."""
-        return self.long_from * self.steps(0) + (self.config.epochs - self.long_from) * self.steps(self.long_from)
+        return self.long_from * self._steps(0) + (self.config.epochs - self.long_from) * self._steps(self.long_from)
 
     def train_dataloader(self) -> "_Loader":
-        return _Loader(self._epoch, None if 0 < self.long_from < self.config.epochs else self.steps(0))
+        return _Loader(self._epoch, None if 0 < self.long_from < self.config.epochs else self._steps(0))
 
     def val_dataloader(self) -> "_Loader":
         tiled, size = replace(self._val, stride=self._val.length), self.config.batch_size
@@ -123,7 +121,7 @@ def training_loss(
     loss = losses["loss"]
     if "attention_loss" in losses:
         loss = torch.lerp(loss, losses["attention_loss"], config.attention_weight)
-    weight = keypress_weight(config, step, total)
+    weight = config.keypress_weight * (1 - step / (config.keypress_fraction * total))
     if weight > 0:
         loss = loss + weight * keypress_loss(emissions, lengths, batch, model.samples_per_frame)
     return losses | {"total": loss * batch.share}
@@ -160,29 +158,22 @@ class Ratio(Metric):
         return self.above.cpu().double() / self.below.cpu().double()
 
 
-def dropouts(model: Model) -> list[tuple[nn.Module, str, float]]:
-    """Where a model keeps the rate of a dropout: (module, attribute, rate).
-
-    PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
-    """
-    kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d
-    found = ((module, "p" if isinstance(module, kinds) else "dropout") for module in model.modules())
-    return [(module, name, rate) for module, name in found if isinstance(rate := vars(module).get(name), float | int)]
-
-
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
-    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in percent) and `lr`, and of a model with two heads
-    `train_attention_loss` and `val_attention_loss`. Schedules run over the `total_steps` of the data module, or else
-    over the steps that the Trainer expects. Everything random is drawn from `config.seed` and the epoch's number. A
-    loss that is no longer finite is an `EmgscribeError`.
+    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in percent) and `lr`; for an attention decoder also
+    `train_attention_loss` and `val_attention_loss`. Schedules run over the `total_steps` of the data module, or else of
+    the Trainer. `config.seed` and the epoch decide everything random. A loss that is not finite is an `EmgscribeError`.
     """
 
     def __init__(self, model: Model, config: TrainConfig, augmentation: Augmentation) -> None:
         super().__init__()
         self.model, self.config, self.augmentation = model, config, augmentation
-        self._dropouts = dropouts(model)
+        # PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
+        kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d
+        places = [(part, "p" if isinstance(part, kinds) else "dropout") for part in model.modules()]
+        found = [(part, name, vars(part).get(name)) for part, name in places]
+        self.dropouts = [(part, name, rate) for part, name, rate in found if isinstance(rate, float | int)]
         names = ["train_loss", "val_loss", "val_cer"]
         names += [] if model.attention is None else ["train_attention_loss", "val_attention_loss"]
         self.ratios: Any = nn.ModuleDict({name: Ratio() for name in names})
@@ -192,21 +183,18 @@ class TrainingModule(lightning.LightningModule):
         steps = self.total_steps = getattr(data, "total_steps", None) or int(self.trainer.estimated_stepping_batches)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
         optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        factor = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate(config, step, steps) / config.lr
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+        schedule = LambdaLR(optimizer, lambda step: learning_rate(config, step, steps) / config.lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        place = self.config.seed, self.current_epoch
-        self._augment = epoch_generator(*place, 1, self.global_rank)
-        # Dropout draws from the global generator.
-        torch.manual_seed(epoch_generator(*place, 2, self.global_rank).initial_seed())
+        seed, epoch, rank = self.config.seed, self.current_epoch, self.global_rank
+        self._augment = epoch_generator(seed, epoch, 1, rank)
+        torch.manual_seed(epoch_generator(seed, epoch, 2, rank).initial_seed())  # of the generator that dropout uses
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         ramp = self.config.dropout_ramp * self.total_steps
         share = min(1.0, self.global_step / ramp) if ramp else 1.0
-        for module, name, rate in self._dropouts:
+        for module, name, rate in self.dropouts:
             setattr(module, name, share * rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -221,7 +209,7 @@ class TrainingModule(lightning.LightningModule):
             self._require_finite("training", outputs["loss"])
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", learning_rate(self.config, self.global_step, self.total_steps))
+        self.log("lr", learning_rate(self.config, self.global_step, self.total_steps), sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         emissions, lengths, losses = _losses(self.model, self.model.featurize(batch), batch)

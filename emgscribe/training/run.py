@@ -1,11 +1,14 @@
 """A run, from a recipe and sessions to a trained model, in a folder that it can be resumed from.
 
 The folder holds `best/` (the model of the lowest validation CER), `last.ckpt` (Lightning's checkpoint), `curves.csv`
-(one line per epoch) and `settings.json` (so that no other experiment continues the run). A run that was interrupted and
-resumed ends with the same weights as one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
+and `settings.json` (so that no other experiment continues the run). A run that was interrupted and resumed ends with
+the weights of one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
 """
 
+import csv
 import json
+import logging
+import math
 import shutil
 import signal
 import subprocess
@@ -14,7 +17,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from datetime import timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +26,8 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -31,11 +36,13 @@ from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, read_json, write_json
-from emgscribe.models.model import Model, best_device, load_model, stored_hash
-from emgscribe.training.callbacks import BEST, LAST, Averaging, Record, WholeFile, hush
+from emgscribe.files import alone, read_json, replacing, write_json
+from emgscribe.models.model import Model, best_device, load_model, save_model, stored_hash
 from emgscribe.training.config import Recipe
 from emgscribe.training.modules import LOOK_EVERY, SessionsDataModule, TrainingModule, training_loss
+
+BEST, LAST = "best", "last.ckpt"
+_COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_cer")
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,8 +78,7 @@ def train(
     """
     out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
-        what = f"train.devices is {devices}, but there are {torch.cuda.device_count()} GPUs"
-        raise EmgscribeError(what, hint="lower --train.devices")
+        raise EmgscribeError(f"train.devices is {devices}, this machine has fewer GPUs", hint="lower --train.devices")
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
         "device": device.type,
@@ -128,15 +134,12 @@ def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         fault = _fault(kept, model, recipe)
-    except OSError as error:
-        fault = str(error.strerror)
-    except Exception:  # damaged bytes raise anything
-        fault = "it is cut off, or holds something else than a run"
+    except Exception as error:  # damaged bytes raise anything
+        fault = getattr(error, "strerror", None) or "it is cut off, or holds something else than a run"
     if fault:
         hint = "delete it to train from the start, or put a copy of it back"
         raise EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
-    state: dict[str, Any] = kept["callbacks"]["Record"]
-    return state
+    return dict(kept["callbacks"]["Record"])
 
 
 def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
@@ -161,9 +164,10 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
 
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
-    config, device, last, interrupt = module.config, best_device().type, folder / LAST, signal.getsignal(signal.SIGINT)
+    config, device, last = module.config, best_device().type, folder / LAST
+    interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     checkpoint = ModelCheckpoint(folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [Record(folder, console, current_commit()), checkpoint]  # Record before Averaging
+    callbacks: list[Callback] = [Record(folder, console, current_commit()), checkpoint]
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
     callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
@@ -185,6 +189,8 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             enable_progress_bar=bar,
             callbacks=callbacks,
         )
+        if config.devices > 1 and terminate is signal.SIG_DFL:  # Lightning handles it in the other processes alone
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
@@ -202,48 +208,133 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         finally:
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
+                signal.signal(signal.SIGTERM, terminate)
+
+
+def hush() -> None:
+    """Silence what Lightning says about itself, which no user can act on."""
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for start in (".*treespec, LeafSpec", "Checkpoint directory .* exists and is not empty", "The dirpath has changed"):
+        warnings.filterwarnings("ignore", message=start)
+
+
+class WholeFile(TorchCheckpointIO):
+    """Writes a checkpoint so that its name never holds an incomplete file, which Lightning's own may leave."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Averaging(WeightAveraging):
+    """Lightning's average of the weights, as an EMA: after n steps its decay is n / (9 + n), but at most `decay`.
+
+    A constant decay would count the random initial weights for thousands of steps. PyTorch's update makes a GPU wait.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self._average_model is not None
+        averages, now = self._average_model.module.state_dict(), pl_module.state_dict()
+        moving = [name for name, value in now.items() if value.is_floating_point()]
+        decay = min(self.decay, trainer.global_step / (9 + trainer.global_step))
+        torch._foreach_lerp_([averages[name] for name in moving], [now[name] for name in moving], 1 - decay)
+        for name in now.keys() - set(moving):  # counts of batches
+            averages[name].copy_(now[name])
+
+
+class Record(Callback):
+    """Keeps the best model as a folder, and one line per epoch in `curves.csv`, the log and the checkpoint.
+
+    Lightning's CSVLogger begins a new file in a resumed run, its ModelCheckpoint forgets the best score in a moved one.
+    """
+
+    def __init__(self, folder: Path, console: Console, commit: str) -> None:
+        self.folder, self.console, self.quiet, self.began = folder, console, console.quiet, time.monotonic()
+        self.state: dict[str, Any] = {"curves": [], "seconds": 0.0, "commits": [commit]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"console": None}  # which no other process can be sent
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        commits = dict.fromkeys([*state_dict["commits"], *self.state["commits"]])
+        self.state = state_dict | {"commits": list(commits)}
+
+    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        hush()
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # The weights are the average here, if there is one: `Averaging` comes later, and takes it back.
+        earlier = [line["val_cer"] for line in self.state["curves"] if "val_cer" in line]
+        better = not pl_module.ratios["val_cer"].compute() >= min(earlier, default=math.inf)  # NaN, without keys, is
+        if better and trainer.is_global_zero:
+            save_model(pl_module.model, self.folder / BEST)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        curves, epochs, every = self.state["curves"], trainer.max_epochs or 0, trainer.check_val_every_n_epoch or 1
+        self.state["seconds"] -= self.began - (now := time.monotonic())
+        self.began = now
+        entry = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
+        entry["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        # Lightning's metrics of an epoch that is not validated are those of the last validation.
+        stages = ("train_", "val_") if (trainer.current_epoch + 1) % every == 0 else ("train_",)
+        metrics = sorted(trainer.callback_metrics.items())  # a rate over nothing is NaN
+        curves.append(entry | {name: float(x) for name, x in metrics if name.startswith(stages) and not x.isnan()})
+        if not trainer.is_global_zero:
+            return
+        with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, dict.fromkeys([*_COLUMNS, *(name for line in curves for name in line)]))
+            writer.writeheader()
+            writer.writerows(curves)
+        cer = f"  val CER {curves[-1]['val_cer']:.1f} %" if "val_cer" in curves[-1] else ""
+        left = timedelta(seconds=round(self.state["seconds"] / len(curves) * (epochs - len(curves))))
+        line = f"epoch {len(curves)}/{epochs}  loss {curves[-1]['train_loss']:.3f}{cer}  {left} left"
+        (self.console or Console(quiet=self.quiet)).print(line, highlight=False)
 
 
 def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
     """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
-    device, config = best_device(), recipe.train
+    device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
     model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
-    place: dict[str, Any] = {"step": 0, "total": data.total_steps, "generator": torch.Generator()}
-    val, validations = data.val_dataloader(), config.epochs // min(config.validate_every, config.epochs)
+    steps, val = data.total_steps, data.val_dataloader()
+    validated = config.epochs // min(config.validate_every, config.epochs) * len(val)
+
+    def step(batch: Batch) -> None:
+        losses = training_loss(model, batch, recipe.augment, config, step=0, total=steps, generator=generator)
+        losses["total"].backward()  # type: ignore[no-untyped-call]
 
     def seconds(work: Callable[[Batch], object], batches: Iterable[Batch]) -> float:
-        times = []
+        times = [time.monotonic()]
         for batch in islice(batches, 4):
-            began = time.monotonic()
             work(batch.to(device))
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.monotonic() - began)
-        return fmean(times[1:] or times)  # the first one also warms up
-
-    def step(batch: Batch) -> None:
-        training_loss(model, batch, recipe.augment, config, **place)["total"].backward()  # type: ignore[no-untyped-call]
-
-    def validate(batch: Batch) -> None:
-        with torch.no_grad():
-            decode_batch(GreedyDecoder(), *model(batch))
+            times.append(time.monotonic())
+        spans = [end - begin for begin, end in pairwise(times)]
+        return fmean(spans[1:] or spans)  # the first one also warms up
 
     with torch.autocast(device.type, torch.bfloat16, bf16):
-        total = data.total_steps * seconds(step, data.train_dataloader())
-        return total + validations * len(val) * seconds(validate, val)
+        training = steps * seconds(step, data.train_dataloader())
+        with torch.no_grad():
+            return training + validated * seconds(lambda batch: decode_batch(greedy, *model(batch)), val)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that "auto" stands for: "bf16" on a GPU that has it and on a CPU with AMX tiles, else "fp32".
-
-    AVX-512-BF16 alone does not gain: its dot product does twice the work of an fp32 FMA at half the rate.
-    """
+    """The precision that "auto" stands for: "bf16" on a GPU that has it and on a CPU with AMX tiles, else "fp32"."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # AVX-512-BF16 alone does not gain: its dot product does twice the work of an fp32 FMA at half the rate.
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return "bf16" if device.type == "cpu" and amx() else "fp32"
 
