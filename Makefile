@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/emgscribe demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff check .

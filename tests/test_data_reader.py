@@ -1,5 +1,6 @@
 """Hostile HDF5: nothing hangs, crashes, or reads another file."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,9 +97,8 @@ def test_a_crash_of_the_child_is_one_error(make_session: Callable[..., Path]) ->
     assert reader.read_layout(path).rows == 2000
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
 def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "fifo.hdf5")
     for path in (tmp_path / "fifo.hdf5", Path("/dev/zero")):
         with pytest.raises(EmgscribeError, match="not a regular file"):
@@ -127,3 +127,15 @@ def test_attributes_that_no_parser_takes_are_one_error(
         open_session(path)
     assert caught.value.where == str(path)
     assert not inspect(path)[0].usable
+
+
+def test_modules_in_the_working_folder_are_not_loaded(
+    make_session: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("h5py", "numpy", "json"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    path = make_session()
+    monkeypatch.chdir(tmp_path)
+    reader._child.close()
+    assert reader.read_layout(path).rows == 2000
+    assert not (tmp_path / "ran").exists()

@@ -4,7 +4,7 @@ On damaged bytes libhdf5 may loop, out of reach of Ctrl-C, or crash. A child pro
 where the samples are. It ends when its time is up, and the next file gets a new one. It refuses everything that makes
 HDF5 read other files: links, external storage, virtual datasets.
 
-The child answers each line of its input with one line of JSON: `python -m emgscribe.data.reader`.
+The child answers each line of its input with one line of JSON (`serve`).
 """
 
 import atexit
@@ -26,6 +26,7 @@ _MEMORY = 2 << 30  # bytes that the child may take beyond what it starts with
 _RATIO = 64  # EMG does not compress further: a dataset that claims more has nothing behind it
 _MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
 _BLOCK = 1 << 16  # rows
+_SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
 _AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
 _LAYOUT = "docs/your-data.md shows the layout of a session file"
 
@@ -66,11 +67,13 @@ class _Child:
             if self.process is not None and self.process.poll() is not None:
                 self._end()
             if self.process is None:
-                command = [sys.executable, "-m", "emgscribe.data.reader"]
+                # Without the working folder (-P), where whoever sent the files may have put modules of their own.
+                command = [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])]
                 pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
                 self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
             child = self.process
-            assert child.stdin is not None and child.stdout is not None  # noqa: PT018  # two pipes, one thought
+            assert child.stdin is not None
+            assert child.stdout is not None
             try:
                 child.stdin.write(question + "\n")
                 child.stdin.flush()
@@ -224,7 +227,3 @@ def _convert(rows: Any, out: str) -> dict[str, Any]:
                 plain[name] = block[name]
             output.write(plain.tobytes())
     return {}
-
-
-if __name__ == "__main__":
-    serve()

@@ -73,7 +73,7 @@ class Model(nn.Module):
 
     def __repr__(self) -> str:
         kinds, encoder = [self.config.encoder.kind()], self.config.encoder
-        while encoder := getattr(encoder, "base", None):  # type: ignore[assignment]
+        while encoder := getattr(encoder, "base", None):  # type: ignore[assignment]  # None ends it
             kinds.insert(0, encoder.kind())
         parameters = sum(parameter.numel() for parameter in self.parameters())
         rate = SAMPLE_RATE / self.samples_per_frame
