@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/emgscribe demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto
 
 check: $(STAMP)
 	$(BIN)/ruff check .
