@@ -84,6 +84,7 @@ class SessionFile:
     def __init__(self, path: Path | str) -> None:
         self.path, self._converted = Path(path), ExitStack()
         self._layout = read_layout(self.path)
+        self.start = self._layout.start  # unix seconds of the first sample, 0 where there is none
         self.row_bytes = self._layout.row_bytes  # more than in `SAMPLE_DTYPE` where there are further fields
 
     def __enter__(self) -> Self:

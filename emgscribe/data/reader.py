@@ -35,6 +35,8 @@ _LAYOUT = "docs/your-data.md shows the layout of a session file"
 class Layout:
     """The attributes of a session file, its number of `rows`, bytes a row, and the byte at which the rows begin.
 
+    `start` is the time of the first row in unix seconds, 0 where there is none.
+
     `offset` is -1 where they are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields).
     """
 
@@ -42,6 +44,7 @@ class Layout:
     rows: int
     row_bytes: int
     offset: int
+    start: float
 
 
 def read_layout(path: Path) -> Layout:
@@ -58,6 +61,10 @@ class _Child:
     """The child process, started when it is first needed."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without a process: one that was forked does not own the pipes of the one it came from."""
         self.lock = Lock()
         self.process: subprocess.Popen[str] | None = None
 
@@ -104,7 +111,7 @@ class _Child:
 _child = _Child()
 atexit.register(_child.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _child.__init__())  # type: ignore[misc]  # a fork shares no pipe
+    os.register_at_fork(after_in_child=_child.forget)
 
 
 def _ask(path: Path, out: Path | None) -> dict[str, Any]:
@@ -210,6 +217,7 @@ def _describe(rows: Any) -> dict[str, Any]:
     offset = rows.id.get_offset()
     mapped = offset is not None and offset % 4 == 0 and rows.dtype == SAMPLE_DTYPE and sys.byteorder == "little"
     sizes = {"rows": len(rows), "row_bytes": rows.dtype.itemsize, "offset": offset if mapped else -1}
+    sizes["start"] = float(rows[:1]["time"].sum())
     return {"attributes": attributes, **sizes}
 
 

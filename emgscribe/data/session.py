@@ -186,13 +186,16 @@ def _read(path: Path, entry: Path, identity: str) -> _Kept:
 
 def _converted(path: Path, copy: Path, samples: int) -> Emg:
     """Samples that cannot be mapped: from a copy in the cache, or in memory where the cache cannot be written."""
+    shape = samples, BANDS, CHANNELS
+    with suppress(OSError):
+        if copy.stat().st_size == samples * BANDS * CHANNELS * 4:
+            return np.memmap(copy, np.float32, "c", shape=shape)
     with SessionFile(path) as file:
         try:
-            if not copy.exists() or copy.stat().st_size != samples * BANDS * CHANNELS * 4:
-                # Plain writes: on a full disk a memory map would end the process, where a write is an error.
-                with replacing(copy) as temporary, temporary.open("wb") as output:
-                    for _, emg in file.blocks():
-                        output.write(emg.tobytes())
-            return np.memmap(copy, np.float32, "c", shape=(samples, BANDS, CHANNELS))
+            # Plain writes: on a full disk a memory map would end the process, where a write is an error.
+            with replacing(copy) as temporary, temporary.open("wb") as output:
+                for _, emg in file.blocks():
+                    output.write(emg.tobytes())
+            return np.memmap(copy, np.float32, "c", shape=shape)
         except (EmgscribeError, OSError):
             return file.read()[1]

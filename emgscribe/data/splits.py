@@ -107,7 +107,7 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     recorded = []
     for path in paths:
         with SessionFile(path) as file:
-            recorded.append((file.header.user, file.read(0, 1)[0].sum(), path))
+            recorded.append((file.header.user, file.start, path))
     by_user: dict[str, list[Path]] = defaultdict(list)
     for user, _, path in sorted(recorded):
         by_user[user].append(path)
