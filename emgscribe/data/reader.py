@@ -35,9 +35,8 @@ _LAYOUT = "docs/your-data.md shows the layout of a session file"
 class Layout:
     """The attributes of a session file, its number of `rows`, bytes a row, and the byte at which the rows begin.
 
-    `start` is the time of the first row in unix seconds, 0 where there is none.
-
-    `offset` is -1 where they are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields).
+    `offset` is -1 where the rows are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields). `start` is
+    the time of the first row in unix seconds, 0 where there is none.
     """
 
     attributes: dict[str, Any]
