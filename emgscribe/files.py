@@ -2,30 +2,37 @@
 
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
+
+_HERE = re.sub(r"\W", "_", platform.node())  # in the name of what a process is writing, with its id
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name, where the caller makes a file or a folder. It becomes `path` when the block ends well.
 
-    After a failure nothing is left, and an earlier `path` stays. A full disk, or a folder that is missing or cannot be
-    written to, becomes an `EmgscribeError` that names `path`.
+    After a failure nothing is left, and an earlier `path` stays. What a killed process of this machine left in the same
+    folder is removed. A full disk, or a folder that is missing or cannot be written to, becomes an `EmgscribeError`
+    that names `path`.
     """
-    room = None
-    try:
+    room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
+    temporary, aside = room / path.name, room / ".old"
+    try:  # the room has its name before it exists, so that an interrupt at any moment finds it
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-        temporary, aside = room / path.name, room / ".old"
+        _remove_leftovers(path.parent)
+        room.mkdir()
         yield temporary
         if temporary.is_dir() and path.exists():
             os.replace(path, aside)  # a folder cannot be renamed over a full one
@@ -38,7 +45,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise failed("written", path, error) from error
     finally:
-        if room is not None:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary names in a folder whose process of this machine no longer runs."""
+    for room in folder.glob(f".*.{_HERE}-*.*"):
+        process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)
+        if process and not psutil.pid_exists(int(process[1])):
+            for path in room.glob("[!.]*"):
+                # Killed between the two renames above: the old folder is aside and the new one is whole.
+                if (room / ".old").exists() and not (folder / path.name).exists():
+                    os.replace(path, folder / path.name)
             shutil.rmtree(room, ignore_errors=True)
 
 

@@ -2,7 +2,8 @@ import errno
 import math
 import os
 import pickle
-import tempfile
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch)
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
 
 
-@pytest.mark.parametrize("place", [(Path, "write_text"), (os, "replace"), (tempfile, "mkdtemp")])
+@pytest.mark.parametrize("place", [(Path, "write_text"), (os, "replace"), (Path, "mkdir")])
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(
     room: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str]
 ) -> None:
@@ -84,6 +85,50 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(
     assert caught.value.hint
     assert read_json(path) == [1]
     assert names(room) == ["a.json"]
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from emgscribe.files import replacing
+
+if sys.argv[2] == "between renames":
+    rename = os.replace
+    os.replace = lambda source, target: rename(source, target) if target.name == ".old" else os._exit(9)
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    (temporary / "new").touch()
+    if sys.argv[2] == "while writing":
+        os._exit(9)
+"""
+
+
+@pytest.mark.parametrize(("killed", "left"), [("while writing", ["old"]), ("between renames", ["new"])])
+def test_the_next_writer_removes_what_a_killed_one_left(room: Path, killed: str, left: list[str]) -> None:
+    make(room / "model", "old")
+    subprocess.run([sys.executable, "-c", WRITER, str(room / "model"), killed], check=False)
+    assert len(names(room)) + (killed == "between renames") == 2
+    with replacing(room / "other") as temporary:
+        temporary.touch()
+        write_json(room / "a.json", [])  # what a living process is writing stays
+    assert names(room) == ["a.json", "model", "other"]
+    assert names(room / "model") == left
+
+
+def test_an_interrupt_while_the_temporary_name_is_made_leaves_nothing(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def interrupted(path: Path, *args: Any, **kwargs: Any) -> None:
+        mkdir(path, *args, **kwargs)
+        if path.name.startswith("."):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(room / "a.json", [])
+    assert names(room) == []
 
 
 def test_json_is_readable_and_strict(room: Path) -> None:
