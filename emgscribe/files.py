@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, BinaryIO
 
 import psutil
 from filelock import FileLock, Timeout
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from emgscribe.errors import EmgscribeError
 
 _HERE = re.sub(r"\W", "_", platform.node())  # in the name of what a process is writing, with its id
+_JSON_BYTES = 64 << 20  # parsed, a file of empty lists takes 20 times as much memory; results have a few MB at most
 
 
 @contextmanager
@@ -68,16 +70,39 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing or broken one is an `EmgscribeError`, with the line."""
+    """Read a JSON file. A missing, broken or huge one, and one with NaN or infinities, is an `EmgscribeError`."""
+    with open_file(path) as file:
+        try:
+            if len(data := file.read(_JSON_BYTES + 1)) > _JSON_BYTES:
+                raise ValueError(f"more than {_JSON_BYTES >> 20} MB")
+            content = json.loads(data.decode(), parse_constant=_refuse)
+            if b"\\u" in data:
+                json.dumps(content, ensure_ascii=False).encode()  # half a character could not be written again
+            return content
+        except OSError as error:
+            raise failed("read", path, error) from error
+        except (ValueError, RecursionError) as error:
+            hint = "remove the file and write it again, or restore a copy"
+            raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint=hint) from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read bytes; `EmgscribeError` where it is missing, cannot be read, or is no regular file.
+
+    A FIFO or a device would be waited for, or never end.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if not S_ISREG(path.stat().st_mode):
+            raise EmgscribeError("is not a file", where=str(path), hint="name a file: pipes and devices are not read")
+        return path.open("rb")
     except FileNotFoundError as error:
         raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
     except OSError as error:
         raise failed("read", path, error) from error
-    except ValueError as error:
-        hint = "remove the file and write it again, or restore a copy"
-        raise EmgscribeError(f"not valid JSON ({error})", where=str(path), hint=hint) from error
 
 
 @contextmanager

@@ -143,7 +143,19 @@ def test_json_is_readable_and_strict(room: Path) -> None:
     assert names(room) == ["deep"]
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1,\n "b": }', b"", b"\xff\xfe", b"[1, 2"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1,\n "b": }',
+        b"",
+        b"\xff\xfe",
+        b"[1, 2",
+        b"[NaN]",
+        b'["\\ud800"]',
+        b"[" * 100_000,
+        b"[" + b"1" * 9999 + b"]",
+    ],
+)
 def test_json_that_is_broken_missing_or_a_folder(room: Path, content: bytes) -> None:
     path = room / "a.json"
     path.write_bytes(content)
@@ -153,8 +165,21 @@ def test_json_that_is_broken_missing_or_a_folder(room: Path, content: bytes) -> 
     assert b"\n" not in content or "line 2" in caught.value.what
     with pytest.raises(EmgscribeError, match="no such file"):
         read_json(room / "none.json")
-    with pytest.raises(EmgscribeError, match="cannot be read"):
-        read_json(room)
+    path.write_bytes(b'["\\ud83d\\ude00"]')
+    assert read_json(path) == ["\U0001f600"]
+    os.truncate(path, 1 << 40)
+    with pytest.raises(EmgscribeError, match="more than 64 MB"):
+        read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_would_be_waited_for_is_not_read(room: Path) -> None:
+    os.mkfifo(room / "fifo")
+    (room / "link").symlink_to("fifo")
+    (room / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "link", "zero", "."):
+        with pytest.raises(EmgscribeError, match="is not a file"):
+            read_json(room / name)
 
 
 def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
