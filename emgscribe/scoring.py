@@ -128,6 +128,20 @@ def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[f
     return one.cer - other.cer, *_middle(_resampled_rates(first) - _resampled_rates(second))
 
 
+def cer_ratio(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float, float, float]:
+    """CER of `first` divided by that of `second`, and its 95 % percentile bootstrap interval.
+
+    Units are paired, as in `cer_difference`, where both sides have as many. A resample of `second` without an error
+    counts as one with a single error. NaN where `second` has no error.
+    """
+    one, other = total(first), total(second)
+    if not other.edits:
+        return np.nan, np.nan, np.nan
+    return one.cer / other.cer, *_middle(
+        _resampled_rates(first) / np.maximum(_resampled_rates(second), 100.0 / other.length)
+    )
+
+
 def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

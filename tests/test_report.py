@@ -56,6 +56,27 @@ def test_the_published_tables_are_whole() -> None:
             assert sum(number["users"]) / 8 == pytest.approx(number["cer"], abs=0.01)
 
 
+def test_trends_name_experiments_that_simulated_sessions_can_show() -> None:
+    for trend in published_numbers()["trends"]:
+        assert {trend[part].partition(":")[0] for part in ("of", "to") if part in trend} <= set(EXPERIMENTS)
+        low, high = trend["ratio" if "to" in trend else "cer"]
+        assert 0 < low <= high
+
+
+def test_simulated_trends_stand_beside_published_ones(write_result: WriteResult, tmp_path: Path) -> None:
+    half = "".join(pair[0] + "X" for pair in re.findall("..", TEXT))  # one of two wrong in every segment
+    for name, text in (("ablation/full", half), ("ablation/electrodes-8", "X" * 26), ("ablation/left-hand", half)):
+        write_result(name, 0, [("one", TEXT, text)])
+    write_result("ablation/full", 1, [("one", TEXT, "")], changes={"train.epochs": 5})
+    write_result("ablation/rate-500", 0, kind="real")
+    page = page_of(tmp_path)
+    assert "| 8 electrodes a band | 1.14 to 1.33 | 2.00 | 2.00–2.00 | 100.0 : 50.0 | +0.49 |" in page
+    assert "| left band alone | 47 to 58 % | 50.00 % | 50.00–50.00 | 50.0 | -0.04 |" in page
+    assert "Agreement error over 2 trends: the mean of |ln(simulated / recordings)| is 0.26." in page
+    assert "by a factor of 1.62: 8 electrodes a band." in page
+    assert "No simulated result yet: 4 electrodes a band; 2 electrodes a band; 1 kHz; 500 Hz;" in page
+
+
 def test_simulated_and_recorded_results_share_no_table_and_no_number(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("table2/bilstm", 1)
     write_result("table2/bilstm", 2, kind="real", texts=ALMOST)
@@ -180,7 +201,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     expected = {f"simulated-ablation-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()
-    assert "2 of the suite's 22 runs have a result." in page
+    assert "2 of the suite's 24 runs have a result." in page
     assert all((out / link).exists() for link in re.findall(r"\]\((.*?)\)", page))
     with (out / "simulated.csv").open(newline="") as file:
         rows = [(row["suite"], row["experiment"], row["simulated %"]) for row in csv.DictReader(file)]
@@ -199,7 +220,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
 def test_a_report_of_some_decoders(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("ablation/full", beam=True)
     write_result("ablation/rate-500")
-    of = "of the suite's 22 runs have a result"
+    of = "of the suite's 24 runs have a result"
     page = page_of(tmp_path, decoders=["beam"])
     assert "| ablation/full | beam |" in page
     assert f"1 {of} by beam." in page

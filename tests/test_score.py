@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import labels_of_text, screen_text
-from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, count_words, side_by_side, total
+from emgscribe.scoring import (
+    Counts,
+    cer_difference,
+    cer_interval,
+    cer_ratio,
+    count,
+    count_units,
+    count_words,
+    side_by_side,
+    total,
+)
 
 TEXTS = st.text("abcd", max_size=12)
 COUNTS = st.builds(Counts, *[st.integers(0, 50)] * 4)
@@ -163,6 +173,17 @@ def test_two_readings_as_good_as_each_other_show_no_difference() -> None:
     _, low, high = cer_difference(some_units(40, 1), some_units(40, 2))
     assert low < 0 < high
     assert all(math.isnan(value) for value in cer_difference([Counts()], [Counts()]))
+
+
+def test_a_ratio_is_paired_and_defined_where_the_second_has_errors() -> None:
+    units = some_units(40, 1)
+    twice = [Counts(2 * u.insertions, 2 * u.deletions, 2 * u.substitutions, u.length) for u in units]
+    assert np.allclose(cer_ratio(twice, units), 2)
+    _, low, high = cer_ratio(some_units(40, 2), units)
+    assert low < 1 < high
+    value, low, high = cer_ratio(units, [Counts(1, 0, 0, 10), *[Counts(0, 0, 0, 10)] * 3])
+    assert low <= value <= high < math.inf
+    assert all(math.isnan(value) for value in cer_ratio(units, [Counts(length=5)]))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rich.table import Table as TerminalTable
 from emgscribe.data.charset import labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
+from emgscribe.experiments.agreement import summary, trends
 from emgscribe.experiments.recipes import SUITES, Suite
 from emgscribe.experiments.results import REAL, SIMULATED, Row, RunResult, Score, read_results
 from emgscribe.files import read_json, replacing
@@ -43,6 +44,10 @@ _SWAPPED = (
     "Published insertion and deletion error rates (IER, DER) are swapped against the usual convention: the published"
     " code counts a missing character as an insertion and an extra one as a deletion. Here an insertion is an extra"
     " character. CER is not affected."
+)
+_AGREEMENT = (
+    "Do simulated sessions lead to the conclusions that recordings led to? Published ratios of CERs, or CERs, of"
+    " recordings beside the simulated ones. A simulated CER alone says nothing about recordings."
 )
 
 
@@ -234,6 +239,11 @@ def write_report(
             for number in numbers
         ]
         text += ["## Published bars, on recordings", _SWAPPED, _markdown(bars)]
+    agreeing, lacking = trends(published_numbers()["trends"], [r for t in found for r in t.rows if t.kind == SIMULATED])
+    if agreeing:
+        text += ["## Agreement with recordings", _AGREEMENT, summary(agreeing)]
+        text += [_markdown([trend.record() for trend in agreeing])]
+        text += [f"No simulated result yet: {'; '.join(lacking)}."] * bool(lacking)
     for kind in sorted({table.kind for table in found}):
         rows = [{"suite": t.suite.name, **record} for t in found if t.kind == kind for record in t.records()]
         with replacing(out / f"{kind}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

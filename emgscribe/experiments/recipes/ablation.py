@@ -8,7 +8,7 @@ from emgscribe.data.splits import DataConfig
 from emgscribe.experiments.recipes.demo import DEMO
 from emgscribe.experiments.recipes.experiment import Experiment, Suite, by_name
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
-from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.encoders import RecurrentConfig, ResidualCnnConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import ModelConfig
 
@@ -46,6 +46,12 @@ def _ablations() -> Iterator[Experiment]:
         encoder = replace(_ENCODER, kernel=kernel, lookahead=lookahead)
         masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
         yield changed(f"hop-{hop}", model=ModelConfig(replace(_FEATURES, hop=hop), encoder), augment=masks)
+    slowly = replace(train, lr=1e-3, blank_prior=0.9)  # see the budgets: else it stays on the all-blank plateau
+    for name, hop, kernel, left, right in (("gru", 48, 3, 35, 1), ("gru-hop-16", 16, 9, 104, 4)):
+        cnn = ResidualCnnConfig(mlp_features=96, projection=64, widths=(64, 64), kernel=kernel, lookahead=kernel // 2)
+        network = ModelConfig(replace(_FEATURES, hop=hop), RecurrentConfig(cnn, hidden=128, left=left, right=right))
+        masks = replace(augment, spec=replace(augment.spec, time_frames=6 * 48 // hop))
+        yield changed(name, model=network, augment=masks, train=slowly)
     yield changed("raw-emg", model=replace(model, features=StridedConvConfig()))
     for sessions, epochs in ((6, 30), (3, 60)):
         again = replace(train, epochs=epochs, validate_every=epochs // 15)
