@@ -280,7 +280,7 @@ def test_what_no_decoder_can_read_is_said(
         assert "emissions are NaN from frame 0 on" in capsys.readouterr().err
         assert cli.main(["transcribe", empty, "--model", good, *decoder]) == 2
         assert "no samples" in capsys.readouterr().err
-    for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "cannot be read")):
+    for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "no such file")):
         assert cli.main(["transcribe", short, "--model", good, "--decoder", "beam", "--lm", str(file)]) == 2
         assert told in capsys.readouterr().err
 

@@ -211,6 +211,14 @@ def test_a_file_of_others_is_read(tmp_path: Path) -> None:
         ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "could not convert"),
         ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "not a log-probability"),
         ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "not a log-probability"),
+        ("-0.4\ta\t-0.3", "-inf\ta\t-0.3", 9, "not a log-probability"),
+        ("-0.4\ta\t-0.3", f"-{'4' * 10_000}\ta\t-0.3", 9, "not a log-probability"),
+        ("-0.4\ta\t-0.3", "-0.4\ta\t1e300", 9, "not a log-probability"),
+        ("-0.4\ta\t-0.3", "-0.4\0\ta\t-0.3", 9, "could not convert"),
+        ("ngram 1=4", f"ngram 1={'4' * 10_000}", 2, "ngram 1="),
+        ("ngram 1=4", "ngram 1=8388600\nngram 2=9", 3, "more than 8,388,608"),
+        ("ngram 2=2", "\n".join(f"ngram {n}=1" for n in range(2, 1001)), 22, "more than 20 tokens"),
+        ("\\data\\", "\n" * 1000 + "\\data\\", 100, "too early"),
         ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),
         ("-0.2\t<s> a", "-0.2\t<s> b", 12, "not among the 1-grams"),
         ("-0.2\t<s> a", "-0.2\t<s> a\t-1", 12, "expected a number"),
@@ -239,9 +247,13 @@ WORDY = GOOD.replace("\ta\t", "\thello\t").replace(" a", " hello").replace("a ",
         (b"", "ends too early"),
         (b"\x1f\x8b\x08broken", "damaged"),
         (gzip.compress(GOOD.encode())[:-9], "damaged"),
-        (b"\xff\xfe\x00", "damaged"),
-        (None, "cannot be read"),
+        (b"\xff\xfe\x00", "expected .data"),
+        (None, "no such file"),
         (WORDY, "'hello' is not a single character"),
+        (GOOD.replace("\ta", "\t\xe9").replace(" a", " \xe9").replace("a ", "\xe9 ").encode("latin-1"), "damaged"),
+        (gzip.compress(GOOD.encode())[:-4] + bytes(4), "damaged"),
+        (b"-" * 200_000, "line 0: there is more text, or a longer line"),
+        (gzip.compress(GOOD.encode() + b" " * (1 << 26)), "there is more text, or a longer line"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, data: bytes | None, what: str) -> None:
@@ -249,6 +261,22 @@ def test_other_files_are_refused(tmp_path: Path, data: bytes | None, what: str) 
         (tmp_path / "m.arpa").write_bytes(data)
     with pytest.raises(EmgscribeError, match=what):
         LanguageModel.read(tmp_path / "m.arpa")
+
+
+def test_a_bomb_is_not_unpacked_and_a_pipe_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked, read = [], gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda *given: unpacked.append(1) or read(*given))
+    bomb = GOOD[: GOOD.index("-1.5")].replace("1=4", "1=8000000")
+    with gzip.open(tmp_path / "bomb", "wb", 1) as file:
+        file.write(bomb.encode())
+        for number in range(2000):
+            file.write(f"-1\t{number}".encode() + b" " * 60_000 + b"\n")
+    with pytest.raises(EmgscribeError, match="more text"):
+        LanguageModel.read(tmp_path / "bomb")
+    assert 2 < len(unpacked) * (1 << 16) / (tmp_path / "bomb").stat().st_size < 110
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(EmgscribeError, match="is not a file"):
+        LanguageModel.read(tmp_path / "link")
 
 
 def test_text_is_cut_within_words_or_across_them() -> None:

@@ -5,25 +5,33 @@ number: a file that is read and written again holds the same model, bit for bit.
 """
 
 import gzip
-import math
+import os
 import re
 import zlib
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import replacing
+from emgscribe.files import failed, open_file, replacing
 
 Rows = npt.NDArray[np.int64]
 Logs = npt.NDArray[np.float32]
-Gram = tuple[int, ...]
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
+MOST_TOKENS = 20  # of an n-gram
+_MOST_NGRAMS, _MOST_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
+_MOST_UNPACKED = 100  # bytes for each byte of a gzipped file; models have 3 to 10
+_CHUNK = 1 << 16  # bytes read at a time, and of a line
+_MOST_BLANK = 100  # lines
+_LEAST = -1e30  # log10; sums of them stay finite in float32
 _HINT = "write the file again: emgscribe reads ARPA files as KenLM and SRILM write them"
 
 
@@ -84,93 +92,128 @@ def _lines(ngrams: NGrams) -> Iterator[str]:
 
 
 def read_arpa(path: Path) -> NGrams:
-    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line."""
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise EmgscribeError(f"is damaged, or not an ARPA file ({error})", where=str(path), hint=_HINT) from error
-    except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
-    reader = _Reader(path, text.split("\n"))
-    reader.expect("\\data\\")
-    counts = list(reader.counts())
-    tokens = {token: number for number, token in enumerate(SPECIAL)}
-    rows: dict[Gram, int] = {(): 0}  # of each n-gram one shorter
-    levels = []
-    for length, count in enumerate(counts, 1):
-        reader.expect(f"\\{length}-grams:")
-        found: dict[Gram, tuple[float, float]] = {}
-        for _ in range(count):
-            gram, numbers = reader.entry(tokens, length, last=length == len(counts))
-            if gram in found:
-                raise reader.fault("this n-gram came before")
-            if gram[:-1] not in rows:
-                raise reader.fault("the n-gram without its last token is missing")
-            found[gram] = numbers
-        if length == 1:  # a special token that the file leaves out is as impossible as KenLM takes it to be
-            found = {(token,): (-100.0, 0.0) for token in range(len(SPECIAL))} | found
-        grams = sorted(found)
-        context = np.array([rows[gram[:-1]] for gram in grams], dtype=np.int64)
-        symbol = np.array([gram[-1] for gram in grams], dtype=np.int64)
-        values = np.array([found[gram] for gram in grams], dtype=np.float32).reshape(-1, 2).T + 0  # -0 becomes 0
-        levels.append(Level(context, symbol, *np.ascontiguousarray(values)))
-        rows = {gram: row for row, gram in enumerate(grams)}
-    reader.expect("\\end\\")
-    return NGrams(tuple(tokens), tuple(levels))
+    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line.
+
+    What a file can ask for is bounded: n-grams of 20 tokens, 8,388,608 n-grams, 512 MB of text.
+    """
+    with open_file(path) as file:
+        try:
+            return _Reader(path, file).ngrams()
+        except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise EmgscribeError(f"is damaged, or not an ARPA file ({error})", where=str(path), hint=_HINT) from error
+        except OSError as error:
+            raise failed("read", path, error) from error
 
 
-@dataclass
 class _Reader:
-    """The lines of one file, and the number of the line read last, from 1."""
+    """The lines of one file, the number of the line read last, from 1, and the tokens found up to there."""
 
-    path: Path
-    lines: list[str]
-    number: int = 0
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.number, self.lines = path, 0, self._split(file)
+        self.tokens = {token.encode(): number for number, token in enumerate(SPECIAL)}
+
+    def _split(self, file: BinaryIO) -> Iterator[bytes]:
+        packed = file.read(2) == b"\x1f\x8b"
+        most = min(_MOST_BYTES, _CHUNK + _MOST_UNPACKED * file.seek(0, os.SEEK_END))
+        file.seek(0)
+        text = gzip.GzipFile(fileobj=file) if packed else file
+        read, rest = 0, b""
+        while chunk := text.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+            read += len(chunk)
+            if read > most or len(rest) > _CHUNK:
+                raise self.fault("there is more text, or a longer line, than in any language model that can be used")
+        yield rest
 
     def fault(self, what: str) -> EmgscribeError:
         return EmgscribeError(what, where=f"{self.path}, line {self.number}", hint=_HINT)
 
     def line(self, *, blank: bool = False) -> str:
-        """The next line without its end; blank ones are skipped unless `blank`."""
-        while self.number < len(self.lines):
+        """The next line without its end; some blank ones are skipped unless `blank`."""
+        for line in islice(self.lines, 1 if blank else _MOST_BLANK):
             self.number += 1
-            line = self.lines[self.number - 1].rstrip()
-            if line or blank:
-                return line
+            if line.strip() or blank:
+                return line.decode(errors="replace").rstrip()
         raise self.fault("the file ends too early")
 
     def expect(self, wanted: str) -> None:
         if (line := self.line()) != wanted:
             raise self.fault(f"expected {wanted}, found {line[:40]!r}")
 
-    def counts(self) -> Iterator[int]:
-        """The number of n-grams of each length, from the header."""
-        length = 1
-        while line := self.line(blank=length > 1):
-            found = re.fullmatch(rf"ngram +{length} *= *([0-9]+)", line)
-            if not found:
-                raise self.fault(f"expected 'ngram {length}=COUNT', found {line[:40]!r}")
-            yield int(found[1])
-            length += 1
+    def ngrams(self) -> NGrams:
+        """All that the file holds."""
+        self.expect("\\data\\")
+        counts, levels = self.counts(), []
+        numbers, rows = {b"": 0}, np.zeros(1, np.int64)  # of n-grams one shorter: place in the file, row in the level
+        for length, count in enumerate(counts, 1):
+            self.expect(f"\\{length}-grams:")
+            keys, values, numbers = self.entries(length, count, numbers, last=length == len(counts))
+            keys[:, 0] = rows[keys[:, 0]]
+            order = np.lexsort(keys.T[::-1])
+            rows = np.argsort(order)
+            context, symbol = np.ascontiguousarray(keys[order].T)
+            log_prob, backoff = np.ascontiguousarray(values[order].astype(np.float32).T) + 0  # -0 becomes 0
+            levels.append(Level(context, symbol, log_prob, backoff))
+        self.expect("\\end\\")
+        for _ in islice(self.lines, _MOST_BLANK):  # where a gzipped file ends, its checksum is compared
+            pass
+        return NGrams(tuple(token.decode() for token in self.tokens), tuple(levels))
 
-    def entry(self, tokens: dict[str, int], length: int, *, last: bool) -> tuple[Gram, tuple[float, float]]:
-        """An n-gram with its log-probability and back-off weight; a 1-gram adds its token to `tokens`."""
-        line = self.line(blank=True)
+    def counts(self) -> list[int]:
+        """The number of n-grams of each length, from the header."""
+        found: list[int] = []
+        while line := self.line(blank=bool(found)):
+            length = len(found) + 1
+            claimed = re.fullmatch(rf"ngram +{length} *= *([0-9]{{1,18}})", line)
+            if not claimed:
+                raise self.fault(f"expected 'ngram {length}=COUNT', found {line[:40]!r}")
+            found.append(int(claimed[1]))
+            if length > MOST_TOKENS or sum(found) > _MOST_NGRAMS:
+                raise self.fault(f"n-grams of more than {MOST_TOKENS} tokens, or more than {_MOST_NGRAMS:,} n-grams")
+        return found
+
+    def entries(
+        self, length: int, count: int, contexts: dict[bytes, int], *, last: bool
+    ) -> tuple[Rows, npt.NDArray[np.float64], dict[bytes, int]]:
+        """The n-grams of one length in the order of the file: (context, last token) and (log-probability, back-off).
+
+        Then the place of each n-gram in that order. 1-grams add their tokens to `tokens`.
+        """
+        keys, values, numbers, tokens = array("q"), array("d"), dict[bytes, int](), self.tokens
+        for place, line in enumerate(islice(self.lines, count)):
+            self.number += 1
+            try:
+                log_prob, words, *rest = line.rstrip().split(b"\t")
+                if length == 1 and words:
+                    tokens.setdefault(words, len(tokens))
+                context, _, token = words.rpartition(b" ")
+                keys.extend((contexts[context], tokens[token]))
+                values.extend((float(log_prob), float(rest[0]) if rest else 0.0))
+                if len(rest) > 1 - last or not (_LEAST < values[-2] <= 0 and _LEAST < values[-1] < -_LEAST):
+                    raise ValueError("a number is not a log-probability")
+            except (KeyError, ValueError) as error:
+                raise self.fault(self.reason(line, length, error, last=last)) from None
+            if numbers.setdefault(words, place) != place:
+                raise self.fault("this n-gram came before")
+        if len(keys) < 2 * count:
+            raise self.fault("the file ends too early")
+        # A special token that the file leaves out is as impossible as KenLM takes it to be.
+        for number, special in enumerate(SPECIAL if length == 1 else ()):
+            if numbers.setdefault(special.encode(), len(numbers)) == len(keys) // 2:
+                keys.extend((0, number))
+                values.extend((-100.0, 0.0))
+        return np.asarray(keys).reshape(-1, 2), np.asarray(values).reshape(-1, 2), numbers
+
+    def reason(self, entry: bytes, length: int, error: Exception, *, last: bool) -> str:
+        """What is wrong with an entry that could not be read."""
+        line = entry.decode(errors="replace").rstrip()
+        if not line or line.startswith("\\"):
+            return f"the header promises more {length}-grams than there are"
         fields = line.split("\t")
         names = fields[1].split(" ") if len(fields) > 1 else []
-        if not line or line.startswith("\\"):
-            raise self.fault(f"the header promises more {length}-grams than there are")
-        if len(names) != length or len(fields) > 3 - last or "" in names:
-            raise self.fault(f"expected a number, {length} tokens, perhaps a number, tabs between; found {line[:60]!r}")
-        if length == 1:
-            tokens.setdefault(names[0], len(tokens))
-        try:
-            log_prob, backoff, *_ = *map(float, (fields[0], *fields[2:])), 0.0
-            if not (log_prob <= 0 and backoff < math.inf):  # nor NaN
-                raise ValueError(f"{line[:60]!r} holds a number that is not a log-probability")
-            return tuple(tokens[name] for name in names), (log_prob, backoff)
-        except KeyError as error:
-            raise self.fault(f"{error} is not among the 1-grams") from error
-        except ValueError as error:
-            raise self.fault(str(error)) from error
+        if len(names) != length or "" in names or len(fields) > 3 - last:
+            return f"expected a number, {length} tokens, perhaps a number, tabs between; found {line[:60]!r}"
+        if unknown := [name for name in names if name.encode() not in self.tokens]:
+            return f"{unknown[0][:40]!r} is not among the 1-grams"
+        return "the n-gram without its last token is missing" if isinstance(error, KeyError) else str(error)[:100]
