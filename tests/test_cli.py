@@ -280,6 +280,8 @@ def test_what_no_decoder_can_read_is_said(
         assert "emissions are NaN from frame 0 on" in capsys.readouterr().err
         assert cli.main(["transcribe", empty, "--model", good, *decoder]) == 2
         assert "no samples" in capsys.readouterr().err
+    assert cli.main(["evaluate", good, short]) == 0
+    assert capsys.readouterr().err == "Warning: session has no key with a label, and so no error rate\n"
     for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "no such file")):
         assert cli.main(["transcribe", short, "--model", good, "--decoder", "beam", "--lm", str(file)]) == 2
         assert told in capsys.readouterr().err

@@ -22,6 +22,11 @@ NAN, INF = float("nan"), float("inf")
 TIMES = START + np.arange(2000) / 2000
 
 
+NO_LABEL = "none has a label: the session can be transcribed, but teaches and scores nothing"
+ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
+UNUSABLE = f"{OF}, or too large for EMG in any unit"
+
+
 def emg(*changes: tuple[Any, float]) -> np.ndarray:
     """Random EMG (2000, 2, 16) with values changed at (index, value)."""
     values = np.random.default_rng(0).normal(size=(2000, 2, 16)).astype(np.float32)
@@ -65,13 +70,9 @@ def test_many_files_and_folders_at_once(make_session: Make, tmp_path: Path) -> N
     assert repr(found[2]) == f"{tmp_path / 'none.hdf5'}: not usable\n  error: file: no such file"
     content = json.loads(json.dumps(found[1].to_json(), allow_nan=False))
     assert (content["usable"], content["path"]) == (False, str(paths[0]))
-    message = "1 of 2000 samples are not finite"
-    assert content["findings"][0] == {"severity": "error", "field": "emg_left", "message": message}
+    assert content["findings"][0] == {"severity": "error", "field": "emg_left", "message": f"1 {UNUSABLE}"}
     with pytest.raises(EmgscribeError, match="has no session files"):
         inspect(tmp_path)
-
-
-ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
 
 
 @pytest.mark.parametrize(
@@ -79,15 +80,30 @@ ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
     [
         ({"samples": 0, "keys": []}, [(ERROR, "timeseries", "the session has no samples")]),
         # Twice in one sample counts once.
-        ({"emg": emg((np.s_[[3, 9], 0], NAN), ((9, 0, 4), INF))}, [(ERROR, "emg_left", f"2 {OF}")]),
-        ({"emg": emg(((3, 1, 15), -INF))}, [(ERROR, "emg_right", f"1 {OF}")]),
+        ({"emg": emg((np.s_[[3, 9], 0], NAN), ((9, 0, 4), INF))}, [(ERROR, "emg_left", f"2 {UNUSABLE}")]),
+        ({"emg": emg(((3, 1, 15), -INF))}, [(ERROR, "emg_right", f"1 {UNUSABLE}")]),
+        ({"emg": emg((np.s_[1:, 1, 7], 1e30), ((5, 0), 4e9))}, [(ERROR, "emg_right", f"1999 {UNUSABLE}")]),
+        ({"emg": emg((1999, 3e38))}, [(ERROR, name, f"1 {UNUSABLE}") for name in ("emg_left", "emg_right")]),
+        ({"emg": np.full((2000, 2, 16), 0.5)}, [(ERROR, "timeseries", "no electrode channel ever changes")]),
+        ({"emg": emg()[:1], "keys": [("a", 0.0)]}, []),
         ({"times": times((40, NAN))}, [(ERROR, "time", f"1 {OF}")]),
         ({"times": times(([100, 640], -0.004))}, [(ERROR, "time", "time runs backwards (2x)")]),
         ({"times": times((slice(500, None), 0.004))}, []),
+        (
+            {"times": times((slice(1000, None), 86400.0)), "duration_mins": 86401 / 60},
+            [
+                (ERROR, "time", "a gap of more than a minute: these are several recordings"),
+                (WARNING, "time", "0.0231363 samples a second, expected 2000"),
+            ],
+        ),
+        (
+            {"times": times() * 0 + START, "duration_mins": 0.0, "keys": [("a", 0.0)]},
+            [(WARNING, "time", "inf samples a second, expected 2000")],
+        ),
         ({"times": times((1999, 0.0165), (1998, 0.006))}, [(WARNING, "time", "gaps (2x), the longest 0.011 s")]),
         (
             {"times": START + np.arange(2000) / 1000, "duration_mins": 2 / 60},
-            [(WARNING, "time", "1000.0 samples a second, expected 2000")],
+            [(WARNING, "time", "1000 samples a second, expected 2000")],
         ),
         (
             # Electrode 4 changes once, at the very end.
@@ -98,7 +114,7 @@ ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
             ],
         ),
         *(
-            ({"duration_mins": minutes}, [(WARNING, "duration_mins", f"says {minutes:.3f}, the samples span 0.017")])
+            ({"duration_mins": minutes}, [(WARNING, "duration_mins", f"says {minutes:.4g}, the samples span 0.01666")])
             for minutes in (0.0, 1.0, NAN)
         ),
     ],
@@ -121,12 +137,18 @@ def test_samples(
             [("Key.ctrl", 0.1), ("a", 0.2), ("Key.tab", 0.3), ("Key.ctrl", 0.4)],
             "3 of 4 are of keys without a symbol and are ignored: Key.ctrl x2, Key.tab x1",
         ),
-        ([], "no key was pressed"),
+        ([], NO_LABEL),
         ([("b", 0.4), ("a", 0.1)], "1 of 2 start before the one before them; keystrokes are sorted when read"),
     ],
 )
 def test_keystrokes(make_session: Make, keys: list[tuple[str, float]], fault: str) -> None:
     assert inspected(make_session(keys=keys)).findings == [(WARNING, "keystrokes", fault)]
+
+
+def test_times_that_are_no_times_are_reported(make_session: Make) -> None:
+    found = inspected(make_session(times=np.linspace(-1, 1, 2000) * 1.7e308, emg=emg())).findings
+    assert found[0] == (ERROR, "time", "a gap of more than a minute: these are several recordings")
+    assert max(len(message) for _, _, message in found) < 100
 
 
 @pytest.mark.parametrize("change", [{"end": START + 0.4}, {"end": NAN}, {"start": NAN}, {"start": INF}])
@@ -136,9 +158,12 @@ def test_keystrokes_at_odd_times(make_session: Make, change: dict[str, float]) -
     with h5py.File(path, "r+") as file:
         other = {"key": "b", "start": START + 0.7, "end": START + 0.8}
         file["emg2qwerty"].attrs["keystrokes"] = json.dumps([odd, other])
-    fault = "end before they start" if change == {"end": START + 0.4} else "have a start or end that is not finite"
-    assert (WARNING, "keystrokes", f"1 of 2 {fault}") in inspected(path).findings
-    assert open_session(path).text == ("b" if "start" in change else "ab")  # without a start it has no place
+    (found,) = inspected(path).findings
+    if "start" in change:  # it has no place
+        assert found == (ERROR, "file", f"attribute 'keystrokes', entry 0: ValueError {change['start']} is no time")
+    else:
+        assert found == (WARNING, "keystrokes", "1 of 2 do not end after they start")
+        assert open_session(path).text == "ab"
 
 
 def test_other_files(make_session: Make, tmp_path: Path) -> None:
@@ -151,7 +176,7 @@ def test_other_files(make_session: Make, tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:  # samples are checked all the same
         del file["emg2qwerty"].attrs["user"], file["emg2qwerty"].attrs["prompts"]
     assert inspected(path).findings[-2:] == [
-        (ERROR, "emg_right", "1 of 2000 samples are not finite"),
+        (ERROR, "emg_right", f"1 {UNUSABLE}"),
         (ERROR, "file", "attributes are missing: user, prompts"),
     ]
 

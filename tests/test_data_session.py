@@ -4,6 +4,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emgscribe.data import cache as cache_module
+from emgscribe.data import hdf5
 from emgscribe.data import session as module
+from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import labels_of_text
 from emgscribe.data.hdf5 import SAMPLE_DTYPE, SessionFile
 from emgscribe.data.inspect import inspect
-from emgscribe.data.session import Session, default_cache, open_session, open_sessions
+from emgscribe.data.reader import convert_rows
+from emgscribe.data.session import Session, open_session, open_sessions
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
@@ -65,7 +71,7 @@ def test_samples_are_a_view_of_the_file(make_session: Make, isolated_cache: Path
     assert session.onsets.tolist() == [200, 400]
     assert session.labels.dtype == session.onsets.dtype == np.int64
     assert repr(session) == "<Session n: user user, 0.0 min, 2 keys>"
-    (entry,) = (isolated_cache / "sessions").glob("*.npz")
+    (entry,) = (isolated_cache / "sessions").glob("*/*")
     assert entry.stat().st_size < path.stat().st_size / 100
     before = path.read_bytes()
     torch.from_numpy(session.emg).mul_(7)  # a warning, such as of an array that is not writable, is an error here
@@ -85,17 +91,42 @@ def test_rows_that_cannot_be_mapped_are_converted_once(make_session: Make, isola
     assert session.content == content
     found = [finding.message for finding in inspect(path)[0].findings]
     assert found == ["140 bytes a sample, expected 136"] * ("dtype" in options)
-    (copy,) = (isolated_cache / "sessions").glob("*.f4")
-    assert copy.stat().st_size == session.emg.nbytes
+    (copy,) = (isolated_cache / "sessions").glob("*/rows")
+    assert copy.stat().st_size == 136 * 2000
     assert Path(session.emg.filename) == copy
-    copy.write_bytes(copy.read_bytes()[:-4])  # damaged: written again
-    same_as_in_file(open_session(path), path)
+    for damage in (lambda: copy.write_bytes(copy.read_bytes()[:-4]), copy.unlink):
+        damage()
+        same_as_in_file(open_session(path), path)  # written again
     written = copy.stat().st_mtime_ns
     same_as_in_file(open_sessions([path])[0], path)
     assert copy.stat().st_mtime_ns == written
-    path.unlink()
-    open_sessions([make_session("other", samples=100)])
-    assert not copy.exists()
+
+
+@pytest.mark.parametrize("samples", [20_000, 0])
+def test_a_compressed_file_is_converted_once_and_nothing_is_left_of_one_that_is_refused(
+    make_session: Make, monkeypatch: pytest.MonkeyPatch, isolated_cache: Path, samples: int
+) -> None:
+    path = make_session(samples=samples, keys=[])
+    lay_out(path, dtype=WIDER)
+    converted: list[Path] = []
+    monkeypatch.setattr(hdf5, "convert_rows", lambda *paths: (converted.append(path), convert_rows(*paths)))
+    if samples:
+        same_as_in_file(open_session(path), path)
+        assert len(converted) == 2  # the second by the comparison
+    else:
+        refused(path, isolated_cache, "no samples")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are set through POSIX")
+def test_a_disk_without_room_for_a_converted_copy_is_one_error(make_session: Make, isolated_cache: Path) -> None:
+    """A limit on the size of files stands in for the full disk, in another process."""
+    path = make_session(samples=20_000)
+    lay_out(path, chunks=(100,))
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+    command = f"{limit} from emgscribe import open_session; open_session(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", command, str(path)], capture_output=True, text=True)
+    assert "cannot be written (File too large)" in done.stderr
+    assert entries(isolated_cache) == set()
 
 
 def test_rows_at_an_odd_byte_are_converted(make_session: Make, isolated_cache: Path) -> None:
@@ -112,7 +143,7 @@ def test_rows_at_an_odd_byte_are_converted(make_session: Make, isolated_cache: P
     path.write_bytes(moved)
     session = open_session(path)
     same_as_in_file(session, path)
-    assert Path(session.emg.filename).parent == isolated_cache / "sessions"
+    assert isolated_cache in Path(session.emg.filename).parents
 
 
 @pytest.mark.parametrize("options", [{}, LAYOUTS[1]])
@@ -129,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(make_session: Make, tmp_p
 def test_onsets_against_brute_force(make_session: Make, steps: list[int], starts: list[float]) -> None:
     times = np.cumsum(steps) / 256  # exact in binary, so that keys fall on samples too
     keys = [("abcdefghijkl"[i], round(start) / 256 if i % 2 else start / 256) for i, start in enumerate(starts)]
-    path = make_session(times=START + times, emg=np.zeros((len(times), 2, 16), np.float32), keys=keys)
+    path = make_session(times=START + times, emg=np.arange(32.0 * len(times)).reshape(-1, 2, 16), keys=keys)
     expected = []
     for key, at in sorted(keys, key=lambda pair: START + pair[1]):
         first = next((i for i, time in enumerate(START + times) if time >= START + at), None)
@@ -201,34 +232,36 @@ def test_a_file_that_changes_in_place_is_read_again_and_its_copy_has_its_content
     assert len(entries(isolated_cache)) == 2
 
 
-@given(st.floats(0, 1, exclude_max=True))
-def test_a_damaged_entry_is_made_again(make_session: Make, isolated_cache: Path, place: float) -> None:
+@given(st.floats(0, 1, exclude_max=True), st.binary(max_size=3))
+def test_a_damaged_entry_is_made_again(make_session: Make, isolated_cache: Path, place: float, other: bytes) -> None:
     session = open_session(make_session())
-    (entry,) = (isolated_cache / "sessions").glob("*.npz")
-    content = bytearray(entry.read_bytes())
-    content[int(place * len(content))] ^= 0x55
-    for damaged in (bytes(content), bytes(content[: int(place * len(content))])):
+    (entry,) = (isolated_cache / "sessions").glob("*/entry")
+    content = entry.read_bytes()
+    at = int(place * len(content))
+    shorter = content.removesuffix(session.onsets[-1:].tobytes())  # well-formed, but not what was written
+    assert shorter != content
+    for damaged in (content[:at] + other + content[at + len(other) + 1 :], content[:at], shorter, b"[" * 100_000):
         entry.write_bytes(damaged)
         again = open_session(session.path or "")
         assert (again.content, again.text, again.name, len(again)) == (session.content, "hi", "session", 2000)
         assert again.onsets.tolist() == session.onsets.tolist()
+    assert entry.read_bytes() == content
 
 
 def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isolated_cache: Path) -> None:
     paths = [make_session(name) for name in "abc"]
     open_sessions(paths)
     paths[0].unlink()
-    folder = isolated_cache / "sessions"
-    old, new = folder / ".killed.abc", folder / ".running.abc"  # of processes that were killed, or that write now
-    for left in (old, new):
-        left.mkdir()
-    os.utime(old, (0, 0))
-    (folder / f"{'0' * 16}.npz").write_bytes(b"damaged")
-    (folder / "mine.hdf5").write_bytes(b"of someone who keeps sessions there")
-    open_sessions([paths[1]])
-    assert len(list(folder.glob("*.npz"))) == 2
-    assert (folder / "mine.hdf5").exists()
-    assert (old.exists(), new.exists()) == (False, True)
+    folder, own = isolated_cache / "sessions", "of someone who keeps files there"
+    for name in ("0123456789abcdef/entry", "mine/entry"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text(own)
+    cache_module._remove_orphans.cache_clear()  # it runs once in a process
+    open_sessions(paths[1:])
+    assert len(entries(isolated_cache)) == 5  # it runs when something new is kept
+    open_session(make_session("d"))
+    assert len(list(folder.glob("*/entry"))) == 4
+    assert (folder / "mine" / "entry").read_text() == own
     assert open_session(paths[2]).text == "hi"
 
 
@@ -242,7 +275,8 @@ def refused(path: Path, cache: Path, words: str) -> None:
 
 
 def test_files_that_are_refused(make_session: Make, tmp_path: Path, isolated_cache: Path) -> None:
-    refused(tmp_path / "none.hdf5", isolated_cache, "cannot be read")
+    refused(tmp_path / "none.hdf5", isolated_cache, "no such file")
+    refused(tmp_path / ("n" * 300), isolated_cache, "cannot be read")
     (tmp_path / "text.hdf5").write_text("text")
     refused(tmp_path / "text.hdf5", isolated_cache, "not a readable HDF5 file")
     refused(make_session(samples=0, keys=[]), isolated_cache, "no samples")

@@ -397,6 +397,13 @@ def test_rules_across_settings(refused: Callable[[], object], what: str) -> None
         refused()
 
 
+def test_sessions_without_keys_train_nothing(sessions: Sessions, tmp_path: Path) -> None:
+    silent = [session.first(1) for session in sessions[0]]
+    with pytest.raises(EmgscribeError, match="no training session has a key with a label"):
+        run((silent, sessions[1]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_a_validation_cer_the_latest_model_is_the_best(sessions: Sessions, tmp_path: Path) -> None:
     silent = replace(sessions[1][0], labels=sessions[1][0].labels[:0], onsets=sessions[1][0].onsets[:0], path=None)
     trained = run((sessions[0], [silent]), tmp_path / "silent")

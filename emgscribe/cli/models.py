@@ -48,6 +48,9 @@ def evaluate(
     loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
     if not loaded.ancestry.complete:
         log.print(f"Warning: {model} does not list all sessions it was trained on; these may be among them")
+    for session in opened:
+        if not len(session.labels):
+            log.print(f"Warning: {session.name} has no key with a label, and so no error rate")
     exclude = prompts_of(sessions)
     made = {name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=exclude).decoder for name in names}
     if protocol == "windows":

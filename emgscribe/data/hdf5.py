@@ -6,6 +6,7 @@ attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from emgscribe.data.charset import symbol_of_key
 from emgscribe.data.reader import convert_rows, read_layout
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import replacing
+from emgscribe.files import failed, replacing
 
 SAMPLE_RATE = 2000
 BANDS, CHANNELS = 2, 16
@@ -64,9 +65,9 @@ class SessionHeader:
     prompts: tuple[Prompt, ...]
     simulation: str = ""
 
-    def labelled_keystrokes(self) -> list[tuple[str, float]]:
-        """(symbol, start time) of each keystroke that has a symbol and a finite start, in order of start."""
-        known = ((symbol_of_key(k.key), k.start) for k in self.keystrokes if math.isfinite(k.start))
+    def labelled_keystrokes(self, first: float = -math.inf, last: float = math.inf) -> list[tuple[str, float]]:
+        """(symbol, start time) of each keystroke that has a symbol and starts in [first, last], in order of start."""
+        known = ((symbol_of_key(k.key), k.start) for k in self.keystrokes if first <= k.start <= last)
         return sorted(((symbol, start) for symbol, start in known if symbol is not None), key=lambda pair: pair[1])
 
     @property
@@ -82,16 +83,22 @@ class SessionFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path, self._converted = Path(path), ExitStack()
+        self.path, self._rows_kept = Path(path), ExitStack()
         self._layout = read_layout(self.path)
         self.start = self._layout.start  # unix seconds of the first sample, 0 where there is none
         self.row_bytes = self._layout.row_bytes  # more than in `SAMPLE_DTYPE` where there are further fields
+        self.offset = self._layout.offset  # the byte where the rows begin, -1 where they must be converted
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._converted.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        self.__dict__.pop("_rows", None)  # Windows removes no file that is mapped
+        self._rows_kept.close()
 
     def __len__(self) -> int:
         return self._layout.rows
@@ -103,19 +110,19 @@ class SessionFile:
 
     @cached_property
     def _rows(self) -> npt.NDArray[np.void]:
-        """The rows as they are in the file, or in a temporary copy where they are chunked or compressed."""
-        source, offset = self.path, self._layout.offset
-        if len(self) == 0:
-            return np.empty(0, SAMPLE_DTYPE)
-        if offset < 0:
-            source, offset = Path(self._converted.enter_context(TemporaryDirectory())) / "rows", 0
-            convert_rows(self.path, source)
+        """The rows as they are in the file, or in a temporary copy where they must be converted."""
+        if self.offset >= 0 or not len(self):
+            return map_rows(self.path, self.offset, len(self))
         try:
-            return np.memmap(source, SAMPLE_DTYPE, "r", offset, (len(self),))
-        except (OSError, ValueError) as error:  # it was whole a moment ago
-            raise EmgscribeError(
-                f"changed while it was read ({error})", where=str(self.path), hint="try again"
-            ) from error
+            self.convert(Path(self._rows_kept.enter_context(TemporaryDirectory())) / "rows")
+        except OSError as error:
+            raise failed("converted", self.path, error) from error
+        return self._rows
+
+    def convert(self, out: Path) -> None:
+        """Write the rows to `out` as one block, and read them from there; `OSError` where it has no room."""
+        convert_rows(self.path, out)
+        self._rows = map_rows(out, 0, len(self))
 
     def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
         """Samples [start, stop): unix seconds (T,), and EMG (T, 2 bands, 16 electrode channels), left band first."""
@@ -126,9 +133,15 @@ class SessionFile:
         """All samples, at most `size` at a time, so that memory is bounded."""
         return (self.read(start, start + size) for start in range(0, len(self), size))
 
-    def rows_offset(self) -> int:
-        """The byte at which the rows begin; -1 where they cannot be mapped as one block of `SAMPLE_DTYPE`."""
-        return self._layout.offset
+
+def map_rows(path: Path, offset: int, rows: int) -> npt.NDArray[np.void]:
+    """`rows` rows of `SAMPLE_DTYPE` from byte `offset` on. Writing into the array changes memory only, not the file."""
+    if not rows:
+        return np.empty(0, SAMPLE_DTYPE)
+    try:
+        return np.memmap(path, SAMPLE_DTYPE, "c", offset, (rows,))
+    except (OSError, ValueError) as error:  # it was whole a moment ago
+        raise EmgscribeError(f"changed while it was read ({error})", where=str(path), hint="try again") from error
 
 
 def read_header(path: Path | str) -> SessionHeader:
@@ -137,38 +150,51 @@ def read_header(path: Path | str) -> SessionHeader:
         return file.header
 
 
-def _parsed(attributes: Mapping[str, Any], path: Path) -> SessionHeader:
+def _parsed(attributes: Mapping[str, str], path: Path) -> SessionHeader:
     if missing := [name for name in ATTRIBUTES if name not in attributes]:
         hint = "emgscribe.data.hdf5.write_session writes a complete file"
         raise EmgscribeError(f"attributes are missing: {', '.join(missing)}", where=str(path), hint=hint)
     parsers: dict[str, Callable[[Any], object]] = {
-        "keystrokes": lambda e: Keystroke(str(e["key"]), float(e["start"]), float(e["end"])),
-        "prompts": lambda e: Prompt(str(e["name"]), float(e["start"]), float(e["end"]), _prompted(e.get("payload"))),
+        "keystrokes": lambda e: Keystroke(_text(e["key"]), _finite(e["start"]), float(e["end"])),
+        "prompts": lambda e: Prompt(_text(e["name"]), float(e["start"]), float(e["end"]), _prompted(e.get("payload"))),
     }
     place, lists = "an attribute", dict[str, Any]()
     try:
         for field, parse in parsers.items():
             place, parsed = f"attribute '{field}'", []
-            for index, entry in enumerate(json.loads(attributes[field])):
+            if not isinstance(entries := json.loads(attributes[field]), list):
+                raise TypeError("is no list")
+            for index, entry in enumerate(entries):
                 place = f"attribute '{field}', entry {index}"
                 parsed.append(parse(entry))
             lists[field] = tuple(parsed)
         place = "attribute 'duration_mins'"
-        minutes, simulation = float(attributes["duration_mins"]), str(attributes.get("simulation", ""))
+        minutes = float(attributes["duration_mins"])
         place = "attribute 'session_name', 'user' or 'condition'"
-        name, user, condition = (str(attributes[field]) for field in ATTRIBUTES[:3])
-        f"{name}{user}{condition}".encode()  # refuses what is no UTF-8, which no screen could show
-        return SessionHeader(name, user, condition, minutes, **lists, simulation=simulation)
+        name, user, condition = (_text(attributes[field]) for field in ATTRIBUTES[:3])
+        return SessionHeader(name, user, condition, minutes, **lists, simulation=attributes.get("simulation", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = f"{place}: {type(error).__name__} {error}"
         raise EmgscribeError(what, where=str(path), hint="copy or download the file again") from error
+
+
+def _text(value: object) -> str:
+    text = str(value)
+    text.encode()  # refuses what is no UTF-8, which no screen could show
+    return text
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{number} is no time")
+    return number
 
 
 def _prompted(payload: Any) -> str | None:
     text = (payload or {}).get("text")
     if text is not None and not isinstance(text, str):
         raise TypeError("a prompt's text is no text")
-    return text
+    return None if text is None else _text(text)
 
 
 def _attributes(header: SessionHeader) -> dict[str, Any]:
@@ -223,7 +249,7 @@ def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Em
 
 def find_sessions(folder: Path | str) -> Sequence[Path]:
     """The session files (`*.hdf5`) of a folder, sorted by name. Published names begin with the date."""
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):  # False too for a name that no folder can have
         raise EmgscribeError("no such folder", where=str(folder), hint="check the path")
     if found := sorted(Path(folder).glob("*.hdf5")):
         return found

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from emgscribe.data.charset import symbol_of_key
 from emgscribe.data.hdf5 import SAMPLE_DTYPE, SAMPLE_RATE, SessionFile, SessionHeader, Times, find_sessions
@@ -18,6 +20,8 @@ from emgscribe.errors import EmgscribeError
 
 _FIELDS = SAMPLE_DTYPE.names or ()  # time, emg_left, emg_right
 _GAP = 0.005  # s between two samples that count as a gap: ten sample periods
+_INTERRUPTED = 60.0  # s between two samples of which the second belongs to another recording
+_LARGEST = 2.0**32  # what a converter of 32 bits counts; 6.6 mV are 6.6e6 nV
 
 
 class Finding(NamedTuple):
@@ -60,7 +64,7 @@ def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
     """
     given = [paths] if isinstance(paths, Path | str) else paths
     inspections = []
-    for path in [file for place in map(Path, given) for file in (find_sessions(place) if place.is_dir() else [place])]:
+    for path in [file for place in given for file in (find_sessions(place) if os.path.isdir(place) else [Path(place)])]:
         inspections.append(found := Inspection(str(path)))
         try:
             with SessionFile(path) as file:
@@ -80,40 +84,53 @@ def scan(file: SessionFile, found: Inspection) -> tuple[Times, "hashlib._Hash"]:
     (_, first), unusable = file.read(0, 1), np.zeros(2, dtype=int)
     unchanged = np.ones(first.shape[1:], dtype=bool)  # electrodes that still have their first value
     for block, emg in file.blocks():
-        content.update(emg.tobytes())
+        content.update(emg.data)
         seconds.append(block)
-        unusable += (~np.isfinite(emg).all(axis=2)).sum(axis=0)
-        unchanged &= (emg == first).all(axis=0)
+        if not -_LARGEST <= emg.min() <= emg.max() <= _LARGEST:  # NaN is not
+            unusable += (~(np.abs(emg) <= _LARGEST).all(axis=2)).sum(axis=0)
+        if unchanged.any():
+            unchanged &= (emg == first).all(axis=0)
     found.summary["samples"] = len(file)
+    if (size := file.row_bytes) != SAMPLE_DTYPE.itemsize:
+        found.add("timeseries", f"{size} bytes a sample, expected {SAMPLE_DTYPE.itemsize}")
     if not seconds:
         found.add("timeseries", "the session has no samples", "error")
         return np.empty(0), content
-    if (size := file.row_bytes) != SAMPLE_DTYPE.itemsize:
-        found.add("timeseries", f"{size} bytes a sample, expected {SAMPLE_DTYPE.itemsize}")
-    times = np.concatenate(seconds)
-    not_finite = np.sum(~np.isfinite(times)), *unusable
-    for name, count in zip(_FIELDS, not_finite, strict=True):
+    for name, count in zip(_FIELDS[1:], unusable, strict=True):
         if count:
-            found.add(name, f"{count} of {len(times)} samples are not finite", "error")
-    for name, electrodes in zip(_FIELDS[1:], unchanged, strict=True):
-        if electrodes.any() and len(times) > 1:
-            found.add(name, f"electrode channels {np.flatnonzero(electrodes).tolist()} never change")
-    if not not_finite[0]:
-        _check_times(times, found)
+            found.add(name, f"{count} of {len(file)} samples are not finite, or too large for EMG in any unit", "error")
+    _check_electrodes(unchanged & (len(file) > 1), found)
+    with np.errstate(all="ignore"):  # times may be anything
+        _check_times(times := np.concatenate(seconds), found)
     return times, content
 
 
+def _check_electrodes(unchanged: npt.NDArray[np.bool_], found: Inspection) -> None:
+    if unchanged.all():
+        found.add("timeseries", "no electrode channel ever changes", "error")
+        return
+    for name, electrodes in zip(_FIELDS[1:], unchanged, strict=True):
+        if electrodes.any():
+            found.add(name, f"electrode channels {np.flatnonzero(electrodes).tolist()} never change")
+
+
 def _check_times(times: Times, found: Inspection) -> None:
+    if count := np.sum(~np.isfinite(times)):
+        found.add("time", f"{count} of {len(times)} samples are not finite", "error")
+        return
     steps = np.diff(times)
     if backwards := np.sum(steps < 0):
         found.add("time", f"time runs backwards ({backwards}x)", "error")
-    if gaps := np.sum(steps > _GAP):
-        found.add("time", f"gaps ({gaps}x), the longest {steps.max():.3f} s")
-    if (span := float(times[-1] - times[0])) > 0:
-        rate = len(steps) / span
-        found.summary["sample_rate"] = round(rate, 2)
-        if abs(rate - SAMPLE_RATE) > 0.02 * SAMPLE_RATE:
-            found.add("time", f"{rate:.1f} samples a second, expected {SAMPLE_RATE}")
+    if (longest := steps.max(initial=0)) > _INTERRUPTED:
+        found.add("time", "a gap of more than a minute: these are several recordings", "error")
+    elif gaps := np.sum(steps > _GAP):
+        found.add("time", f"gaps ({gaps}x), the longest {longest:.3f} s")
+    if len(steps):
+        rate = len(steps) / (times[-1] - times[0])
+        if np.isfinite(rate):
+            found.summary["sample_rate"] = round(float(rate), 2)
+        if not abs(rate - SAMPLE_RATE) <= 0.02 * SAMPLE_RATE:
+            found.add("time", f"{rate:.6g} samples a second, expected {SAMPLE_RATE}")
 
 
 def _check_header(header: SessionHeader, times: Times, found: Inspection) -> None:
@@ -134,15 +151,15 @@ def _check_header(header: SessionHeader, times: Times, found: Inspection) -> Non
     first, last = (times[0], times[-1]) if len(times) else (-np.inf, np.inf)
     for fault, count in {
         f"are of keys without a symbol and are ignored: {named}": unknown.total(),
-        "have a start or end that is not finite": np.sum(~np.isfinite(starts + ends)),
-        "end before they start": np.sum(ends < starts),
+        "do not end after they start": np.sum(~(ends >= starts)),
         "start before the one before them; keystrokes are sorted when read": np.sum(starts[1:] < starts[:-1]),
         "lie outside the recording and are ignored": np.sum(~((starts >= first) & (starts <= last))),
     }.items():
         if count:
             found.add("keystrokes", f"{count} of {len(starts)} {fault}")
-    if len(starts) == 0:
-        found.add("keystrokes", "no key was pressed")
-    minutes = float(last - first) / 60
+    if not header.labelled_keystrokes(first, last):
+        found.add("keystrokes", "none has a label: the session can be transcribed, but teaches and scores nothing")
+    with np.errstate(over="ignore"):
+        minutes = float(last - first) / 60
     if not abs(minutes - header.duration_mins) <= 0.05 * max(minutes, 0.2):  # NaN is a fault too
-        found.add("duration_mins", f"says {header.duration_mins:.3f}, the samples span {minutes:.3f}")
+        found.add("duration_mins", f"says {header.duration_mins:.4g}, the samples span {minutes:.4g}")

@@ -20,11 +20,14 @@ from threading import Lock
 from typing import Any
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import open_file
 
 SECONDS = 4  # for the header of one file, and for each block of a conversion
 _MEMORY = 2 << 30  # bytes that the child may take beyond what it starts with
 _RATIO = 64  # EMG does not compress further: a dataset that claims more has nothing behind it
 _MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
+_MOST_ROWS = 12 * 3600 * 2000  # of 12 hours
+_MOST_TEXT = 16 << 20  # characters of an attribute; 10 hours of typing have as many
 _BLOCK = 1 << 16  # rows
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
 _AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
@@ -33,13 +36,13 @@ _LAYOUT = "docs/your-data.md shows the layout of a session file"
 
 @dataclass(frozen=True)
 class Layout:
-    """The attributes of a session file, its number of `rows`, bytes a row, and the byte at which the rows begin.
+    """The attributes of a session file as text, its number of `rows`, bytes a row, and the byte where the rows begin.
 
     `offset` is -1 where the rows are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields). `start` is
     the time of the first row in unix seconds, 0 where there is none.
     """
 
-    attributes: dict[str, Any]
+    attributes: dict[str, str]
     rows: int
     row_bytes: int
     offset: int
@@ -52,8 +55,9 @@ def read_layout(path: Path) -> Layout:
 
 
 def convert_rows(path: Path, out: Path) -> None:
-    """Write all rows of a session file to `out` as one block of `SAMPLE_DTYPE`."""
-    _ask(path, out)
+    """Append all rows of a session file to `out` as one block of `SAMPLE_DTYPE`; `OSError` where it has no room."""
+    if unwritten := _ask(path, out).get("unwritten"):
+        raise OSError(*unwritten)
 
 
 class _Child:
@@ -114,15 +118,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _ask(path: Path, out: Path | None) -> dict[str, Any]:
-    try:
-        question = json.dumps([os.fsencode(path.absolute()).decode("latin-1"), str(out) if out else None])
-        regular = path.is_file()  # a FIFO or a device would be waited for
-    except (OSError, ValueError):
-        regular = False
-    if not regular:
-        what = "is not a regular file" if path.exists() else "no such file"
-        raise EmgscribeError(what, where=str(path), hint="check the path")
-    answer = _child.ask(question)
+    open_file(path).close()  # nothing that would be waited for
+    answer = _child.ask(json.dumps([str(path.absolute()), str(out.absolute()) if out else None]))
     if isinstance(answer, int):
         why = f"reading it takes more than {SECONDS} s" if answer == 1 else f"libhdf5 ends with status {answer}"
         raise EmgscribeError(f"the file is damaged ({why})", where=str(path), hint=_AGAIN)
@@ -144,7 +141,7 @@ def serve() -> None:
         name, out = json.loads(line)
         _restart_clock()
         try:
-            with h5py.File(os.fsdecode(name.encode("latin-1")), "r", locking=False) as file:
+            with h5py.File(name, "r", locking=False) as file:
                 rows = _rows(file)
                 answer = _describe(rows) if out is None else _convert(rows, out)
         except EmgscribeError as error:
@@ -202,17 +199,21 @@ def _rows(file: Any) -> Any:
         offset is not None and end > os.path.getsize(file.filename)
     ):
         raise EmgscribeError(f"truncated: it claims {len(found)} samples, which it does not hold", hint=_AGAIN)
+    if len(found) > _MOST_ROWS:
+        raise EmgscribeError(f"{len(found)} samples are more than 12 hours", hint="split it into several sessions")
     return found
 
 
 def _describe(rows: Any) -> dict[str, Any]:
-    from emgscribe.data.hdf5 import SAMPLE_DTYPE
+    from emgscribe.data.hdf5 import ATTRIBUTES, SAMPLE_DTYPE
 
-    # Other writers store text with a fixed length, which h5py reads as bytes.
-    values = {name: value.decode() if isinstance(value, bytes) else value for name, value in rows.parent.attrs.items()}
-    attributes = {
-        name: float(v) if hasattr(v, "__float__") and not isinstance(v, str) else str(v) for name, v in values.items()
-    }
+    attributes, stored = {}, rows.parent.attrs
+    for name in filter(stored.__contains__, (*ATTRIBUTES, "simulation")):
+        value = stored[name]
+        # Other writers store text with a fixed length, which h5py reads as bytes.
+        attributes[name] = value.decode() if isinstance(value, bytes) else str(value)
+        if len(attributes[name]) > _MOST_TEXT:
+            raise EmgscribeError(f"attribute '{name}' has more than {_MOST_TEXT >> 20} MB", hint=_AGAIN)
     offset = rows.id.get_offset()
     mapped = offset is not None and offset % 4 == 0 and rows.dtype == SAMPLE_DTYPE and sys.byteorder == "little"
     sizes = {"rows": len(rows), "row_bytes": rows.dtype.itemsize, "offset": offset if mapped else -1}
@@ -225,12 +226,15 @@ def _convert(rows: Any, out: str) -> dict[str, Any]:
 
     from emgscribe.data.hdf5 import SAMPLE_DTYPE
 
-    with Path(out).open("wb") as output:
-        for start in range(0, len(rows), _BLOCK):
-            _restart_clock()
-            block = rows[start : start + _BLOCK]
-            plain = np.empty(len(block), SAMPLE_DTYPE)
-            for name in SAMPLE_DTYPE.names or ():
-                plain[name] = block[name]
-            output.write(plain.tobytes())
+    for start in range(0, len(rows), _BLOCK):
+        _restart_clock()
+        block = rows[start : start + _BLOCK]
+        plain = np.empty(len(block), SAMPLE_DTYPE)
+        for name in SAMPLE_DTYPE.names or ():
+            plain[name] = block[name]
+        try:
+            with Path(out).open("ab") as output:
+                output.write(plain.tobytes())
+        except OSError as error:  # of the disk; those of damaged bytes come from the block above
+            return {"unwritten": [error.errno, error.strerror]}
     return {}

@@ -7,7 +7,6 @@ were published), and which of them each protocol holds out (`held_out.csv`). Sou
 
 import csv
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from emgscribe.config import Range, Settings, Whole, require
+from emgscribe.data.cache import Entry
 from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, read_header
-from emgscribe.data.session import Session, default_cache, open_sessions
+from emgscribe.data.session import Session, open_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import replacing
 
 Users = Literal["user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"]
 Protocol = Literal["latest", "course", "generic", Users]
@@ -163,18 +162,16 @@ def _split_as_published(
 
 
 def _fault(path: Path | None, expected: Mapping[str, str]) -> str:
-    """How a session differs from its listing, empty where it does not. A match is cached until the file changes."""
+    """How a session differs from its listing, empty where it does not. Its hash is kept until it changes."""
     if path is None:
         return "missing"
-    status = path.stat()
-    if expected["bytes"] and status.st_size != int(expected["bytes"]):
-        return f"{status.st_size:,} bytes instead of {int(expected['bytes']):,}"
-    identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {expected['sha256']}"
-    verified = default_cache() / "verified" / hashlib.sha256(identity.encode()).hexdigest()[:32]
-    if expected["sha256"] and not os.path.exists(verified):
+    if expected["bytes"] and (size := path.stat().st_size) != int(expected["bytes"]):
+        return f"{size:,} bytes instead of {int(expected['bytes']):,}"
+    if not expected["sha256"]:
+        return ""
+    entry = Entry(path, "hashes")
+    found, _ = entry.read() or ("", b"")
+    if not found:
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                return f"its SHA-256 is not {expected['sha256']}"
-        with suppress(EmgscribeError), replacing(verified) as temporary:
-            temporary.touch()
-    return ""
+            entry.write(found := hashlib.file_digest(file, "sha256").hexdigest())
+    return "" if found == expected["sha256"] else f"its SHA-256 is not {expected['sha256']}"

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from emgscribe.config import Count, Settings, Whole
+from emgscribe.config import Range, Settings
 from emgscribe.data.charset import BLANK
 from emgscribe.data.hdf5 import BANDS, CHANNELS
 from emgscribe.data.session import Session
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
 _NO_ONSET = -1
+_MINUTES = 1_200_000  # samples in ten minutes: 154 MB of EMG a window
+_Length = Annotated[int, Range(1, _MINUTES)]
+_Context = Annotated[int, Range(0, _MINUTES)]
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class WindowConfig(Settings):
     """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms)."""
 
     section = "windows"
-    length: Count = 8000  # labelled samples of a window
-    stride: Count = 8000  # samples from one training window to the next
-    left: Whole = 1800  # unlabelled samples of context before a window; an encoder that needs more gets more
-    right: Whole = 200  # unlabelled samples of context after a window
+    length: _Length = 8000  # labelled samples of a window
+    stride: _Length = 8000  # samples from one training window to the next
+    left: _Context = 1800  # unlabelled samples of context before a window; an encoder that needs more gets more
+    right: _Context = 200  # unlabelled samples of context after a window
 
 
 class Store:
@@ -178,14 +181,12 @@ class WindowDataset(Dataset[Batch]):
         return len(self.places)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.windows.batch([self.places[index]])
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self.windows.batch([self.places[index] for index in indices])
 
     @staticmethod
-    def collate(items: Sequence[Batch]) -> Batch:
-        """Join batches of the same window length into one."""
-        whole: dict[str, Any] = {
-            name: torch.cat([getattr(item, name) for item in items]) for name in ("emg", "lengths", "label_lengths")
-        }
-        for name, padding in (("labels", BLANK), ("onsets", _NO_ONSET)):
-            whole[name] = _padded([row for item in items for row in getattr(item, name)], padding)
-        return replace(items[0], **whole)
+    def collate(batch: Batch) -> Batch:
+        """The batch itself, which a `DataLoader` need not put together."""
+        return batch

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emgscribe.config import require
+from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text
-from emgscribe.data.session import default_cache
 from emgscribe.decoding.arpa import SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.text import PromptWriter
