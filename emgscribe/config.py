@@ -4,20 +4,20 @@ The settings of a stage are beside its code, as in `models.encoders.tds.TdsConfi
 be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the command line.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, partial
 from inspect import isclass
+from reprlib import repr as shortened
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
-
-import cattrs
 
 from emgscribe.errors import EmgscribeError
 
 T = TypeVar("T")
 K = TypeVar("K", bound="type[Kind]")
+_MOST = sys.float_info.max  # the largest number that is not infinite
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Range:
     """What a number may be, as metadata of `Annotated`; a round bracket in `ends` leaves out that end."""
 
     low: float
-    high: float = math.inf
+    high: float = _MOST
     ends: Literal["[]", "[)", "()"] = "[]"
 
     def holds(self, value: float) -> bool:
@@ -34,13 +34,13 @@ class Range:
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if "(" in self.ends else f"{self.low:g} or more"
-        high = f"{low}, below {self.high:g}" if ")" in self.ends else f"{self.low:g} to {self.high:g}"
-        return low if self.high == math.inf else high
+        high = f"{low}, below {self.high:g}" if ")" in self.ends else f"{self.low:g} to {self.high:,.15g}"
+        return low if self.high == _MOST else high
 
 
 Below = partial(Range, ends="[)")
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1, 10**9)]
+Whole = Annotated[int, Range(0, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 Dropout = Annotated[float, Below(0, 1)]
 
@@ -48,7 +48,8 @@ Dropout = Annotated[float, Below(0, 1)]
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
     """Refuse a setting where `holds` is false, naming the field, its value and what is allowed."""
     if not holds:
-        raise EmgscribeError(f"{field} is {value!r}, allowed: {allowed}", hint=f"choose another value for {field}")
+        what = f"{field} is {shortened(value)}, allowed: {allowed}"
+        raise EmgscribeError(what, hint=f"choose another value for {field}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _check(hint: Any, value: Any, field: str) -> None:
         require(isinstance(value, tuple), field, value, "a tuple")
         for item in value:
             _check(arguments[0], item, field)
+    elif origin is dict:
+        require(isinstance(value, dict), field, value, "an object")
     elif hint in (bool, str):
         require(isinstance(value, hint), field, value, "true or false" if hint is bool else "a text")
     elif isclass(hint) and issubclass(hint, Kind):
@@ -131,50 +134,48 @@ def _check(hint: Any, value: Any, field: str) -> None:
         require(type(value) is hint, field, value, f"a {hint.__name__} itself, no subclass of it")
 
 
-def _whole(value: Any, kind: type[int]) -> int:
-    # Python takes True for a whole number, and makes one of 16.5; in a file both are mistakes.
-    if type(value) is not kind:
-        raise ValueError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _stored_kind(value: Kind) -> dict[str, Any]:
-    own = {field.name: converter.unstructure(getattr(value, field.name)) for field in fields(value)}
-    return {"kind": value.kind(), **own}
-
-
-def _kind_of(data: Any, base: type[Kind]) -> Kind:
-    name = (found := dict(data)).pop("kind", None)
-    require(name in base.kinds, f"{base.section}.kind", name, ", ".join(base.kinds))
-    return converter.structure(found, base.kinds[name])
-
-
-def _is_kind(kind: Any) -> bool:
-    return isclass(kind) and issubclass(kind, Kind)
-
-
-converter = cattrs.Converter(forbid_extra_keys=True)
-converter.register_structure_hook(int, _whole)
-converter.register_structure_hook_func(lambda kind: _is_kind(kind) and "kinds" in vars(kind), _kind_of)
-converter.register_unstructure_hook_func(_is_kind, _stored_kind)
-
-
-def to_json(value: object) -> Any:
+def to_json(value: Any) -> Any:
     """Settings as JSON-ready data; `from_json` inverts it."""
-    return converter.unstructure(value)
+    if is_dataclass(value):
+        own = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        return {"kind": value.kind(), **own} if isinstance(value, Kind) else own
+    return [to_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_json(kind: type[T], data: Any, *, where: str) -> T:
     """Settings of type `kind` from JSON data. A missing, unknown or mistyped field is an `EmgscribeError`."""
     try:
-        return converter.structure(data, kind)
-    except Exception as error:
+        value: T = _read(kind, data, getattr(kind, "section", ""))
+    except (EmgscribeError, RecursionError) as error:
+        what = getattr(error, "what", "settings are nested too deep")
+        raise EmgscribeError(what, where=where, hint="another version may have written it") from error
+    return value
 
-        def what(fault: BaseException, kind: type | None) -> str:
-            return fault.what if isinstance(fault, EmgscribeError) else cattrs.v.format_exception(fault, kind)
 
-        faults = cattrs.transform_error(error, path=kind.__name__, format_exception=what)
-        raise EmgscribeError("; ".join(faults), where=where, hint="another version may have written it") from error
+def _read(hint: Any, data: Any, path: str) -> Any:
+    """The value of type `hint` that JSON data stand for; `path` leads to it."""
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        require(isinstance(data, list), path, data, "a list")
+        return tuple(_read(arguments[0], item, f"{path}[{place}]") for place, item in enumerate(data))
+    if not is_dataclass(hint):
+        pointless = arguments[:1] == (float,) and type(data) is int and abs(data) <= _MOST  # as in "lr": 1
+        _check(hint, data, path)
+        return float(data) if pointless else data
+    place = path or "the content"
+    require(isinstance(data, dict), place, data, "an object")
+    own = dict(data)
+    if "kinds" in vars(hint):
+        name = own.pop("kind", None)
+        require(isinstance(name, str) and name in hint.kinds, f"{path}.kind", name, ", ".join(hint.kinds))
+        hint = hint.kinds[name]
+    hints, before = _hints(hint), path and f"{path}."
+    needed = [field.name for field in fields(hint) if field.default is field.default_factory is MISSING]
+    if lacking := [name for name in needed if name not in own]:
+        raise EmgscribeError(f"{place} lacks {lacking[0]}")
+    if strange := [name for name in own if name not in hints]:
+        raise EmgscribeError(f"{place} has no setting {shortened(strange[0])}, but {', '.join(hints)}")
+    return hint(**{name: _read(hints[name], value, before + name) for name, value in own.items()})
 
 
 def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
