@@ -43,6 +43,7 @@ Count = Annotated[int, Range(1, 10**9)]
 Whole = Annotated[int, Range(0, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 Dropout = Annotated[float, Below(0, 1)]
+Layers = Annotated[int, Range(1, 1000)]  # of a network, or its blocks
 
 
 def require(holds: bool, field: str, value: object, allowed: str) -> None:
@@ -146,9 +147,8 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
     """Settings of type `kind` from JSON data. A missing, unknown or mistyped field is an `EmgscribeError`."""
     try:
         value: T = _read(kind, data, getattr(kind, "section", ""))
-    except (EmgscribeError, RecursionError) as error:
-        what = getattr(error, "what", "settings are nested too deep")
-        raise EmgscribeError(what, where=where, hint="another version may have written it") from error
+    except EmgscribeError as error:
+        raise EmgscribeError(error.what, where=where, hint="another version may have written it") from error
     return value
 
 
@@ -158,14 +158,16 @@ def _read(hint: Any, data: Any, path: str) -> Any:
     if get_origin(hint) is tuple:
         require(isinstance(data, list), path, data, "a list")
         return tuple(_read(arguments[0], item, f"{path}[{place}]") for place, item in enumerate(data))
-    if not is_dataclass(hint):
+    if not (isclass(hint) and is_dataclass(hint)):
         pointless = arguments[:1] == (float,) and type(data) is int and abs(data) <= _MOST  # as in "lr": 1
         _check(hint, data, path)
         return float(data) if pointless else data
     place = path or "the content"
+    if path.count(".") == 16:
+        raise EmgscribeError(f"{place} is nested too deep")
     require(isinstance(data, dict), place, data, "an object")
     own = dict(data)
-    if "kinds" in vars(hint):
+    if issubclass(hint, Kind) and "kinds" in vars(hint):
         name = own.pop("kind", None)
         require(isinstance(name, str) and name in hint.kinds, f"{path}.kind", name, ", ".join(hint.kinds))
         hint = hint.kinds[name]

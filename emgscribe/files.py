@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from emgscribe.errors import EmgscribeError
 
 _HERE = re.sub(r"\W", "_", platform.node())  # in the name of what a process is writing, with its id
-_JSON_BYTES = 64 << 20  # parsed, a file of empty lists takes 20 times as much memory; results have a few MB at most
+_JSON_BYTES = 16 << 20  # parsed, a file of empty lists takes 20 times as much memory; results have a few MB at most
 
 
 @contextmanager
@@ -70,12 +70,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing, broken or huge one, and one with NaN or infinities, is an `EmgscribeError`."""
+    """Read a JSON file. A missing, broken or huge one is an `EmgscribeError`; so is one with NaN or a name twice."""
     with open_file(path) as file:
         try:
             if len(data := file.read(_JSON_BYTES + 1)) > _JSON_BYTES:
                 raise ValueError(f"more than {_JSON_BYTES >> 20} MB")
-            content = json.loads(data.decode(), parse_constant=_refuse)
+            content = json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
             if b"\\u" in data:
                 json.dumps(content, ensure_ascii=False).encode()  # half a character could not be written again
             return content
@@ -88,6 +88,13 @@ def read_json(path: Path) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.40} is there twice")
+    return found
 
 
 def open_file(path: Path) -> BinaryIO:

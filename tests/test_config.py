@@ -68,7 +68,7 @@ class Nameless(Shape): ...
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
-        *(("count", value, "a whole number, 1 or more") for value in (0, -1, 1.5, True, "1", math.nan)),
+        *(("count", value, "a whole number, 1 to 1,000,000,000") for value in (0, 1.5, True, "1", math.nan, 10**20)),
         *(("rate", value, "0 or more, below 1") for value in (1, -0.1, math.nan, False)),
         *(("gain", value, "above 0") for value in (0, math.inf)),
         ("mode", "c", "a, b"),
@@ -98,21 +98,43 @@ def test_json_round_trip() -> None:
     assert reads_as(Thing(mode="b"), {"mode": "b"})  # the rest is at its default
 
 
+SQUARE = {"kind": "square", "side": 1}
+
+
+def deep(levels: int) -> Any:
+    shape: Any = {"kind": "round"}
+    for _ in range(levels):
+        shape = SQUARE | {"inner": shape}
+    return {"shape": shape}
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"count": 0}, "thing.count is 0, allowed: a whole number, 1 or more"),
-        ({"count": 16.5}, "Thing.count"),
-        ({"colour": 1}, "colour"),
-        ({"shape": {"kind": "oval"}}, "shape.kind is 'oval', allowed: round, square"),
-        ({"shape": {"kind": "round", "side": 1}}, "side"),
-        (3, ""),
+        ({"count": 0}, "thing.count is 0, allowed: a whole number, 1 to 1,000,000,000"),
+        ({"count": 16.5}, "thing.count is 16.5, allowed: a whole number, 1 to 1,000,000,000"),
+        ({"rate": 10**400}, f"thing.rate is 1{17 * '0'}...{19 * '0'}, allowed: 0 or more, below 1"),
+        ({"gain": "loud"}, "thing.gain is 'loud', allowed: above 0"),
+        ({"sizes": [1, None]}, "thing.sizes[1] is None, allowed: a whole number, 1 to 8"),
+        ({"sizes": {"1": 2}}, "thing.sizes is {'1': 2}, allowed: a list"),
+        ({"mode": ["a"]}, "thing.mode is ['a'], allowed: a, b"),
+        ({"fast": None}, "thing.fast is None, allowed: true or false"),
+        ({"colour": 1}, "thing has no setting 'colour', but count, rate, gain, mode, sizes, fast, label, shape, paint"),
+        ({"shape": {"kind": "oval"}}, "thing.shape.kind is 'oval', allowed: round, square"),
+        ({"shape": {"kind": ["round"]}}, "thing.shape.kind is ['round'], allowed: round, square"),
+        ({"shape": [["kind", "round"]]}, "thing.shape is [['kind', 'round']], allowed: an object"),
+        (
+            {"shape": SQUARE | {"inner": {"kind": "round", "radius": 0}}},
+            "thing.shape.inner.radius is 0, allowed: a whole number",
+        ),
+        (deep(20), f"thing.shape{15 * '.inner'} is nested too deep"),
+        *((data, f"thing is {data}, allowed: an object") for data in (3, None, [])),
     ],
 )
 def test_data_that_are_no_settings(data: Any, words: str) -> None:
     with pytest.raises(EmgscribeError) as caught:
         from_json(Thing, data, where="config.json")
-    assert words in caught.value.what
+    assert caught.value.what.startswith(words)
     assert caught.value.where == "config.json"
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import Count, Dropout, Range, Whole, require
+from emgscribe.config import Count, Dropout, Range, require
 from emgscribe.data.charset import BLANK, SYMBOLS
 from emgscribe.models.encoders.contract import Shrinks, Sized, Width
 from emgscribe.models.encoders.layers import feed_forward, without
@@ -28,8 +28,8 @@ class AttentionConfig(Sized):
     """A Transformer decoder as a second head."""
 
     section = "attention"
-    layers: Whole = 0  # layers; 0: no attention decoder
-    width: Annotated[int, Range(2), Shrinks(2)] = 256  # features of a symbol, an even number
+    layers: Annotated[int, Range(0, 1000)] = 0  # layers; 0: no attention decoder
+    width: Annotated[int, Range(2, 1 << 14), Shrinks(2)] = 256  # features of a symbol, an even number
     heads: Count = 4  # attention heads
     feed_forward: Width = 1024  # features inside each feed-forward
     dropout: Dropout = 0.1  # dropout in attention and feed-forward

@@ -19,6 +19,8 @@ from emgscribe.config import Below, Kind, Range, Settings, Share, Whole, require
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 
+Masks = Annotated[int, Range(0, 100)]
+
 
 @dataclass(frozen=True)
 class _Random(Settings):
@@ -41,7 +43,11 @@ class BandRotation(_Random):
     """
 
     section = "augment.rotation"
-    offsets: tuple[int, ...] = (-1, 0, 1)  # electrodes to roll by, drawn with equal chance; (0,): never
+    offsets: tuple[Annotated[int, Range(-16, 16)], ...] = (
+        -1,
+        0,
+        1,
+    )  # electrodes to roll by, drawn with equal chance; (0,): never
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +128,7 @@ class MagnitudeWarp(_Random):
     """
 
     section = "augment.warp"
-    knots: Whole = 4  # random factors between the two at the ends
+    knots: Annotated[int, Range(0, 1000)] = 4  # random factors between the two at the ends
     sigma: Annotated[float, Below(0, 1)] = 0.0  # standard deviation of the factors
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
@@ -201,9 +207,9 @@ class SpecAugment(_Random):
     """
 
     section = "augment.spec"
-    time_masks: Whole = 3  # most masks over time
+    time_masks: Masks = 3  # most masks over time
     time_frames: Whole = 25  # longest mask, in frames
-    frequency_masks: Whole = 2  # most masks over frequency
+    frequency_masks: Masks = 2  # most masks over frequency
     frequency_bins: Whole = 4  # widest mask, in frequency bins
     shared: bool = False  # the same masks for all electrode channels of a window
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from emgscribe.config import Below, Count, Kind, Range, Whole, register, require
 from emgscribe.data.hdf5 import BANDS, CHANNELS
+
+Filters = Annotated[int, Range(1, 1 << 14)]
+Stride = Annotated[int, Range(1, 1000)]
 
 
 class Features(nn.Module):
@@ -22,6 +26,11 @@ class Features(nn.Module):
     span: int
     hop: int
     bins: int
+
+    @property
+    def load(self) -> float:
+        """Numbers that are held at a time for each sample of an electrode channel, roughly."""
+        return 2 + 5 * self.bins / self.hop
 
     def frames(self, samples: int) -> int:
         """Whole frames within `samples` samples."""
@@ -70,7 +79,7 @@ class FeaturesConfig(Kind):
 class SpectrogramConfig(FeaturesConfig):
     """Log-spectrogram of each electrode channel: log10(power + `offset`)."""
 
-    n_fft: Annotated[int, Range(2)] = 64  # samples of a frame's transform, at the decimated rate
+    n_fft: Annotated[int, Range(2, 1024)] = 64  # samples of a frame's transform, at the decimated rate
     hop: Count = 16  # samples from one frame to the next, at the decimated rate
     offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
     decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz
@@ -105,18 +114,9 @@ class LogSpectrogram(Features):
     def __init__(self, config: SpectrogramConfig) -> None:
         super().__init__()
         self.config = config
-        taps, points = anti_alias_filter(config.decimation), torch.arange(config.n_fft)
-        self.span = (config.n_fft - 1) * config.decimation + len(taps)
-        self.hop = config.samples_per_frame
-        window = torch.hann_window(config.n_fft, periodic=True, dtype=torch.float64)
+        self.register_buffer("basis", basis(config.n_fft, config.decimation), persistent=False)  # (2 * bins, span)
+        self.span, self.hop = self.basis.shape[1], config.samples_per_frame
         bins = torch.arange(config.n_fft // 2 + 1)
-        angles = 2 * math.pi / config.n_fft * torch.outer(bins, points).double()
-        spectrum = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())  # real parts first
-        basis = torch.zeros(len(spectrum), self.span, dtype=torch.float64)
-        for sample, column in enumerate(spectrum.T):
-            first = sample * config.decimation
-            basis[:, first : first + len(taps)] += torch.outer(column, taps)
-        self.register_buffer("basis", basis.float(), persistent=False)  # (2 * (n_fft / 2 + 1), span)
         pooling = [(bins >= low) & (bins < high) for low, high in pairwise(config.edges or range(len(bins) + 1))]
         self.register_buffer("pooling", torch.stack(pooling).float(), persistent=False)  # (K, n_fft / 2 + 1)
         self.bins = len(pooling)
@@ -152,10 +152,10 @@ class StridedConvConfig(FeaturesConfig):
     The default makes 41.7 frames/s, as the best public front end of this kind does.
     """
 
-    strides: tuple[Count, ...] = (3, 4, 4)  # stride of each layer; they multiply to the hop in samples
-    filters: tuple[Count, ...] = (16, 24)  # filters of each layer but the last
-    bins: Count = 32  # filters of the last layer: features of each electrode channel
-    overlap: Count = 2  # length of each kernel, in strides
+    strides: tuple[Stride, ...] = (3, 4, 4)  # stride of each layer; they multiply to the hop in samples
+    filters: tuple[Filters, ...] = (16, 24)  # filters of each layer but the last
+    bins: Filters = 32  # filters of the last layer: features of each electrode channel
+    overlap: Annotated[int, Range(1, 100)] = 2  # length of each kernel, in strides
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,6 +195,21 @@ class StridedConv(Features):
         for layer in self.layers:
             hidden = layer(hidden)  # (N*B*C, filters, shorter)
         return hidden.log1p().view(items, bands, channels, self.bins, -1).permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
+
+
+@lru_cache(maxsize=4)
+def basis(n_fft: int, decimation: int) -> Tensor:
+    """The decimated and windowed transform as a matrix on the CPU: (2 * (n_fft / 2 + 1), span), real parts first."""
+    with torch.device("cpu"):
+        taps, bins, points = anti_alias_filter(decimation), torch.arange(n_fft // 2 + 1), torch.arange(n_fft)
+        window = torch.hann_window(n_fft, periodic=True, dtype=torch.float64)
+        angles = 2 * math.pi / n_fft * torch.outer(bins, points).double()
+        spectrum = torch.cat([angles.cos(), angles.sin()]) * (window / window.norm())
+        whole = torch.zeros(len(spectrum), (n_fft - 1) * decimation + len(taps), dtype=torch.float64)
+        for sample, column in enumerate(spectrum.T):
+            first = sample * decimation
+            whole[:, first : first + len(taps)] += torch.outer(column, taps)
+        return whole.float()
 
 
 def anti_alias_filter(decimation: int) -> Tensor:

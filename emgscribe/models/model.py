@@ -10,22 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import psutil
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from emgscribe.config import Settings, from_json, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
-from emgscribe.data.hdf5 import SAMPLE_RATE
+from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import read_json, replacing, write_json
+from emgscribe.files import open_file, read_json, replacing, write_json
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig, AttentionDecoder
 from emgscribe.models.encoders import EncoderConfig, TdsConfig
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FORMAT, _VERSION = "emgscribe-model", 1
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
+_MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
+_MOST_SECONDS = 60  # context of a window
+_HEADER_BYTES = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Model(nn.Module):
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
         attention = config.attention
         self.attention = AttentionDecoder(attention, self.encoder.width) if attention.layers else None
+        seconds = (sum(self.context) + self.samples_per_frame) / SAMPLE_RATE
+        require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, with a frame")
 
     def __repr__(self) -> str:
         kinds, encoder = [self.config.encoder.kind()], self.config.encoder
@@ -170,6 +177,46 @@ def best_device() -> torch.device:
     return torch.device(chosen)
 
 
+def sketch(config: ModelConfig) -> Model:
+    """The model without values, on torch's meta device. One that this machine cannot hold is an `EmgscribeError`.
+
+    It costs no memory, and time for `_MOST_TENSORS` weights at most, whatever the settings say.
+    """
+    numbers = count(1)
+
+    def note(*_: object) -> None:
+        if next(numbers) > _MOST_TENSORS:
+            raise EmgscribeError(f"the network has more than {_MOST_TENSORS} weights", hint="choose fewer layers")
+
+    hook = register_module_parameter_registration_hook(note)
+    try:
+        with torch.device("meta"):
+            model = Model(config)
+    except RuntimeError as error:  # a product of sizes that no tensor can have
+        what = f"the network cannot be built ({str(error).splitlines()[0]:.200})"
+        raise EmgscribeError(what, hint="choose smaller sizes") from error
+    finally:
+        hook.remove()
+    needed, there = _memory(model), psutil.virtual_memory().total
+    if needed > there:
+        what = (
+            f"a minute of signal takes this network about {needed / 1e9:,.0f} GB, and the machine has {there / 1e9:.0f}"
+        )
+        raise EmgscribeError(what, hint="choose fewer features, or frames that are further apart")
+    return model
+
+
+def _memory(model: Model) -> float:
+    """Estimate in bytes of the weights and of what a minute's emissions take, 0.6 to 2.3 times the measured ones."""
+    sizes = [parameter.shape for parameter in model.parameters()]
+    # As sessions are read: attention to all of a window sees 4 s at a time, any other network the whole minute.
+    windows, seconds = (1, 60) if model.encoder.extrapolates else (15, 4)
+    samples = seconds * SAMPLE_RATE + sum(model.context)
+    frames = samples / model.features.hop
+    held = samples * BANDS * CHANNELS * model.features.load + frames * 8 * max(size[0] for size in sizes)
+    return 4 * (sum(map(math.prod, sizes)) + windows * held + (windows > 1) * windows * frames**2)
+
+
 def save_model(model: Model, folder: Path | str) -> None:
     """Write `config.json` and `model.safetensors`; the folder appears whole or not at all."""
     with replacing(Path(folder)) as temporary:
@@ -177,23 +224,45 @@ def save_model(model: Model, folder: Path | str) -> None:
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
         write_json(temporary / "config.json", content | {"ancestry": to_json(model.ancestry)})
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        try:
-            save_file(weights, temporary / "model.safetensors")
-        except SafetensorError as error:  # it has no class of its own for a full disk
-            raise OSError(str(error)) from error
+        (temporary / "model.safetensors").write_bytes(save(weights))  # save_file would let only the owner read it
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
     folder = Path(folder)
-    model = Model(_stored(ModelConfig, folder, "model"))
-    model.ancestry, model.folder = load_ancestry(folder), folder
+    config, ancestry = _stored(ModelConfig, folder, "model"), load_ancestry(folder)
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        what = f"model.safetensors does not fit ({str(error).strip().splitlines()[-1].strip()})"
-        raise EmgscribeError(what, where=str(folder), hint=_HINT) from error
+        weights = _weights(folder / "model.safetensors", sketch(config))
+        model = Model(config)
+    except EmgscribeError as error:
+        raise EmgscribeError(error.what, where=error.where or str(folder), hint=_HINT) from error
+    model.load_state_dict(weights)
+    model.ancestry, model.folder = ancestry, folder
     return model.to(device).eval()
+
+
+def _weights(path: Path, model: Model) -> dict[str, Tensor]:
+    """The weights in a file, mapped into memory, that fit `model` and are finite."""
+    with open_file(path) as file:
+        if int.from_bytes(file.read(8), "little") > _HEADER_BYTES:
+            raise EmgscribeError("is no file of weights: its header is too long", where=str(path))
+    try:
+        weights = load_file(path)
+    except Exception as error:  # safetensors has a class for some faults only
+        raise EmgscribeError(f"is no file of weights, or damaged ({error!s:.200})", where=str(path)) from error
+    found, needed = ({name: _described(one) for name, one in of.items()} for of in (weights, model.state_dict()))
+    for name in sorted(found.keys() | needed.keys()):
+        there, here = found.get(name, "missing"), needed.get(name, "none of the network's weights")
+        if there != here:
+            raise EmgscribeError(f"does not fit: {name:.80} is {there}, not {here}", where=str(path))
+    for name, one in weights.items():
+        if not one.isfinite().all() or (name.endswith("running_var") and one.min() < 0):
+            raise EmgscribeError(f"{name} is not finite, or a negative variance", where=str(path))
+    return weights
+
+
+def _described(weights: Tensor) -> str:
+    return f"{list(weights.shape)} of {weights.dtype}"
 
 
 def load_ancestry(folder: Path | str) -> Ancestry:
@@ -204,11 +273,12 @@ def load_ancestry(folder: Path | str) -> Ancestry:
 def stored_hash(folder: Path | str) -> str:
     """A hash of the model in `folder`, of its settings, ancestry and weights; the same errors."""
     load_ancestry(folder)
-    try:
-        files = [(Path(folder) / name).read_bytes() for name in ("config.json", "model.safetensors")]
-    except OSError as error:
-        raise EmgscribeError(f"cannot be read ({error.strerror})", where=str(error.filename), hint=_HINT) from error
-    return sha256(b"".join(files)).hexdigest()[:16]
+    digest = sha256()
+    for name in ("config.json", "model.safetensors"):
+        with open_file(Path(folder) / name) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def _stored(kind: type[T], folder: Path, part: str) -> T:

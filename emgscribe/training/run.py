@@ -37,7 +37,7 @@ from emgscribe.data.windows import Batch
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, replacing, write_json
-from emgscribe.models.model import Model, best_device, load_model, save_model, stored_hash
+from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
 from emgscribe.training.modules import LOOK_EVERY, SessionsDataModule, TrainingModule, training_loss
 
@@ -106,6 +106,7 @@ def train(
 
 def _untrained(recipe: Recipe, start: Path | None = None) -> Model:
     """The network with random weights, or with those of the model in the folder `start`."""
+    sketch(recipe.model)
     model = load_model(start).train() if start else Model(recipe.model)
     if model.config != recipe.model:
         hint = "start from a model of the same kind"

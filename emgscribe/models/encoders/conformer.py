@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import Count, register
+from emgscribe.config import Count, Layers, register
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.mlp import MlpConfig
@@ -23,7 +23,7 @@ class ConformerConfig(TransformerConfig):
 
     base: EncoderConfig = field(default_factory=MlpConfig)  # the encoder that makes the frames
     width: WidthOrNone = 256  # features of a linear layer before the layers; 0: none, as wide as the base encoder
-    layers: Count = 4  # layers
+    layers: Layers = 4  # layers
     heads: Count = 4  # attention heads
     feed_forward: Width = 1024  # features inside each half of a feed-forward
     left: Frames = 36  # frames of context before, where past is -1

@@ -17,14 +17,15 @@ class Shrinks:
 
 
 # The features of the front end shrink to a quarter, those of other layers to a half. Frames shrink to a third, since a
-# frame of the small budget lasts three times as long. The special values 0 and -1 stay.
-Front = Annotated[int, Range(1), Shrinks(4)]
-FrontOrNone = Annotated[int, Range(0), Shrinks(4)]
-Width = Annotated[int, Range(1), Shrinks(2)]
-WidthOrNone = Annotated[int, Range(0), Shrinks(2)]
-Kernel = Annotated[int, Range(1), Shrinks(3)]
-Frames = Annotated[int, Range(0), Shrinks(3)]
-Reach = Annotated[int, Range(-1), Shrinks(3)]
+# frame of the small budget lasts three times as long. The special values 0 and -1 stay. The upper ends are far above
+# what is of use, and low enough that no network built from them overflows.
+Front = Annotated[int, Range(1, 1 << 14), Shrinks(4)]
+FrontOrNone = Annotated[int, Range(0, 1 << 14), Shrinks(4)]
+Width = Annotated[int, Range(1, 1 << 14), Shrinks(2)]
+WidthOrNone = Annotated[int, Range(0, 1 << 14), Shrinks(2)]
+Kernel = Annotated[int, Range(1, 10_000), Shrinks(3)]
+Frames = Annotated[int, Range(0, 10_000), Shrinks(3)]
+Reach = Annotated[int, Range(-1, 10_000), Shrinks(3)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import Count, Dropout, register
+from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, StackedBlocks, Width
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
@@ -27,7 +27,7 @@ class LinearRecurrenceConfig(EncoderConfig):
     base: EncoderConfig = field(default_factory=ResidualCnnConfig)  # the encoder that makes the frames
     width: Width = 256  # features of a frame
     hidden: Width = 256  # recurrent units of each layer and direction
-    layers: Count = 4  # layers
+    layers: Layers = 4  # layers
     dropout: Dropout = 0.1  # dropout in the feed-forward and after each recurrence
     bidirectional: bool = True  # also from the window's end to its start
     left: Frames = 36  # frames of context before, to warm up the recurrence
@@ -61,9 +61,9 @@ class LinearRecurrenceBlock(nn.Module):
         self.output = nn.Sequential(nn.Linear(units, config.width), nn.Dropout(config.dropout))
         self.feed_forward = feed_forward(config.width, 2 * config.width, nn.GELU(), config.dropout)
         # Each way, states from a short to a long memory (Tallec and Ollivier 2018, arXiv 1804.11188).
-        shortest, longest = (torch.tensor(span).log() for span in _SPANS)
-        spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("cpu"):
+            shortest, longest = (torch.tensor(span).log() for span in _SPANS)
+            spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest
             self.gate.bias.copy_((-spans).exp().logit().repeat(self.ways))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from emgscribe.config import Count, Dropout, register
+from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
 from emgscribe.models.encoders.mlp import MlpConfig
 
@@ -22,7 +22,7 @@ class RecurrentConfig(EncoderConfig):
     base: EncoderConfig = field(default_factory=MlpConfig)  # the encoder that makes the frames
     cell: Literal["gru", "lstm"] = "gru"  # kind of recurrent unit
     hidden: Width = 256  # units of each layer and direction
-    layers: Count = 2  # recurrent layers
+    layers: Layers = 2  # recurrent layers
     dropout: Dropout = 0.3  # dropout between layers, and after the linear layer
     bidirectional: bool = True  # also from the window's end to its start
     output: WidthOrNone = 0  # features of a linear layer at the end; 0: none

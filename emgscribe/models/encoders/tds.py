@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import Count, Dropout, register, require
+from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, FrontOrNone, Kernel
 from emgscribe.models.encoders.layers import Reduction, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
@@ -23,7 +23,7 @@ class TdsConfig(EncoderConfig):
     """The TDS encoder; the defaults are the published baseline (5,293,315 parameters with its head)."""
 
     mlp_features: Front = 384  # features of each band
-    blocks: Count = 4  # blocks of a convolution and a feed-forward
+    blocks: Layers = 4  # blocks of a convolution and a feed-forward
     channels: Count = 24  # channels of the convolutions, of both bands together
     kernel: Kernel = 32  # frames of each convolution, without padding
     lookahead: Frames = 12  # future frames, of those that all convolutions consume

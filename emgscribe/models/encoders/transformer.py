@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.config import Count, Dropout, register, require
+from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Reach, StackedBlocks, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward
 from emgscribe.models.encoders.tds import TdsConfig
@@ -27,7 +27,7 @@ class TransformerConfig(EncoderConfig):
 
     base: EncoderConfig = field(default_factory=TdsConfig)  # the encoder that makes the frames
     width: WidthOrNone = 0  # features of a linear layer before the attention; 0: none, as wide as the base encoder
-    layers: Count = 1  # layers of attention and feed-forward
+    layers: Layers = 1  # layers of attention and feed-forward
     heads: Count = 3  # attention heads
     feed_forward: Width = 1048  # features inside each feed-forward
     dropout: Dropout = 0.1  # dropout in attention and feed-forward
