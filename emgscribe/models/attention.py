@@ -59,29 +59,25 @@ class AttentionDecoder(nn.Module):
         Row l follows the first l labels. `counts` (N,), on the CPU, are the frames of each item: later frames and later
         labels have no influence.
         """
-        return self.following(F.pad(labels, (1, 0), value=END), self.remember(frames, counts))[0]
+        return self.following(F.pad(labels, (1, 0), value=END), self.remember(frames, counts))
 
     def remember(self, frames: Tensor, counts: Tensor) -> Memory:
         """The memory of frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
         count = frames.shape[1]
         padding = count - counts
         memory = self.memory(without(frames, padding))  # (N, F, D)
-        memory = memory + sinusoids(0, count, memory)
+        memory = memory + sinusoids(memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
         return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]  # a ModuleList's
 
-    def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
-        """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.
-
-        With `before`, which the last call returned, `texts` (N, 1) are the next symbols of those texts.
-        """
-        hidden, kept = self.embedding(texts), []  # (N, L, D)
-        hidden = hidden + sinusoids(before[0][0].shape[2] if before else 0, texts.shape[1], hidden)
-        for place, block in enumerate(self.blocks):
-            hidden, pair = block(hidden, before[place] if before else None, memory[0][place], memory[1])
-            kept.append(pair)
-        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1), kept
+    def following(self, texts: Tensor, memory: Memory) -> Tensor:
+        """Log-probabilities of what follows each symbol of `texts` (N, L), which begin with END: (N, L, V)."""
+        hidden = self.embedding(texts)  # (N, L, D)
+        hidden = hidden + sinusoids(hidden)
+        for block, pair in zip(self.blocks, memory[0], strict=True):
+            hidden = block(hidden, pair, memory[1])
+        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1)
 
 
 class DecoderBlock(nn.Module):
@@ -90,23 +86,20 @@ class DecoderBlock(nn.Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.text_norm, self.cross_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.text = CachedAttention(config.width, config.heads, config.dropout)
-        self.cross = CachedAttention(config.width, config.heads, config.dropout)
+        self.text = PairAttention(config.width, config.heads, config.dropout)
+        self.cross = PairAttention(config.width, config.heads, config.dropout)
         self.feed_forward = feed_forward(config.width, config.feed_forward, nn.ReLU(), config.dropout)
 
-    def forward(self, hidden: Tensor, before: Pair | None, frames: Pair, mask: Tensor | None) -> tuple[Tensor, Pair]:
-        """Hidden (N, L, D), keys and values of the earlier text and of the frames -> (N, L, D), those of all text."""
+    def forward(self, hidden: Tensor, frames: Pair, mask: Tensor | None) -> Tensor:
+        """Hidden (N, L, D), keys and values of the frames -> (N, L, D)."""
         normed = self.text_norm(hidden)
-        pair = self.text.remember(normed)
-        if before is not None:
-            pair = torch.cat([before[0], pair[0]], dim=2), torch.cat([before[1], pair[1]], dim=2)
-        hidden = hidden + self.text(normed, pair, causal=before is None)
+        hidden = hidden + self.text(normed, self.text.remember(normed), causal=True)
         hidden = hidden + self.cross(self.cross_norm(hidden), frames, mask=mask)
-        return hidden + self.feed_forward(hidden), pair
+        return hidden + self.feed_forward(hidden)
 
 
-class CachedAttention(nn.Module):
-    """Attention to a sequence, with keys and values that are computed once and kept."""
+class PairAttention(nn.Module):
+    """Attention to a sequence by its keys and values, which can be computed once for several calls."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -128,9 +121,9 @@ class CachedAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))  # (N, L, D)
 
 
-def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
-    """Positions `first`, `first` + 1, ... as sines and cosines (count, D), with the width and type of `like`."""
-    turned = angles(first, count, like.shape[-1], like.device)
+def sinusoids(like: Tensor) -> Tensor:
+    """Positions 0, 1, ... as sines and cosines (F, D), for a sequence (N, F, D) of that width and type."""
+    turned = angles(like.shape[1], like.shape[2], like.device)
     return torch.cat([turned.sin(), turned.cos()], dim=-1).to(like.dtype)
 
 
@@ -147,34 +140,28 @@ def search(
     recognition").
     """
     items, symbols = len(frames), END + 1
+    if emissions is None:
+        emissions, ctc_weight = frames.new_zeros(*frames.shape[:2], symbols), 0.0
     memory = decoder.remember(frames.repeat_interleave(beam_size, 0), counts.repeat_interleave(beam_size))
-    ctc = None if emissions is None else CtcPrefixes(emissions, counts, beam_size)
+    ctc = CtcPrefixes(emissions, counts, beam_size)
     limits = counts.to(frames.device)[:, None]
     texts = torch.full((items, beam_size, 1), END, device=frames.device)
     likely = torch.full((items, beam_size), -torch.inf, dtype=torch.float64, device=frames.device)
     likely[:, 0] = 0  # the beams of an item begin as one
-    fits = torch.zeros_like(likely)
-    ended = torch.zeros_like(likely, dtype=torch.bool)
-    first = torch.arange(items, device=frames.device)[:, None] * beam_size
-    before = None
+    fits, ended = torch.zeros_like(likely), torch.zeros_like(likely, dtype=torch.bool)
     for length in range(int(counts.max()) + 1):
-        rows, before = decoder.following(texts[..., -1].view(-1, 1), memory, before)
-        rows = rows.view(items, beam_size, symbols).double()
+        rows = decoder.following(texts.flatten(0, 1), memory)[:, -1].view(items, beam_size, symbols).double()
         rows[ended | (limits <= length), :END] = -torch.inf
         rows[..., END].masked_fill_(ended, 0)  # what has ended stays as it is
         rows += likely[..., None]
-        scores, fitting = rows, torch.zeros_like(rows)
-        if ctc is not None:
-            fitting = ctc.extended(texts[..., -1])
-            fitting[..., END] = fits.where(ended, fitting[..., END])
-            scores = (1 - ctc_weight) * rows + ctc_weight * fitting
+        fitting = ctc.extended(texts[..., -1])
+        fitting[..., END] = fits.where(ended, fitting[..., END])
+        scores = (1 - ctc_weight) * rows + ctc_weight * fitting
         picked = scores.flatten(1).topk(beam_size).indices  # (N, beams), best first
         likely, fits = rows.flatten(1).gather(1, picked), fitting.flatten(1).gather(1, picked)
         origin, symbol = picked // symbols, picked % symbols
-        if ctc is not None:
-            ctc.extend(texts[..., -1], origin, symbol)
+        ctc.extend(texts[..., -1], origin, symbol)
         texts = torch.cat([texts.gather(1, origin[..., None].expand_as(texts)), symbol[..., None]], dim=2)
-        before = [(key[place], value[place]) for place in [(first + origin).flatten()] for key, value in before]
         ended = symbol == END
         if ended[:, 0].all():  # scores only fall: no other beam can overtake
             break
@@ -203,11 +190,13 @@ class CtcPrefixes:
         It sums all paths that start with these keys, whatever follows; under END, the paths that make exactly the text.
         """
         made = torch.logaddexp(self.in_key, self.in_blank)
-        found, repeated = self._continued(made), self._continued(self.in_blank)
         # The same key again counts as a new one only after a blank.
-        found.scatter_(2, ends[..., None], repeated.gather(2, ends[..., None]))
+        before = self._earlier(torch.cat([made, self.in_blank], dim=1))  # (N, 2B, F)
+        top = before.amax(-1, keepdim=True)
+        found, repeated = (((before - top).exp() @ self.weights).log() + top).chunk(2, dim=1)  # each (N, B, V)
+        found = found.scatter(2, ends[..., None], repeated.gather(2, ends[..., None])).clamp(min=_NEVER)
         found[..., END] = made.gather(2, self.last)[..., 0]
-        return found.clamp(min=_NEVER)
+        return found
 
     def extend(self, ends: Tensor, origin: Tensor, symbol: Tensor) -> None:
         """Replace each text by the one at `origin` (N, B) plus `symbol` (N, B); `ends` (N, B) ended the texts."""
@@ -216,15 +205,9 @@ class CtcPrefixes:
         again = (ends.gather(1, origin) == symbol)[..., None]
         before = self._earlier(in_blank.where(again, torch.logaddexp(in_key, in_blank)))
         key = self.classes.gather(1, symbol[..., None].expand_as(before))  # (N, B, F)
-        self.in_key = _entered(before, key)
         self.empty = False
+        self.in_key = _entered(before, key)
         self.in_blank = _entered(self._earlier(self.in_key), self.classes[:, None, BLANK].expand_as(key))
-
-    def _continued(self, paths: Tensor) -> Tensor:
-        """Log-probability (N, B, V) that paths (N, B, F) go on with each symbol in the next frame, at any frame."""
-        before = self._earlier(paths)
-        top = before.amax(-1, keepdim=True)
-        return ((before - top).exp() @ self.weights).log() + top
 
     def _earlier(self, paths: Tensor) -> Tensor:
         """Log-probabilities (N, B, F) one frame earlier; before the first frame only the empty text is complete."""
