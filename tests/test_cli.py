@@ -277,7 +277,7 @@ def test_what_no_decoder_can_read_is_said(
         assert cli.main(["transcribe", short, "--model", good, *decoder]) == 0  # a single frame
         capsys.readouterr()
         assert cli.main(["transcribe", short, "--model", str(broken), *decoder]) == 2
-        assert "emissions are NaN from frame 0 on" in capsys.readouterr().err
+        assert "head.bias is not finite" in capsys.readouterr().err
         assert cli.main(["transcribe", empty, "--model", good, *decoder]) == 2
         assert "no samples" in capsys.readouterr().err
     assert cli.main(["evaluate", good, short]) == 0

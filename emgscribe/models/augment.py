@@ -19,7 +19,8 @@ from emgscribe.config import Below, Kind, Range, Settings, Share, Whole, require
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 
-Masks = Annotated[int, Range(0, 100)]
+Masks = Annotated[int, Range(0, 1000)]
+Roll = Annotated[int, Range(-16, 16)]
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,7 @@ class BandRotation(_Random):
     """
 
     section = "augment.rotation"
-    offsets: tuple[Annotated[int, Range(-16, 16)], ...] = (
-        -1,
-        0,
-        1,
-    )  # electrodes to roll by, drawn with equal chance; (0,): never
+    offsets: tuple[Roll, ...] = (-1, 0, 1)  # electrodes to roll by, drawn with equal chance; (0,): never
 
     def __post_init__(self) -> None:
         super().__post_init__()
