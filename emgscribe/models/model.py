@@ -199,9 +199,8 @@ def sketch(config: ModelConfig) -> Model:
         hook.remove()
     needed, there = _memory(model), psutil.virtual_memory().total
     if needed > there:
-        what = (
-            f"a minute of signal takes this network about {needed / 1e9:,.0f} GB, and the machine has {there / 1e9:.0f}"
-        )
+        takes, has = f"{needed / 1e9:,.0f} GB", f"{there / 1e9:.0f}"
+        what = f"a minute of signal takes this network about {takes}, and the machine has {has}"
         raise EmgscribeError(what, hint="choose fewer features, or frames that are further apart")
     return model
 
