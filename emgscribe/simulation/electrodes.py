@@ -9,7 +9,7 @@ them (Andreassen and Rosenfalck 1981). It is infinite, without skin or bone: fat
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import fft, sparse
 
 from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
 from emgscribe.simulation.arrays import Float32, Float64, Int64
@@ -17,9 +17,8 @@ from emgscribe.simulation.arrays import Float32, Float64, Int64
 TAPS = 48  # samples of an action potential
 _OVERSAMPLING = 2
 _TRIPOLE = ((24.6, 0.0), (-35.4, 1.5), (10.8, 4.8))  # relative currents, and their distance behind the front in mm
-_ANISOTROPY = 2.0  # muscle alone: about 5; fat and skin are isotropic, and with both 2 gives spectra like measured ones
-_DISPERSION = 0.0002  # in s: innervation points scatter along the muscle, which smooths the potential in time
-_UNIT_OF_POTENTIAL = 1500.0  # gives typing an amplitude of some tens, as in the files of the data set
+_ANISOTROPY = 1.2  # muscle alone: about 5; fat and skin are isotropic. Fitted to the spectra of a recorded session
+_UNIT_OF_POTENTIAL = 400.0  # gives µV: the median electrode has a root mean square of some 8 µV, as recorded
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Fibres:
     towards_hand: Float64  # fibre length from the innervation zone
     towards_elbow: Float64
     velocity: Float64  # mm/s
+    dispersion: Float64  # s: the fibres' innervation points and velocities scatter, which smooths the potential
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
                 along = source - (ring.along + pole * ring.pole_distance)
                 squared = (along**2).astype(np.float32)[:, :, None]
                 potential += np.float32(np.sign(pole) * current) / np.sqrt(squared + across)
-    smooth = ndimage.gaussian_filter1d(potential, _DISPERSION * SAMPLE_RATE * _OVERSAMPLING, axis=1, mode="nearest")
+    turns = 2 * np.pi * np.fft.rfftfreq(len(seconds), seconds[1])
+    passed = np.exp(-0.5 * (fibres.dispersion[:, None] * turns) ** 2).astype(np.float32)
+    smooth = fft.irfft(fft.rfft(potential, axis=1) * passed[:, :, None], axis=1)
     fade = np.minimum(1, np.arange(TAPS)[::-1] / 6)[:, None]  # without it, each spike would end in a step
     return np.asarray(smooth[:, ::_OVERSAMPLING] * fade * (_UNIT_OF_POTENTIAL * sizes)[:, None, None], dtype=np.float32)
 

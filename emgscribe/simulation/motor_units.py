@@ -18,7 +18,7 @@ from emgscribe.simulation.muscles import DRIVE_RATE, NUM_MUSCLES, SAMPLES_PER_FR
 # Excitation is a fraction of the maximum; rates are in spikes/s.
 _FIRST_THRESHOLD, _THRESHOLD_RANGE, _SIZE_RANGE = 0.012, 45.0, 8.0
 _MIN_RATE, _PEAK_RATE_SMALL, _PEAK_RATE_LARGE, _RATE_PER_EXCITATION = 8.0, 60.0, 45.0, 110.0
-INTERVAL_VARIATION = 0.2
+INTERVAL_VARIATION = 0.3
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class MotorUnits:
     def pools(cls, per_muscle: int, rng: Rng) -> "MotorUnits":
         """Units whose thresholds and sizes scatter a little around the exponential distribution."""
         rank = np.tile(np.arange(per_muscle) / max(per_muscle - 1, 1), NUM_MUSCLES)
-        scatter = np.exp(0.1 * rng.standard_normal((2, len(rank))))
+        scatter = np.exp(np.array([[0.1], [0.4]]) * rng.standard_normal((2, len(rank))))
         return cls(
             muscle=np.repeat(np.arange(NUM_MUSCLES), per_muscle),
             threshold=(_FIRST_THRESHOLD * _THRESHOLD_RANGE**rank * scatter[0]).astype(np.float32),

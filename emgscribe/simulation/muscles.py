@@ -1,11 +1,14 @@
 """Which muscles of a forearm are active in a key press, how strongly and when.
 
 Angles and depths of the muscles follow cross-sections of the distal forearm (Eycleshymer and Schoemaker 1911) to about
-ten degrees and a few millimetres. A key press has three bursts of activity: a reach that lifts and steers the finger,
-the press, and the lift-off. A burst precedes the movement by the electromechanical delay (Cavanagh and Komi 1979: 50 to
-100 ms); in typing, finger muscles are active about 100 ms before key contact (Kuo, Lee, Jindrich and Dennerlein 2006,
-"Finger joint coordination during tapping"). Muscles of neighbouring fingers are active too (Zatsiorsky, Li and Latash
-2000, "Enslaving effects in multi-finger force production"), and wrist muscles steady the hand.
+ten degrees and a few millimetres. A key press has four bursts of activity: the finger is lifted, reaches for the key,
+presses it, and is released. In a recorded session (sub-03734552 of Sivakumar et al. 2024) some electrodes peak 90 and
+40 ms before key-down and the strongest 35 to 40 ms after it. Muscles of neighbouring fingers are active too
+(Zatsiorsky, Li and Latash 2000, "Enslaving effects in multi-finger force production"), and wrist muscles steady the
+hand.
+
+What muscles do depends on the way to a key, not on the key: a hand moves along with its fingers and returns to the home
+row slowly, so the same key takes another movement after another key.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from scipy import sparse
 
 from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.simulation.arrays import Float32, Float64, Rng
-from emgscribe.simulation.keyboard import Finger, Place
+from emgscribe.simulation.keyboard import Finger
 from emgscribe.simulation.typist import Press
 
 DRIVE_RATE = 200  # frames of excitation per second; a burst is about ten frames long
@@ -50,98 +53,116 @@ POSITIONS = np.array([
 ])
 # fmt: on
 
-# The phases of a key press, one burst each: centre in s after key-down (lift-off: key-up), and standard deviation in s.
-REACH, PRESS, LIFT = range(3)
-_CENTRES, _WIDTHS = np.array([-0.13, -0.055, -0.005]), np.array([0.028, 0.026, 0.03])
+# The phases of a key press, one burst each: centre in s after key-down (release: key-up), and standard deviation in s.
+PHASES = LIFT, REACH, PRESS, RELEASE = range(4)
+_CENTRES, _WIDTHS = np.array([-0.105, -0.055, 0.026, -0.02]), np.array([0.035, 0.022, 0.018, 0.03])
+# The terms of a movement; the excitation for a press is their sum, each times its amount.
+TERMS = PLAIN, UP, DOWN, RADIAL, ULNAR = range(5)
+
+_FOLLOW, _RETURN = 0.6, 1.5  # share of a reach that the hand goes along with, and s in which it returns home
 
 
-def textbook_pattern(place: Place) -> Float64:
-    """Excitation (3 phases, muscles) for the key at `place`, as a fraction of the maximum, before people differ."""
-    pattern = np.zeros((3, NUM_MUSCLES))
-    up, down = max(place.row, 0), max(-place.row, 0)
-    radial, ulnar = max(place.reach, 0.0), max(-place.reach, 0.0)
-    if place.finger == Finger.THUMB:
-        down = 0
-        pattern[REACH, [Muscle.APL, Muscle.EPL]] = 0.2, 0.15
-        pattern[PRESS, [Muscle.FPL, Muscle.PRONATOR, Muscle.FCR]] = 0.5, 0.2, 0.1
-        pattern[LIFT, [Muscle.EPL, Muscle.APL]] = 0.4, 0.3
-    else:
-        # Enslaving: the fingers beside the active one get 15 % of its excitation, the next ones less.
-        share = np.array([1.0, 0.15, 0.05, 0.02])[np.abs(np.arange(4) - (place.finger - 1))]
-        pattern[REACH, _ED] = share * (0.12 + 0.27 * up)
-        pattern[REACH, _FDP] = share * 0.3 * down
-        pattern[PRESS, _FDS] = share * (0.42 + 0.05 * up)
-        pattern[PRESS, _FDP] = share * max(0.25 - 0.1 * up + 0.35 * down, 0.03)
-        pattern[PRESS, _ED] = 0.08 * (share < 1)  # keeps the idle fingers off their keys
-        pattern[LIFT, _ED] = share * (0.25 + 0.05 * up)
+def movements(presses: Sequence[Press]) -> Float64:
+    """(presses, TERMS): how far each press of one hand is from where the hand is by then, in key widths."""
+    amounts, at, last = np.zeros((len(presses), len(TERMS))), np.zeros(2), 0.0
+    for amount, press in zip(amounts, presses, strict=True):
+        at *= np.exp(-(press.start - last) / _RETURN)
+        last, amount[PLAIN] = press.start, 1.0
+        if press.place.finger != Finger.THUMB:
+            way = np.array([press.place.row, press.place.reach]) - at
+            at += _FOLLOW * way
+            amount[[UP, RADIAL]], amount[[DOWN, ULNAR]] = np.maximum(way, 0), np.maximum(-way, 0)
+    return amounts
+
+
+def textbook_patterns() -> Float64:
+    """Excitation (5 fingers, TERMS, PHASES, muscles) as a fraction of the maximum, before people differ."""
+    patterns = np.zeros((5, len(TERMS), len(PHASES), NUM_MUSCLES))
+    plain, up, down, radial, ulnar = (patterns[1:, term] for term in TERMS)
+    # Enslaving: the fingers beside the active one get 15 % of its excitation, the next ones less.
+    share = np.array([1.0, 0.15, 0.05, 0.02])[np.abs(np.arange(4)[:, None] - np.arange(4))]
+    plain[:, LIFT, _ED], up[:, LIFT, _ED] = 0.14 * share, 0.2 * share
+    down[:, REACH, _FDP] = 0.25 * share
+    plain[:, PRESS, _FDS], plain[:, PRESS, _FDP] = 0.5 * share, 0.3 * share
+    down[:, PRESS, _FDP], up[:, PRESS, _FDS] = 0.2 * share, 0.1 * share
+    plain[:, PRESS, _ED] = 0.15 - 0.07 * share  # keeps the idle fingers off their keys
+    plain[:, RELEASE, _ED] = 0.06 * share
     # The wrist steadies the hand and steers it.
-    pattern[REACH, Muscle.ECR] += 0.08 + 0.13 * up + 0.3 * radial
-    pattern[REACH, Muscle.ECU] += 0.06 + 0.08 * up + 0.2 * ulnar
-    pattern[REACH, Muscle.FCR] += 0.14 * down + 0.2 * radial
-    pattern[REACH, Muscle.FCU] += 0.1 * down + 0.22 * ulnar
-    pattern[REACH, Muscle.APL] += 0.2 * radial
-    pattern[PRESS, Muscle.ECR] += 0.1 + 0.06 * up + 0.08 * radial
-    pattern[PRESS, Muscle.ECU] += 0.08 + 0.08 * ulnar
-    pattern[PRESS, Muscle.FCU] += 0.12 * ulnar
-    pattern[PRESS, Muscle.PRONATOR] += 0.1 * radial
-    return pattern
+    plain[:, LIFT, [Muscle.ECR, Muscle.ECU]] = 0.07, 0.05
+    up[:, LIFT, [Muscle.ECR, Muscle.ECU]] = 0.14, 0.08
+    down[:, REACH, [Muscle.FCR, Muscle.FCU]] = 0.14, 0.1
+    radial[:, REACH, [Muscle.ECR, Muscle.FCR, Muscle.APL]] = 0.25, 0.18, 0.18
+    ulnar[:, REACH, [Muscle.ECU, Muscle.FCU]] = 0.22, 0.22
+    plain[:, PRESS, [Muscle.ECR, Muscle.ECU, Muscle.FCU]] = 0.22, 0.18, 0.12
+    radial[:, PRESS, [Muscle.ECR, Muscle.PRONATOR]] = 0.08, 0.1
+    ulnar[:, PRESS, [Muscle.ECU, Muscle.FCU]] = 0.08, 0.12
+    thumb = patterns[Finger.THUMB, PLAIN]
+    thumb[LIFT, [Muscle.APL, Muscle.EPL]] = 0.2, 0.15
+    thumb[PRESS, [Muscle.FPL, Muscle.PRONATOR, Muscle.FCR]] = 0.5, 0.2, 0.1
+    thumb[RELEASE, [Muscle.EPL, Muscle.APL]] = 0.1, 0.07
+    return patterns
 
 
-# Excitation that holds the hands over the keys.
-POSTURE = np.full(NUM_MUSCLES, 0.04)
-POSTURE[[Muscle.ECR, Muscle.ECU, Muscle.PRONATOR]] = 0.085, 0.08, 0.065
-POSTURE[_ED] = 0.055
+# Excitation that holds the hands over the keys: little more than the thresholds of the smallest units.
+POSTURE = np.full(NUM_MUSCLES, 0.025)
+POSTURE[[Muscle.ECR, Muscle.ECU, Muscle.PRONATOR]] = 0.05, 0.045, 0.035
+POSTURE[_ED] = 0.035
 
-# Standard deviations of the logarithm of a muscle's excitation: between people, between the keys of a person (in
-# addition to what the key's place explains) and between the sessions of a person.
-_BETWEEN_PEOPLE, _BETWEEN_KEYS, _BETWEEN_SESSIONS = 0.5, 0.4, 0.15
-_LEAD = 0.018  # standard deviation between people of the time of the bursts, in s
+# Standard deviations of the logarithm of a muscle's excitation: between people in all of its bursts, between people for
+# each finger and term, between the sessions of a person, within a session over minutes, and from press to press.
+_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.15, 0.2, 0.4
+_LEAD = 0.012  # standard deviation between people of the time of the bursts, in s
+_MINUTE = 20.0  # s between independent values of what changes over minutes
+_QUICK = 0.25  # s since the hand's last press, below which bursts are weaker and begin later
 
 
 @dataclass(frozen=True)
 class MotorHabits:
-    """How the muscles of one person's forearm differ from the textbook."""
+    """How the muscles of one person's forearm move the fingers."""
 
-    factors: Float64  # (3 phases, muscles), on the excitation
-    leads: Float64  # (3 phases,), added to the time of the bursts, in s
-    seed: int  # of the factors that each key has in addition
-    spread: float  # scale of those factors; 0: none
+    patterns: Float64  # (5 fingers, TERMS, PHASES, muscles): excitation for each term
+    leads: Float64  # (PHASES,), added to the time of the bursts, in s
 
     @classmethod
     def of_user(cls, rng: Rng, spread: float) -> "MotorHabits":
         """Habits drawn from `rng`; `spread` 0 gives the textbook."""
-        factors = np.exp(_BETWEEN_PEOPLE * spread * rng.standard_normal((3, NUM_MUSCLES)))
-        leads = _LEAD * spread * (rng.standard_normal() + 0.5 * rng.standard_normal(3))
-        return cls(factors, leads, int(rng.integers(1 << 31)), spread)
+        patterns = textbook_patterns()
+        patterns *= np.exp(_OF_MOVEMENTS * spread * rng.standard_normal(patterns.shape))
+        patterns *= np.exp(_OF_MUSCLES * spread * rng.standard_normal(NUM_MUSCLES))
+        leads = _LEAD * spread * (0.5 * rng.standard_normal() + rng.standard_normal(len(PHASES)))
+        return cls(patterns, leads * [1, 1, 0.3, 1])  # the press follows key-down in everyone
 
     def of_session(self, rng: Rng, strays: float) -> "MotorHabits":
         """The same person in another posture, which changes the excitation of the muscles a little."""
-        changes = np.exp(_BETWEEN_SESSIONS * strays * rng.standard_normal((3, NUM_MUSCLES)))
-        return replace(self, factors=self.factors * changes)
-
-    def pattern(self, place: Place) -> Float64:
-        """This person's excitation (3 phases, muscles) for the key at `place`; the same in every session."""
-        own = np.random.default_rng([self.seed, place.hand, place.finger, place.row + 2, round(4 * place.x)])
-        personal = np.exp(_BETWEEN_KEYS * self.spread * own.standard_normal((3, NUM_MUSCLES)))
-        return textbook_pattern(place) * self.factors * personal
+        changes = np.exp(_OF_SESSIONS * strays * rng.standard_normal((len(PHASES), NUM_MUSCLES)))
+        return replace(self, patterns=self.patterns * changes)
 
 
 class Drive:
     """The excitation of the muscles of one forearm in a session, block by block, from the key presses of the hand.
 
-    Each burst is a Gaussian in time, scaled by the pattern of its key. `delay` (s) shifts all bursts against the key
-    log; `variability` scales how much timing and strength vary from press to press.
+    Each burst is a Gaussian in time. `delay` (s) shifts all bursts against the key log; `variability` scales how much
+    timing and strength vary from press to press and over minutes.
     """
 
     def __init__(
         self, presses: Sequence[Press], habits: MotorHabits, rng: Rng, *, delay: float = 0.0, variability: float = 1.0
     ) -> None:
-        shape = (len(presses), 3, NUM_MUSCLES)
-        patterns = np.array([habits.pattern(press.place) for press in presses]).reshape(shape)
-        patterns *= np.exp(0.12 * variability * rng.standard_normal((len(presses), 1, 1)))
-        patterns *= np.exp(0.2 * variability * rng.standard_normal(shape))
-        anchors = np.array([(press.start, press.start, press.end) for press in presses]).reshape(shape[:2])
-        centres = anchors + _CENTRES + habits.leads + delay
+        fingers = np.array([press.place.finger for press in presses], dtype=np.int64)
+        starts, ends = np.array([(press.start, press.end) for press in presses]).reshape(-1, 2).T
+        patterns = np.einsum("nt,ntpm->npm", movements(presses), habits.patterns[fingers])
+        # Muscles are redundant: the same movement is made by another mixture of them each time.
+        patterns *= np.exp(_OF_PRESSES * variability * rng.standard_normal(patterns.shape))
+        patterns *= np.exp(0.15 * variability * rng.standard_normal((len(presses), 1, 1)))
+        knots = np.arange(0, (starts[-1] if len(starts) else 0) + 2 * _MINUTE, _MINUTE)
+        slow = _OF_MINUTES * variability * rng.standard_normal((NUM_MUSCLES, len(knots)))
+        patterns *= np.exp(np.stack([np.interp(starts, knots, each) for each in slow], axis=1))[:, None]
+        # In fast runs of one hand a press takes less effort, and its preparation falls into the press before.
+        quick = np.minimum(np.diff(starts, prepend=-np.inf) / _QUICK, 1)
+        patterns *= (0.5 + 0.5 * quick)[:, None, None]
+        centres = np.stack([starts, starts, starts, ends], axis=1) + _CENTRES + habits.leads + delay
+        centres[:, LIFT] -= 0.03 * quick * rng.exponential(1.0, len(starts))
+        centres += 0.008 * variability * rng.standard_normal((len(starts), 1))
         centres += 0.008 * variability * rng.standard_normal(centres.shape)
         widths = _WIDTHS * np.exp(0.15 * variability * rng.standard_normal(centres.shape))
         order = np.argsort(centres, axis=None)

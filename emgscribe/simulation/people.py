@@ -20,11 +20,12 @@ _PERSON_STREAM = 0x9E37
 _ARM_SIZE, _FAT, _DEPTH, _MUSCLE_DEGREES, _ZONE_MM = 0.08, 0.3, 0.3, 12.0, 12.0
 _WORN_ELECTRODES, _WORN_MM = 0.8, 6.0  # where a person usually wears the band: around and along the arm
 # Standard deviations between the donnings of a person at `redonning` and `difficulty` 1.
-_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.45, 3.0, 0.12
+_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.55, 3.0, 0.15
 # Standard deviations between the motor units of a muscle in mm.
 _UNIT_DEPTH, _UNIT_SIDEWAYS, _UNIT_ZONE, _UNIT_LENGTH = 1.2, 2.5, 8.0, 10.0
 # In mm. Innervation zones lie between band and elbow; fibres end under the band or a little beyond it.
 _ZONE, _TOWARDS_HAND, _TOWARDS_ELBOW = -38.0, 55.0, 50.0
+_DISPERSION, _UNIT_DISPERSION = 0.0008, 0.8  # s, and standard deviation of its logarithm: fitted to recorded spectra
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Forearm:
         angles = np.deg2rad(POSITIONS[:, 0] + _MUSCLE_DEGREES * spread * rng.standard_normal(NUM_MUSCLES))
         depths = POSITIONS[:, 1] * np.exp(_DEPTH * spread * rng.standard_normal(NUM_MUSCLES))
         zones = _ZONE + _ZONE_MM * spread * rng.standard_normal(NUM_MUSCLES)
-        scatter = rng.standard_normal((5, len(units.size)))
+        scatter = rng.standard_normal((6, len(units.size)))
         inner = np.clip(radius - fat - depths[units.muscle] - _UNIT_DEPTH * scatter[0], 2.0, radius - fat - 0.5)
         fibres = Fibres(
             # The arms mirror each other; the electrodes of both bands are numbered in the same direction.
@@ -57,6 +58,7 @@ class Forearm:
             towards_elbow=np.clip(_TOWARDS_ELBOW + _UNIT_LENGTH * scatter[4], 15, None),
             # Conduction is faster in large units (Andreassen and Arendt-Nielsen 1987).
             velocity=1000 * config.conduction_velocity * (0.9 + 0.2 * units.threshold / units.threshold.max()),
+            dispersion=_DISPERSION * np.exp(_UNIT_DISPERSION * scatter[5]),
         )
         motor_habits = MotorHabits.of_user(rng, spread)
         rotation = float(_WORN_ELECTRODES * spread * _ELECTRODE * rng.standard_normal())
