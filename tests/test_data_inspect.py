@@ -193,12 +193,3 @@ def test_samples_that_are_lost_while_the_file_is_open(make_session: Make, monkey
     (fault,) = inspected(path).findings
     assert fault[:2] == (ERROR, "file")
     assert "changed while it was read" in fault[2]
-
-
-def test_all_faults_are_reported_at_once(make_session: Make) -> None:
-    session = {"emg": emg((3, NAN), (np.s_[:, 1, 4], 0)), "times": times((slice(1000, None), 0.5), (1200, -1.0))}
-    keys = [("Key.tab", 0.2), ("a", 0.1), ("b", 99.0)]
-    found = inspected(make_session(**session, keys=keys, duration_mins=3.0)).findings
-    assert {(ERROR, "emg_left"), (ERROR, "time"), (WARNING, "time"), (WARNING, "emg_right")} < {f[:2] for f in found}
-    assert (WARNING, "duration_mins") in {finding[:2] for finding in found}
-    assert sum(field == "keystrokes" for _, field, _ in found) == 3  # unknown, out of order, outside

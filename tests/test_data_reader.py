@@ -3,11 +3,14 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emgscribe.data import reader
 from emgscribe.data.hdf5 import SAMPLE_DTYPE
@@ -109,10 +112,17 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
     ("attribute", "value"),
     [
         ("keystrokes", "[" * 100_000),
+        ("keystrokes", " " * (17 << 20) + "[]"),
+        *(
+            (name, content)
+            for name in ("keystrokes", "prompts")
+            for content in ("null", "{}", '""', "1", "[1]", "[[]]")
+        ),
         ("keystrokes", '[{"key": "a", "start": ' + "9" * 400 + ', "end": 1}]'),
         ("keystrokes", '[{"key": "a", "start": ' + "9" * 10_000 + ', "end": 1}]'),
         ("prompts", '[{"name": "p", "start": 0, "end": 1, "payload": {"text": ["x"]}}]'),
         ("prompts", '[{"name": "p", "start": 0, "end": 1, "payload": [1]}]'),
+        ("keystrokes", '[{"key": "\\ud800", "start": 1, "end": 2}]'),
         ("session_name", b"\xff\xfe"),
         ("duration_mins", np.zeros(3)),
     ],
@@ -126,7 +136,35 @@ def test_attributes_that_no_parser_takes_are_one_error(
     with pytest.raises(EmgscribeError) as caught:
         open_session(path)
     assert caught.value.where == str(path)
-    assert not inspect(path)[0].usable
+    assert [caught.value.what] == [message for _, _, message in inspect(path)[0].findings]
+
+
+def test_foreign_attributes_are_no_fault(make_session: Callable[..., Path]) -> None:
+    path = make_session()
+    with h5py.File(path, "r+") as file:
+        file["emg2qwerty"].attrs["device"] = np.zeros(3)
+    assert inspect(path)[0].findings == []
+
+
+MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8)
+
+
+@given(MUTATIONS, st.booleans(), st.floats(0.5, 1.5))
+def test_a_damaged_file_opens_or_is_one_error_and_inspect_agrees(
+    make_session: Callable[..., Path], bytes_at: list[tuple[float, int]], chunked: bool, kept: float
+) -> None:
+    path = make_session(samples=200, keys=[("a", 0.05)])
+    if chunked:
+        with h5py.File(path, "r+") as file:
+            rows = file["emg2qwerty/timeseries"][:]
+            del file["emg2qwerty/timeseries"]
+            file["emg2qwerty"].create_dataset("timeseries", data=rows, chunks=(50,), compression="gzip")
+    content = bytearray(path.read_bytes())
+    for place, byte in bytes_at:
+        content[int(place**3 * len(content))] = byte  # most of them in the file's own bookkeeping, at its start
+    path.write_bytes(content[: int(kept * len(content))])
+    with nullcontext() if inspect(path)[0].usable else pytest.raises(EmgscribeError):
+        assert np.isfinite(open_session(path).emg).all()
 
 
 def test_modules_in_the_working_folder_are_not_loaded(

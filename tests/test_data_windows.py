@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, WindowConfig, WindowDataset, Windows
+from emgscribe.errors import EmgscribeError
 
 MakeStored = Callable[..., Session]
 LENGTHS = st.lists(st.integers(1, 400), min_size=1, max_size=3)
@@ -140,16 +141,6 @@ def test_parts_of_a_batch_cover_it_and_weigh_alike(windows: Windows) -> None:
                     assert torch.equal(emg, windows.batch([place]).emg[0])
 
 
-def test_moving_a_batch_keeps_its_parts(windows: Windows) -> None:
-    batch = windows.batch([(0, 0), (1, 0)])
-    moved = batch.to("meta")
-    assert {part.device.type for part in (moved.emg, moved.labels)} == {"meta"}
-    assert {part.device.type for part in (moved.lengths, moved.label_lengths, moved.onsets)} == {
-        "cpu"
-    }  # where CTC wants them
-    assert (moved.left, moved.right, moved.emg.shape) == (batch.left, batch.right, batch.emg.shape)
-
-
 @given(LENGTHS, st.integers(1, 150), st.integers(1, 5), st.sampled_from([0, 1]))
 def test_a_data_loader_gives_the_same_batches(
     make_stored: MakeStored, lengths: list[int], length: int, batch_size: int, seed: int
@@ -184,3 +175,10 @@ def test_a_dataset_shuffles_and_travels_to_workers(make_stored: MakeStored) -> N
             assert torch.equal(emg[2:], torch.from_numpy(session.emg[start : start + 10]))
             seen.append(label)
     assert sorted(seen) == list(range(10)) != seen
+
+
+@pytest.mark.parametrize("field", ["length", "stride", "left", "right"])
+@pytest.mark.parametrize("value", [10**9, 10**20, -1])
+def test_windows_have_bounds(field: str, value: int) -> None:
+    with pytest.raises(EmgscribeError, match=rf"windows\.{field} is {value}, allowed: a whole number"):
+        WindowConfig(**{field: value})

@@ -84,10 +84,7 @@ class SessionFile:
 
     def __init__(self, path: Path | str) -> None:
         self.path, self._rows_kept = Path(path), ExitStack()
-        self._layout = read_layout(self.path)
-        self.start = self._layout.start  # unix seconds of the first sample, 0 where there is none
-        self.row_bytes = self._layout.row_bytes  # more than in `SAMPLE_DTYPE` where there are further fields
-        self.offset = self._layout.offset  # the byte where the rows begin, -1 where they must be converted
+        self.layout = read_layout(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -101,18 +98,18 @@ class SessionFile:
         self._rows_kept.close()
 
     def __len__(self) -> int:
-        return self._layout.rows
+        return self.layout.rows
 
     @property
     def header(self) -> SessionHeader:
         """The attributes; an `EmgscribeError` names the one that is missing or broken."""
-        return _parsed(self._layout.attributes, self.path)
+        return _parsed(self.layout.attributes, self.path)
 
     @cached_property
     def _rows(self) -> npt.NDArray[np.void]:
         """The rows as they are in the file, or in a temporary copy where they must be converted."""
-        if self.offset >= 0 or not len(self):
-            return map_rows(self.path, self.offset, len(self))
+        if self.layout.offset >= 0 or not len(self):
+            return map_rows(self.path, self.layout.offset, len(self))
         try:
             self.convert(Path(self._rows_kept.enter_context(TemporaryDirectory())) / "rows")
         except OSError as error:

@@ -91,7 +91,7 @@ def scan(file: SessionFile, found: Inspection) -> tuple[Times, "hashlib._Hash"]:
         if unchanged.any():
             unchanged &= (emg == first).all(axis=0)
     found.summary["samples"] = len(file)
-    if (size := file.row_bytes) != SAMPLE_DTYPE.itemsize:
+    if (size := file.layout.row_bytes) != SAMPLE_DTYPE.itemsize:
         found.add("timeseries", f"{size} bytes a sample, expected {SAMPLE_DTYPE.itemsize}")
     if not seconds:
         found.add("timeseries", "the session has no samples", "error")

@@ -124,7 +124,7 @@ def _read(path: Path, entry: Entry) -> tuple[dict[str, Any], bytes]:
     Only a converted file needs the entry, so a full disk is an error then.
     """
     with SessionFile(path) as file:
-        if file.offset >= 0:
+        if file.layout.offset >= 0:
             entry.write(*(found := _examined(file)))
             return found
         with replacing(entry.folder) as folder:
@@ -148,4 +148,4 @@ def _examined(file: SessionFile) -> tuple[dict[str, Any], bytes]:
     content.update(keys := labels.tobytes() + onsets.tobytes())
     session = {"name": header.name, "user": header.user, "simulated": bool(header.simulation)}
     session["content"] = content.hexdigest()[:16]
-    return {"samples": len(times), "offset": file.offset, "session": session}, keys
+    return {"samples": len(times), "offset": file.layout.offset, "session": session}, keys

@@ -106,7 +106,7 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     recorded = []
     for path in paths:
         with SessionFile(path) as file:
-            recorded.append((file.header.user, file.start, path))
+            recorded.append((file.header.user, file.layout.start, path))
     by_user: dict[str, list[Path]] = defaultdict(list)
     for user, _, path in sorted(recorded):
         by_user[user].append(path)
