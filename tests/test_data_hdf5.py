@@ -27,6 +27,8 @@ from emgscribe.data.hdf5 import (
     read_header,
     writing_session,
 )
+from emgscribe.data.inspect import inspect
+from emgscribe.data.session import open_session
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
@@ -137,13 +139,16 @@ def test_text_is_in_order_of_key_presses(make_session: Make) -> None:
 
 
 def refused(path: Path, *words: str) -> None:
-    """Reading the header fails with an error that has the file, the fault and a hint."""
-    with pytest.raises(EmgscribeError) as caught:
-        read_header(path)
-    assert caught.value.where == str(path)
-    assert caught.value.hint
-    for word in words:
-        assert word in caught.value.what
+    """Opening a session and its header fails with one error with the file, the fault and a hint; inspect finds it."""
+    for read in (read_header, open_session):
+        with pytest.raises(EmgscribeError) as caught:
+            read(path)
+        assert caught.value.where == str(path)
+        assert caught.value.hint
+        assert len(caught.value.what) < 1000
+        assert [message for _, _, message in inspect(path)[0].findings] == [caught.value.what]
+        for word in words:
+            assert word in caught.value.what
 
 
 def test_files_of_other_kinds(make_session: Make, tmp_path: Path) -> None:
@@ -192,10 +197,23 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
         ("keystrokes", '[{"key": "a", "start": 1, "end": 2}, {"key": "b", "start": 1}]', ["entry 1", "end"]),
         ("keystrokes", '[{"key": "a", "start": "x", "end": 2}]', ["entry 0", "'x'"]),
         ("keystrokes", '[{"key": "a", "start": null, "end": 2}]', ["entry 0"]),
-        ("keystrokes", "3", ["'keystrokes': TypeError"]),
+        ("keystrokes", "[" * 100_000, ["'keystrokes': RecursionError"]),
+        ("keystrokes", " " * (17 << 20) + "[]", ["'keystrokes' has more than 16 MB"]),
+        *(("keystrokes", other, ["'keystrokes': TypeError is no list"]) for other in ("null", "{}", '""', "1")),
+        *(("prompts", other, ["'prompts', entry 0"]) for other in ("[1]", "[[]]", "[null]")),
+        *(
+            ("keystrokes", f'[{{"key": "a", "start": {number}, "end": 1}}]', ["'keystrokes'"])
+            for number in ("NaN", "-Infinity", "1e400", "9" * 400, "9" * 10_000, f'"{"x" * 10_000}"')
+        ),
+        ("keystrokes", '[{"key": "\\ud800", "start": 1, "end": 2}]', ["entry 0: UnicodeEncodeError"]),
+        ("session_name", b"\xff\xfe", ["utf-8"]),
         ("duration_mins", "long", ["'duration_mins'", "'long'"]),
+        ("duration_mins", np.zeros(3), ["'duration_mins'"]),
+        *(
+            ("prompts", f'[{{"name": "p", "start": 0, "end": 1, "payload": {payload}}}]', ["'prompts', entry 0"])
+            for payload in ("[1]", '{"text": ["x"]}', '{"text": "\\ud800"}')
+        ),
         ("prompts", '[{"name": "p", "end": 2, "payload": null}]', ["'prompts', entry 0", "start"]),
-        ("prompts", "[null]", ["'prompts', entry 0"]),
     ],
 )
 def test_attributes_that_are_missing_or_broken(make_session: Make, field: str, content: Any, words: list[str]) -> None:

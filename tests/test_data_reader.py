@@ -108,37 +108,6 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
             open_session(path)
 
 
-@pytest.mark.parametrize(
-    ("attribute", "value"),
-    [
-        ("keystrokes", "[" * 100_000),
-        ("keystrokes", " " * (17 << 20) + "[]"),
-        *(
-            (name, content)
-            for name in ("keystrokes", "prompts")
-            for content in ("null", "{}", '""', "1", "[1]", "[[]]")
-        ),
-        ("keystrokes", '[{"key": "a", "start": ' + "9" * 400 + ', "end": 1}]'),
-        ("keystrokes", '[{"key": "a", "start": ' + "9" * 10_000 + ', "end": 1}]'),
-        ("prompts", '[{"name": "p", "start": 0, "end": 1, "payload": {"text": ["x"]}}]'),
-        ("prompts", '[{"name": "p", "start": 0, "end": 1, "payload": [1]}]'),
-        ("keystrokes", '[{"key": "\\ud800", "start": 1, "end": 2}]'),
-        ("session_name", b"\xff\xfe"),
-        ("duration_mins", np.zeros(3)),
-    ],
-)
-def test_attributes_that_no_parser_takes_are_one_error(
-    attribute: str, value: object, make_session: Callable[..., Path]
-) -> None:
-    path = make_session()
-    with h5py.File(path, "r+") as file:
-        file["emg2qwerty"].attrs[attribute] = value
-    with pytest.raises(EmgscribeError) as caught:
-        open_session(path)
-    assert caught.value.where == str(path)
-    assert [caught.value.what] == [message for _, _, message in inspect(path)[0].findings]
-
-
 def test_foreign_attributes_are_no_fault(make_session: Callable[..., Path]) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:

@@ -282,9 +282,3 @@ def test_files_that_are_refused(make_session: Make, tmp_path: Path, isolated_cac
     (tmp_path / "text.hdf5").write_text("text")
     refused(tmp_path / "text.hdf5", isolated_cache, "not a readable HDF5 file")
     refused(make_session(samples=0, keys=[]), isolated_cache, "no samples")
-    emg = np.ones((1000, 2, 16), np.float32)
-    emg[[777, 800], 1, 3] = np.inf
-    refused(make_session(emg=emg), isolated_cache, "emg_right: 2 of 1000 samples are not finite")
-    times = START + np.arange(1000) / 2000
-    times[600:] -= 0.1
-    refused(make_session(times=times, emg=np.ones((1000, 2, 16), np.float32)), isolated_cache, "time runs backwards")

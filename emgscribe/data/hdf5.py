@@ -171,7 +171,7 @@ def _parsed(attributes: Mapping[str, str], path: Path) -> SessionHeader:
         name, user, condition = (_text(attributes[field]) for field in ATTRIBUTES[:3])
         return SessionHeader(name, user, condition, minutes, **lists, simulation=attributes.get("simulation", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"{place}: {type(error).__name__} {error}"
+        what = f"{place}: {type(error).__name__} {str(error)[:200]}"
         raise EmgscribeError(what, where=str(path), hint="copy or download the file again") from error
 
 
@@ -189,9 +189,9 @@ def _finite(value: Any) -> float:
 
 def _prompted(payload: Any) -> str | None:
     text = (payload or {}).get("text")
-    if text is not None and not isinstance(text, str):
+    if not isinstance(text, str | None):
         raise TypeError("a prompt's text is no text")
-    return None if text is None else _text(text)
+    return text and _text(text)
 
 
 def _attributes(header: SessionHeader) -> dict[str, Any]:

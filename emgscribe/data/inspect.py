@@ -146,7 +146,7 @@ def _check_header(header: SessionHeader, times: Times, found: Inspection) -> Non
         "unknown_keys": dict(unknown),
         "text": header.text[:200],
     }
-    named = ", ".join(f"{key} x{number}" for key, number in unknown.most_common(8))
+    named = ", ".join(f"{key[:20]} x{number}" for key, number in unknown.most_common(8))
     starts, ends = (np.array([getattr(k, name) for k in header.keystrokes]) for name in ("start", "end"))
     first, last = (times[0], times[-1]) if len(times) else (-np.inf, np.inf)
     for fault, count in {
