@@ -5,12 +5,14 @@ emissions: `evaluate_attention` reads windows as long as those of training, one 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from rapidfuzz.distance import Levenshtein
 
+from emgscribe.config import from_json, require
 from emgscribe.data.charset import text_of_labels
 from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import Session
@@ -24,7 +26,10 @@ from emgscribe.scoring import Counts, cer_interval, count, count_units, total
 from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
 
 _UNIT, _UNIT_SAMPLES = "segments of 10 s", 20_000  # for the bootstrap: longer than errors stay correlated
-_LABELS = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
+_ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
+_AGAIN = "score the model again"
+# What is read of a stranger's result: scoring it takes some seconds then.
+_LONGEST, _MOST = 10**11, 200_000  # steps of the alignments; units, as many as in 555 hours
 
 Protocol = Literal["sessions", "published"]
 Progress = Callable[[float], None]
@@ -43,16 +48,6 @@ class SessionScore:
     @property
     def counts(self) -> Counts:
         return total(self.units)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "SessionScore":
-        """What `Evaluation.to_json` wrote of a session; `ValueError` where its counts do not fit its texts."""
-        units = tuple(Counts(int(i), int(d), int(s), int(length)) for i, d, s, length in content["units"])
-        score = cls(**{**content, "units": units})
-        fewest = count(score.reference, score.hypothesis).edits  # windows, aligned one by one, may need more
-        if score.counts.length != len(score.reference) or score.counts.edits < fewest:
-            raise ValueError(f"the counts of {score.session} do not fit its texts")
-        return score
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,21 +94,46 @@ class Evaluation:
         """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""
         typed = self.counts.length > 0
         return {
-            **{name: getattr(self, name) for name in _LABELS},
-            **({"seen": True} if self.seen else {}),
+            **{name: getattr(self, name) for name in (*_ABOUT, *["seen"] * self.seen)},
             "cer": self.cer if typed else None,
             "cer_interval": list(self.interval) if typed else None,
             "sessions": [{**vars(s), "units": [list(astuple(unit)) for unit in s.units]} for s in self.sessions],
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Evaluation":
-        """Read what `to_json` wrote; `KeyError`, `TypeError` or `ValueError` if it is incomplete or inconsistent."""
-        sessions = tuple(map(SessionScore.from_json, content["sessions"]))
-        found = cls(**{name: content[name] for name in _LABELS}, sessions=sessions, seen=content.get("seen", False))
-        if found.counts.length and not abs(found.cer - float(content["cer"])) < 1e-6:  # NaN does not fit either
-            raise ValueError(f"its CER is {content['cer']}, its counts make {found.cer}")
+    def from_json(cls, content: Any) -> "Evaluation":
+        """Read what `to_json` wrote; `EmgscribeError` if it is incomplete, mistyped, or its numbers do not fit."""
+        try:
+            units = [tuple(map(_counts, entry["units"])) for entry in content["sessions"]]
+            own = {name: content[name] for name in (*_ABOUT, *content.keys() & {"seen"})}
+            own["sessions"] = [entry | {"units": []} for entry in content["sessions"]]
+            cer = content["cer"]
+        except (KeyError, TypeError, AttributeError) as error:
+            fault = f"{error} is missing" if isinstance(error, KeyError) else f"a field has another type ({error})"
+            raise EmgscribeError(fault, hint=_AGAIN) from error
+        empty = from_json(cls, own, where="")
+        pairs = zip(empty.sessions, units, strict=True)
+        found = replace(empty, sessions=tuple(replace(score, units=part) for score, part in pairs))
+        sizes = [len(score.reference) * len(score.hypothesis) for score in found.sessions]
+        fault = (
+            "it is longer than all sessions that there are" if sum(sizes) > _LONGEST or len(found.units) > _MOST else ""
+        )
+        for score in found.sessions if not fault else ():
+            # Windows, aligned one by one, may need more edits than the whole text.
+            fewest = Levenshtein.distance(score.reference, score.hypothesis)
+            if score.counts.length != len(score.reference) or score.counts.edits < fewest:
+                fault = f"the counts of {score.session} do not fit its texts"
+        if not fault and found.counts.length and not (isinstance(cer, float) and abs(found.cer - cer) < 1e-6):
+            fault = f"its CER is {cer}, its counts make {found.cer}"
+        if fault:
+            raise EmgscribeError(fault, hint=_AGAIN)
         return found
+
+
+def _counts(row: Any) -> Counts:
+    valid = isinstance(row, list) and len(row) == 4 and all(type(n) is int and 0 <= n < 1 << 32 for n in row)
+    require(valid, "a unit", row, "4 counts")
+    return Counts(*row)
 
 
 def evaluate(

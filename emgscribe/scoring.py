@@ -150,7 +150,9 @@ def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 def _resampled_rates(units: Sequence[Counts]) -> npt.NDArray[np.float64]:
     """CER (2000,) of units drawn with replacement; the same number of units always draws the same."""
     edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
-    drawn = np.random.default_rng(0).integers(len(units), size=(2000, len(units)))
-    # A resample without any reference character would have no rate: it counts as one character long.
-    rates: npt.NDArray[np.float64] = 100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1)
-    return rates
+    generator, rates = np.random.default_rng(0), []
+    for part in np.array_split(np.arange(2000), min(2000, 1 + len(units) // 500)):  # some MB at a time
+        drawn = generator.integers(len(units), size=(len(part), len(units)))
+        # A resample without any reference character would have no rate: it counts as one character long.
+        rates.append(100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1))
+    return np.concatenate(rates)

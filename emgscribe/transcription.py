@@ -13,6 +13,7 @@ from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
+from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model
 
 BLOCK_SECONDS = 60
@@ -87,8 +88,10 @@ def emission_blocks(
     places = [(0, max(0, start - before)) for start in starts]
     together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
+        batch = windows.batch(places[first : first + together])
         with torch.inference_mode():
-            emissions, lengths = model(windows.batch(places[first : first + together]).to(model.device))
+            emissions, lengths = model(batch.to(model.device))
+        _check(emissions, batch.emg, session)
         rows = zip(emissions.cpu().numpy(), lengths.tolist(), starts[first:], places[first:], strict=False)
         for row, frames, start, (_, place) in rows:
             margin = model.frames(start - place)
@@ -110,7 +113,20 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
         count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
         emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
         with torch.inference_mode():
-            yield model.classify(encoder(features(emg), torch.tensor([count])))[0].cpu().numpy()
+            emissions = model.classify(encoder(features(emg), torch.tensor([count])))
+        _check(emissions, emg, session)
+        yield emissions[0].cpu().numpy()
+
+
+def _check(emissions: Tensor, emg: Tensor, session: Session) -> None:
+    """Refuse emissions that are NaN; whether the signal is finite says whose fault it is."""
+    if emissions.isnan().any():
+        finite = bool(emg.isfinite().all())
+        what = "its samples are finite, so the model is at fault" if finite else "some of its samples are not finite"
+        hint = (
+            "use another model, or train this one again" if finite else "look at the recording: emgscribe inspect FILE"
+        )
+        raise EmgscribeError(f"emissions are NaN: {what}", where=session.name, hint=hint)
 
 
 def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> InferencePlan:

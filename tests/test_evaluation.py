@@ -2,7 +2,7 @@
 
 import copy
 import json
-import operator
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import Mock
@@ -147,22 +147,44 @@ def test_json_gives_back_what_was_scored(model: Model, make_stored: MakeStored) 
     assert Evaluation.from_json(content) == silent
 
 
+def score(hypothesis: object = "ab", units: object = ([0, 0, 0, 2],), **others: object) -> dict[str, object]:
+    return {"session": "s", "user": "u", "reference": "ab", "hypothesis": hypothesis, "units": list(units), **others}
+
+
+STORED = {"protocol": "p", "passes": "p", "unit": "u", "simulated": True, "cer": 0.0, "sessions": [score()]}
+
+
 @pytest.mark.parametrize(
-    "fault",
+    ("sessions", "cer", "reason"),
     [
-        lambda content: content.update(cer=content["cer"] + 0.1),
-        lambda content: operator.setitem(content["sessions"][0]["units"][0], 3, 999),
-        lambda content: content["sessions"][0].update(hypothesis="x" * 9000),
-        lambda content: content.pop("sessions"),
+        ([score()], 0.1, "its CER is 0.1, its counts make 0.0"),
+        ([score()], 10**400, "its counts make 0.0"),
+        ([score(units=[[0, 0, 0, 9]])], 0.0, "counts of s do not fit"),
+        ([score("x" * 90)], 0.0, "counts of s do not fit"),
+        ([score(units=[[0, 0, 0, math.inf]])], 0.0, "a unit is .*4 counts"),
+        ([score(units=[[1, -1, 0, 2]])], 0.0, "a unit is"),
+        ([score(units=[[0, 0, 10**20, 2]])], 0.0, "a unit is"),
+        ([score() | {"units": 7}], 0.0, "another type"),
+        ([score(more=1)], 0.0, "more"),
+        ([score(7)], 0.0, "hypothesis is 7"),
+        ([score("x" * 10**6, [[0, 0, 0, 10**6]], reference="y" * 10**6)], 0.0, "longer than all sessions"),
+        ([score(units=[[0, 0, 0, 0]] * 200_001)], 0.0, "longer than all sessions"),
+        (None, 0.0, "another type"),
+        ([[]], 0.0, "another type"),
     ],
+    ids=range(14),
 )
-def test_json_that_contradicts_itself_is_refused(
-    model: Model, make_stored: MakeStored, fault: Callable[[dict], object]
-) -> None:
-    content = evaluate(model, [make_stored(25_000, typing(25_000, 300))]).to_json()
-    fault(content)
-    with pytest.raises((ValueError, KeyError)):
-        Evaluation.from_json(content)
+def test_json_that_contradicts_itself_is_refused(sessions: object, cer: object, reason: str) -> None:
+    with pytest.raises(EmgscribeError, match=reason) as caught:
+        Evaluation.from_json(STORED | {"cer": cer, "sessions": sessions})
+    assert caught.value.hint
+
+
+def test_json_of_other_things_is_refused() -> None:
+    assert Evaluation.from_json(STORED).counts == Counts(length=2)
+    for content in ([STORED], None, {}, STORED | {"simulated": "yes"}, STORED | {"seen": 1}, STORED | {"passes": None}):
+        with pytest.raises(EmgscribeError, match="missing|type|allowed"):
+            Evaluation.from_json(content)
 
 
 @pytest.fixture(scope="module")

@@ -322,7 +322,7 @@ def test_rare_ngrams_can_be_left_out() -> None:
 
 
 def test_what_cannot_be_trained_and_tables_that_are_too_large_are_refused() -> None:
-    for text, order, min_count in (("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 2, 0)):
+    for text, order, min_count in (("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 21, 1), ("a", 10**20, 1), ("a", 2, 0)):
         with pytest.raises(EmgscribeError):
             train(text, order=order, min_count=min_count)
     with pytest.raises(EmgscribeError, match="would take") as caught:

@@ -85,10 +85,10 @@ def break_(content: dict[str, Any], place: str, value: object) -> None:
         ("curves.0.train_loss", "low", "'low'"),
         ("test.greedy.cer", 1.0, "its CER is 1.0, its counts make 25.0"),
         ("test.greedy.sessions", [], "have no character"),
-        ("test.greedy.sessions.0.units.0", [0, 0, 1], "expected 4"),
+        ("test.greedy.sessions.0.units.0", [0, 0, 1], "a unit is [0, 0, 1], allowed: 4 counts"),
         ("test.greedy.sessions.0.units.0", None, "do not fit its texts"),
         ("test.greedy.sessions.0.hypothesis", "zzzzzzzz", "do not fit its texts"),
-        ("test.greedy.sessions.0.reference", 7, "another type"),
+        ("test.greedy.sessions.0.reference", 7, "sessions[0].reference is 7"),
     ],
 )
 def test_a_damaged_result_is_refused_by_name(

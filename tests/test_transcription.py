@@ -18,6 +18,7 @@ from emgscribe import transcription
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.errors import EmgscribeError
 from emgscribe.models.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig
@@ -78,6 +79,18 @@ def test_a_transcript_is_what_the_decoder_reads_with_seconds(model: Model, make_
     assert model.train().transcribe(session) == transcript  # batch norm's running statistics, and the mode is kept
     assert model.training
     model.eval()
+
+
+@pytest.mark.parametrize("blocks", [emission_blocks, published_blocks])
+def test_nan_is_laid_to_the_model_or_to_the_recording(blocks: Callable, make_stored: MakeStored) -> None:
+    session, broken = make_stored(9_000), network(TDS)
+    broken.head.bias.data[3] = math.nan
+    with pytest.raises(EmgscribeError, match="NaN: its samples are finite, so the model is at fault") as caught:
+        list(blocks(broken, session))
+    assert caught.value.where == "session"
+    session.emg[4000, 1, 3] = math.nan
+    with pytest.raises(EmgscribeError, match="NaN: some of its samples are not finite"):
+        list(blocks(network(TDS), session))
 
 
 @pytest.mark.parametrize(

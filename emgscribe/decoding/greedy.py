@@ -84,7 +84,7 @@ def check_emissions(log_probs: Emissions) -> None:
         raise EmgscribeError(f"emissions have shape {log_probs.shape}, expected (frames, {NUM_CLASSES})", hint=hint)
     if np.isnan(log_probs).any():
         frame = int(np.argmax(np.isnan(log_probs).any(axis=1)))
-        hint = "check the recording: emgscribe inspect FILE"
+        hint = "check the model, and the recording: emgscribe inspect FILE"
         raise EmgscribeError(f"emissions are NaN from frame {frame} on", hint=hint)
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from emgscribe.config import require
 from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text
-from emgscribe.decoding.arpa import SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
+from emgscribe.decoding.arpa import MOST_TOKENS, SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.text import PromptWriter
 
@@ -136,7 +136,7 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
     fits at a high order.
     """
-    require(order >= 1, "order", order, "1 or more")
+    require(1 <= order <= MOST_TOKENS, "order", order, f"1 to {MOST_TOKENS}")
     require(min_count >= 1, "min_count", min_count, "1 or more")
     normal = _normal(text, across=across)
     tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))

@@ -5,6 +5,7 @@ The result is fixed before any test session is decoded. It is stored in the mode
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -118,6 +119,11 @@ class Tuned:
     sessions: tuple[Seen, ...]
     format: Literal["emgscribe-beam"] = "emgscribe-beam"
     version: Literal[1] = 1
+
+    def __post_init__(self) -> None:  # it becomes the name of a file
+        require(
+            bool(re.fullmatch("[0-9a-f]{16}", self.language_model)), "language_model", self.language_model, "a hash"
+        )
 
     def refuse(self, sessions: Iterable[Session]) -> None:
         """Raise `EmgscribeError` where the weights were tuned on one of `sessions`."""

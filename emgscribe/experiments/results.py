@@ -115,7 +115,7 @@ class RunResult:
             return cls(**parts)._checked()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             other = isinstance(error, TypeError | AttributeError)
-            fault = f"a field has another type ({error})" if other else str(error)
+            fault = f"a field has another type ({error})" if other else getattr(error, "what", str(error))
             fault = f"{error} is missing" if isinstance(error, KeyError) else fault
             hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
