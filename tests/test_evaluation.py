@@ -183,7 +183,7 @@ def test_json_that_contradicts_itself_is_refused(sessions: object, cer: object, 
 def test_json_of_other_things_is_refused() -> None:
     assert Evaluation.from_json(STORED).counts == Counts(length=2)
     for content in ([STORED], None, {}, STORED | {"simulated": "yes"}, STORED | {"seen": 1}, STORED | {"passes": None}):
-        with pytest.raises(EmgscribeError, match="missing|type|allowed"):
+        with pytest.raises(EmgscribeError, match=r"missing|type|allowed"):
             Evaluation.from_json(content)
 
 
