@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench api clean
+.PHONY: demo test check fuzz bench api clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -17,6 +17,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/test_architecture.py $(wildcard tests/test_docs.py)
+
+fuzz: $(STAMP)
+	$(BIN)/python scripts/fuzz.py --cases 10000
 
 api: $(STAMP)
 	$(BIN)/python scripts/api.py

@@ -78,7 +78,7 @@ KINDS = {
     "last.ckpt": Kind(("half/tiny-0/last.ckpt",), ("checkpoint", "checkpoint", *_BINARY), (HALF,), share=2),
     "ended ckpt": Kind(("runs/tiny-0/last.ckpt",), ("checkpoint", "checkpoint", *_BINARY), (TRAIN,)),
     "curves.csv": Kind(("half/tiny-0/curves.csv",), ("text", "bytes"), (HALF, f"{PLAN} --runs half --results new")),
-    "cache": Kind(("cache/sessions/*",), ("npz", "npz", "bytes"), (READ, "inspect data")),
+    "cache": Kind(("cache/sessions/*/*",), _BINARY, (READ, "inspect data")),
     "study.db": Kind(("runs/tune/tiny/study.db",), ("sqlite", "sqlite", *_BINARY), (TUNE,)),
     "arguments": Kind(
         (),
@@ -136,7 +136,7 @@ def _in_this_process(_: launch.Workers) -> Any:
 
 
 class Forked:
-    """The reader's child process as a fork of one that has loaded h5py, since starting it takes most of a case's time."""
+    """The reader's child process, forked from one that has loaded h5py: starting it takes most of a case's time."""
 
     def __init__(self, *_: object, **__: object) -> None:
         (question, self._ask), (self._answer, answer) = os.pipe(), os.pipe()
@@ -145,12 +145,12 @@ class Forked:
             for mine, theirs in ((question, 0), (answer, 1), (os.open(os.devnull, os.O_WRONLY), 2)):
                 os.dup2(mine, theirs)
             os.closerange(3, 64)
-            sys.stdin, sys.stdout = open(0), open(1, "w")
+            sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
             reader.serve()
             os._exit(0)
         os.close(question)
         os.close(answer)
-        self.stdin, self.stdout = open(self._ask, "w"), open(self._answer)
+        self.stdin, self.stdout = os.fdopen(self._ask, "w"), os.fdopen(self._answer)
 
     def __enter__(self) -> "Forked":
         return self

@@ -228,29 +228,6 @@ def _store(group: Any, rows: Any, rng: Random) -> None:
             group.create_dataset("timeseries", data=rows)
 
 
-def change_npz(data: bytes, rng: Random) -> bytes:
-    """A valid file of arrays with other contents, types or shapes, or with pickled objects."""
-    with np.load(io.BytesIO(data)) as stored:
-        arrays: dict[str, Any] = dict(stored)
-    name = rng.choice([*arrays])
-    match rng.randrange(5):
-        case 0:
-            del arrays[name]
-        case 1:
-            arrays[name] = np.array([{"pickled": 1}], dtype=object)
-        case 2:
-            arrays["facts"] = np.array(change_json(str(arrays["facts"]).encode(), rng).decode("utf-8", "replace"))
-        case 3:
-            arrays[name] = rng.choice((np.zeros(3), np.array(""), np.zeros((2, 2), int), np.array([2**62, -5, 99])))
-        case _:
-            numbers = arrays[rng.choice(("labels", "onsets"))]
-            if len(numbers):
-                numbers[rng.randrange(len(numbers))] = rng.choice((-1, 98, 99, 2**40, -(2**60)))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
 def change_checkpoint(data: bytes, rng: Random) -> bytes:
     """A loadable checkpoint with another value somewhere."""
     content = torch.load(io.BytesIO(data), weights_only=True)
@@ -318,8 +295,12 @@ def change_command(words: list[str], rng: Random) -> list[str]:
 
 
 ODD = [*("", " ", "\0", "a\0b", b"\xff\xfe.hdf5".decode("utf-8", "surrogateescape"), "x" * 300, "/" * 5000)]
-ODD += [*("-1", "0", "1" + "0" * 20, "-1" + "0" * 20, "1" * 5000, "nan", "inf", "-inf", "1e400", "1e-400", "0x10", "1_0")]
-ODD += [*("/dev/null", "/dev/zero", "/proc/nothing/x", "/", ".", "..", "data", "text.txt", "None", "True", "⌫", "~", "*")]
+ODD += [
+    *("-1", "0", "1" + "0" * 20, "-1" + "0" * 20, "1" * 5000, "nan", "inf", "-inf", "1e400", "1e-400", "0x10", "1_0")
+]
+ODD += [
+    *("/dev/null", "/dev/zero", "/proc/nothing/x", "/", ".", "..", "data", "text.txt", "None", "True", "⌫", "~", "*")
+]
 ODD += ["\n", "x\ny", "[bold]", "{}", "%s", "$HOME", "a,b", "greedy,,beam", "\x1b[31m"]
 
 MUTATORS: dict[str, Callable[[bytes, Random], bytes]] = {
@@ -330,7 +311,6 @@ MUTATORS: dict[str, Callable[[bytes, Random], bytes]] = {
     "gzipped text": change_gzipped_text,
     "safetensors": change_safetensors,
     "hdf5": change_hdf5,
-    "npz": change_npz,
     "checkpoint": change_checkpoint,
     "sqlite": change_sqlite,
 }
