@@ -174,7 +174,7 @@ def _change_attribute(attributes: Any, rng: Random) -> None:
             attributes.create(name, rng.choice((1.5, -3)), dtype=rng.choice((np.float16, np.int8, np.complex64)))
         case _:
             text = str(rng.choice(HOSTILE)).replace("\0", "").encode("utf-8", "replace")
-            attributes[name] = rng.choice((text.decode(), np.bytes_(text or b" "), 10**300, np.nan))
+            attributes[name] = rng.choice((text.decode(), np.bytes_(text or b" "), 1e300, np.nan))
 
 
 def _store_virtual(group: Any, dtype: Any, rng: Random) -> None:

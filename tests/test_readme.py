@@ -24,51 +24,52 @@ def blocks(page: Path, language: str) -> list[str]:
     return [text for named, text in found if named == language]
 
 
-def run(command: list[str], clone: Path) -> subprocess.CompletedProcess[str]:
-    # The commands of this environment first, as after activating it, with the package of the clone.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"PATH": path, "PYTHONPATH": str(clone), "EMGSCRIBE_CACHE": str(clone / ".cache")}
-    return subprocess.run(command, cwd=clone, capture_output=True, text=True, env=os.environ | own)
+# Each line and each page in a process of its own, forked from one that has loaded everything: loading is the slow part.
+WALK = """
+import json, os, subprocess, sys
+import emgscribe.cli.experiments, emgscribe.cli.language, lightning
+from emgscribe.cli import run
+for name, line, code in json.load(sys.stdin):
+    if os.fork() == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if code:
+            exec(compile(code, name, "exec"), {"__name__": "__main__"})
+            sys.exit()
+        words = subprocess.run(["bash", "-euc", f"printf '%s\\\\0' {line}"], check=True, capture_output=True, text=True)
+        sys.argv = words.stdout.split("\\0")[:-1]
+        run()
+    status = os.waitstatus_to_exitcode(os.wait()[1])
+    if status:
+        sys.exit(f"{name}: {line} ended with status {status}")
+    print(f"done: {name} {line}", flush=True)
+"""
 
 
-def python(parts: list[str], clone: Path) -> subprocess.CompletedProcess[str]:
-    code = "\n".join(parts)
-    return run(
-        [sys.executable, "-c", code if os.environ.get("EMGSCRIBE_FULL") else re.sub(SIZES, SMALLER, code)], clone
-    )
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what git tracks, in which the README's emgscribe commands, then its Python lines have run."""
-    folder = tmp_path_factory.mktemp("clone")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
+    """The README's commands, then its Python, then that of each page, in a copy of what git tracks."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.splitlines()):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     ours = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if "make" not in line]
+    ours = [line for line in ours if line.startswith("emgscribe ")]
     assert {line.split()[1] for line in ours} >= {"simulate", "inspect", "train", "evaluate", "transcribe", "report"}
-    for line in ours:
-        done = run(["bash", "-euc", line], folder)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    done = python(blocks(ROOT / "README.md", "python"), folder)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 2  # the text, and the CER with its interval
-    return folder
-
-
-def test_readme_commands_leave_what_they_promise(clone: Path) -> None:
-    assert len(list((clone / "tiny").glob("*.hdf5"))) == 3
-    assert (clone / "runs" / "demo-0" / "best" / "beam.json").exists()
-    assert [path.name for path in (clone / "results").glob("*.json")] == ["demo-0.json"]
-    assert "| demo (train.epochs 2) |" in (clone / "report" / "report.md").read_text()
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page, "python")], ids=lambda page: page.stem)
-def test_the_python_of_a_page_runs_from_top_to_bottom(clone: Path, page: Path) -> None:
-    done = python(blocks(page, "python"), clone)
-    assert done.returncode == 0, done.stderr
+    pages = [(page.name, "\n".join(blocks(page, "python"))) for page in PAGES if blocks(page, "python")]
+    if not os.environ.get("EMGSCRIBE_FULL"):
+        pages = [(name, re.sub(SIZES, SMALLER, code)) for name, code in pages]
+    steps = [("README.md", line, "") for line in ours] + [(name, "", code) for name, code in pages]
+    own = {"PYTHONPATH": str(tmp_path), "EMGSCRIBE_CACHE": str(tmp_path / ".cache")}
+    command = [sys.executable, "-c", WALK]
+    done = subprocess.run(
+        command, cwd=tmp_path, input=json.dumps(steps), capture_output=True, text=True, env=os.environ | own
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\ndone: ") == len(steps) > 15
+    assert len(list((tmp_path / "tiny").glob("*.hdf5"))) == 3
+    assert (tmp_path / "runs" / "demo-0" / "best" / "beam.json").exists()
+    assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["demo-0.json"]
+    assert "| demo (train.epochs 2) |" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_readme_names_only_targets_of_the_makefile() -> None:
@@ -87,6 +88,7 @@ def test_readme_lists_every_module_and_explains_every_dependency() -> None:
     extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
     names = [re.split(r"\W", name)[0] for name in [*project["dependencies"], *extras]]
     table = re.findall(r"^\| ([a-z0-9, ]+) \|", page, flags=re.MULTILINE)
+    assert project["scripts"] == {"emgscribe": "emgscribe.cli:run"}  # which the walk calls
     assert set(names) == {name for row in table for name in row.split(", ")} - {"package", "page"}
 
 
