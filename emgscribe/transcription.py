@@ -51,11 +51,6 @@ class Transcript:
         """What a screen shows after them: backspaces applied, shift dropped."""
         return screen_text(self.labels)
 
-    @property
-    def keys(self) -> list[tuple[str, float]]:
-        """(symbol, second) of each keystroke."""
-        return list(zip(self.text, self.onsets, strict=True))
-
 
 def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -> Transcript:
     """Transcribe a whole session with `decoder` (default: greedy)."""

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from emgscribe.cli.models import decoder_names
 from emgscribe.data.charset import BLANK, NUM_CLASSES, labels_of_text
 from emgscribe.data.session import Session
-from emgscribe.decoding import registry
+from emgscribe.decoding import registry, tuning
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
 from emgscribe.decoding.language_model import LanguageModel, train
 from emgscribe.decoding.registry import DECODERS, make_decoder
-from emgscribe.decoding.tuning import Grid, Trial, load_tuned, tune, tune_model
+from emgscribe.decoding.tuning import Trial, load_tuned, tune, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.scoring import count, total
@@ -71,6 +72,7 @@ def made(folder: Path | str | None = None, **changes: object) -> tuple[BeamDecod
 def test_decoders_have_names() -> None:
     assert isinstance(make_decoder("greedy").decoder, GreedyDecoder)
     assert list(DECODERS) == ["greedy", "beam"]
+    assert decoder_names("greedy, beam,greedy") == ["greedy", "beam"]  # once each
     with pytest.raises(EmgscribeError, match="decoder is 'bean', allowed: greedy, beam"):
         make_decoder("bean")
 
@@ -237,32 +239,22 @@ def test_the_best_pair_is_the_best_of_all_that_were_tried(
     assert tune(emissions, references, model, config) == tuning
 
 
-def test_of_equals_the_smaller_weights_are_taken(model: LanguageModel) -> None:
+def test_of_equals_the_smaller_weights_are_taken_and_refinements_halve_the_smallest_step(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     emissions = np.full((6, NUM_CLASSES), -np.inf, np.float32)
     emissions[range(6), [*labels_of_text("cat"), BLANK, BLANK, BLANK]] = 0
-    tuning = tune([emissions], [labels_of_text("cat")], model, SMALL, grid=Grid((2.0, 1.0), (2.0, -1.0), 0))
-    assert [trial.counts.edits for trial in tuning.trials] == [0] * 4
-    assert (tuning.config.lm_weight, tuning.config.insertion_bonus) == (1.0, -1.0)
-
-
-def test_refinements_halve_the_smallest_step(
-    model: LanguageModel, validation: tuple[list[Emissions], list[list[int]]]
-) -> None:
-    tuning = tune(*validation, model, SMALL, grid=Grid((0.0, 1.0, 4.0), (0.5,), 1))
-    coarse, fine = tuning.trials[:3], tuning.trials[3:]
-    best = min(coarse, key=lambda trial: trial.counts.edits)
-    assert {abs(trial.lm_weight - best.lm_weight) for trial in fine} <= {0.0, 0.5}
-    assert {trial.insertion_bonus for trial in fine} == {0.0, 0.5, 1.0}
+    monkeypatch.setattr(tuning, "_WEIGHTS", (4.0, 2.0, 1.0))
+    monkeypatch.setattr(tuning, "_BONUSES", (2.0, -1.0))
+    monkeypatch.setattr(tuning, "_REFINEMENTS", 1)
+    found = tune([emissions], [labels_of_text("cat")], model, SMALL)
+    assert {trial.counts.edits for trial in found.trials} == {0}
+    assert {trial.lm_weight for trial in found.trials[6:]} == {0.5, 1.0, 1.5}  # around the best, which is (1, -1)
+    assert {trial.insertion_bonus for trial in found.trials[6:]} == {-2.5, -1.0, 0.5}
+    assert (found.config.lm_weight, found.config.insertion_bonus) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(("sessions", "texts"), [(0, []), (1, []), (1, [""]), (1, ["a", "b"])])
 def test_nothing_to_score_is_refused(model: LanguageModel, sessions: int, texts: list[str]) -> None:
     with pytest.raises(EmgscribeError, match=f"{sessions} sessions and {len(texts)} references"):
         tune([misread("the")] * sessions, [labels_of_text(text) for text in texts], model)
-
-
-def test_settings_are_checked() -> None:
-    wrong = (("lm_weights", ()), ("lm_weights", (-1.0,)), ("insertion_bonuses", (1.0, 1.0)), ("refinements", -1))
-    for field, value in wrong:
-        with pytest.raises(EmgscribeError, match=f"grid.{field}"):
-            Grid(**{field: value})

@@ -1,5 +1,4 @@
 import gzip
-import math
 import os
 import re
 from dataclasses import replace
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgscribe.decoding import language_model
-from emgscribe.decoding.arpa import SPECIAL, NGrams, write_arpa
+from emgscribe.decoding.arpa import SPECIAL, NGrams
 from emgscribe.decoding.language_model import (
     END,
     SPACE,
@@ -290,30 +289,6 @@ def test_text_is_cut_within_words_or_across_them() -> None:
     assert (SPACE, SPACE) not in found
 
 
-def test_perplexity_is_that_of_the_tables_symbol_by_symbol() -> None:
-    model = train(WORDS, order=4)
-    table, total, count = model.automaton(), 0.0, 0
-    for word in ("then", "q", "antq"):
-        state = table.start
-        for symbol in [*(table.tokens.index(c) if c in table.tokens else UNKNOWN for c in word), END]:
-            total, count = total + float(table.log_prob[state, symbol]), count + 1
-            state = table.following[state, symbol]
-    assert model.perplexity("then, q ANTQ!") == pytest.approx(10 ** (-total / count))
-    assert model.perplexity(WORDS) < train(WORDS, order=1).perplexity(WORDS)
-    with pytest.raises(EmgscribeError, match="no character"):
-        model.perplexity("42")
-    assert repr(model) == f"<LanguageModel of order 4: {sum(map(len, model.ngrams.levels))} n-grams, within words>"
-
-
-def test_a_token_outside_ascii_changes_no_perplexity(tmp_path: Path) -> None:
-    text = GOOD.replace("\ta", "\ti").replace(" a", " i")
-    (tmp_path / "plain").write_text(text)
-    more = text.replace("ngram 1=4", "ngram 1=5").replace("-0.4\ti\t-0.3", "-0.4\ti\t-0.3\n-9\té\t0")
-    (tmp_path / "more").write_text(more)  # "é" & 127 is "i"
-    plain, accented = (LanguageModel.read(tmp_path / name).perplexity("i i iii") for name in ("plain", "more"))
-    assert accented == pytest.approx(plain)
-
-
 def test_rare_ngrams_can_be_left_out() -> None:
     full, pruned = train(WORDS, order=5), train(WORDS, order=5, min_count=4)
     sizes = [[len(level) for level in model.ngrams.levels] for model in (full, pruned)]
@@ -368,15 +343,3 @@ def test_the_cache_keeps_the_default_models_used_last(isolated_cache: Path, monk
     blocked.write_text("")
     monkeypatch.setenv("EMGSCRIBE_CACHE", str(blocked))
     assert default_language_model().ngrams.order == 6  # the cache cannot be written to
-
-
-def test_order_one_has_one_state() -> None:
-    table = train("aab", order=1).automaton()
-    assert (table.log_prob.shape, table.start, table.across) == ((1, 5), 0, False)
-    assert math.isclose(10 ** float(table.log_prob[0, 3]), (2 - 1 + (1 + 0.5 + 0.5) / 4) / 4, rel_tol=1e-6)
-
-
-def test_unwritable_places_are_errors(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(EmgscribeError, match="cannot be written"):
-        write_arpa(tmp_path / "file" / "m.arpa", train("a").ngrams)

@@ -27,7 +27,7 @@ Logs = npt.NDArray[np.float32]
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
 MOST_TOKENS = 20  # of an n-gram
-_MOST_NGRAMS, _MOST_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
+MOST_NGRAMS, _MOST_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
 _MOST_UNPACKED = 100  # bytes for each byte of a gzipped file; models have 3 to 10
 _CHUNK = 1 << 16  # bytes read at a time, and of a line
 _MOST_BLANK = 100  # lines
@@ -169,8 +169,8 @@ class _Reader:
             if not claimed:
                 raise self.fault(f"expected 'ngram {length}=COUNT', found {line[:40]!r}")
             found.append(int(claimed[1]))
-            if length > MOST_TOKENS or sum(found) > _MOST_NGRAMS:
-                raise self.fault(f"n-grams of more than {MOST_TOKENS} tokens, or more than {_MOST_NGRAMS:,} n-grams")
+            if length > MOST_TOKENS or sum(found) > MOST_NGRAMS:
+                raise self.fault(f"n-grams of more than {MOST_TOKENS} tokens, or more than {MOST_NGRAMS:,} n-grams")
         return found
 
     def entries(

@@ -1,4 +1,4 @@
-"""Character n-grams: train on any text, measure, and flatten to tables that a beam search can step.
+"""Character n-grams: train on any text, and flatten to tables that a beam search can step.
 
 A model is *within words* (the published kind: every run of a-z is a sequence between <s> and </s>) or *across words*
 (every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from emgscribe.config import require
 from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text
-from emgscribe.decoding.arpa import MOST_TOKENS, SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
+from emgscribe.decoding.arpa import MOST_NGRAMS, MOST_TOKENS, SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.text import PromptWriter
 
@@ -116,19 +116,6 @@ class LanguageModel:
         log_prob[:, START], following[:, START], following[:, END] = -100.0, start, start
         return Automaton(ngrams.tokens, start, log_prob, following)
 
-    def perplexity(self, text: str) -> float:
-        """Perplexity per character of `text`, cut into sequences as for training; their ends count as characters."""
-        symbols = _encoded(text, self.ngrams.tokens, across=self.across)
-        symbols = symbols[symbols != START]
-        if not len(symbols):
-            raise EmgscribeError("the text has no character that the model can know", hint="give another text")
-        table = self.automaton()
-        state, total = table.start, 0.0
-        for symbol in symbols.tolist():
-            total += float(table.log_prob[state, symbol])
-            state = table.following[state, symbol]
-        return float(10.0 ** (-total / len(symbols)))
-
 
 def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1) -> LanguageModel:
     """A model of `order` of a text, within words or across them.
@@ -142,7 +129,9 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))
     if len(tokens) == len(SPECIAL):
         raise EmgscribeError("the text has nothing to learn from", hint="give a text with letters")
-    counted = _count(_encoded(text, tokens, across=across), len(tokens), order, min_count)
+    counted = _count(_encoded(normal, tokens), len(tokens), order, min_count)
+    if sum(int(level.kept.sum()) for level in counted) > MOST_NGRAMS:
+        raise EmgscribeError(f"more than {MOST_NGRAMS:,} n-grams", hint="raise min_count, or lower the order")
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
 
 
@@ -174,11 +163,10 @@ def _normal(text: str, *, across: bool) -> str:
     return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
 
 
-def _encoded(text: str, tokens: tuple[str, ...], *, across: bool) -> Rows:
-    """Token numbers of all sequences, each from <s> to </s>, one after the other; unknown characters are <unk>."""
+def _encoded(normal: str, tokens: tuple[str, ...]) -> Rows:
+    """Token numbers of all sequences, a line each, from <s> to </s>, one after the other."""
     numbers = {" " if token == SPACE else token: number for number, token in enumerate(tokens)}
-    lines = filter(None, _normal(text, across=across).split("\n"))
-    coded = (number for line in lines for number in (START, *(numbers.get(each, UNKNOWN) for each in line), END))
+    coded = (number for line in normal.split("\n") for number in (START, *map(numbers.__getitem__, line), END))
     return np.fromiter(coded, dtype=np.int64)
 
 

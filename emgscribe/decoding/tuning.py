@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 
-from emgscribe.config import Range, Settings, Whole, from_json, require, to_json
+from emgscribe.config import from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions
@@ -26,24 +26,8 @@ from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
 _LANGUAGE_MODEL = "language-model-{}.arpa.gz"
-
-
-@dataclass(frozen=True)
-class Grid(Settings):
-    """Where to look: all pairs of weights and bonuses, then closer and closer around the best pair."""
-
-    section = "grid"
-    # Values of lm_weight to begin with.
-    lm_weights: tuple[Annotated[float, Range(0, 1000)], ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
-    # Values of insertion_bonus to begin with.
-    insertion_bonuses: tuple[Annotated[float, Range(-1000, 1000)], ...] = (0.0, 1.0, 2.0, 3.0)
-    refinements: Whole = 2  # times that the best pair's neighbours are tried, each time at half the smallest step
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("lm_weights", "insertion_bonuses"):
-            row = getattr(self, field)
-            require(len(set(row)) == len(row) > 0, f"grid.{field}", row, "one or more different numbers")
+_WEIGHTS, _BONUSES = (0.0, 0.25, 0.5, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0)  # all pairs are tried
+_REFINEMENTS = 2  # times that the best pair's neighbours are tried then, each time at half the smallest step
 
 
 @dataclass(frozen=True)
@@ -74,14 +58,13 @@ def tune(
     lm: LanguageModel,
     config: BeamConfig | None = None,
     *,
-    grid: Grid | None = None,
     progress: Callable[[Trial], None] | None = None,
 ) -> Tuning:
     """The best pair of weights for sessions' log-probabilities (F, 99) and reference labels, by CER over all of them.
 
     `config` gives all else; `progress` is called with each trial. Raises `EmgscribeError` if there is nothing to score.
     """
-    config, grid = config or BeamConfig(), grid or Grid()
+    config = config or BeamConfig()
     if len(log_probs) != len(references) or not any(map(len, references)):
         what = f"{len(log_probs)} sessions and {len(references)} references, {sum(map(len, references))} keys in all"
         raise EmgscribeError(what, hint="give log-probabilities and labels of at least one session with keystrokes")
@@ -93,10 +76,10 @@ def tune(
         decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), tables)
         return count(list(reference), decoder.decode(frames).labels)
 
-    rows = grid.lm_weights, grid.insertion_bonuses
+    rows = _WEIGHTS, _BONUSES
     steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for halving in range(1, grid.refinements + 2):
+        for halving in range(1, _REFINEMENTS + 2):
             new = [pair for pair in product(*rows) if pair not in trials and pair[0] >= 0]
             counts = pool.map(edits, product(new, sessions))
             for pair in new:
