@@ -27,13 +27,13 @@ class SimulationConfig(Settings):
     prompt_pause: Annotated[float, Range(0.2, 30)] = 1.0  # seconds from ⏎ to the first key of the next prompt
     users_differ: Annotated[float, Range(0, 2)] = 1.0  # how much users differ in body, habits and placement
     wrist_radius: Annotated[float, Range(15, 50)] = 28.0  # radius of the forearm under the band in mm
-    fat_thickness: Annotated[float, Range(0.5, 15)] = 5.5  # thickness of fat and skin in mm
+    fat_thickness: Annotated[float, Range(0.5, 15)] = 3.5  # thickness of fat and skin in mm
     conduction_velocity: Annotated[float, Range(2, 6)] = 4.0  # speed of action potentials along fibres in m/s
     units_per_muscle: Annotated[int, Range(4, 200)] = 80  # simulated motor units in each of the 20 muscles
     pole_distance: Annotated[float, Range(2, 40)] = 14.0  # distance between an electrode's poles, along the arm, in mm
     redonning: Scale = 1.0  # change of placement between sessions of a user; 0: the band is never taken off
     slip: Annotated[float, Range(0, 2)] = 0.1  # rotation in a session, in electrode spacings (standard deviation)
-    noise: Level = 1.6  # root mean square of one electrode's noise in µV
+    noise: Level = 1.3  # root mean square of one electrode's noise in µV
     hum: Level = 0.5  # amplitude of the mains hum in µV
     mains_frequency: Annotated[float, Range(40, 70)] = 60.0  # frequency of the hum in Hz
     artefacts_per_minute: Annotated[float, Range(0, 60)] = 1.0  # mean number of movement artefacts per band

@@ -4,8 +4,9 @@ The pools follow Fuglevand, Winter and Patla 1993, "Models of recruitment and ra
 pools" (J Neurophysiol 70:2470): recruitment thresholds and sizes are distributed exponentially, small units are
 recruited first (Henneman's size principle), and firing rates rise linearly from the threshold to a peak. The peak is
 high because units fire much faster in fast finger movements than in steady contractions (Desmedt and Godaux 1977,
-J Physiol 264:673). Inter-spike intervals are gamma distributed with a coefficient of variation of 0.2 (Clamann 1969;
-Fuglevand et al. 1993).
+J Physiol 264:673). Inter-spike intervals are gamma distributed with a coefficient of variation of 0.3: 0.2 in
+steady contractions (Clamann 1969), more where the force changes quickly. Sizes scatter so much that some large units
+fire alone between the keys.
 """
 
 from dataclasses import dataclass

@@ -83,23 +83,23 @@ def textbook_patterns() -> Float64:
     share = np.array([1.0, 0.15, 0.05, 0.02])[np.abs(np.arange(4)[:, None] - np.arange(4))]
     plain[:, LIFT, _ED], up[:, LIFT, _ED] = 0.14 * share, 0.2 * share
     down[:, REACH, _FDP] = 0.25 * share
-    plain[:, PRESS, _FDS], plain[:, PRESS, _FDP] = 0.5 * share, 0.3 * share
+    plain[:, PRESS, _FDS], plain[:, PRESS, _FDP] = 0.6 * share, 0.36 * share
     down[:, PRESS, _FDP], up[:, PRESS, _FDS] = 0.2 * share, 0.1 * share
-    plain[:, PRESS, _ED] = 0.15 - 0.07 * share  # keeps the idle fingers off their keys
-    plain[:, RELEASE, _ED] = 0.06 * share
+    plain[:, PRESS, _ED] = 0.18 - 0.08 * share  # keeps the idle fingers off their keys
+    plain[:, RELEASE, _ED] = 0.04 * share
     # The wrist steadies the hand and steers it.
     plain[:, LIFT, [Muscle.ECR, Muscle.ECU]] = 0.07, 0.05
     up[:, LIFT, [Muscle.ECR, Muscle.ECU]] = 0.14, 0.08
     down[:, REACH, [Muscle.FCR, Muscle.FCU]] = 0.14, 0.1
     radial[:, REACH, [Muscle.ECR, Muscle.FCR, Muscle.APL]] = 0.25, 0.18, 0.18
     ulnar[:, REACH, [Muscle.ECU, Muscle.FCU]] = 0.22, 0.22
-    plain[:, PRESS, [Muscle.ECR, Muscle.ECU, Muscle.FCU]] = 0.22, 0.18, 0.12
+    plain[:, PRESS, [Muscle.ECR, Muscle.ECU, Muscle.FCU]] = 0.26, 0.22, 0.15
     radial[:, PRESS, [Muscle.ECR, Muscle.PRONATOR]] = 0.08, 0.1
     ulnar[:, PRESS, [Muscle.ECU, Muscle.FCU]] = 0.08, 0.12
     thumb = patterns[Finger.THUMB, PLAIN]
     thumb[LIFT, [Muscle.APL, Muscle.EPL]] = 0.2, 0.15
-    thumb[PRESS, [Muscle.FPL, Muscle.PRONATOR, Muscle.FCR]] = 0.5, 0.2, 0.1
-    thumb[RELEASE, [Muscle.EPL, Muscle.APL]] = 0.1, 0.07
+    thumb[PRESS, [Muscle.FPL, Muscle.PRONATOR, Muscle.FCR]] = 0.6, 0.24, 0.12
+    thumb[RELEASE, [Muscle.EPL, Muscle.APL]] = 0.06, 0.04
     return patterns
 
 
@@ -110,10 +110,10 @@ POSTURE[_ED] = 0.035
 
 # Standard deviations of the logarithm of a muscle's excitation: between people in all of its bursts, between people for
 # each finger and term, between the sessions of a person, within a session over minutes, and from press to press.
-_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.15, 0.2, 0.4
+_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.2, 0.25, 0.55
 _LEAD = 0.012  # standard deviation between people of the time of the bursts, in s
 _MINUTE = 20.0  # s between independent values of what changes over minutes
-_QUICK = 0.25  # s since the hand's last press, below which bursts are weaker and begin later
+_QUICK = 0.25  # s since the hand's last press, below which bursts are weaker and preparation is shorter
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,9 @@ class Drive:
     ) -> None:
         fingers = np.array([press.place.finger for press in presses], dtype=np.int64)
         starts, ends = np.array([(press.start, press.end) for press in presses]).reshape(-1, 2).T
-        patterns = np.einsum("nt,ntpm->npm", movements(presses), habits.patterns[fingers])
+        amounts, patterns = movements(presses), np.empty((len(presses), len(PHASES), NUM_MUSCLES))
+        for finger, own in enumerate(habits.patterns):
+            patterns[fingers == finger] = np.tensordot(amounts[fingers == finger], own, 1)
         # Muscles are redundant: the same movement is made by another mixture of them each time.
         patterns *= np.exp(_OF_PRESSES * variability * rng.standard_normal(patterns.shape))
         patterns *= np.exp(0.15 * variability * rng.standard_normal((len(presses), 1, 1)))
@@ -162,8 +164,8 @@ class Drive:
         patterns *= (0.5 + 0.5 * quick)[:, None, None]
         centres = np.stack([starts, starts, starts, ends], axis=1) + _CENTRES + habits.leads + delay
         centres[:, LIFT] -= 0.03 * quick * rng.exponential(1.0, len(starts))
-        centres += 0.008 * variability * rng.standard_normal((len(starts), 1))
-        centres += 0.008 * variability * rng.standard_normal(centres.shape)
+        centres += 0.01 * variability * rng.standard_normal((len(starts), 1))
+        centres += 0.01 * variability * rng.standard_normal(centres.shape)
         widths = _WIDTHS * np.exp(0.15 * variability * rng.standard_normal(centres.shape))
         order = np.argsort(centres, axis=None)
         self._centres, self._widths = centres.ravel()[order], widths.ravel()[order]
