@@ -34,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from emgscribe.cli.app import call
 
-        status = call(sys.argv[1:] if argv is None else argv)
+        arguments = sys.argv[1:] if argv is None else argv
+        if any("\0" in word for word in arguments):
+            raise EmgscribeError("an argument holds a NUL character", hint="no name of a file or a setting has one")
+        status = call(arguments)
         sys.stdout.flush()
         return status
     except SystemExit as left:  # help, and what the parser refuses
@@ -63,6 +66,8 @@ def _unexpected(error: Exception) -> int:
         return 141 if gone else _fail(2, "cannot write the output: the disk is full", "free some disk space")
     if os.environ.get("EMGSCRIBE_DEBUG"):
         raise error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _fail(2, f"{error.filename}: cannot be used ({error.strerror})", "choose a shorter name")
     hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
     return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
 
