@@ -26,9 +26,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name, where the caller makes a file or a folder. It becomes `path` when the block ends well.
 
     After a failure nothing is left, and an earlier `path` stays. What a killed process of this machine left in the same
-    folder is removed. A full disk, or a folder that is missing or cannot be written to, becomes an `EmgscribeError`
-    that names `path`.
+    folder is removed. A full disk, a folder that is missing or cannot be written to, or a `path` that is a device or a
+    pipe becomes an `EmgscribeError` that names `path`.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        hint = "name a file or a folder"  # as root, the new file would take the device's place
+        raise EmgscribeError("is a device or a pipe, which is not written over", where=str(path), hint=hint)
     room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
     temporary, aside = room / path.name, room / ".old"
     try:  # the room has its name before it exists, so that an interrupt at any moment finds it

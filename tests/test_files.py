@@ -87,6 +87,16 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(
     assert names(room) == ["a.json"]
 
 
+def test_a_device_or_a_pipe_is_not_written_over(room: Path) -> None:
+    os.mkfifo(room / "pipe")
+    (room / "link").symlink_to("/dev/null")
+    for path in (room / "pipe", room / "link"):
+        with pytest.raises(EmgscribeError, match="device or a pipe"):
+            write_json(path, [])
+    assert names(room) == ["link", "pipe"]
+    assert (room / "link").is_char_device()
+
+
 WRITER = """
 import os, sys
 from pathlib import Path
