@@ -19,7 +19,7 @@ from emgscribe.models.encoders import Encoder, EncoderConfig
 from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
 from emgscribe.scoring import Counts
-from emgscribe.simulation import SimulationConfig, simulate
+from emgscribe.simulation import SimulationConfig, simulate, simulate_key_logs
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.losses import ctc_loss
 from emgscribe.training.modules import SessionsDataModule, TrainingModule
@@ -34,4 +34,14 @@ __all__ += ["FeaturesConfig", "GreedyDecoder", "Hypothesis", "Inspection", "Lang
 __all__ += ["Recipe", "Session", "SessionsDataModule", "Settings", "SimulationConfig", "TrainConfig", "Trained"]
 __all__ += ["TrainingModule", "Transcript", "WindowConfig", "WindowDataset"]
 __all__ += ["ctc_loss", "encoders", "evaluate", "evaluate_all", "features", "inspect", "load_model", "open_session"]
-__all__ += ["open_sessions", "recipes", "register", "save_model", "simulate", "split", "train", "transcribe"]
+__all__ += [
+    "open_sessions",
+    "recipes",
+    "register",
+    "save_model",
+    "simulate",
+    "simulate_key_logs",
+    "split",
+    "train",
+    "transcribe",
+]

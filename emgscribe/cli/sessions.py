@@ -24,7 +24,11 @@ def simulate(
     sessions: Annotated[int, arg(help="Number of sessions of each; the bands are put on again for each.")] = 6,
     minutes: Annotated[float, arg(help="Length of a session.")] = 15.0,
     seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
-    report: Annotated[bool, arg(help="Also write report.png and report.json: a comparison with real EMG.")] = False,
+    key_logs: Annotated[
+        Path | None,
+        arg(help="Folder of session files or BIDS events: simulate EMG under these keys; each log is a session."),
+    ] = None,
+    report: Annotated[bool, arg(help="Also write report.md, .png and .json: published and simulated numbers.")] = False,
     simulation: SimulationConfig = _DEFAULT,
 ) -> None:
     """Results on simulated sessions say nothing about recordings of people.
@@ -32,15 +36,21 @@ def simulate(
     Examples:
       emgscribe simulate --out data --users 1 --sessions 10 --minutes 4
       emgscribe simulate --out hard --simulation.difficulty 2 --report
+      emgscribe simulate --out typed --key-logs events
     """
     if report and minutes < _REPORTABLE:
         raise EmgscribeError(f"--report needs sessions of {_REPORTABLE} minutes or more", hint="raise --minutes")
-    paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, config=simulation)
+    if key_logs is None:
+        paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, config=simulation)
+    else:
+        with bar("simulating") as progress:
+            paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, progress=progress)
+        screen.print(f"{len(paths)} sessions of simulated EMG under real keys in {out}")
     if report:
         from emgscribe.simulation import compare_with_recording
 
-        compare_with_recording(paths[::sessions], out / "report.png")
-        screen.print(f"report: {out / 'report.png'} (the first session of each user)")
+        compare_with_recording(paths, out / "report.png")
+        screen.print(f"report: {out / 'report.md'}")
 
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:

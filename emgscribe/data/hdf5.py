@@ -28,6 +28,7 @@ SAMPLE_RATE = 2000
 BANDS, CHANNELS = 2, 16
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
 SAMPLE_DTYPE = np.dtype([("time", "<f8"), ("emg_left", "<f4", (CHANNELS,)), ("emg_right", "<f4", (CHANNELS,))])
+REAL_KEYS = "simulated EMG, real keys"  # in the settings of a simulation under keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
 
 Times = npt.NDArray[np.float64]
@@ -64,6 +65,11 @@ class SessionHeader:
     keystrokes: tuple[Keystroke, ...]
     prompts: tuple[Prompt, ...]
     simulation: str = ""
+
+    @property
+    def real_keys(self) -> bool:
+        """Whether the EMG is simulated under keys that a person pressed."""
+        return REAL_KEYS in self.simulation
 
     def labelled_keystrokes(self, first: float = -math.inf, last: float = math.inf) -> list[tuple[str, float]]:
         """(symbol, start time) of each keystroke that has a symbol and starts in [first, last], in order of start."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from emgscribe.data.cache import Entry
 from emgscribe.data.charset import labels_of_text, text_of_labels
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_DTYPE, SAMPLE_RATE, Emg, SessionFile, map_rows
+from emgscribe.data.hdf5 import BANDS, CHANNELS, REAL_KEYS, SAMPLE_DTYPE, SAMPLE_RATE, Emg, SessionFile, map_rows
 from emgscribe.data.inspect import Inspection, scan
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
@@ -31,7 +31,8 @@ class Session:
     """A session: `emg` (T, 2 bands, 16 electrode channels) float32 at 2 kHz, left band first.
 
     `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the sample at or after which each key went
-    down, `content` is a hash of all three. `simulated` is true where no person typed.
+    down, `content` is a hash of all three. `simulated` is true where no person was recorded, `real_keys` where
+    a person pressed the keys even so.
     """
 
     name: str
@@ -42,13 +43,14 @@ class Session:
     labels: _Labels
     onsets: _Labels
     path: Path | None = None
+    real_keys: bool = False
 
     def __len__(self) -> int:
         return len(self.emg)
 
     def __repr__(self) -> str:
-        facts = f"user {self.user}, {self.minutes:.1f} min, {len(self.labels)} keys{', simulated' * self.simulated}"
-        return f"<Session {self.name}: {facts}>"
+        kind = f", {REAL_KEYS}" if self.real_keys else ", simulated" * self.simulated
+        return f"<Session {self.name}: user {self.user}, {self.minutes:.1f} min, {len(self.labels)} keys{kind}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # Another process maps the same file; gigabytes of samples need not travel.
@@ -147,5 +149,5 @@ def _examined(file: SessionFile) -> tuple[dict[str, Any], bytes]:
     onsets = np.searchsorted(times, [start for _, start in typed]).astype(np.int64)
     content.update(keys := labels.tobytes() + onsets.tobytes())
     session = {"name": header.name, "user": header.user, "simulated": bool(header.simulation)}
-    session["content"] = content.hexdigest()[:16]
+    session |= {"real_keys": header.real_keys, "content": content.hexdigest()[:16]}
     return {"samples": len(times), "offset": file.layout.offset, "session": session}, keys

@@ -22,17 +22,21 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
 from emgscribe.experiments.recipes import SUITES, Suite
-from emgscribe.experiments.results import REAL, SIMULATED, Row, RunResult, Score, read_results
+from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, Row, RunResult, Score, read_results
 from emgscribe.files import read_json, replacing
 from emgscribe.scoring import Counts, cer_difference, count, count_words, side_by_side, total
 
-_KINDS = {SIMULATED: "SIMULATED", REAL: "recorded"}
+_KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED EMG, REAL KEYS:", REAL: "recorded"}
 _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
 _PAPER = (Path(__file__).parents[1] / "paper.json", Path(__file__).parents[2] / "docs" / "results" / "paper.json")
 _SIMULATED = (
     "SIMULATED: no person typed these sessions. Published numbers are of recordings and are not shown here, since a"
     " rate on simulated EMG says nothing about them. Rows compare with each other only."
+)
+_REAL_KEYS = (
+    "SIMULATED EMG, REAL KEYS: people pressed the keys, no person's muscles were recorded. Published numbers are of"
+    " recordings and are not shown here. Rows compare with each other only."
 )
 _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the 10 s segments of the test sessions, all seeds of a segment"
@@ -74,7 +78,7 @@ class Table:
         unit = "user" if self.suite.over_users else "seed"
         for row, paper in zip(self.rows, self.published, strict=True):
             record = {"experiment": row.label, "decoder": row.decoder}
-            if self.kind == SIMULATED:
+            if self.kind != REAL:
                 record["simulated %"] = f"{row.cer:.2f}"
             else:
                 record["published %"] = "" if paper is None else f"{paper:g}"
@@ -96,13 +100,13 @@ def tables(results: Iterable[RunResult], only: str = "") -> list[Table]:
     A suite has no table if an earlier suite's table has all of its results.
     """
     results, found, shown = list(results), list[Table](), set[RunResult]()
-    for kind in (REAL, SIMULATED):
+    for kind in (REAL, REAL_KEYS, SIMULATED):
         for suite in (*SUITES.values(), _OTHER):
             members = _members([result for result in results if result.data.kind == kind], suite)
             if members and (suite.name == only or not (only or shown >= set(members))):
                 shown |= set(members)
                 rows = _rows(_as_tested_beside(members, suite), suite)
-                numbers = tuple(None if kind == SIMULATED else _published(row) for row in rows)
+                numbers = tuple(_published(row) if kind == REAL else None for row in rows)
                 found.append(Table(suite, kind, rows, numbers))
     return found
 
@@ -266,6 +270,7 @@ def _introduction(table: Table, decoders: Collection[str] | None) -> list[str]:
         "Rates are means over users, beside their standard deviation.": table.suite.over_users,
         "A row seen in training scores sessions that its model was trained on: no measure of new typing.": seen,
         _SIMULATED: table.kind == SIMULATED,
+        _REAL_KEYS: table.kind == REAL_KEYS,
         _BESIDE: table.kind == REAL and None in table.published,
     }
     return [note for note, holds in notes.items() if holds]

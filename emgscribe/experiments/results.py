@@ -19,7 +19,7 @@ from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval
 
-SIMULATED, REAL = "simulated", "real"
+SIMULATED, REAL_KEYS, REAL = "simulated", "real-keys", "real"  # the second: only the EMG is simulated
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class DataUsed:
     def of(cls, protocol: str, *parts: Sequence[Session]) -> "DataUsed":
         """The data of a run that has these sessions to train, validate and test."""
         every = [session for part in parts for session in part]
-        kind = SIMULATED if any(session.simulated for session in every) else REAL
+        made = [session for session in every if session.simulated]
+        kind = (REAL_KEYS if all(session.real_keys for session in made) else SIMULATED) if made else REAL
         train, val, test = (tuple(session.name for session in part) for part in parts)
         contents = {session.name: session.content for session in parts[-1]}
         return cls(kind, data_hash(every), protocol, train, val, test, contents)
@@ -124,7 +125,7 @@ class RunResult:
         if not self.test or not self.name:
             raise ValueError("its test names no decoder")
         for test in self.test.values():
-            if self.data.kind not in (SIMULATED, REAL) or (test.simulated and self.data.kind == REAL):
+            if self.data.kind not in (SIMULATED, REAL_KEYS, REAL) or (test.simulated and self.data.kind == REAL):
                 raise ValueError(f"its data are {self.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
             if not test.counts.length:
                 raise ValueError("its test sessions have no character")

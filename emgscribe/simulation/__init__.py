@@ -8,6 +8,6 @@ those of a real recording. docs/simulate.md lists what is unlike real EMG.
 
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.report import compare_with_recording
-from emgscribe.simulation.sessions import simulate, simulate_session
+from emgscribe.simulation.sessions import simulate, simulate_key_logs, simulate_session
 
-__all__ = ["SimulationConfig", "compare_with_recording", "simulate", "simulate_session"]
+__all__ = ["SimulationConfig", "compare_with_recording", "simulate", "simulate_key_logs", "simulate_session"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from emgscribe.config import Range, Settings, Share
-from emgscribe.simulation.text import prompts_of_text
+from emgscribe.simulation.text import Prompts, prompts_of_text
 
 Scale = Annotated[float, Range(0, 4)]
 Level = Annotated[float, Range(0, 100)]
@@ -15,16 +15,16 @@ class SimulationConfig(Settings):
     """The typist, the forearms and the bands of a simulation.
 
     `difficulty` multiplies the settings that make decoding hard: `redonning`, `slip`, `noise`, `hum`,
-    `artefacts_per_minute`, `poor_contact` and `band_offset`, and how much timing and muscle activity vary from press to
-    press.
+    `artefacts_per_minute`, `poor_contact` and `band_offset`, and how much muscle activity varies from press to press.
+    What is typed, and when, does not depend on it.
     """
 
     section = "simulation"
 
-    keys_per_second: Annotated[float, Range(0.5, 12)] = 4.7  # mean typing rate in keys/s, with shift and pauses
+    prompts: Prompts = "words"  # words: as in the data set; mixed: sentences with capitals, digits and punctuation
+    keys_per_second: Annotated[float, Range(0.5, 12)] = 4.4  # typing rate in keys/s, with pauses; mean over users
     difficulty: Scale = 1.0  # scales all that makes decoding hard; 0: clean laboratory, 2: bad day
-    typo_rate: Annotated[float, Range(0, 0.3)] = 0.03  # typos per character of the text
-    prompt_pause: Annotated[float, Range(0.2, 30)] = 1.0  # seconds from ⏎ to the first key of the next prompt
+    typo_rate: Annotated[float, Range(0, 0.3)] = 0.028  # typos per character of the text
     users_differ: Annotated[float, Range(0, 2)] = 1.0  # how much users differ in body, habits and placement
     wrist_radius: Annotated[float, Range(15, 50)] = 28.0  # radius of the forearm under the band in mm
     fat_thickness: Annotated[float, Range(0.5, 15)] = 3.5  # thickness of fat and skin in mm

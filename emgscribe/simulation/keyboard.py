@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
-from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
+from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
 
 LEFT, RIGHT = 0, 1
 
@@ -65,9 +66,32 @@ def unshifted(symbol: str) -> tuple[str, bool]:
     return _UNSHIFTED.get(symbol, symbol.lower()), symbol in _UNSHIFTED or symbol.isupper()
 
 
+@cache
 def neighbours(key: str) -> list[str]:
-    """The character keys around `key`, in its own row and the rows beside it, nearest columns first."""
+    """The character keys around `key`, in its own row and the rows beside it, nearest columns first.
+
+    Hands on the letters do not stray to the digits.
+    """
     here = TEXTBOOK[key]
-    apart = {other: abs(place.x - here.x) for other, place in TEXTBOOK.items() if abs(place.row - here.row) <= 1}
+    rows = {row for row in range(here.row - 1, here.row + 2) if row < 2 or here.row == 2}
+    apart = {other: abs(place.x - here.x) for other, place in TEXTBOOK.items() if place.row in rows}
     near = [(apart[other], other) for other in apart.keys() - {key, ENTER, BACKSPACE, SPACE} if apart[other] <= 1.1]
     return [other for _, other in sorted(near)]
+
+
+@cache
+def interval_kind(before: str, after: str) -> str:
+    """The key of `published()["intervals"]` for the time from the press of one symbol to that of the next."""
+    if ENTER in (before, after):
+        return "after enter" if before == ENTER else "before enter"
+    if BACKSPACE in (before, after):
+        one = "before backspace" if after == BACKSPACE else "after backspace"
+        return "between backspaces" if before == after else one
+    if before == after:
+        return "same key"
+    return f"{_finger_name(before)} > {_finger_name(after)}"
+
+
+def _finger_name(symbol: str) -> str:
+    place = SHIFTS[LEFT] if symbol == SHIFT else TEXTBOOK[unshifted(symbol)[0]]
+    return f"{'right' if place.hand else 'left'} {place.finger.name.lower()}" if place.finger else "thumb"

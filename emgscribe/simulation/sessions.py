@@ -2,32 +2,44 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 
 from emgscribe.config import require
-from emgscribe.data.charset import key_of_symbol
-from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Keystroke, Prompt, SessionHeader, read_header, writing_session
+from emgscribe.data.charset import key_of_symbol, symbol_of_key
+from emgscribe.data.hdf5 import (
+    BANDS,
+    REAL_KEYS,
+    SAMPLE_RATE,
+    Keystroke,
+    Prompt,
+    SessionHeader,
+    read_header,
+    writing_session,
+)
+from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
 from emgscribe.simulation.arrays import Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import SpikeSum, action_potentials
+from emgscribe.simulation.key_logs import NUM_USERS, find_key_logs, read_key_log
 from emgscribe.simulation.motor_units import SpikeTrains
 from emgscribe.simulation.muscles import DRIVE_RATE, SAMPLES_PER_FRAME, Drive
 from emgscribe.simulation.people import Forearm, draw_person
 from emgscribe.simulation.recording import Recorder
-from emgscribe.simulation.typist import Press, Typist
+from emgscribe.simulation.typist import Press, Typist, with_fingers
 
 Progress = Callable[[float], None]
 _BLOCK = 10 * DRIVE_RATE  # frames
-_SESSION_STREAM, _DATASET_STREAM, _CALENDAR_STREAM = 0x51, 0xDA, 0xCA
+_SESSION_STREAM, _DATASET_STREAM, _CALENDAR_STREAM, _LOG_STREAM = 0x51, 0xDA, 0xCA, 0x106
+_TICKS, _SLOW_TICK = (0.008, 0.015), 0.925  # steps of the key logger's clock in s, and the share of the longer one
 _MOST = 10_000  # users, and sessions of each; the data set has 108 users with 1,135 sessions
-_NUMBERS = 100_000_000  # users are numbered with eight digits
 _FIRST_DAY = 1_596_240_000  # 2020-08-01 00:00 UTC
 _COLUMNS = ("user", "session", "condition", "duration_mins", "num_keystrokes", "num_prompts", "quality_check_tags")
 
@@ -50,24 +62,53 @@ def simulate_session(
     """
     _check(minutes, user=user, session=session, seed=seed)
     config, path = config or SimulationConfig(), Path(path)
-    habits, forearms = draw_person(user, config)
-    streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + BANDS)
+    person = draw_person(user, config)
+    typing, *streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + BANDS)
     frames = round(minutes * 60 * DRIVE_RATE)
-    presses, prompts = Typist(habits, config, streams[0]).perform(frames / DRIVE_RATE)
-    # The session has the clock of the left band; that of the right one is a little off.
-    late = (0.0, config.band_offset * config.difficulty * float(streams[-1].standard_normal()))
-    by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(BANDS)]
-    bands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[1:-1], strict=True)]
-    origin, done = float(_start(user, session)), 0
+    presses, prompts = Typist(person[0], config, typing).perform(frames / DRIVE_RATE)
+    origin = float(_start(user, session))
     header = SessionHeader(
         name=path.stem,
         user=f"{user:08d}",
         condition="on_keyboard",
         duration_mins=frames / DRIVE_RATE / 60,
-        keystrokes=tuple(Keystroke(key_of_symbol(p.symbol), origin + p.start, origin + p.end) for p in presses),
+        keystrokes=logged_keys(presses, origin, _TICKS[int(typing.random() < _SLOW_TICK)]),
         prompts=tuple(Prompt(p.name, origin + p.start, origin + p.end, p.text) for p in prompts),
         simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
     )
+    _write_emg(path, header, origin, presses, person[1], streams, config, progress)
+
+
+def logged_keys(presses: Sequence[Press], origin: float, tick: float) -> tuple[Keystroke, ...]:
+    """Keystrokes as the data set's key logger has them: its clock shows the last of its ticks, `tick` s apart."""
+    times = np.floor(np.array([(press.start, press.end) for press in presses]).reshape(-1, 2) / tick)
+    times[:, 1] = np.maximum(times[:, 1], times[:, 0] + 1)
+    return tuple(
+        Keystroke(key_of_symbol(press.symbol), origin + start, origin + end)
+        for press, (start, end) in zip(presses, (times * tick).tolist(), strict=True)
+    )
+
+
+def _write_emg(
+    path: Path,
+    header: SessionHeader,
+    origin: float,
+    presses: Sequence[Press],
+    forearms: Sequence[Forearm],
+    streams: Sequence[Rng],
+    config: SimulationConfig,
+    progress: Progress | None,
+) -> None:
+    """Write the session that `header` describes, with the EMG of `presses`, from `origin` (unix s) on.
+
+    `streams` are the random generators of both bands, and of the offset between their clocks.
+    """
+    frames = round(header.duration_mins * 60 * DRIVE_RATE)
+    # The session has the clock of the left band; that of the right one is a little off.
+    late = (0.0, config.band_offset * config.difficulty * float(streams[-1].standard_normal()))
+    by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(BANDS)]
+    bands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[:-1], strict=True)]
+    done = 0
     with writing_session(path, header, frames * SAMPLES_PER_FRAME) as append:
         for blocks in zip(*bands, strict=True):
             emg = np.stack(blocks, axis=1)
@@ -98,12 +139,12 @@ def _band(
 def _check(minutes: float, **numbers: int) -> None:
     require(0.05 <= minutes <= 600, "minutes", minutes, "0.05 to 600")
     for name, number in numbers.items():
-        require(0 <= number < _NUMBERS, name, number, f"0 to {_NUMBERS - 1}")
+        require(0 <= number < NUM_USERS, name, number, f"0 to {NUM_USERS - 1}")
 
 
 def _start(user: int, session: int) -> int:
     """The start of a session in unix seconds: one session per day, in office hours."""
-    first_day = int(np.random.default_rng([_CALENDAR_STREAM, user, _NUMBERS]).integers(300))
+    first_day = int(np.random.default_rng([_CALENDAR_STREAM, user, NUM_USERS]).integers(300))
     second = np.random.default_rng([_CALENDAR_STREAM, user, session]).integers(9 * 3600, 17 * 3600)
     return _FIRST_DAY + (first_day + session) * 86_400 + int(second)
 
@@ -111,7 +152,7 @@ def _start(user: int, session: int) -> int:
 def _name(user: int, session: int) -> str:
     """A name like those of the data set: date, unix time, study and an identifier of the user."""
     start = _start(user, session)
-    own = UUID(bytes=np.random.default_rng([_CALENDAR_STREAM, user, _NUMBERS + 1]).bytes(16), version=4)
+    own = UUID(bytes=np.random.default_rng([_CALENDAR_STREAM, user, NUM_USERS + 1]).bytes(16), version=4)
     return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%d}-{start}-keystrokes-sim-study@1-{own}"
 
 
@@ -134,18 +175,73 @@ def simulate(
     require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
     require(1 <= sessions <= _MOST, "sessions", sessions, f"1 to {_MOST}")
     _check(minutes, seed=seed)
+    write = partial(simulate_session, minutes=minutes, seed=seed, config=config)
+    made = [(user, session) for user in _user_numbers(users, seed) for session in range(sessions)]
+    return _write_all(
+        Path(out), {_name(*each): partial(write, user=each[0], session=each[1]) for each in made}, progress
+    )
+
+
+def simulate_key_logs(
+    folder: Path | str,
+    out: Path | str,
+    *,
+    seed: int = 0,
+    config: SimulationConfig | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Simulate EMG under the key logs of a folder (`key_logs`) into the folder `out`; returns the session files.
+
+    There is a session for each log, with its keys, times and prompts, and a person for each user id. The headers say
+    "simulated EMG, real keys". Else as `simulate`; `EmgscribeError` also for logs that cannot be used, before anything
+    is written.
+    """
+    _check(1.0, seed=seed)
+    jobs: dict[str, Callable[..., None]] = {}
+    for path in find_key_logs(Path(folder)):
+        log = read_key_log(path)
+        name = f"{datetime.fromtimestamp(log.start, UTC):%Y-%m-%d}-{int(log.start)}-simulated-emg-{log.person:08d}"
+        if name in jobs:
+            what = f"is a second log of user {log.user} that starts at {int(log.start)}"
+            raise EmgscribeError(what, where=str(path), hint="take it out of the folder")
+        jobs[name] = partial(_simulate_log, log=path, seed=seed, config=config or SimulationConfig())
+    return _write_all(Path(out), jobs, progress)
+
+
+def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig, progress: Progress) -> None:
+    keys = read_key_log(log)
+    habits, forearms = draw_person(keys.person, config)
+    clock, *streams = np.random.default_rng([_LOG_STREAM, seed, keys.person, int(keys.start)]).spawn(2 + BANDS)
+    strokes = [(s, k.start, k.end) for k in keys.keystrokes if (s := symbol_of_key(k.key)) and k.end > k.start]
+    # The logger's clock showed its last tick: each key was pressed up to a tick later than the log says.
+    later = max(_TICKS) * clock.random(len(strokes))
+    strokes = [(s, start + t, end + t) for (s, start, end), t in zip(strokes, later.tolist(), strict=True)]
+    header = SessionHeader(
+        name=path.stem,
+        user=keys.user,
+        condition="on_keyboard",
+        duration_mins=keys.duration / 60,
+        keystrokes=tuple(Keystroke(k.key, keys.start + k.start, keys.start + k.end) for k in keys.keystrokes),
+        prompts=tuple(Prompt(p.name, keys.start + p.start, keys.start + p.end, p.text) for p in keys.prompts),
+        simulation=json.dumps({"about": REAL_KEYS if keys.real else "", "seed": seed, **asdict(config)}),
+    )
+    presses = with_fingers(sorted(strokes, key=lambda stroke: stroke[1]), habits)
+    _write_emg(path, header, keys.start, presses, forearms, streams, config, progress)
+
+
+def _write_all(out: Path, jobs: Mapping[str, Callable[..., None]], progress: Progress | None) -> list[Path]:
+    """Write the sessions by their names, then `metadata.csv`."""
     paths: list[Path] = []
 
     def part(fraction: float) -> None:
         if progress is not None:
-            progress((len(paths) + fraction) / (users * sessions))
+            progress((len(paths) + fraction) / len(jobs))
 
-    for user in _user_numbers(users, seed):
-        for session in range(sessions):
-            path = Path(out) / f"{_name(user, session)}.hdf5"
-            simulate_session(path, user=user, session=session, minutes=minutes, seed=seed, config=config, progress=part)
-            paths.append(path)
-    with replacing(Path(out) / "metadata.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    for name, write in jobs.items():
+        path = out / f"{name}.hdf5"
+        write(path, progress=part)
+        paths.append(path)
+    with replacing(out / "metadata.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
         for path in paths:
@@ -160,5 +256,5 @@ def _user_numbers(users: int, seed: int) -> list[int]:
     rng = np.random.default_rng([_DATASET_STREAM, seed])
     numbers: dict[int, None] = {}
     while len(numbers) < users:
-        numbers[int(rng.integers(_NUMBERS // 10, _NUMBERS))] = None
+        numbers[int(rng.integers(NUM_USERS // 10, NUM_USERS))] = None
     return list(numbers)

@@ -1,12 +1,13 @@
-"""Prompts to type: plain words, sentences, and strings of digits and punctuation, like those of the data set.
+"""Prompts to type: four lower-case words as in the data set, or a mixture with capitals, digits and punctuation.
 
 Words and their frequencies come from the `wordfreq` package (Speer 2022; code Apache-2.0, frequencies CC BY-SA 4.0),
 a dependency, not copied here. Sentences have the letters, the words and some of the syntax of English, but no meaning.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import wordfreq
@@ -32,6 +33,20 @@ _CLAUSES = ("D W A W", "N A W D W", "D W P D W", "N W D W", "D W W A W", "N A W 
 _MARKS = "#$%&*+-/=@^_~<>|\\`"
 _PAIRS = ("()", "[]", "{}", '""', "''", "<>")
 
+# Prompts as in the data set: half of them unrelated words, half pieces of an encyclopedia, and a pangram that recurs.
+Prompts = Literal["words", "mixed"]
+PANGRAM, _PANGRAM_EVERY = "the quick brown fox jumps over a lazy dog", 76
+_WORDS_IN_PROMPT = 4
+_RANDOM_WORDS = 8000  # the most frequent words, of which those of four letters and more are drawn, all equally likely
+_ENCYCLOPEDIC = {
+    "D": "the the the the the the a a a an his their this these many some most other",
+    "P": "of of of of to to to in in in in for on as with by by at from from about over after",
+    "V": "is is is was was are are were has had can may to be became known used made found born called often also",
+    "C": "and and and that that which it it they he there or but who because when if not",
+}
+_FACTS = ("D W P D W V W P W", "D W V P D W C D W", "W C W P D W", "C V D W P W", "P D W D W V D W", "C D W W V W")
+_COMMA, _FULL_STOP = 0.027, 0.05  # of the words of a piece, how many have one after them
+
 
 @cache
 def vocabulary() -> tuple[str, ...]:
@@ -45,6 +60,11 @@ def _cumulative_frequencies() -> Float64:
     # The square root flattens Zipf's law, so that a session has more than the few hundred most common words.
     weights = np.sqrt([wordfreq.word_frequency(word, "en") for word in vocabulary()])
     return np.asarray(np.cumsum(weights[:-1]) / weights.sum())
+
+
+@cache
+def _random_words() -> tuple[str, ...]:
+    return tuple(word for word in vocabulary()[:_RANDOM_WORDS] if len(word) >= 4)
 
 
 def prompts_of_text(text: str) -> tuple[str, ...]:
@@ -63,15 +83,40 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
 
 
 class PromptWriter:
-    """Makes up prompts from one random generator."""
+    """Makes up prompts from one random generator, in one of two manners.
 
-    def __init__(self, rng: Rng) -> None:
-        self._rng = rng
+    `words` is that of the data set: four lower-case words, drawn at random or a piece of a running text. `mixed` has
+    sentences, words, and strings of digits and punctuation, with capitals.
+    """
+
+    def __init__(self, rng: Rng, prompts: Prompts = "words") -> None:
+        self._rng, self._mixed, self._count = rng, prompts == "mixed", 0
 
     def next_prompt(self) -> str:
         """About 30 characters and a final ⏎."""
-        write = self._rng.choice(np.array([0, 1, 2]), p=[0.6, 0.3, 0.1])
-        return (self._sentence, self._words, self._string)[write]() + ENTER
+        self._count += 1
+        if self._mixed:
+            write = self._rng.choice(np.array([0, 1, 2]), p=[0.6, 0.3, 0.1])
+            return (self._sentence, self._words, self._string)[write]() + ENTER
+        if self._count % _PANGRAM_EVERY == 1:
+            return PANGRAM + ENTER
+        return (self._piece() if self._chance(0.5) else " ".join(self._unrelated())) + ENTER
+
+    def _unrelated(self) -> list[str]:
+        words = _random_words()
+        return [words[place] for place in self._rng.integers(len(words), size=_WORDS_IN_PROMPT)]
+
+    def _piece(self) -> str:
+        """Four neighbouring words of a running text in the manner of an encyclopedia."""
+        text = [word for _ in range(2) for word in self._filled(self._one_of(_FACTS), _ENCYCLOPEDIC)]
+        first = int(self._rng.integers(len(text) - _WORDS_IN_PROMPT + 1))
+        dice = self._rng.random(_WORDS_IN_PROMPT)
+        marks = ["," if d < _COMMA else "." if d < _COMMA + _FULL_STOP else "" for d in dice]
+        return " ".join(word + mark for word, mark in zip(text[first:], marks, strict=False))
+
+    def _filled(self, shape: str, closed: Mapping[str, str]) -> list[str]:
+        """The shape of a clause with its letters replaced by words, W by any word of the vocabulary."""
+        return [self._open_word() if slot == "W" else self._one_of(closed[slot].split()) for slot in shape.split()]
 
     def _one_of(self, options: Sequence[str]) -> str:
         return options[int(self._rng.integers(len(options)))]
@@ -89,8 +134,7 @@ class PromptWriter:
         return " ".join(word.capitalize() if self._chance(0.08) else word for word in words)
 
     def _clause(self) -> list[str]:
-        slots = self._one_of(_CLAUSES).split()
-        return [self._open_word() if slot == "W" else self._one_of(_CLOSED[slot].split()) for slot in slots]
+        return self._filled(self._one_of(_CLAUSES), _CLOSED)
 
     def _sentence(self) -> str:
         words = self._clause()

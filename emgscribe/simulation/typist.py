@@ -1,28 +1,66 @@
 """A touch typist: prompts -> key presses with times, fingers, typos and pauses.
 
-Intervals between key presses are log-normal. Their mean depends on hands and fingers: alternating hands are fastest,
-one finger on two keys is slowest (Salthouse 1986, "Perceptual, cognitive, and motoric aspects of transcription typing";
-Dhakal et al. 2018, "Observations on typing from 136 million keystrokes", also for rollover and error rates).
+Intervals and holds are drawn from the percentiles of real typing in `published`. A standard normal number says where in
+its distribution a time lies: `_at` maps it to the logarithm of the time, linear between the published points and beyond
+them. Half of that number belongs to the person, a little to the session and to how far it has come, the rest to the
+press. So all people together have the published distribution, and each of them is fast or slow throughout; in the key
+logs, people differ by about half of the spread in every kind of interval.
+
+The fingers of the published table are the textbook's. A key that follows while its finger is still down is pressed by
+the nearest free finger, as people do who roll over their keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
+from functools import cache
+from itertools import count, cycle, pairwise, takewhile
 
 import numpy as np
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
 from emgscribe.data.hdf5 import Prompt
-from emgscribe.simulation.arrays import Rng
+from emgscribe.simulation.arrays import Float64, Rng
 from emgscribe.simulation.config import SimulationConfig
-from emgscribe.simulation.keyboard import ALTERNATIVES, LEFT, RIGHT, SHIFTS, TEXTBOOK, Place, neighbours, unshifted
+from emgscribe.simulation.keyboard import (
+    ALTERNATIVES,
+    LEFT,
+    SHIFTS,
+    TEXTBOOK,
+    Finger,
+    Place,
+    interval_kind,
+    neighbours,
+    unshifted,
+)
+from emgscribe.simulation.published import published
 from emgscribe.simulation.text import PromptWriter, prompts_of_text
 
 MARGIN = 0.8  # seconds of quiet at both ends of a recording
-_SHORTEST_INTERVAL = 0.035
-_KEYS_PER_PROMPT = 31.0  # so that whole sessions have the rate that is set
-# How often people make each kind of typo: parameters of a Dirichlet distribution.
-_TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
+_POINTS = np.array([-1.645, -0.674, 0.0, 0.674, 1.645])  # where the published percentiles are on a normal distribution
+_PERSON, _SESSION, _HOLD_SESSION = 0.5, 0.12, 0.08  # weights of the person and the session in that number
+_FASTER = -0.35  # change of the number over a session, whose last third is 10 % faster than the first
+_OFFSET = (
+    0.15  # real sessions have equal numbers of prompts; in ones of equal length, fast people type more of the keys
+)
+_NEIGHBOURS = 0.09  # of the number's part that changes with each press
+_ROLL_SECONDS, _ROLL = 0.14, 1.2  # a key is held longer where another finger of the hand follows so soon
+_TOGETHER = 0.23  # correlation over people of holds and intervals
+_USUAL_RATE = 4.4  # keys/s that the published intervals give
+_TYPOS = {
+    "neighbour": 10.0,
+    "doubled": 3.0,
+    "transposed": 4.0,
+    "omitted": 3.0,
+}  # parameters of a Dirichlet distribution
+_UNCORRECTED = 0.15
+_RUNS = np.cumsum([55.3, 24.1, 9.1, 4.5, 2.4, 1.4, 0.9, 0.7, 0.5, 1.1])  # % of the runs of 1, 2, … backspaces
+
+
+def _logarithms(kind: str) -> dict[str, Float64]:
+    return {name: np.log(points[:5]) - np.log(1000) for name, points in published()[kind].items()}
+
+
+_INTERVALS, _HOLDS = _logarithms("intervals"), _logarithms("holds")
 
 
 @dataclass(frozen=True)
@@ -37,28 +75,24 @@ class Press:
 
 @dataclass(frozen=True)
 class Habits:
-    """How one person types: the finger for every key, tempo, regularity and typos."""
+    """How one person types: the finger for every key, tempo, holds and typos."""
 
     places: dict[str, Place]
-    tempo: float
-    unevenness: float
-    finger_slowness: tuple[tuple[float, ...], tuple[float, ...]]
-    press_seconds: float
-    typos: float
+    slowness: float  # normal: 0 is the median person
+    holding: float  # the same for how long keys are held
+    typos: float  # factor
     typo_kinds: tuple[float, ...]
 
     @classmethod
     def of_user(cls, rng: Rng, spread: float) -> "Habits":
         """Habits drawn from `rng`; `spread` 0 gives the textbook typist."""
         own = {key: place for key, place in ALTERNATIVES.items() if rng.random() < 0.25 * spread}
-        slowness = np.exp(0.08 * spread * rng.standard_normal((2, 5))) * np.array([1.0, 0.95, 0.97, 1.06, 1.12])
+        slowness, alone, typos = spread * rng.standard_normal(3)
         return cls(
             places=TEXTBOOK | own,
-            tempo=float(np.exp(0.08 * spread * rng.standard_normal())),
-            unevenness=float(np.exp(0.2 * spread * rng.standard_normal())),
-            finger_slowness=(tuple(slowness[LEFT].tolist()), tuple(slowness[RIGHT].tolist())),
-            press_seconds=float(0.115 * np.exp(0.15 * spread * rng.standard_normal())),
-            typos=float(np.exp(0.4 * spread * rng.standard_normal())),
+            slowness=float(slowness),
+            holding=float(_TOGETHER * slowness + np.sqrt(1 - _TOGETHER**2) * alone),
+            typos=float(np.exp(0.5 * typos)),
             typo_kinds=tuple(rng.dirichlet(list(_TYPOS.values())).tolist()),
         )
 
@@ -69,101 +103,135 @@ class Typist:
     def __init__(self, habits: Habits, config: SimulationConfig, rng: Rng) -> None:
         self._habits, self._rng = habits, rng
         self._typo_rate = config.typo_rate * habits.typos
-        self._pause = config.prompt_pause
-        made_up = iter(PromptWriter(rng).next_prompt, None)
+        made_up = iter(PromptWriter(rng, config.prompts).next_prompt, None)
         self._texts = cycle(prompts_of_text(config.text)) if config.text else made_up
-        self._sigma = 0.28 * habits.unevenness * (0.4 + 0.6 * config.difficulty)
-        rate = config.keys_per_second * habits.tempo * float(np.exp(0.04 * rng.standard_normal()))
-        # Long pauses at a high rate must leave some time to type.
-        per_prompt = max(_KEYS_PER_PROMPT / rate - config.prompt_pause, 0.4 * _KEYS_PER_PROMPT / rate)
-        self._interval = per_prompt / _KEYS_PER_PROMPT
-        self._drift_phase, self._drift_period = rng.uniform(0, 2 * np.pi), rng.uniform(120, 400)
+        self._scale = _USUAL_RATE / config.keys_per_second
+        self._slowness = _OFFSET + _PERSON * habits.slowness + _SESSION * rng.standard_normal()
+        self._holding = _PERSON * habits.holding + _HOLD_SESSION * rng.standard_normal()
 
     def perform(self, duration: float) -> tuple[list[Press], list[Prompt]]:
         """Presses in order of their start, and prompts, in `duration` s; the last prompt may be incomplete."""
-        presses: list[Press] = []
+        strokes: list[tuple[str, float, float]] = []
         prompts: list[Prompt] = []
-        now, last = MARGIN, duration - MARGIN
-        while now < last:
-            text, shown = next(self._texts), now
-            now += self._pause * self._lognormal(0.25)
-            typed = [press for press in self._type(text, now) if press.end < last]
+        now = shown = MARGIN
+        for number in count():
+            text = next(self._texts)
+            typed = list(takewhile(lambda s: s[2] < duration - MARGIN, self._type(text, now, now / duration)))
             if not typed:
                 break
-            now = max(press.end for press in typed) + 0.05
-            prompts.append(Prompt(f"prompt-{len(prompts)}", shown, now, text))
-            presses += typed
-            if typed[-1].symbol != ENTER:
+            done = max(end for _, _, end in typed)
+            prompts.append(Prompt(f"prompt-{number}", shown, done, text))
+            strokes += typed
+            if typed[-1][0] != ENTER:
                 break
-        return sorted(presses, key=lambda press: press.start), prompts
+            now, shown = typed[-1][1], done  # the pause counts from the press of ⏎
+        return with_fingers(strokes, self._habits), prompts
 
-    def _lognormal(self, sigma: float) -> float:
-        return float(np.exp(sigma * self._rng.standard_normal() - sigma**2 / 2))  # with mean 1
-
-    def _type(self, text: str, now: float) -> list[Press]:
-        """The presses for one prompt, the first at `now`."""
-        presses: list[Press] = []
-        for symbol in self._with_typos(text):
-            key, shift = unshifted(symbol)
-            place = SHIFTS[LEFT] if key == SHIFT else self._habits.places[key]
-            if shift:
-                now = self._press(presses, SHIFT, SHIFTS[1 - place.hand], now)
-            now = self._press(presses, symbol, place, now)
-            if shift:
-                held = max(presses[-1].start + 0.03, presses[-1].end - 0.03 * self._lognormal(0.5))
-                presses[-2] = replace(presses[-2], end=held)
-        return presses
-
-    def _press(self, presses: list[Press], symbol: str, place: Place, now: float) -> float:
-        """Append a press after those of this prompt; returns its start."""
-        start = now + self._interval_to(place, presses[-1]) if presses else now
-        end = start + self._habits.press_seconds * self._lognormal(0.25)
-        # A finger leaves its key before it presses the next one.
-        for back, before in enumerate(presses[-4:], max(len(presses) - 4, 0)):
-            if (before.place.hand, before.place.finger) == (place.hand, place.finger) and before.end > start - 0.01:
-                presses[back] = replace(before, end=before.start + 0.7 * (start - before.start))
-        presses.append(Press(symbol, place, start, end))
-        return start
-
-    def _interval_to(self, place: Place, before: Press) -> float:
-        if before.symbol == SHIFT:
-            return max(0.11 * self._lognormal(self._sigma), _SHORTEST_INTERVAL)
-        if before.place.hand != place.hand:
-            factor = 0.86
-        elif before.place.finger != place.finger:
-            factor = 1.05
-        else:
-            factor = 0.9 if before.place == place else 1.4
-        factor *= self._habits.finger_slowness[place.hand][place.finger]
-        factor *= 1 + 0.08 * abs(place.row if place.finger else 0) + 0.05 * abs(place.reach)
-        factor *= 1.12 if before.symbol == SPACE else 1.0
-        factor *= 1 + 0.08 * np.sin(self._drift_phase + 2 * np.pi * before.start / self._drift_period)
-        return float(max(self._interval * factor * self._lognormal(self._sigma), _SHORTEST_INTERVAL))
+    def _type(self, text: str, now: float, done: float) -> list[tuple[str, float, float]]:
+        """(symbol, start, end) of the presses for a prompt that appears at `now`, the share `done` into the session."""
+        symbols = [key for symbol in self._with_typos(text) for key in (SHIFT * unshifted(symbol)[1], symbol) if key]
+        kinds = [interval_kind(*pair) for pair in pairwise([ENTER, *symbols])]
+        drawn = self._rng.standard_normal(len(kinds) + 1)
+        each = (drawn[1:] + _NEIGHBOURS * drawn[:-1]) / np.hypot(1, _NEIGHBOURS)
+        slowness = self._slowness + _FASTER * (done - 0.5)
+        place = slowness + np.sqrt(1 - _PERSON**2 - _SESSION**2) * each
+        points = np.array([_INTERVALS.get(kind, _INTERVALS["same finger"]) for kind in kinds])
+        intervals = self._scale * np.exp(_at(points, place))
+        starts = now + np.cumsum(intervals)
+        soon = np.append(intervals[1:] < _ROLL_SECONDS, False)
+        rolls = soon & np.append([_is_roll(kind) for kind in kinds[1:]], False)
+        place = self._holding + np.sqrt(1 - _PERSON**2) * self._rng.standard_normal(len(kinds)) + _ROLL * (rolls - 0.15)
+        points = np.array([_HOLDS.get(unshifted(symbol)[0], _HOLDS["d"]) for symbol in symbols])
+        ends = starts + min(self._scale, 1.0) * np.exp(_at(points, place))
+        return _shift_held(list(zip(symbols, starts.tolist(), ends.tolist(), strict=True)))
 
     def _with_typos(self, text: str) -> Iterator[str]:
         """The symbols that are pressed to type `text`, with typos and, mostly, their correction by backspaces."""
         position = 0
         while position < len(text):
-            typo = self._typo(text, position) if self._rng.random() < self._typo_rate else None
+            run = 1 + int(np.searchsorted(_RUNS / _RUNS[-1], self._rng.random()))
+            typo = self._typo(text, position, run) if self._rng.random() < self._typo_rate else None
             hit, consumed = typo or (text[position], 1)
             yield from hit
-            if typo and self._rng.random() < 0.8:
-                # Noticed up to two characters later; then all of it is deleted and typed again.
-                late = max(min(int(self._rng.integers(3)), len(text) - 1 - position - consumed), 0)
-                yield from text[position + consumed : position + consumed + late]
-                yield from BACKSPACE * (len(hit) + late)
+            if typo and self._rng.random() >= _UNCORRECTED:
+                # Noticed after some more characters; then all of it is deleted and typed again.
+                late = text[position + consumed :].partition(ENTER)[0][: max(run - len(hit), 0)]
+                yield from late + BACKSPACE * (len(hit) + len(late))
             else:
                 position += consumed
 
-    def _typo(self, text: str, position: int) -> tuple[str, int] | None:
-        """(symbols that are pressed, how many characters of the text they replace), or None where no typo fits."""
+    def _typo(self, text: str, position: int, run: int) -> tuple[str, int] | None:
+        """(symbols that are pressed, how many characters of the text they replace), or None where no typo fits.
+
+        One that takes more than `run` backspaces does not fit.
+        """
         symbol, following = text[position], text[position + 1 : position + 2]
         if symbol == ENTER or following in ("", ENTER):
             return None
         kind = self._rng.choice(list(_TYPOS), p=self._habits.typo_kinds)
-        typos = {"doubled": (symbol * 2, 1), "transposed": (following + symbol, 2), "omitted": (following, 2)}
-        if kind in typos:
-            return typos[kind]
+        if kind == "doubled" and position:
+            return text[position - 1], 0
+        if kind == "omitted":
+            return following, 2
+        if kind == "transposed" and run > 1:
+            return following + symbol, 2
         key, shift = unshifted(symbol)
         near = neighbours(key) if key != SPACE and not shift else []
         return (near[int(self._rng.integers(len(near)))], 1) if near else None
+
+
+def _at(points: Float64, place: Float64) -> Float64:
+    """Values (n,) at the `place` (n,) on a normal distribution, from the values (n, 5) at `_POINTS`."""
+    left = np.clip(np.searchsorted(_POINTS, place) - 1, 0, len(_POINTS) - 2)
+    part = (place - _POINTS[left]) / np.diff(_POINTS)[left]
+    low, high = (np.take_along_axis(points, (left + side)[:, None], axis=1)[:, 0] for side in (0, 1))
+    return np.asarray(low + part * (high - low))
+
+
+def _is_roll(kind: str) -> bool:
+    """Whether two fingers of one hand follow each other."""
+    first, _, second = kind.partition(" > ")
+    return first != second and first.split()[0] == second.split(" ")[0]
+
+
+def _shift_held(strokes: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """The same, with each shift held until shortly before its key is released."""
+    held = [*strokes]
+    for place, ((symbol, start, end), (_, follows, until)) in enumerate(pairwise(strokes)):
+        if symbol == SHIFT:
+            held[place] = symbol, start, max(follows + 0.5 * (until - follows), end)
+    return held
+
+
+def with_fingers(strokes: Sequence[tuple[str, float, float]], habits: Habits) -> list[Press]:
+    """Presses of strokes (symbol, start, end), which are in order of their start. No finger holds two keys at once."""
+    presses: list[Press] = []
+    latest: dict[tuple[int, Finger], int] = {}  # the last press of each finger
+    for (symbol, start, end), (following, *_) in pairwise([*strokes, (SPACE, 0.0, 0.0)]):
+        meant = _shift_for(following, habits) if symbol == SHIFT else habits.places[unshifted(symbol)[0]]
+        options = _options(meant)
+        down = [latest.get((o.hand, o.finger)) for o in options]
+        down = [None if last is None or presses[last].end <= start else last for last in down]
+        again = (n for n, last in enumerate(down) if last is not None and presses[last].symbol == symbol)
+        option = next(again, down.index(None) if None in down else 0)
+        if (last := down[option]) is not None:  # halfway between the presses, the finger lifts
+            presses[last] = replace(presses[last], end=(presses[last].start + start) / 2)
+        chosen = options[option]
+        latest[chosen.hand, chosen.finger] = len(presses)
+        presses.append(Press(symbol, chosen, start, end))
+    return presses
+
+
+def _shift_for(symbol: str, habits: Habits) -> Place:
+    """The shift key of the other hand than that which types `symbol`."""
+    key = habits.places.get(unshifted(symbol)[0])
+    return SHIFTS[1 - key.hand if key else LEFT]
+
+
+@cache
+def _options(place: Place) -> tuple[Place, ...]:
+    """The place with the finger that is meant to press it, then with the others that could: the nearest first."""
+    if place.finger == Finger.THUMB:
+        return place, replace(place, hand=1 - place.hand)
+    fingers = sorted((f for f in Finger if f), key=lambda finger: abs(finger - place.finger))
+    return tuple(replace(place, finger=f, reach=place.reach + f - place.finger) for f in fingers)

@@ -1,0 +1,102 @@
+"""Key logs, to simulate muscles under keys that people pressed: session files, or the events of a BIDS data set.
+
+BIDS: `sub-USER_ses-TIME_…_events.tsv`, TIME the start in unix seconds, with the columns onset and duration (s), value
+(`keystroke_…` or `prompt`), key (as pynput names it) and prompt_text, in which a line feed is written as a backslash
+and n. A copy of emg2qwerty in this layout is NEMAR's NM000104.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import failed
+
+NUM_USERS = 100_000_000  # users are numbered with eight digits
+_EVENTS = "*_events.tsv"
+_NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
+_COLUMNS = ("onset", "duration", "value", "key", "prompt_text")
+_LONGEST = 600 * 60.0  # s, of a session
+_QUIET = 1.0  # s after the last event
+
+
+@dataclass(frozen=True)
+class KeyLog:
+    """Keystrokes and prompts of a session, in seconds from `start` (unix s); `real` where a person pressed the keys."""
+
+    user: str
+    start: float
+    duration: float
+    keystrokes: tuple[Keystroke, ...]
+    prompts: tuple[Prompt, ...]
+    real: bool = True
+
+    @property
+    def person(self) -> int:
+        """The number of the simulated person: that in the user id, if it is one."""
+        known = self.user.isdecimal() and int(self.user) < NUM_USERS
+        return int(self.user) if known else crc32(self.user.encode()) % NUM_USERS
+
+
+def find_key_logs(folder: Path) -> Sequence[Path]:
+    """The session files of a folder, or the events files in it and below it, by name; without any, `EmgscribeError`."""
+    if found := sorted(folder.glob("*.hdf5")) or sorted(folder.rglob(_EVENTS)):
+        return [path for path in found if path.is_file()]
+    what = "has no key logs" if folder.is_dir() else "no such folder"
+    raise EmgscribeError(what, where=str(folder), hint=f"name a folder of session files (*.hdf5) or of {_EVENTS}")
+
+
+def read_key_log(path: Path) -> KeyLog:
+    """The key log in a file; `EmgscribeError` where it is broken, or its times cannot be those of a session."""
+    log = _of_session(path) if path.suffix == ".hdf5" else _of_events(path)
+    for start, end in [(e.start, e.end) for part in (log.keystrokes, log.prompts) for e in part]:
+        if not 0 <= start <= end <= log.duration <= _LONGEST:  # false for NaN
+            what = f"an event lasts from {start:g} to {end:g} s, a session at most from 0 to {_LONGEST:g} s"
+            raise EmgscribeError(what, where=str(path), hint="repair the file or take it out of the folder")
+    if not log.keystrokes or not 0 <= log.start < 1e10:
+        what = f"starts at {log.start:g} in unix seconds" if log.keystrokes else "has no keystrokes"
+        raise EmgscribeError(what, where=str(path), hint="take it out of the folder")
+    return log
+
+
+def _of_session(path: Path) -> KeyLog:
+    with SessionFile(path) as session:
+        header, start = session.header, session.layout.start
+    keys = tuple(Keystroke(k.key, k.start - start, k.end - start) for k in header.keystrokes)
+    prompts = tuple(Prompt(p.name, p.start - start, p.end - start, p.text) for p in header.prompts)
+    duration = max(header.duration_mins * 60, _end(keys, prompts))
+    return KeyLog(header.user, start, duration, keys, prompts, not header.simulation or header.real_keys)
+
+
+def _of_events(path: Path) -> KeyLog:
+    named = _NAME.match(path.name)
+    if named is None:
+        what = "is not named sub-USER_ses-TIME_…_events.tsv, TIME in unix seconds"
+        raise EmgscribeError(what, where=str(path), hint="name it like the files of a BIDS data set")
+    keys, prompts = list[Keystroke](), list[Prompt]()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+            if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
+                raise ValueError(f"no column {', '.join(missing)}")
+            for row in rows:
+                onset, duration, value, key, text = (str(row[name] or "") for name in _COLUMNS)
+                start, end = float(onset), float(onset) + float(duration)
+                if value.startswith("keystroke"):
+                    keys.append(Keystroke(key, start, end))
+                elif value == "prompt":
+                    prompts.append(Prompt(f"prompt-{len(prompts)}", start, end, text.replace("\\n", "\n")))
+    except OSError as error:
+        raise failed("read", path, error) from error
+    except (ValueError, csv.Error) as error:
+        what = f"line {rows.line_num}: {error}"
+        raise EmgscribeError(what, where=str(path), hint="copy the file again") from error
+    return KeyLog(named[1], float(named[2]), _end(keys, prompts), tuple(keys), tuple(prompts))
+
+
+def _end(*events: Sequence[Keystroke | Prompt]) -> float:
+    return max((each.end for part in events for each in part), default=0.0) + _QUIET
