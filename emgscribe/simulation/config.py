@@ -38,7 +38,7 @@ class SimulationConfig(Settings):
     mains_frequency: Annotated[float, Range(40, 70)] = 60.0  # frequency of the hum in Hz
     artefacts_per_minute: Annotated[float, Range(0, 60)] = 1.0  # mean number of movement artefacts per band
     poor_contact: Share = 0.01  # share of the electrodes that lose contact for part of a session
-    band_offset: Annotated[float, Range(0, 0.2)] = 0.035  # clock offset between the bands in s (standard deviation)
+    band_offset: Annotated[float, Range(0, 0.2)] = 0.02  # clock offset between the bands in s (standard deviation)
     highpass: Annotated[float, Range(1, 200)] = 40.0  # cut-off frequency of the band's high-pass filter in Hz
     text: str = ""  # text to type, one line per prompt, repeated to the end; empty: made-up prompts
 
