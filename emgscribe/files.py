@@ -6,8 +6,8 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
@@ -116,22 +116,49 @@ def open_file(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def alone(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder, made if it is missing, against other processes.
+def alone(folder: Path, doing: str, wait: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Hold a folder, made if it is missing, against other processes. What a thread holds, it may hold once more.
 
-    Raises `EmgscribeError` where another process is `doing` this there, and where it cannot be written to.
+    Where another process is `doing` this there, `wait` is called with a line that names it, and its end is waited for;
+    without `wait` it is an `EmgscribeError`, as is a folder that cannot be written to.
     """
     make_folder(folder)
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", is_singleton=True)
     try:
-        held = lock.acquire()
-    except Timeout as error:
-        hint = "wait for it, or choose another folder"
-        raise EmgscribeError(f"another process {doing}", where=str(folder), hint=hint) from error
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            holder = f"another process ({_holder(folder)})"
+            if wait is None:
+                hint = "wait for it, or choose another folder"
+                raise EmgscribeError(f"{holder} {doing}", where=str(folder), hint=hint) from error
+            wait(f"waiting for {holder}, which {doing}: {folder}")
+            lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise failed("used", folder, error) from error
-    with held:
+    try:
+        with suppress(OSError):  # who holds it is a courtesy; a full disk must not end a run for it
+            Path(lock.lock_file).write_text(f"{os.getpid()} on {platform.node()}")
         yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another process holds a folder now."""
+    try:
+        with FileLock(folder / ".lock", is_singleton=True).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # there is no such folder yet
+        return False
+
+
+def _holder(folder: Path) -> str:
+    with suppress(OSError):
+        return (folder / ".lock").read_text(errors="replace")[:80] or "unknown"
+    return "unknown"
 
 
 def make_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@ import errno
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, make_folder, read_json, replacing, write_json
+from emgscribe.files import alone, is_held, make_folder, read_json, replacing, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -195,12 +196,26 @@ def test_what_would_be_waited_for_is_not_read(room: Path) -> None:
 
 def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    busy = pytest.raises(EmgscribeError, match="another process works here")
-    with alone(folder, "works here"), busy as caught, alone(folder, "works here"):
-        pytest.fail("held twice")
-    assert caught.value.where == str(folder)
-    with alone(folder, "works here"):
-        pass
+    holding = "from pathlib import Path\nfrom emgscribe.files import alone\n"
+    holding += f"with alone(Path({str(folder)!r}), 'works here'): print('held', flush=True); input()"
+    assert not is_held(folder)
+    with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdin
+        assert process.stdout.readline() == b"held\n"
+        assert is_held(folder)
+        named = rf"another process \({process.pid} on .+\)"
+        with pytest.raises(EmgscribeError, match=f"{named} works here") as caught, alone(folder, "works here"):
+            pytest.fail("held twice")
+        assert caught.value.where == str(folder)
+        told: list[str] = []
+
+        def wait(line: str) -> None:
+            told.append(line)
+            process.kill()  # which frees the folder as well as an orderly end
+
+        with alone(folder, "works here", wait), alone(folder, "works here"):
+            assert re.fullmatch(f"waiting for {named}, which works here: {folder}", *told)
+            assert not is_held(folder)
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import math
 import resource
 import shlex
+import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -18,7 +20,7 @@ from tiny_suite import TINY, brief
 
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import search as module
-from emgscribe.experiments.launch import Order, Workers
+from emgscribe.experiments.launch import FAILED, Order, Workers
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.experiments.search import _command, search, search_space
 from emgscribe.simulation import simulate
@@ -46,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
             folder.mkdir(parents=True, exist_ok=True)
             cer = 10 + 20 * abs(math.log10(found[-1].train.lr) + 2)
             (folder / "curves.csv").write_text(f"epoch,val_cer\n0,{cer}\n1,\n2,{cer + 5}\n")
-            done(order, 2 if len(found) == 3 else 0)
+            done(order, FAILED if len(found) == 3 else 0)
 
     monkeypatch.setattr(module, "launch", launch)
     return found
@@ -59,7 +61,7 @@ def run(
     output = StringIO()
     console = Console(file=output, width=200)
     folder = search(experiment, data, texts, base=TINY, trials=trials, runs=runs, workers=Workers(), console=console)
-    return module._study(optuna, folder, {}), output.getvalue()
+    return module._study(optuna, folder, {}, search_space(texts, experiment)), output.getvalue()
 
 
 def ended(study: optuna.Study) -> list[tuple[dict, float | None]]:
@@ -202,10 +204,42 @@ def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Pat
     with FileLock(tmp_path / "tune" / "tiny" / ".lock"), pytest.raises(EmgscribeError, match="another process"):
         run(data, tmp_path, 2)
     assert len(ran) == 1
-    path = tmp_path / "tune" / "tiny" / "study.db"
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written \(database disk image is malformed"):
-        run(data, tmp_path, 2)
+
+
+TRAP = b"cos\nmkdir\n(Vtrapped\ntR."  # a pickle that makes a folder
+STRANGE = {
+    "cut": "",
+    "pickle": f"update study_user_attributes set value_json = x'{TRAP.hex()}'",
+    "pickled system": f"insert into study_system_attributes values (9, 1, 'cma:optimizer:0', '\"{TRAP.hex()}\"')",
+    "attribute": "update study_user_attributes set value_json = 'null' where key = 'experiment'",
+    "distribution": "update trial_params set distribution_json = '[7]'",
+    "parameter": "update trial_params set param_value = 'fast'",
+    "setting": "update trial_params set param_name = '__class__' where param_name = 'train.lr'",
+    "value": "update trial_values set value_type = 'INF_POS'",
+    "state": "update trials set state = 'PICKLED'",
+    "number": "update trials set number = '../../../x', state = 'RUNNING'",
+    "direction": "update study_directions set direction = 'MAXIMIZE'",
+    "table": "drop table trial_values",
+}
+
+
+def test_a_strange_study_is_one_error_and_runs_nothing(
+    data: Path, tmp_path: Path, ran: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data, tmp_path / "whole", 1)
+    monkeypatch.chdir(tmp_path)
+    for kind, statement in STRANGE.items():
+        path = Path(shutil.copytree("whole", kind), "tune", "tiny", "study.db")
+        if statement:
+            with closing(sqlite3.connect(path)) as database, database:
+                database.execute(statement)
+        else:
+            path.write_bytes(path.read_bytes()[:20_000])
+        harmless = kind == "pickled system"  # where Optuna keeps a sampler's own state, which ours does not have
+        with nullcontext() if harmless else pytest.raises(EmgscribeError, match="study"):
+            run(data, path.parents[2], 1)
+    assert len(ran) == 1
+    assert not list(tmp_path.rglob("trapped"))
 
 
 @contextmanager
@@ -225,6 +259,17 @@ def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: lis
         run(data, tmp_path, 8)
     assert "free some disk space" in caught.value.hint
     assert len(ended(run(data, tmp_path, 8)[0])) == 8
+
+
+def test_a_trial_that_could_not_write_is_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """The trial's own process has the full disk: its checkpoint does not fit."""
+    given = (["train.lr=1e-4..1e-2:log"], brief(TINY))
+    run(data, tmp_path / "other", 1, *given)
+    for _ in range(3):
+        with full_disk(300_000), pytest.raises(EmgscribeError, match=r"0-5.log: trial 0 stopped .*cannot be written"):
+            run(data, tmp_path, 1, *given)
+    study, _ = run(data, tmp_path, 1, *given)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
 
 
 def test_a_trial_trains_and_does_not_test(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

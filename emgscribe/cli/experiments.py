@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,13 @@ from tyro.conf import Positional, UseAppendAction, arg
 from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import make_sessions
 from emgscribe.cli.terminal import Folder, known, log, screen
-from emgscribe.experiments.launch import Workers, duration, run_suite
+from emgscribe.experiments.launch import Workers, run_suite
 from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
 from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
 from emgscribe.experiments.results import RunResult
 from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
 from emgscribe.experiments.search import search as search_settings
+from emgscribe.files import alone
 from emgscribe.simulation.config import SimulationConfig
 
 Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
@@ -107,13 +109,13 @@ def reproduce(
     members, made = chosen.experiments, chosen.simulated
     if simulated := data == Path("simulated"):
         data = runs / made.folder
-    unmade = simulated and not (data / "metadata.csv").exists()
-    if dry_run:
-        planned = plan(members, made if unmade else data, runs=runs, results=results, decoders=names)
-        return _print_plan(planned, workers.jobs)
-    if unmade:
+    if simulated:
         config = SimulationConfig(difficulty=made.difficulty)
-        make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
+        with alone(data, "simulates these sessions", log.print):
+            if not (data / "metadata.csv").exists():
+                make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
+    if dry_run:
+        return _print_plan(plan(members, data, runs=runs, results=results, decoders=names), workers.jobs)
     failed = run_suite(
         members, data, runs=runs, results=results, workers=workers, decoders=names, lm=options.lm, console=log
     )
@@ -122,15 +124,19 @@ def reproduce(
     return 1 if failed else 0
 
 
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
+
+
 def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
     found: list[Planned] = []
     for run in track(planned, "measuring", console=log, transient=True, disable=not log.is_terminal):
         found.append(run)
-        left = "" if run.state == "done" else f"  about {duration(run.seconds)}"
+        left = "" if run.state == "done" else f"  about {_duration(run.seconds)}"
         screen.print(f"{run.state:<8}  {run.name}{left}")
     states = [run.state for run in found]
     summary = ", ".join(f"{states.count(state)} {state}" for state in ("done", "cut off", "missing"))
-    screen.print(f"{summary}: about {duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
+    screen.print(f"{summary}: about {_duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
     return 0
 
 
@@ -163,7 +169,6 @@ def report(
     results: Annotated[Path, arg(help="Folder of result files.")] = Path("results"),
     out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
     compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
-    decoder: Annotated[str, arg(help="Only rows of these decoders, such as greedy or greedy,beam; else all.")] = "",
 ) -> None:
     """Results on simulated sessions have tables of their own, without published numbers.
 
@@ -171,8 +176,7 @@ def report(
       emgscribe report
       emgscribe report --compare demo:greedy demo:beam
     """
-    wanted = [name.strip() for name in decoder.split(",")] if decoder else None
-    page, *others = write_report(results, out, compare, wanted)
+    page, *others = write_report(results, out, compare, lambda line: log.print(f"Warning: {line}"))
     screen.print(f"report: {page} and {len(others)} files beside it")
 
 

@@ -28,10 +28,12 @@ from emgscribe.config import Count, Settings, Whole
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
-from emgscribe.files import make_folder
+from emgscribe.files import is_held, make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
 _LINES = 20  # seconds between two lines about a run
+_NEWS = ("epoch ", "waiting ")  # how a line of a run's log begins that is shown to whoever waits
+FAILED, UNWRITABLE = 1, 2  # statuses of an order: an error, and one that the disk or the machine is to blame for
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,27 @@ class Order:
     def log(self) -> Path:
         return self.runs / f"{self.name}.log"
 
-    def epoch(self) -> str:
-        """The log's last line about an epoch, with loss, CER and time left; empty where there is none."""
+    def news(self, *kinds: str) -> str:
+        """The log's last line that begins with one of these words; empty where there is none."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return next((line for line in reversed(lines) if line.startswith("epoch ")), "")
+        return next((line for line in reversed(lines) if line.startswith(kinds)), "")
 
     def __call__(self) -> int:
-        """Do the work in this process; returns 0, or 1 after an error."""
+        """Do the work in this process; returns its status: 0, `FAILED` or `UNWRITABLE`."""
         os.environ["OMP_NUM_THREADS"] = str(self.cores)  # for processes that the training starts
         torch.set_num_threads(self.cores)
-        with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
-            console = Console(file=file, width=120, highlight=False, markup=False, soft_wrap=True)
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            console.print(f"{now} {self.name}, process {os.getpid()} on {platform.node()}")
-            try:
-                console.print(f"done: {self.work(console=console)!r}")
-            except Exception as error:
-                console.print(f"Error: {error}" if isinstance(error, EmgscribeError) else traceback.format_exc())
-                return 1
+        try:
+            with self.log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+                console = Console(file=file, width=120, highlight=False, markup=False, soft_wrap=True)
+                now = time.strftime("%Y-%m-%d %H:%M:%S")
+                console.print(f"{now} {self.name}, process {os.getpid()} on {platform.node()}")
+                try:
+                    console.print(f"done: {self.work(console=console)!r}")
+                except Exception as error:
+                    console.print(f"Error: {error}" if isinstance(error, EmgscribeError) else traceback.format_exc())
+                    return UNWRITABLE if isinstance(error.__cause__ or error, OSError) else FAILED
+        except OSError:  # of the log itself
+            return UNWRITABLE
         return 0
 
     def checkpoint(self) -> Any:
@@ -102,16 +107,23 @@ def run_suite(
 ) -> list[str]:
     """Run what is missing of a suite; returns the names of the runs that failed, which do not stop the others.
 
-    Raises `EmgscribeError` where `data` or a result is not the suite's.
+    Of runs that another command works on it waits for the end, when all others are done. Raises `EmgscribeError` where
+    `data` or a result is not the suite's.
     """
-    left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
     data, runs, results, lm = data.absolute(), runs.absolute(), results.absolute(), lm and lm.absolute()
     work = partial(run_experiment, data=data, runs=runs, results=results, decoders=decoders, lm=lm)
     ended: dict[str, int] = {}
+
+    def orders(left: list[Experiment]) -> Iterator[Order]:
+        while left := missing(left, results, decoders=decoders):  # another command may have made some meanwhile
+            one = next((one for one in left if not is_held(runs / run_name(one))), left[0])
+            left.remove(one)
+            yield Order(run_name(one), runs, partial(work, one), workers.threads)
+
+    left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
     for chained in (False, True):  # experiments that start from another one's model come last
         chosen = [one for one in left if bool(one.start) == chained]
-        orders = [Order(run_name(one), runs, partial(work, one), workers.threads) for one in chosen]
-        launch(orders, workers, lambda order, status: ended.update({order.name: status}), console)
+        launch(orders(chosen), workers, lambda order, status: ended.update({order.name: status}), console)
     return [name for name, status in ended.items() if status]
 
 
@@ -120,18 +132,18 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
 
     Prints what starts, the latest epoch of each run now and then, and what ends. An exception, or Ctrl-C, ends all.
     """
-    source, jobs, epochs, look = iter(orders), dict[Order, Any](), dict[Order, str](), time.monotonic()
+    source, jobs, shown, look = iter(orders), dict[Order, Any](), dict[Order, str](), time.monotonic()
     with _BACKENDS[workers.on](workers) as submit:
         try:
             while True:
                 while len(jobs) < workers.jobs and (order := next(source, None)):
                     make_folder(order.log.parent)
                     console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
-                    epochs[order], jobs[order] = order.epoch(), submit(order)
+                    shown[order], jobs[order] = order.news(*_NEWS), submit(order)
                 if not jobs:
                     return
                 for order in [order for order, job in jobs.items() if job.done()]:
-                    status = 1  # also where its worker was killed or lost, for which each library has its own errors
+                    status = FAILED  # also of a worker that was lost, for which each library has its own errors
                     with suppress(Exception):
                         status = int(jobs.pop(order).result())
                     end = f"failed, see {os.path.relpath(order.log)}" if status else "done"
@@ -139,24 +151,14 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                     done(order, status)
                 if time.monotonic() > look + _LINES:
                     look = time.monotonic()
-                    _show(jobs, epochs, console)
+                    for order in jobs:
+                        if (news := order.news(*_NEWS)) != shown[order]:
+                            console.print(f"{order.name}: {news}", soft_wrap=True)
+                            shown[order] = news
                 time.sleep(_LOOK)
         finally:
             for job in jobs.values():
                 job.cancel()
-
-
-def _show(running: Iterable[Order], epochs: dict[Order, str], console: Console) -> None:
-    for order in running:
-        if (epoch := order.epoch()) != epochs[order]:
-            console.print(f"{order.name}: {epoch}", soft_wrap=True)
-            epochs[order] = epoch
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, or seconds, for people."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes else f"{seconds:.0f} s"
 
 
 class _Process(subprocess.Popen[bytes]):

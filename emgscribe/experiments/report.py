@@ -5,9 +5,10 @@ Simulated and recorded results never share a table. A cell exists only where a r
 
 import csv
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -210,29 +211,21 @@ def write_report(
     folder: Path | str,
     out: Path | str,
     compared: tuple[str, str] | None = None,
-    decoders: Collection[str] | None = None,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> list[Path]:
     """Render the results in `folder` to report.md, a CSV for each kind of data and figures in `out`; returns the files.
 
     Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names (see
-    `compare`). With `decoders`, only rows of those are there; an `EmgscribeError` where there are none.
+    `compare`). A file that holds no result is named in a warning.
     """
-    out, results = Path(out), read_results(folder)
-    if decoders:
-        known = {decoder for result in results for decoder in result.test}
-        results = [replace(r, test={name: r.test[name] for name in r.test if name in decoders}) for r in results]
-        results = [result for result in results if result.test]
-        if not results:
-            hint = f"name one that has some: {', '.join(sorted(known))}"
-            raise EmgscribeError(f"no result by {' or '.join(decoders)}", where=str(folder), hint=hint)
-    found = tables(results)
+    out, found = Path(out), tables(read_results(folder, warn))
     text = ["# Results", _INTERVAL]
     if compared:
         text += ["## Compared", *(f"- {comparison}" for comparison in compare(found, *compared))]
     written = []
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
-        text += [f"## {table.title}", *_introduction(table, decoders), _markdown(list(table.records()))]
+        text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records()))]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
     if any(table.kind == REAL for table in found):
@@ -260,13 +253,12 @@ def write_report(
     return [out / "report.md", *written]
 
 
-def _introduction(table: Table, decoders: Collection[str] | None) -> list[str]:
+def _introduction(table: Table) -> list[str]:
     wanted = {(e.name, e.train.seed) for e in table.suite.experiments}
     done = {(s.run.name, s.run.seed) for row in table.rows for s in row.scores if not s.run.changes}
-    by = f" by {' or '.join(decoders)}" if decoders else ""
     seen = any(row.evaluation.seen for row in table.rows)
     notes = {
-        f"{len(wanted & done)} of the suite's {len(wanted)} runs have a result{by}.": wanted,
+        f"{len(wanted & done)} of the suite's {len(wanted)} runs have a result.": wanted,
         "Rates are means over users, beside their standard deviation.": table.suite.over_users,
         "A row seen in training scores sessions that its model was trained on: no measure of new typing.": seen,
         _SIMULATED: table.kind == SIMULATED,
@@ -293,7 +285,8 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     for row in [row for row in table.rows if row is best or compared & _names(row)]:
         seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
         title = f"{row.label}: {table.title}, {row.decoder} decoder, CER {row.cer:.2f} %{seeds}"
-        name = f"{slug}-{row.decoder}-{re.sub('[^a-z0-9]+', '-', table.short(row).lower())[:100].strip('-')}"
+        words = (re.sub("[^a-z0-9]+", "-", text.lower())[:100].strip("-") for text in (row.decoder, table.short(row)))
+        name = f"{slug}-{'-'.join(words)}"
         if name in taken:  # labels may differ in what a file's name leaves out
             name += f"-row-{table.rows.index(row) + 1}"
         taken.add(name)

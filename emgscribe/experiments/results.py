@@ -1,9 +1,10 @@
 """Result files, which only `RunResult` writes and reads, and the rows of tables that are made of them."""
 
 import json
+import warnings
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
 from glob import glob
 from hashlib import sha256
@@ -12,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 from emgscribe.config import from_json, leaves, reads_as, to_json
+from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
@@ -106,6 +108,7 @@ class RunResult:
         """Read a result file; one that is not complete and consistent is an `EmgscribeError`."""
         content = read_json(Path(path))
         try:
+            json.dumps(content, allow_nan=False)  # 1e999 is read as an infinity
             tests = content["test"].items()
             parts = {part.name: content[part.name] for part in fields(cls) if part.name != "settings"} | {
                 "data": from_json(DataUsed, content["data"], where=""),
@@ -114,21 +117,28 @@ class RunResult:
                 "settings": {decoder: test["settings"] for decoder, test in tests if "settings" in test},
             }
             return cls(**parts)._checked()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             other = isinstance(error, TypeError | AttributeError)
             fault = f"a field has another type ({error})" if other else getattr(error, "what", str(error))
             fault = f"{error} is missing" if isinstance(error, KeyError) else fault
-            hint = "run the experiment again (emgscribe reproduce), or move the file out of the results"
+            hint = "move it out of the results, and run the experiment again"
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     def _checked(self) -> "RunResult":
-        if not self.test or not self.name:
-            raise ValueError("its test names no decoder")
+        if not self.test or not self.name.isprintable():
+            raise ValueError("its test names no decoder, or its name cannot be printed")
+        if type(self.seed) is not int or any("epoch" not in line for line in self.curves):
+            raise ValueError("its seed is no whole number, or its curves name no epoch")
         for test in self.test.values():
             if self.data.kind not in (SIMULATED, REAL_KEYS, REAL) or (test.simulated and self.data.kind == REAL):
                 raise ValueError(f"its data are {self.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
             if not test.counts.length:
                 raise ValueError("its test sessions have no character")
+            for score in test.sessions:
+                words, text = (score.session, score.user), score.reference + score.hypothesis
+                fits = all(isinstance(word, str) for word in words) and not set(text) - set(SYMBOLS)
+                if not fits or not all(0 <= number < 1 << 31 for unit in score.units for number in astuple(unit)):
+                    raise ValueError(f"the texts or counts of {score.session} are none")
         return self
 
 
@@ -138,15 +148,25 @@ def data_hash(sessions: Sequence[Session]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def read_results(folder: Path | str) -> list[RunResult]:
-    """Every result file in a folder and those below it; `EmgscribeError` where there is none, or one is not whole.
+def read_results(folder: Path | str, warn: Callable[[str], object] = warnings.warn) -> list[RunResult]:
+    """Every result in a folder and those below it. A file that holds none is named in a warning, and left out.
 
-    Hidden files and folders are left out: another run is writing them, or died while it was.
+    Raises `EmgscribeError` where there is no result. Hidden files and folders are those that another run is writing.
     """
+    found, faults = list[RunResult](), list[EmgscribeError]()
     names = sorted(name for name in glob("**/*.json", root_dir=folder, recursive=True) if name != "paper.json")
     if not names:
         raise EmgscribeError("no result files", where=str(folder), hint="emgscribe reproduce SUITE makes them")
-    return [RunResult.read(Path(folder, name)) for name in names]
+    for name in names:
+        try:
+            found.append(RunResult.read(Path(folder, name)))
+        except EmgscribeError as error:
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    for fault in faults:
+        warn(f"left out: {fault}")
+    return found
 
 
 @dataclass(frozen=True, eq=False)

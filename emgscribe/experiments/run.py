@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from rich.console import Console
@@ -22,12 +21,12 @@ from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
-from emgscribe.experiments.recipes import Experiment, Simulated
+from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import DataUsed, RunResult
+from emgscribe.files import alone
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
-from emgscribe.simulation import simulate_session
-from emgscribe.training.run import Trained, current_commit, estimate_seconds, train
+from emgscribe.training.run import WORKING, Trained, current_commit, estimate_seconds, train
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
@@ -70,14 +69,26 @@ def run_experiment(
     `data` is a folder of sessions, split by the experiment's protocol. An interrupted run continues from
     `runs/<name>-<seed>`; a finished one is only evaluated, greedily and with all `decoders` from the same emissions.
     Before that, the beam is tuned on the validation sessions, with the language model in the ARPA file `lm` or the
-    default one. Scores of other decoders stay in a result if the greedy score has not changed. Raises what `recorded`
-    and `train_experiment` do.
+    default one. Scores of other decoders stay in a result if the greedy score has not changed. While another process
+    works on this run, it waits. Raises what `recorded` and `train_experiment` do.
     """
-    runs, path, commit = Path(runs), result_path(experiment, Path(results)), current_commit()
-    split = split_sessions(Path(data), experiment.data)
-    earlier = recorded(experiment, Path(results), split)
+    split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
+    recorded(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
+    if not any(len(session.labels) for session in open_sessions(split.test)):
+        where, hint = ", ".join(path.stem for path in split.test), "test on sessions with keystrokes (emgscribe inspect)"
+        raise EmgscribeError("no test session has a usable key, so there is nothing to score", where=where, hint=hint)
+    with alone(folder, WORKING, lambda line: console.print(line, soft_wrap=True)):
+        return _run(experiment, split, Path(runs), Path(results), decoders, lm, console)
+
+
+def _run(
+    experiment: Experiment, split: Split, runs: Path, results: Path,
+    decoders: Sequence[str], lm: Path | None, console: Console,
+) -> RunResult:  # fmt: skip
+    path, commit = result_path(experiment, results), current_commit()
+    earlier = recorded(experiment, results, split)
     trained, (training, val, test) = train_experiment(experiment, split, runs=runs, console=console)
-    folder, names = runs / run_name(experiment) / "best", dict.fromkeys(("greedy", *decoders))
+    folder, names = trained.folder / "best", dict.fromkeys(("greedy", *decoders))
     if "beam" in names:
         words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
         tuned = load_tuned(folder)
@@ -169,38 +180,29 @@ class Planned:
 
 
 def plan(
-    suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
+    suite: Sequence[Experiment], data: Path, *, runs: Path, results: Path, decoders: Sequence[str] = ()
 ) -> Iterator[Planned]:
     """The runs of a suite in order. Recipes that differ only in the seed are timed once, with a few steps.
 
-    Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
+    Nothing is kept. Raises what `missing` does.
     """
-    left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
-    measured: dict[Experiment, float] = {}
+    left, measured = missing(suite, results, data, decoders), dict[Experiment, float]()
     for experiment in suite:
-        name, kind = run_name(experiment), replace(experiment, name="", train=replace(experiment.train, seed=0))
+        name, kind = run_name(experiment), replace(experiment, name="any", train=replace(experiment.train, seed=0))
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
         if kind not in measured:
-            train, val = _as_long(experiment.data, data)
-            measured[kind] = estimate_seconds(kind, train_sessions=train, val_sessions=val)
+            measured[kind] = estimate_seconds(kind, *_as_long(experiment.data, data))
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 
 
-def _as_long(used: DataConfig, data: Path | Simulated) -> tuple[list[Session], list[Session]]:
+def _as_long(used: DataConfig, data: Path) -> Iterator[list[Session]]:
     """About as much training and validation data: the first session of each, repeated, so only two are opened."""
-    if isinstance(data, Simulated):
-        users = len(used.train_users) or data.users
-        times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
-        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)
-            train, val = open_sessions([path] * 2)
-    else:
-        _, *parts, _ = split_sessions(data, used)
-        sizes = [[path.stat().st_size for path in part] for part in parts]
-        times = [round(sum(part) / part[0]) for part in sizes]
-        train, val = open_sessions([part[0] for part in parts])
-    limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
-    return [train] * min(times[0], limit), [val] * times[1]
+    _, train, val, _ = split_sessions(data, used)
+    for part, minutes in ((train, used.minutes), (val, 0.0)):
+        (session,) = open_sessions(part[:1])
+        sizes = [path.stat().st_size for path in part]
+        times = round(sum(sizes) / sizes[0])
+        yield [session] * (min(times, math.ceil(minutes / session.minutes)) if minutes else times)

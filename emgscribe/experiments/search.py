@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, reduce
+from math import isfinite
 from operator import getitem
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -22,7 +23,7 @@ from emgscribe.config import from_json, leaves, reads_as, require, to_json
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments.launch import Order, Workers, launch, optional
+from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment
@@ -106,9 +107,10 @@ def search(
     sessions = open_sessions(split.train + split.val)
     kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
     about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
-    states = optuna.trial.TrialState
-    with alone(folder, "works on this study"), _usable(optuna, folder / "study.db"):
-        study = _study(optuna, folder, about)
+    states, stored = optuna.trial.TrialState, folder / "study.db"
+    with alone(folder, "works on this study"), _usable(stored, *_storage_errors(optuna)):
+        with _usable(stored, Exception):  # a file of somebody else's may hold anything
+            study = _study(optuna, folder, about, space)
 
         def orders() -> Iterator[Order]:
             for trial in _trials(optuna, study, space, trials, experiment.train.seed):
@@ -124,10 +126,14 @@ def search(
                 yield order
 
         def done(order: Order, status: int) -> None:
-            cer = None if status else progress(runs / order.name)[1]
-            study.tell(numbers[order], cer, states.FAIL if cer is None else None)
+            number, cer = numbers[order], None if status else progress(runs / order.name)[1]
+            if status == UNWRITABLE:  # no fault of the trial's settings: it stays begun, and is gone on with
+                what = f"trial {number} stopped ({order.news('Error: ').removeprefix('Error: ') or 'the disk is full'})"
+                hint = "free some disk space and give the same command again: it goes on with this trial"
+                raise EmgscribeError(what, where=str(order.log), hint=hint)
+            study.tell(number, cer, states.FAIL if cer is None else None)
             if cer is not None:
-                console.print(f"trial {numbers[order]}: validation CER {cer:.2f} %")
+                console.print(f"trial {number}: validation CER {cer:.2f} %")
 
         launch(orders(), workers, done, console)
         if not (finished := study.get_trials(states=(states.COMPLETE,))):
@@ -141,21 +147,27 @@ def search(
 
 
 @contextmanager
-def _usable(optuna: Any, path: Path) -> Iterator[None]:
-    """Report whatever goes wrong with the study's file as one error that names it."""
-    alchemy = optional("sqlalchemy.exc", "tune")
+def _usable(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Report these errors of the study's file as one that names it."""
     try:
         yield
-    except (sqlite3.Error, alchemy.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except EmgscribeError:
+        raise
+    except errors as error:
         fault: BaseException = error
         while fault.__cause__:
             fault = fault.__cause__
+        what = f"cannot be read or written ({' '.join(str(fault).split()):.200})"
         hint = "free some disk space; to replace a damaged study, delete its folder or choose another with --runs"
-        raise EmgscribeError(f"cannot be read or written ({fault})", where=str(path), hint=hint) from error
+        raise EmgscribeError(what, where=str(path), hint=hint) from error
 
 
-def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
-    """The study in `folder`, made if there is none; refused where it is about something else."""
+def _storage_errors(optuna: Any) -> tuple[type[Exception], ...]:
+    return sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
+
+
+def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
+    """The study in `folder`, made if there is none; refused where it is about something else or not whole."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
     connect = {"creator": lambda: sqlite3.connect(folder / "study.db", check_same_thread=False)}
@@ -166,6 +178,12 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any]) -> Any:
             hint = "repeat the study's own, choose another folder with --runs, or delete it"
             raise EmgscribeError(f"holds a study with another {name}", where=str(folder), hint=hint)
         study.set_user_attr(name, to_json(value))
+    for place, trial in enumerate(study.get_trials()):
+        whole = trial.state.name != "COMPLETE" or (trial.params.keys() == space.keys() and isfinite(trial.value))
+        if not whole or trial.params.keys() - space.keys() or trial.number != place:
+            raise ValueError(f"trial {trial.number} is not of this search")
+    if study.direction.name != "MINIMIZE":
+        raise ValueError("its direction is another one")
     return study
 
 

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from zipfile import ZipFile
 
 import lightning
 import torch
@@ -42,6 +44,7 @@ from emgscribe.training.config import Recipe
 from emgscribe.training.modules import LOOK_EVERY, SessionsDataModule, TrainingModule, training_loss
 
 BEST, LAST = "best", "last.ckpt"
+WORKING = "is training or tuning a model here"
 _COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_cer")
 
 
@@ -90,7 +93,7 @@ def train(
         "val_sessions": [session.content for session in val],
         "start": stored_hash(start) if start else None,
     }
-    with alone(out, "is training or tuning a model here"):
+    with alone(out, WORKING):
         _claim(out, described)
         torch.manual_seed(recipe.train.seed)
         model = _untrained(recipe, start)
@@ -119,12 +122,14 @@ def _untrained(recipe: Recipe, start: Path | None = None) -> Model:
 def _claim(folder: Path, described: dict[str, Any]) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
     noted = folder / "settings.json"
-    for unfinished in folder.glob(".*.*"):  # what a killed run was writing
-        shutil.rmtree(unfinished, ignore_errors=True)
     if not (folder / LAST).exists():
         shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
         write_json(noted, described)
-    there, here = ({name: json.dumps(value) for name, value in leaves(part)} for part in (read_json(noted), described))
+    try:
+        there, here = ({name: json.dumps(v) for name, v in leaves(part)} for part in (read_json(noted), described))
+    except (AttributeError, RecursionError) as error:
+        hint = "delete this run's folder to train from the start, or put a copy of the file back"
+        raise EmgscribeError("is damaged (it holds no settings)", where=str(noted), hint=hint) from error
     if names := [name for name in there | here if there.get(name) != here.get(name)]:
         values = [f"{name} is {there.get(name, '-'):.40} there, {here.get(name, '-'):.40} here" for name in names[:3]]
         more = f"; and {len(names) - 3} more" * (len(names) > 3)
@@ -136,8 +141,10 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
 def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
     """The state of `Record` in a checkpoint. One that no run can be resumed from is an `EmgscribeError`."""
     try:
+        with ZipFile(path) as parts:
+            changed = parts.testzip()  # which PyTorch reads without a look at the checksums
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        fault = _fault(kept, model, recipe)
+        fault = f"the bytes of {changed} have changed" if changed else _fault(kept, model, recipe)
     except Exception as error:  # damaged bytes raise anything
         fault = getattr(error, "strerror", None) or "it is cut off, or holds something else than a run"
     if fault:
@@ -151,15 +158,21 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     written = kept["pytorch-lightning_version"]
     if written.split(".")[:2] != lightning.__version__.split(".")[:2]:
         return f"Lightning {written} wrote it, and this is Lightning {lightning.__version__}"
-    curves = kept["callbacks"]["Record"]["curves"]
+    record, states = kept["callbacks"]["Record"], kept["optimizer_states"][0]["state"]
+    curves = record["curves"]
     steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
+    steps |= {int(state["step"]) for state in states.values()}
     epochs = {kept["epoch"] + 1, kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]}
-    if len(steps) != 1 or epochs != {len(curves)}:
+    if len(steps) != 1 or epochs != {len(curves)} or [line["epoch"] for line in curves] != list(range(len(curves))):
         return "its parts are of different epochs"
+    if len(curves) > recipe.train.epochs:
+        return f"it is of epoch {len(curves)}, and the run has {recipe.train.epochs}"
+    if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
+        return "its curves are not finite"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
-    moments = [state["exp_avg"] for _, state in sorted(kept["optimizer_states"][0]["state"].items())]
-    fits = [value.shape for value in moments] == [value.shape for value in model.parameters()]
+    moments = [state[name] for _, state in sorted(states.items()) for name in ("exp_avg", "exp_avg_sq")]
+    fits = [value.shape for value in moments] == [value.shape for value in model.parameters() for _ in range(2)]
     if not fits or any({name: value.shape for name, value in part.items()} != shapes for part in weights):
         return "its weights are of another network"
     tensors = [*moments, *(value for part in weights for value in part.values())]
@@ -227,8 +240,9 @@ class WholeFile(TorchCheckpointIO):
     """Writes a checkpoint so that its name never holds an incomplete file, which Lightning's own may leave."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        torch.save(checkpoint, whole := BytesIO())  # whose own file writing has no error for a full disk
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(whole.getbuffer())
 
 
 class Averaging(WeightAveraging):
@@ -303,7 +317,7 @@ class Record(Callback):
         (self.console or Console(quiet=self.quiet)).print(line, highlight=False)
 
 
-def estimate_seconds(recipe: Recipe, *, train_sessions: list[Session], val_sessions: list[Session]) -> float:
+def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions: list[Session]) -> float:
     """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
     model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"

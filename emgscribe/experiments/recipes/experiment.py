@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from emgscribe.config import require
 from emgscribe.data.splits import DataConfig, Protocol
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.training.config import Recipe
@@ -18,6 +19,13 @@ class Experiment(Recipe):
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
     start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The name is a path in the folders of runs and of results, which it must not leave or hide in.
+        fits = self.name.isprintable() and len(self.name.encode()) <= 200
+        allowed = "words of letters, digits and the like, with / between them; no leading dot; at most 200 bytes"
+        require(fits and all(part[:1] not in ("", ".") for part in self.name.split("/")), "name", self.name, allowed)
 
 
 @dataclass(frozen=True)
