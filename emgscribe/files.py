@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import Any, BinaryIO
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
 
@@ -124,41 +124,41 @@ def alone(folder: Path, doing: str, wait: Callable[[str], object] | None = None)
     """
     make_folder(folder)
     lock = FileLock(folder / ".lock", is_singleton=True)
+    first = not lock.is_locked
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            holder = f"another process ({_holder(folder)})"
+            other = f"another process ({holder(folder) or 'unknown'})"
             if wait is None:
                 hint = "wait for it, or choose another folder"
-                raise EmgscribeError(f"{holder} {doing}", where=str(folder), hint=hint) from error
-            wait(f"waiting for {holder}, which {doing}: {folder}")
+                raise EmgscribeError(f"{other} {doing}", where=str(folder), hint=hint) from error
+            wait(f"waiting for {other}, which {doing}: {folder}")
             lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise failed("used", folder, error) from error
     try:
-        with suppress(OSError):  # who holds it is a courtesy; a full disk must not end a run for it
-            Path(lock.lock_file).write_text(f"{os.getpid()} on {platform.node()}")
+        _note(lock, f"{os.getpid()} on {platform.node()}")
         yield
     finally:
+        if first:
+            _note(lock, "")
         lock.release()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether another process holds a folder now."""
-    try:
-        with FileLock(folder / ".lock", is_singleton=True).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # there is no such folder yet
-        return False
+def _note(lock: BaseFileLock, holder: str) -> None:
+    with suppress(OSError):  # who holds it is a courtesy; a full disk must not end a run for it
+        Path(lock.lock_file).write_text(holder)
 
 
-def _holder(folder: Path) -> str:
-    with suppress(OSError):
-        return (folder / ".lock").read_text(errors="replace")[:80] or "unknown"
-    return "unknown"
+def holder(folder: Path) -> str:
+    """Who holds a folder now, as "PROCESS on MACHINE"; empty where no process does that runs on this machine."""
+    with suppress(OSError, ValueError):
+        noted = (folder / ".lock").read_text(errors="replace")[:80]
+        process, _, machine = noted.partition(" on ")
+        if machine != platform.node() or psutil.pid_exists(int(process)):
+            return noted
+    return ""
 
 
 def make_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, is_held, make_folder, read_json, replacing, write_json
+from emgscribe.files import alone, holder, make_folder, read_json, replacing, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -198,11 +198,11 @@ def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     holding = "from pathlib import Path\nfrom emgscribe.files import alone\n"
     holding += f"with alone(Path({str(folder)!r}), 'works here'): print('held', flush=True); input()"
-    assert not is_held(folder)
+    assert not holder(folder)
     with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout and process.stdin
+        assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert is_held(folder)
+        assert holder(folder).startswith(f"{process.pid} on ")
         named = rf"another process \({process.pid} on .+\)"
         with pytest.raises(EmgscribeError, match=f"{named} works here") as caught, alone(folder, "works here"):
             pytest.fail("held twice")
@@ -215,7 +215,8 @@ def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
 
         with alone(folder, "works here", wait), alone(folder, "works here"):
             assert re.fullmatch(f"waiting for {named}, which works here: {folder}", *told)
-            assert not is_held(folder)
+            assert holder(folder).startswith(f"{os.getpid()} on ")
+        assert not holder(folder)
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.experiments import figures
 from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
 from emgscribe.experiments.report import Table, compare, print_tables, published_numbers, tables, write_report
 from emgscribe.experiments.results import read_results
@@ -27,8 +28,8 @@ def all_tables(folder: Path) -> list[Table]:
     return tables(read_results(folder / "results"))
 
 
-def page_of(folder: Path, *compared: str, decoders: list[str] | None = None) -> str:
-    page, *_ = write_report(folder / "results", folder / "out", compared or None, decoders)
+def page_of(folder: Path) -> str:
+    page, *_ = write_report(folder / "results", folder / "out")
     return page.read_text()
 
 
@@ -212,23 +213,9 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     written = write_report(tmp_path / "results", tmp_path / "again")
     assert not [path for path in written if "losses" in path.name]
     path.write_text(path.read_text()[:500])
-    with pytest.raises(EmgscribeError, match=r"rate-500-0\.json"):
-        write_report(tmp_path / "results", tmp_path / "damaged")
-    assert not (tmp_path / "damaged").exists()
-
-
-def test_a_report_of_some_decoders(write_result: WriteResult, tmp_path: Path) -> None:
-    write_result("ablation/full", beam=True)
-    write_result("ablation/rate-500")
-    of = "of the suite's 24 runs have a result"
-    page = page_of(tmp_path, decoders=["beam"])
-    assert "| ablation/full | beam |" in page
-    assert f"1 {of} by beam." in page
-    assert "greedy" not in page
-    assert f"2 {of} by greedy or beam." in page_of(tmp_path, decoders=["greedy", "beam"])
-    assert f"2 {of}." in page_of(tmp_path)
-    with pytest.raises(EmgscribeError, match=r"no result by attention(?s:.*)name one that has some: beam, greedy"):
-        page_of(tmp_path, decoders=["attention"])
+    with pytest.warns(UserWarning, match=r"left out: .*rate-500-0\.json: not valid JSON"):
+        page, *_ = write_report(tmp_path / "results", tmp_path / "again")
+    assert "1 of the suite's" in page.read_text()
 
 
 def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
@@ -252,7 +239,10 @@ def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
     assert len(set(written)) == len(written) == 2 + 2 * (2 + 3 * len(ERRORS))
 
 
-def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:
+def test_all_committed_results_render_to_the_committed_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The files' names are enough here: other tests look into pictures.
+    names = (".png", ".svg")
+    monkeypatch.setattr(figures, "_save", lambda _, out: [out.with_name(out.name + name) for name in names])
     page, *others = write_report(DOCS / "results", tmp_path)
     text = page.read_text()
     assert all(f"| {result.name}" in text for result in read_results(DOCS / "results"))

@@ -86,6 +86,14 @@ def break_(content: dict[str, Any], place: str, value: object) -> None:
         ("test.greedy.cer", 1.0, "its CER is 1.0, its counts make 25.0"),
         ("test.greedy.sessions", [], "have no character"),
         ("test.greedy.sessions.0.units.0", [0, 0, 1], "a unit is [0, 0, 1], allowed: 4 counts"),
+        ("test.greedy.sessions.0.units.0", [10**400, 0, 0, 2], "int too large"),
+        ("test.greedy.sessions.0.units.0", [-1, 1, 0, 2], "texts or counts of one"),
+        ("test.greedy.sessions.0.session", 7, "texts or counts of 7"),
+        ("test.greedy.sessions.0.hypothesis", "ab\x00defg", "texts or counts of one"),
+        ("seed", "0", "its seed"),
+        ("curves.0.epoch", None, "no epoch"),
+        ("experiment.name", "a\nb", "cannot be printed"),
+        ("seconds", "INFINITE", "not JSON compliant"),
         ("test.greedy.sessions.0.units.0", None, "do not fit its texts"),
         ("test.greedy.sessions.0.hypothesis", "zzzzzzzz", "do not fit its texts"),
         ("test.greedy.sessions.0.reference", 7, "sessions[0].reference is 7"),
@@ -97,19 +105,20 @@ def test_a_damaged_result_is_refused_by_name(
     path = write_result()
     content = read_json(path)
     break_(content, place, value)
-    path.write_text(json.dumps(content))
-    with pytest.raises(EmgscribeError, match="run the experiment again") as caught:
+    path.write_text(json.dumps(content).replace('"INFINITE"', "1e999"))
+    with pytest.raises(EmgscribeError) as caught:
         read_results(path.parent)
     assert caught.value.where == str(path)
+    assert caught.value.hint
     assert reported in caught.value.what
+    write_result("ablation/full")
+    warned: list[str] = []
+    assert [result.name for result in read_results(path.parent, warned.append)] == ["ablation/full"]
+    assert [line.partition(": is")[0].partition(": not")[0] for line in warned] == [f"left out: {path}"]
 
 
 def test_what_is_no_result_is_refused_by_name(write_result: WriteResult, tmp_path: Path) -> None:
     path = write_result()
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(EmgscribeError, match="not valid JSON") as caught:
-        read_results(path.parent)
-    assert caught.value.where == str(path)
     for content in ("[]", "3", "null", "{}"):
         path.write_text(content)
         with pytest.raises(EmgscribeError, match="is not a complete result"):

@@ -3,10 +3,12 @@
 import copy
 import io
 import logging
+import math
 import multiprocessing
 import os
 import pickle
 import re
+import resource
 import shutil
 import signal
 import traceback
@@ -91,8 +93,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
-    (tmp_path / "run" / ".last.ckpt.abc" / "last.ckpt").mkdir(parents=True)  # what a killed run was writing
-    (tmp_path / "run" / "best" / "left").mkdir(parents=True)
+    (tmp_path / "run" / "best" / "left").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
     assert trained.curves[-1]["train_loss"] < 0.6 * trained.curves[0]["train_loss"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
@@ -269,18 +270,16 @@ def test_nan_loss_stops_with_the_last_checkpoint_kept(
 
 
 def test_full_disk_stops_clearly_and_keeps_the_last_checkpoint(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
-    original = torch.save
+    def full(module: Any, *_: Any) -> None:
+        if module.global_step == 8:  # no file gets larger from now on, as on a disk that is full
+            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "run" / "last.ckpt").stat().st_size, before[1]))
 
-    def full(content, path):
-        if content["epoch"] == 2:
-            Path(path).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        original(content, path)
-
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(EmgscribeError, match="No space left"):
+        before_each_step(patch, full)
+        with pytest.raises(EmgscribeError, match=r"last.ckpt: cannot be written"):
             run(sessions, tmp_path / "run")
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoint(tmp_path / "run")["epoch"] == 1
     assert run(sessions, tmp_path / "run").curves == run(sessions, tmp_path / "whole").curves
 
@@ -332,6 +331,7 @@ BYTES: dict[str, Callable[[bytes], bytes]] = {
     "text": lambda whole: b"no checkpoint at all",
     "pickle": lambda whole: pickle.dumps({"another": "program's"}),
     "trap": lambda whole: pickle.dumps(Trap()),
+    "bit": lambda whole: whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :],
 }
 CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "trap-in-torch": lambda content: content.update(trap=Trap()),
@@ -340,12 +340,24 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "no-optimizer": lambda content: content["optimizer_states"].clear(),
     "shapes": lambda content: content["state_dict"].update({HEAD: torch.zeros(5)}),
     "nan": lambda content: content["state_dict"].update({HEAD: torch.full((99,), torch.nan)}),
+    "moments": lambda content: content["optimizer_states"][0]["state"][0]["exp_avg_sq"].fill_(torch.inf),
+    "curves": lambda content: curves(content)[0].update(val_cer=math.inf),
+    "longer": lambda content: (
+        content.update(epoch=1),
+        content["loops"]["fit_loop"]["epoch_progress"]["current"].update(processed=2),
+        curves(content).append(curves(content)[0] | {"epoch": 1.0}),
+    ),
     "version": lambda content: content.update({"pytorch-lightning_version": "1.9.0"}),
     "epoch": lambda content: content.update(epoch=7),
+    "curve-epoch": lambda content: curves(content)[0].update(epoch=7.0),
     "step": lambda content: content.update(global_step=7),
     "loops": lambda content: content["loops"].clear(),
 }
 HEAD = "model.head.bias"
+
+
+def curves(content: dict[str, Any]) -> list[dict[str, float]]:
+    return content["callbacks"]["Record"]["curves"]
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +381,18 @@ def test_a_damaged_checkpoint_is_reported_and_kept(
         run(sessions, path.parent, ONE_EPOCH)
     assert caught.value.where == str(path)
     assert {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")} == before
+
+
+def test_settings_that_are_none_are_one_error(sessions: Sessions, finished: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(finished, tmp_path / "run")) / "settings.json"
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    for content in ("null", "[]", "3", '"a"', deep, deep * 9, f'{{"train": {"1" * 10_000}}}', "\0"):
+        path.write_text(content)
+        with pytest.raises(EmgscribeError, match=r"JSON|is damaged|other settings") as caught:
+            run(sessions, path.parent, ONE_EPOCH)
+        assert caught.value.where in (str(path), str(path.parent))
+        assert len(str(caught.value)) < 1000
+        assert path.read_text() == content
 
 
 def test_precision_follows_the_hardware(monkeypatch) -> None:

@@ -22,7 +22,7 @@ TINY = Experiment(
     windows=WindowConfig(length=2000, stride=2000, left=0, right=0),
     augment=Augmentation(jitter=AlignmentJitter(20), spec=SpecAugment(1, 3, 1, 4)),
     train=TrainConfig(
-        epochs=40, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, keypress_fraction=1.0, seed=5
+        epochs=16, batch_size=4, lr=1e-2, warmup_epochs=1, keypress_weight=1.0, keypress_fraction=1.0, seed=5
     ),
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )

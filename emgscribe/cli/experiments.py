@@ -136,7 +136,8 @@ def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
         screen.print(f"{run.state:<8}  {run.name}{left}")
     states = [run.state for run in found]
     summary = ", ".join(f"{states.count(state)} {state}" for state in ("done", "cut off", "missing"))
-    screen.print(f"{summary}: about {_duration(sum(run.seconds for run in found) / jobs)} of training, {jobs} at a time")
+    whole = _duration(sum(run.seconds for run in found) / jobs)
+    screen.print(f"{summary}: about {whole} of training, {jobs} at a time")
     return 0
 
 

@@ -28,11 +28,10 @@ from emgscribe.config import Count, Settings, Whole
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
-from emgscribe.files import is_held, make_folder
+from emgscribe.files import holder, make_folder
 
 _LOOK = 0.2  # seconds between two looks at the runs
 _LINES = 20  # seconds between two lines about a run
-_NEWS = ("epoch ", "waiting ")  # how a line of a run's log begins that is shown to whoever waits
 FAILED, UNWRITABLE = 1, 2  # statuses of an order: an error, and one that the disk or the machine is to blame for
 
 
@@ -49,10 +48,10 @@ class Order:
     def log(self) -> Path:
         return self.runs / f"{self.name}.log"
 
-    def news(self, *kinds: str) -> str:
-        """The log's last line that begins with one of these words; empty where there is none."""
+    def news(self, begin: str) -> str:
+        """The log's last line that begins with these words; empty where there is none."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return next((line for line in reversed(lines) if line.startswith(kinds)), "")
+        return next((line for line in reversed(lines) if line.startswith(begin)), "")
 
     def __call__(self) -> int:
         """Do the work in this process; returns its status: 0, `FAILED` or `UNWRITABLE`."""
@@ -116,7 +115,9 @@ def run_suite(
 
     def orders(left: list[Experiment]) -> Iterator[Order]:
         while left := missing(left, results, decoders=decoders):  # another command may have made some meanwhile
-            one = next((one for one in left if not is_held(runs / run_name(one))), left[0])
+            one = next((one for one in left if not holder(runs / run_name(one))), left[0])
+            if other := holder(runs / run_name(one)):
+                console.print(f"{run_name(one)}: waiting for process {other}, which works on it", soft_wrap=True)
             left.remove(one)
             yield Order(run_name(one), runs, partial(work, one), workers.threads)
 
@@ -139,7 +140,7 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                 while len(jobs) < workers.jobs and (order := next(source, None)):
                     make_folder(order.log.parent)
                     console.print(f"{order.name}: started, log {os.path.relpath(order.log)}", soft_wrap=True)
-                    shown[order], jobs[order] = order.news(*_NEWS), submit(order)
+                    shown[order], jobs[order] = order.news("epoch "), submit(order)
                 if not jobs:
                     return
                 for order in [order for order, job in jobs.items() if job.done()]:
@@ -152,7 +153,7 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                 if time.monotonic() > look + _LINES:
                     look = time.monotonic()
                     for order in jobs:
-                        if (news := order.news(*_NEWS)) != shown[order]:
+                        if (news := order.news("epoch ")) != shown[order]:
                             console.print(f"{order.name}: {news}", soft_wrap=True)
                             shown[order] = news
                 time.sleep(_LOOK)

@@ -75,8 +75,8 @@ def run_experiment(
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     recorded(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
     if not any(len(session.labels) for session in open_sessions(split.test)):
-        where, hint = ", ".join(path.stem for path in split.test), "test on sessions with keystrokes (emgscribe inspect)"
-        raise EmgscribeError("no test session has a usable key, so there is nothing to score", where=where, hint=hint)
+        what, where = "no test session has a usable key to score", ", ".join(path.stem for path in split.test)
+        raise EmgscribeError(what, where=where, hint="test on sessions with keystrokes (emgscribe inspect)")
     with alone(folder, WORKING, lambda line: console.print(line, soft_wrap=True)):
         return _run(experiment, split, Path(runs), Path(results), decoders, lm, console)
 

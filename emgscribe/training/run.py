@@ -131,7 +131,9 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         hint = "delete this run's folder to train from the start, or put a copy of the file back"
         raise EmgscribeError("is damaged (it holds no settings)", where=str(noted), hint=hint) from error
     if names := [name for name in there | here if there.get(name) != here.get(name)]:
-        values = [f"{name} is {there.get(name, '-'):.40} there, {here.get(name, '-'):.40} here" for name in names[:3]]
+        values = [
+            f"{name:.80} is {there.get(name, '-'):.40} there, {here.get(name, '-'):.40} here" for name in names[:3]
+        ]
         more = f"; and {len(names) - 3} more" * (len(names) > 3)
         what = f"holds a run with other settings: {'; '.join(values)}{more}"
         hint = "choose another folder with --runs or another name with --name, or delete this one"
