@@ -57,7 +57,7 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove the temporary names in a folder whose process of this machine no longer runs."""
     for room in folder.glob(f".*.{_HERE}-*.*"):
         process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)
-        if process and not psutil.pid_exists(int(process[1])):
+        if process and not _runs(int(process[1])):
             for path in room.glob("[!.]*"):
                 # Killed between the two renames above: the old folder is aside and the new one is whole.
                 if (room / ".old").exists() and not (folder / path.name).exists():
@@ -156,9 +156,17 @@ def holder(folder: Path) -> str:
     with suppress(OSError, ValueError):
         noted = (folder / ".lock").read_text(errors="replace")[:80]
         process, _, machine = noted.partition(" on ")
-        if machine != platform.node() or psutil.pid_exists(int(process)):
+        if machine != platform.node() or _runs(int(process)):
             return noted
     return ""
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs. In containers, killed ones may stay zombies."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def make_folder(folder: Path) -> None:
