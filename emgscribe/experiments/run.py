@@ -78,46 +78,40 @@ def run_experiment(
         what, where = "no test session has a usable key to score", ", ".join(path.stem for path in split.test)
         raise EmgscribeError(what, where=where, hint="test on sessions with keystrokes (emgscribe inspect)")
     with alone(folder, WORKING, lambda line: console.print(line, soft_wrap=True)):
-        return _run(experiment, split, Path(runs), Path(results), decoders, lm, console)
-
-
-def _run(
-    experiment: Experiment, split: Split, runs: Path, results: Path,
-    decoders: Sequence[str], lm: Path | None, console: Console,
-) -> RunResult:  # fmt: skip
-    path, commit = result_path(experiment, results), current_commit()
-    earlier = recorded(experiment, results, split)
-    trained, (training, val, test) = train_experiment(experiment, split, runs=runs, console=console)
-    folder, names = trained.folder / "best", dict.fromkeys(("greedy", *decoders))
-    if "beam" in names:
-        words = LanguageModel.read(lm) if lm else default_language_model(exclude=prompts_of([*split.val, *split.test]))
-        tuned = load_tuned(folder)
-        if tuned is None or tuned.language_model != words.digest:
-            console.print(f"tuning the beam on {', '.join(session.name for session in val)}", soft_wrap=True)
-            tune_model(folder, trained.model.ancestry, val, map(trained.model.log_probs, val), words)
-    made = {name: make_decoder(name, folder=folder, scored=test) for name in names}
-    scores = evaluate_all(trained.model, test, {name: one.decoder for name, one in made.items()})
-    if trained.model.attention is not None:
-        scores["attention"] = evaluate_attention(trained.model, test, length=experiment.windows.length)
-    settings = {name: one.settings for name, one in made.items() if one.settings}
-    if earlier and earlier.test["greedy"].to_json() == scores["greedy"].to_json():
-        scores, settings = earlier.test | scores, earlier.settings | settings
-    result = RunResult(
-        experiment=to_json(experiment),
-        seed=experiment.train.seed,
-        data=DataUsed.of(split.protocol, training, val, test),
-        commit=", ".join(dict.fromkeys([*trained.commits, commit])),  # of what trained, and of what tested
-        versions={"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
-        device=trained.device,
-        machine=platform.machine(),
-        precision=trained.precision,
-        seconds=round(trained.seconds, 1),
-        curves=trained.curves,
-        test=scores,
-        settings=settings,
-    )
-    result.write(path)
-    return result
+        path, commit = result_path(experiment, Path(results)), current_commit()
+        earlier = recorded(experiment, Path(results), split)
+        trained, (training, val, test) = train_experiment(experiment, split, runs=Path(runs), console=console)
+        best, names = folder / "best", dict.fromkeys(("greedy", *decoders))
+        if "beam" in names:
+            unknown = prompts_of([*split.val, *split.test])  # to the default model: it must not have read them
+            words = LanguageModel.read(lm) if lm else default_language_model(exclude=unknown)
+            tuned = load_tuned(best)
+            if tuned is None or tuned.language_model != words.digest:
+                console.print(f"tuning the beam on {', '.join(session.name for session in val)}", soft_wrap=True)
+                tune_model(best, trained.model.ancestry, val, map(trained.model.log_probs, val), words)
+        made = {name: make_decoder(name, folder=best, scored=test) for name in names}
+        scores = evaluate_all(trained.model, test, {name: one.decoder for name, one in made.items()})
+        if trained.model.attention is not None:
+            scores["attention"] = evaluate_attention(trained.model, test, length=experiment.windows.length)
+        settings = {name: one.settings for name, one in made.items() if one.settings}
+        if earlier and earlier.test["greedy"].to_json() == scores["greedy"].to_json():
+            scores, settings = earlier.test | scores, earlier.settings | settings
+        result = RunResult(
+            experiment=to_json(experiment),
+            seed=experiment.train.seed,
+            data=DataUsed.of(split.protocol, training, val, test),
+            commit=", ".join(dict.fromkeys([*trained.commits, commit])),  # of what trained, and of what tested
+            versions={"python": platform.python_version(), **{name: version(name) for name in _NAMED_VERSIONS}},
+            device=trained.device,
+            machine=platform.machine(),
+            precision=trained.precision,
+            seconds=round(trained.seconds, 1),
+            curves=trained.curves,
+            test=scores,
+            settings=settings,
+        )
+        result.write(path)
+        return result
 
 
 def train_experiment(

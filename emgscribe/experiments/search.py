@@ -108,7 +108,8 @@ def search(
     kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
     about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     states, stored = optuna.trial.TrialState, folder / "study.db"
-    with alone(folder, "works on this study"), _usable(stored, *_storage_errors(optuna)):
+    faults = sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
+    with alone(folder, "works on this study"), _usable(stored, *faults):
         with _usable(stored, Exception):  # a file of somebody else's may hold anything
             study = _study(optuna, folder, about, space)
 
@@ -160,10 +161,6 @@ def _usable(path: Path, *errors: type[Exception]) -> Iterator[None]:
         what = f"cannot be read or written ({' '.join(str(fault).split()):.200})"
         hint = "free some disk space; to replace a damaged study, delete its folder or choose another with --runs"
         raise EmgscribeError(what, where=str(path), hint=hint) from error
-
-
-def _storage_errors(optuna: Any) -> tuple[type[Exception], ...]:
-    return sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
 
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
