@@ -189,6 +189,15 @@ def test_the_docs_list_every_network_as_it_is() -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/../../x", "/x", "a//b", ".hidden", "a\0b", "a\nb", "\udcff", "é" * 101]
+)
+def test_a_name_stays_in_the_folders_of_runs_and_results(name: str) -> None:
+    assert replace(SMALL, name="my/" + "é" * 98)
+    with pytest.raises(EmgscribeError, match="^name is "):
+        replace(SMALL, name=name)
+
+
 @pytest.mark.parametrize("field", ["time_masks", "time_frames"])
 def test_more_masks_than_frames_are_refused_when_the_experiment_is_made(field: str) -> None:
     frames = 8000 // 48

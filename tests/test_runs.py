@@ -173,6 +173,15 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
     assert len(measured) == 2  # those that differ in nothing but the seed together
 
 
+def test_test_sessions_without_a_key_are_refused_before_training(
+    make_session: Callable[..., Path], tmp_path: Path
+) -> None:
+    sessions = {make_session(name, keys=[]).parent for name in "abc"}
+    with pytest.raises(EmgscribeError, match="no test session has a usable key to score"):
+        run(TINY, sessions.pop(), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
     used = run(replace(TINY, data=DataConfig(train_users=(1,), test_users=(0,), sessions=1)), data, tmp_path).data
     train, val, test = (name.split("@1-")[1] for (name,) in (used.train, used.val, used.test))

@@ -138,7 +138,7 @@ class RunResult:
                 words, text = (score.session, score.user), score.reference + score.hypothesis
                 fits = all(isinstance(word, str) for word in words) and not set(text) - set(SYMBOLS)
                 if not fits or not all(0 <= number < 1 << 31 for unit in score.units for number in astuple(unit)):
-                    raise ValueError(f"the texts or counts of {score.session} are none")
+                    raise ValueError(f"the texts or counts of {score.session} are damaged")
         return self
 
 

@@ -130,7 +130,7 @@ def search(
             number, cer = numbers[order], None if status else progress(runs / order.name)[1]
             if status == UNWRITABLE:  # no fault of the trial's settings: it stays begun, and is gone on with
                 what = f"trial {number} stopped ({order.news('Error: ').removeprefix('Error: ') or 'the disk is full'})"
-                hint = "free some disk space and give the same command again: it goes on with this trial"
+                hint = "free some disk space, or what else it lacks; the same command goes on with this trial"
                 raise EmgscribeError(what, where=str(order.log), hint=hint)
             study.tell(number, cer, states.FAIL if cer is None else None)
             if cer is not None:
