@@ -194,7 +194,7 @@ def test_the_docs_list_every_network_as_it_is() -> None:
 )
 def test_a_name_stays_in_the_folders_of_runs_and_results(name: str) -> None:
     assert replace(SMALL, name="my/" + "é" * 98)
-    with pytest.raises(EmgscribeError, match="^name is "):
+    with pytest.raises(EmgscribeError, match=r"^name is "):
         replace(SMALL, name=name)
 
 
