@@ -219,8 +219,6 @@ def test_a_beam_from_training_to_the_report(
     out = ["--results", str(folder / "results"), "--out", str(tmp_path / "out")]
     assert cli.main(["report", *out, "--compare", "demo:greedy", "demo:beam"]) == 0
     assert "greedy and beam" in (tmp_path / "out" / "report.md").read_text()
-    assert cli.main(["report", *out, "--decoder", "beam"]) == 0
-    assert "| demo | greedy |" not in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_weights_are_tuned_on_validation_only(
