@@ -239,13 +239,6 @@ def test_an_order_that_fails_says_why_in_its_log(error: Exception, status: int, 
     assert ("Traceback" in order.log.read_text()) == isinstance(error, OSError)
 
 
-def test_a_folder_for_logs_that_cannot_be_made_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").write_text("")
-    with pytest.raises(EmgscribeError, match=r"runs: cannot be used \(File exists\)\n.*another folder"):
-        launch.launch(orders(1), Workers(), lambda *_: None, QUIET)
-
-
 def test_each_run_sees_gpus_of_its_own_among_those_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass
     class Process:
