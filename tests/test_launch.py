@@ -22,7 +22,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch
 from emgscribe.experiments.launch import FAILED, UNWRITABLE, Order, Workers, run_suite
 from emgscribe.experiments.run import missing, run_experiment, run_name
-from emgscribe.files import holder, read_json
+from emgscribe.files import alone, read_json
 from emgscribe.simulation import simulate
 
 QUIET = Console(quiet=True)
@@ -76,22 +76,20 @@ def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path
         until(lambda worker=worker: gone(worker))
         assert not (tmp_path / "results" / f"{name}.json").exists()
     assert f"{FIRST}: done" in told
-    # Two commands at once: the second waits for what the first one holds.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
-        until(lambda: holder(tmp_path / "runs" / ADAPTED), first)
-        held = holder(tmp_path / "runs" / ADAPTED)
-        second = subprocess.run(command, capture_output=True, text=True)
-        assert first.stdout is not None
-        told = first.stdout.read()
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert told.splitlines()[-1] == second.stdout.splitlines()[-1] == f"{ADAPTED}: done"
-    assert f"{ADAPTED}: waiting for process {held}, which works on it" in second.stdout
+    log = tmp_path / "runs" / f"{ADAPTED}.log"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with alone(tmp_path / "runs" / ADAPTED, "works here"):  # as another command would
+            until(lambda: f"waiting for another process ({os.getpid()} on " in log.read_text(), process)
+        assert process.stdout is not None
+        told = process.stdout.read()
+    assert process.returncode == 0
+    assert f"{ADAPTED}: waiting for process {os.getpid()} on " in told
+    assert told.splitlines()[-1] == f"{ADAPTED}: done"
     assert results(tmp_path / "results") == results(whole)
     losses = [entry["train_loss"] for record in results(whole).values() for entry in record["curves"]]
     assert len(set(losses)) == 2 * TINY.train.epochs  # else any two runs could be the same
-    log = (tmp_path / "runs" / f"{ADAPTED}.log").read_text()
-    assert log.count(" tiny-adapted-5, process ") == 3
-    assert "done: <RunResult of tiny-adapted, seed 5" in log
+    assert log.read_text().count(" tiny-adapted-5, process ") == 2
+    assert "done: <RunResult of tiny-adapted, seed 5" in log.read_text()
 
 
 RAY = """
