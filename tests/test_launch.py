@@ -78,7 +78,7 @@ def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path
     assert f"{FIRST}: done" in told
     log = tmp_path / "runs" / f"{ADAPTED}.log"
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        with alone(tmp_path / "runs" / ADAPTED, "works here"):  # as another command would
+        with alone(tmp_path / "runs" / ADAPTED, "works here", print):  # as another command would
             until(lambda: f"waiting for another process ({os.getpid()} on " in log.read_text(), process)
         assert process.stdout is not None
         told = process.stdout.read()
