@@ -4,7 +4,7 @@ import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from glob import glob
 from hashlib import sha256
@@ -134,11 +134,8 @@ class RunResult:
                 raise ValueError(f"its data are {self.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")
             if not test.counts.length:
                 raise ValueError("its test sessions have no character")
-            for score in test.sessions:
-                words, text = (score.session, score.user), score.reference + score.hypothesis
-                fits = all(isinstance(word, str) for word in words) and not set(text) - set(SYMBOLS)
-                if not fits or not all(0 <= number < 1 << 31 for unit in score.units for number in astuple(unit)):
-                    raise ValueError(f"the texts or counts of {score.session} are damaged")
+            if foreign := {*"".join(score.reference + score.hypothesis for score in test.sessions)} - set(SYMBOLS):
+                raise ValueError(f"its texts hold what is no symbol: {sorted(foreign)!r:.80}")
         return self
 
 
