@@ -228,8 +228,6 @@ class SplitShare(nn.Module):
 
     def __init__(self, config: SplitShareConfig, base: nn.Module) -> None:
         super().__init__()
-        assert config.mirror
-        assert not config.joint
         self.base, self.width = base, BANDS * base.width
 
     def forward(self, features: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ SMALL: dict[str, EncoderConfig] = {
     "conformer": CONFORMER,
     "conformer, causal": replace(CONFORMER, future=0),
     "conformer, banded": replace(CONFORMER, past=3, future=2),
-    "split-share": SplitShareConfig(base=TDS, joint=True),
-    "split-share, recurrent": SplitShareConfig(base=GRU, mirror=False),
+    "split-share": SplitShareConfig(base=TDS),
+    "split-share, recurrent": SplitShareConfig(base=GRU),
     "hybrid of cnn, transformer and lstm": RecurrentConfig(base=TRANSFORMER, cell="lstm", hidden=8, left=1, right=1),
 }
 

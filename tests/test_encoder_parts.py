@@ -1,62 +1,15 @@
-"""The parts of encoders, written again plainly. What the benchmarks' textbook has is compared in test_benchmarks."""
+"""The parts of encoders, written again plainly, where no textbook and no published weights do."""
 
 import pytest
 import torch
-from networks import BANDS, BINS, CHANNELS, TDS, build, noise, scrambled
-from torch import Tensor
+from networks import BANDS, CHANNELS, noise
 from torch.nn import functional as F
 
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.encoders.layers import Reduction, without
 from emgscribe.models.encoders.residual_cnn import ResidualConv
-from emgscribe.models.encoders.tds import SqueezeExcitation, TdsConv
+from emgscribe.models.encoders.tds import SqueezeExcitation
 from emgscribe.models.encoders.transformer import Attention, rotated
-
-
-def channels_outermost(width: int, channels: int) -> Tensor:
-    """Where each of our features (channels innermost) stands in the published order (channels outermost)."""
-    columns = width // channels
-    place = torch.arange(width)
-    return place % channels * columns + place // channels
-
-
-def textbook_conv(conv: TdsConv, frames: Tensor) -> Tensor:
-    """The published block on frames (N, F, width) in the published order of features, one tap at a time."""
-    items, count, width = frames.shape
-    kernel = conv.conv.kernel_size[0]
-    split = frames.view(items, count, conv.channels, -1)  # (N, F, channels, W)
-    out = torch.zeros(items, count - kernel + 1, conv.channels, split.shape[3])
-    for tap in range(kernel):
-        weight = conv.conv.weight[:, :, tap, 0]
-        out += torch.einsum("oc,nfcw->nfow", weight, split[:, tap : tap + out.shape[1]])
-    out += conv.conv.bias[:, None]
-    order = channels_outermost(width, conv.channels)
-    inverse = order.argsort()
-    summed = F.relu(out).flatten(2) + frames[:, kernel - 1 :]
-    return F.layer_norm(summed, (width,), conv.norm.weight[inverse], conv.norm.bias[inverse], conv.norm.eps)
-
-
-def test_the_whole_encoder_is_the_published_one_up_to_the_order_of_features() -> None:
-    config, encoder = TDS, scrambled(build(TDS))
-    features = noise(2, 12, BANDS, CHANNELS, BINS)
-    order = channels_outermost(encoder.width, config.channels)
-    inverse = order.argsort()
-
-    # The published network: bands side by side, each with its half of the channels, channels outermost.
-    hidden = encoder.mlp(encoder.norm(features))  # (N, F, B, mlp_features), channels innermost within a band
-    half = config.channels // 2
-    frames = hidden.unflatten(3, (-1, half)).transpose(3, 4).flatten(2)  # (N, F, B * half * W)
-    for block in encoder.blocks:
-        if isinstance(block, TdsConv):
-            frames = textbook_conv(block, frames)
-        else:
-            inner = F.relu(F.linear(frames, block.inner.weight[:, inverse], block.inner.bias))
-            outer = F.linear(inner, block.outer.weight[inverse], block.outer.bias[inverse])
-            norm = block.norm
-            frames = F.layer_norm(frames + outer, (encoder.width,), norm.weight[inverse], norm.bias[inverse], norm.eps)
-    ours = encoder(features, torch.tensor([6, 6]))
-    assert ours.shape == (2, 6, encoder.width)
-    assert torch.allclose(ours, frames[:, :, order], atol=1e-4)
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -100,15 +53,6 @@ def test_attention_is_the_weighted_mean_of_the_values_in_reach(past: int, future
         torch.testing.assert_close(
             attention(frames, padding)[item, :end], attention.output(mixed)[item, :end], rtol=1e-4, atol=1e-5
         )
-
-
-def test_rotation_makes_products_depend_on_the_distance_alone() -> None:
-    query, key = noise(1, 8).expand(50, 8), noise(1, 8, seed=1).expand(50, 8)
-    products = rotated(query) @ rotated(key).T  # (50, 50)
-    for distance in (-20, -1, 0, 7):
-        assert products.diagonal(distance).std() < 1e-5
-    assert products[0].std() > 0.1
-    torch.testing.assert_close(rotated(query).norm(dim=1), query.norm(dim=1))
 
 
 @pytest.mark.parametrize("span", [(2, 1), (3, 0), None])

@@ -17,15 +17,15 @@ class SpectrogramNorm(nn.Module):
 
 
 class RotationInvariantMLP(nn.Module):
-    """One linear layer and ReLU for each band, averaged over rolls of the band's electrodes by each of `offsets`.
+    """One linear layer and ReLU for each band, averaged over rolls of the band's electrodes by -1, 0 and 1.
 
     Rolling the input's electrodes equals rolling the weights the other way, so the rolls share one matrix product
     over the features as they are. Source: Sivakumar et al. 2024 (arXiv 2410.20081), section 5.1.
     """
 
-    def __init__(self, bands: int, channels: int, bins: int, width: int, offsets: tuple[int, ...] = (-1, 0, 1)) -> None:
+    def __init__(self, bands: int, channels: int, bins: int, width: int) -> None:
         super().__init__()
-        self.channels, self.bins, self.width, self.offsets = channels, bins, width, offsets
+        self.channels, self.bins, self.width = channels, bins, width
         self.layers = nn.ModuleList(nn.Linear(channels * bins, width) for _ in range(bands))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -34,8 +34,8 @@ class RotationInvariantMLP(nn.Module):
         for band, layer in zip(features.flatten(3).unbind(2), self.layers, strict=True):  # each (N, F, C*K)
             assert isinstance(layer, nn.Linear)
             weight = layer.weight.view(self.width, self.channels, self.bins)
-            rolled = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in self.offsets])
-            rolls = F.relu(F.linear(band, rolled, layer.bias.repeat(len(self.offsets))))  # (N, F, rolls * width)
+            rolled = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in (-1, 0, 1)])
+            rolls = F.relu(F.linear(band, rolled, layer.bias.repeat(3)))  # (N, F, 3 * width)
             hidden.append(rolls.view(*rolls.shape[:2], -1, self.width).mean(dim=2))
         return torch.stack(hidden, dim=2)  # (N, F, B, width)
 
