@@ -59,25 +59,29 @@ class AttentionDecoder(nn.Module):
         Row l follows the first l labels. `counts` (N,), on the CPU, are the frames of each item: later frames and later
         labels have no influence.
         """
-        return self.following(F.pad(labels, (1, 0), value=END), self.remember(frames, counts))
+        return self.following(F.pad(labels, (1, 0), value=END), self.remember(frames, counts))[0]
 
     def remember(self, frames: Tensor, counts: Tensor) -> Memory:
         """The memory of frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
         count = frames.shape[1]
         padding = count - counts
         memory = self.memory(without(frames, padding))  # (N, F, D)
-        memory = memory + sinusoids(memory)
+        memory = memory + sinusoids(0, count, memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
         return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]  # a ModuleList's
 
-    def following(self, texts: Tensor, memory: Memory) -> Tensor:
-        """Log-probabilities of what follows each symbol of `texts` (N, L), which begin with END: (N, L, V)."""
-        hidden = self.embedding(texts)  # (N, L, D)
-        hidden = hidden + sinusoids(hidden)
-        for block, pair in zip(self.blocks, memory[0], strict=True):
-            hidden = block(hidden, pair, memory[1])
-        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1)
+    def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
+        """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.
+
+        With `before`, which the last call returned, `texts` (N, 1) are the next symbols of those texts.
+        """
+        hidden, kept = self.embedding(texts), []  # (N, L, D)
+        hidden = hidden + sinusoids(before[0][0].shape[2] if before else 0, texts.shape[1], hidden)
+        for place, block in enumerate(self.blocks):
+            hidden, pair = block(hidden, before[place] if before else None, memory[0][place], memory[1])
+            kept.append(pair)
+        return F.log_softmax(self.head(self.norm(hidden)).float(), dim=-1), kept
 
 
 class DecoderBlock(nn.Module):
@@ -86,20 +90,23 @@ class DecoderBlock(nn.Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         self.text_norm, self.cross_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.text = PairAttention(config.width, config.heads, config.dropout)
-        self.cross = PairAttention(config.width, config.heads, config.dropout)
+        self.text = CachedAttention(config.width, config.heads, config.dropout)
+        self.cross = CachedAttention(config.width, config.heads, config.dropout)
         self.feed_forward = feed_forward(config.width, config.feed_forward, nn.ReLU(), config.dropout)
 
-    def forward(self, hidden: Tensor, frames: Pair, mask: Tensor | None) -> Tensor:
-        """Hidden (N, L, D), keys and values of the frames -> (N, L, D)."""
+    def forward(self, hidden: Tensor, before: Pair | None, frames: Pair, mask: Tensor | None) -> tuple[Tensor, Pair]:
+        """Hidden (N, L, D), keys and values of the earlier text and of the frames -> (N, L, D), those of all text."""
         normed = self.text_norm(hidden)
-        hidden = hidden + self.text(normed, self.text.remember(normed), causal=True)
+        pair = self.text.remember(normed)
+        if before is not None:
+            pair = torch.cat([before[0], pair[0]], dim=2), torch.cat([before[1], pair[1]], dim=2)
+        hidden = hidden + self.text(normed, pair, causal=before is None)
         hidden = hidden + self.cross(self.cross_norm(hidden), frames, mask=mask)
-        return hidden + self.feed_forward(hidden)
+        return hidden + self.feed_forward(hidden), pair
 
 
-class PairAttention(nn.Module):
-    """Attention to a sequence by its keys and values, which can be computed once for several calls."""
+class CachedAttention(nn.Module):
+    """Attention to a sequence, with keys and values that are computed once and kept."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -121,9 +128,9 @@ class PairAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))  # (N, L, D)
 
 
-def sinusoids(like: Tensor) -> Tensor:
-    """Positions 0, 1, ... as sines and cosines (F, D), for a sequence (N, F, D) of that width and type."""
-    turned = angles(like.shape[1], like.shape[2], like.device)
+def sinusoids(first: int, count: int, like: Tensor) -> Tensor:
+    """Positions `first`, `first` + 1, ... as sines and cosines (count, D), with the width and type of `like`."""
+    turned = angles(first, count, like.shape[-1], like.device)
     return torch.cat([turned.sin(), turned.cos()], dim=-1).to(like.dtype)
 
 
@@ -149,8 +156,11 @@ def search(
     likely = torch.full((items, beam_size), -torch.inf, dtype=torch.float64, device=frames.device)
     likely[:, 0] = 0  # the beams of an item begin as one
     fits, ended = torch.zeros_like(likely), torch.zeros_like(likely, dtype=torch.bool)
+    first = torch.arange(items, device=frames.device)[:, None] * beam_size
+    before = None
     for length in range(int(counts.max()) + 1):
-        rows = decoder.following(texts.flatten(0, 1), memory)[:, -1].view(items, beam_size, symbols).double()
+        rows, before = decoder.following(texts[..., -1].view(-1, 1), memory, before)
+        rows = rows.view(items, beam_size, symbols).double()
         rows[ended | (limits <= length), :END] = -torch.inf
         rows[..., END].masked_fill_(ended, 0)  # what has ended stays as it is
         rows += likely[..., None]
@@ -162,6 +172,7 @@ def search(
         origin, symbol = picked // symbols, picked % symbols
         ctc.extend(texts[..., -1], origin, symbol)
         texts = torch.cat([texts.gather(1, origin[..., None].expand_as(texts)), symbol[..., None]], dim=2)
+        before = [(key[place], value[place]) for place in [(first + origin).flatten()] for key, value in before]
         ended = symbol == END
         if ended[:, 0].all():  # scores only fall: no other beam can overtake
             break

@@ -125,14 +125,14 @@ def rotated(heads: Tensor) -> Tensor:
     Source: Su et al. 2021 (RoFormer, arXiv 2104.09864).
     """
     count, width = heads.shape[-2:]
-    turns = angles(count, width, heads.device)
+    turns = angles(0, count, width, heads.device)
     cosine, sine = turns.cos(), turns.sin()
     first, second = heads.float().chunk(2, dim=-1)
     turned = torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)  # (..., F, D)
     return turned.to(heads.dtype)
 
 
-def angles(count: int, width: int, device: torch.device) -> Tensor:
-    """Positions 0, 1, ... as angles (count, `width` / 2), each column slower than the one before."""
+def angles(first: int, count: int, width: int, device: torch.device) -> Tensor:
+    """Positions `first`, `first` + 1, ... as angles (count, `width` / 2), each column slower than the one before."""
     speeds = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)  # (width / 2,)
-    return torch.outer(torch.arange(count, device=device), speeds)
+    return torch.outer(torch.arange(first, first + count, device=device), speeds)
