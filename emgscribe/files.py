@@ -29,12 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
     folder is removed. A full disk, a folder that is missing or cannot be written to, or a `path` that is a device or a
     pipe becomes an `EmgscribeError` that names `path`.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        hint = "name a file or a folder"  # as root, the new file would take the device's place
-        raise EmgscribeError("is a device or a pipe, which is not written over", where=str(path), hint=hint)
     room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
     temporary, aside = room / path.name, room / ".old"
     try:  # the room has its name before it exists, so that an interrupt at any moment finds it
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            hint = "name a file or a folder"  # as root, the new file would take the device's place
+            raise EmgscribeError("is a device or a pipe, which is not written over", where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
         room.mkdir()
