@@ -6,6 +6,7 @@ emissions: `evaluate_attention` reads windows as long as those of training, one 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from reprlib import repr as shortened
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ _UNIT, _UNIT_SAMPLES = "segments of 10 s", 20_000  # for the bootstrap: longer t
 _ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
 _AGAIN = "score the model again"
 # What is read of a stranger's result: scoring it takes some seconds then.
-_LONGEST, _MOST = 10**11, 200_000  # steps of the alignments; units, as many as in 555 hours
+_LONGEST, _MOST = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
 
 Protocol = Literal["sessions", "published"]
 Progress = Callable[[float], None]
@@ -114,20 +115,24 @@ class Evaluation:
         empty = from_json(cls, own, where="")
         pairs = zip(empty.sessions, units, strict=True)
         found = replace(empty, sessions=tuple(replace(score, units=part) for score, part in pairs))
-        sizes = [len(score.reference) * len(score.hypothesis) for score in found.sessions]
-        fault = (
-            "it is longer than all sessions that there are" if sum(sizes) > _LONGEST or len(found.units) > _MOST else ""
-        )
-        for score in found.sessions if not fault else ():
-            # Windows, aligned one by one, may need more edits than the whole text.
-            fewest = Levenshtein.distance(score.reference, score.hypothesis)
-            if score.counts.length != len(score.reference) or score.counts.edits < fewest:
-                fault = f"the counts of {score.session} do not fit its texts"
-        if not fault and found.counts.length and not (isinstance(cer, float) and abs(found.cer - cer) < 1e-6):
-            fault = f"its CER is {cer}, its counts make {found.cer}"
-        if fault:
+        if fault := _contradiction(found, cer):
             raise EmgscribeError(fault, hint=_AGAIN)
         return found
+
+
+def _contradiction(found: Evaluation, cer: Any) -> str:
+    """What does not fit in a stored evaluation; nothing where all does."""
+    steps = sum(len(score.reference) * len(score.hypothesis) for score in found.sessions)
+    if steps > _LONGEST or len(found.units) > _MOST:
+        return "it is longer than all sessions that there are"
+    for score in found.sessions:
+        # Windows, aligned one by one, may need more edits than the whole text.
+        fewest = Levenshtein.distance(score.reference, score.hypothesis)
+        if score.counts.length != len(score.reference) or score.counts.edits < fewest:
+            return f"the counts of {score.session} do not fit its texts"
+    if found.counts.length and not (isinstance(cer, float) and abs(found.cer - cer) < 1e-6):
+        return f"its CER is {shortened(cer)}, its counts make {found.cer}"
+    return ""
 
 
 def _counts(row: Any) -> Counts:

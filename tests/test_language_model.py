@@ -296,13 +296,14 @@ def test_rare_ngrams_can_be_left_out() -> None:
     assert all(few < all_ for few, all_ in zip(sizes[1][2:], sizes[0][2:], strict=True))
 
 
-def test_what_cannot_be_trained_and_tables_that_are_too_large_are_refused() -> None:
+def test_what_cannot_be_trained_and_tables_that_are_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, order, min_count in (("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 21, 1), ("a", 10**20, 1), ("a", 2, 0)):
         with pytest.raises(EmgscribeError):
             train(text, order=order, min_count=min_count)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(EmgscribeError, match="more than 100 n-grams"):
-        patch.setattr(language_model, "MOST_NGRAMS", 100)
+    monkeypatch.setattr(language_model, "MOST_NGRAMS", 100)
+    with pytest.raises(EmgscribeError, match="more than 100 n-grams"):
         train(WORDS, order=6)
+    monkeypatch.undo()
     with pytest.raises(EmgscribeError, match="would take") as caught:
         train(WORDS, order=6).automaton(max_bytes=1000)
     assert "min_count" in caught.value.hint
