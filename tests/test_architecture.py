@@ -22,7 +22,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_the_package_is_light() -> None:
-    assert not loaded_by("import emgscribe; dir(emgscribe)") & {*HEAVY, "tyro", "h5py", "numpy", "rich", "cattrs"}
+    assert not loaded_by("import emgscribe; dir(emgscribe)") & {*HEAVY, "tyro", "h5py", "numpy", "rich"}
 
 
 @pytest.mark.parametrize("call", [["--help"], ["--version"], ["simulate", "x"], ["inspect", str(PACKAGE)]])

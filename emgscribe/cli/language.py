@@ -11,7 +11,7 @@ from emgscribe.data.hdf5 import prompts_of
 from emgscribe.decoding import language_model
 from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import failed
+from emgscribe.files import failed, open_file
 from emgscribe.models.model import best_device
 
 
@@ -40,12 +40,13 @@ def train(
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise EmgscribeError("is not text in UTF-8", where=str(path), hint="convert it, or leave it out") from error
-    except OSError as error:
-        raise failed("read", path, error) from error
+    with open_file(path) as file:
+        try:
+            return file.read().decode()
+        except UnicodeDecodeError as error:
+            raise EmgscribeError("is not text in UTF-8", where=str(path), hint="convert it, or leave it out") from error
+        except OSError as error:
+            raise failed("read", path, error) from error
 
 
 def tune(
