@@ -24,10 +24,10 @@ class _Shown(Figure):
         return image.getvalue()
 
 
-def plot_session(session: Session, start: float, stop: float, read: Any = ()) -> Figure:
-    """Seconds [start, stop) of a session: both bands' electrodes, the keys that went down, and those that were `read`.
+def plot_session(session: Session, start: float, stop: float, read: Any = None) -> Figure:
+    """Seconds [start, stop) of a session: both bands' electrodes, the keys that went down, and the `Transcript` `read`.
 
-    `read` is a `Transcript`, or a symbol and its second for each key. Raises `EmgscribeError` where the range is empty,
+    Raises `EmgscribeError` where the range is empty,
     longer than a minute or not inside the session.
     """
     seconds = len(session) / SAMPLE_RATE
@@ -35,8 +35,8 @@ def plot_session(session: Session, start: float, stop: float, read: Any = ()) ->
         hint = f"choose at most {_MOST_SECONDS} s between 0 and {seconds:.3f} s"
         raise EmgscribeError(f"seconds {start:g} to {stop:g} cannot be plotted", where=session.name, hint=hint)
     rows = {"typed": list(zip(session.text, session.onsets / SAMPLE_RATE, strict=True))}
-    if keys := getattr(read, "keys", read):
-        rows["read"] = list(keys)
+    if read is not None:
+        rows["read"] = list(zip(read.text, read.onsets, strict=True))
     figure = _Shown(figsize=(min(5 + 2 * (stop - start), 24), 8), layout="constrained")
     top, *bands = figure.subplots(3, 1, sharex=True, height_ratios=(len(rows), 10, 10))
     _draw_keys(top, rows, start, stop)

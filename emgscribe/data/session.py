@@ -81,7 +81,7 @@ class Session:
         first, last = np.searchsorted(self.onsets, (start, stop))
         return slice(int(first), int(last))
 
-    def plot(self, start: float, stop: float, *, read: Any = ()) -> "Figure":
+    def plot(self, start: float, stop: float, *, read: Any = None) -> "Figure":
         """Seconds [start, stop) as a matplotlib figure: electrodes, keys, and what a model `read` (`plot_session`)."""
         from emgscribe.data.plot import plot_session
 
