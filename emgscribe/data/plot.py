@@ -27,8 +27,7 @@ class _Shown(Figure):
 def plot_session(session: Session, start: float, stop: float, read: Any = None) -> Figure:
     """Seconds [start, stop) of a session: both bands' electrodes, the keys that went down, and the `Transcript` `read`.
 
-    Raises `EmgscribeError` where the range is empty,
-    longer than a minute or not inside the session.
+    Raises `EmgscribeError` where the range is empty, longer than a minute or not inside the session.
     """
     seconds = len(session) / SAMPLE_RATE
     if not 0 <= start <= stop - 1 / SAMPLE_RATE <= seconds or stop - start > _MOST_SECONDS:
