@@ -397,6 +397,10 @@ def test_an_error_about_arguments_stands_alone_on_a_terminal(
     assert re.fullmatch(r"Error: .*users is 0.+\nHint: .+\n", capsys.readouterr().err)
     assert cli.main(["simulate", "--out", str(tmp_path), "--users", "1", "--sessions", "1", "--minutes", "0.1"]) == 0
     assert "simulating" in capsys.readouterr().err
+    logs = ["--key-logs", str(tmp_path)]
+    assert cli.main(["simulate", "--out", str(tmp_path / "y"), *logs, "--simulation.units-per-muscle", "4"]) == 0
+    assert len(list((tmp_path / "y").glob("*-simulated-emg-*.hdf5"))) == 1
+    assert "1 sessions of simulated EMG under the keys of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

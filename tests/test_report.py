@@ -92,6 +92,19 @@ def test_simulated_trends_stand_beside_published_ones(write_result: WriteResult,
     assert "No simulated result yet: 4 electrodes a band; 2 electrodes a band; 1 kHz; 500 Hz;" in page
 
 
+def test_results_on_simulated_emg_under_real_keys_have_a_table_of_their_own(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for seed, kind in enumerate(("simulated", "real-keys")):
+        write_result("table2/bilstm", seed, kind=kind)
+    page = page_of(tmp_path)
+    assert "## table2, SIMULATED (real keys) sessions\n" in page
+    under_real_keys = page.split("## table2, SIMULATED (real keys)")[1].split("## ")[0]
+    assert "no person's muscles were recorded" in under_real_keys
+    assert "published %" not in under_real_keys
+    assert (tmp_path / "out" / "real-keys.csv").exists()
+
+
 def test_simulated_and_recorded_results_share_no_table_and_no_number(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("table2/bilstm", 1)
     write_result("table2/bilstm", 2, kind="real", texts=ALMOST)

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.report import tables
-from emgscribe.experiments.results import Row, RunResult, Score, read_results
+from emgscribe.experiments.results import DataUsed, Row, RunResult, Score, read_results
 from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval, count
 
@@ -59,6 +61,16 @@ def test_seeds_are_averaged_and_their_units_pooled(write_result: WriteResult) ->
     apart = row(*(write_result(seed=seed, texts=[(f"s{seed}", "abcd", "abcX")]) for seed in (1, 2)))
     assert [unit.length for unit in apart.units.values()] == [2, 2, 2, 2]
     assert {session for session, _, _ in apart.units} == {"s1", "s2"}
+
+
+def test_the_kind_of_data_says_what_is_simulated(make_stored: Callable[..., Session]) -> None:
+    real = make_stored()
+    made = replace(make_stored(), simulated=True)
+    under_keys = replace(made, real_keys=True)
+    kinds = {"real": [real], "simulated": [made, under_keys], "real-keys": [under_keys, real]}
+    assert {kind: DataUsed.of("latest", [real], [], sessions).kind for kind, sessions in kinds.items()} == dict(
+        zip(kinds, kinds, strict=True)
+    )
 
 
 def break_(content: dict[str, Any], place: str, value: object) -> None:

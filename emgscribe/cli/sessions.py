@@ -45,7 +45,7 @@ def simulate(
     else:
         with bar("simulating") as progress:
             paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, progress=progress)
-        screen.print(f"{len(paths)} sessions of simulated EMG under real keys in {out}")
+        screen.print(f"{len(paths)} sessions of simulated EMG under the keys of {key_logs} in {out}")
     if report:
         from emgscribe.simulation import compare_with_recording
 

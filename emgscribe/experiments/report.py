@@ -27,7 +27,7 @@ from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, Row, RunRe
 from emgscribe.files import read_json, replacing
 from emgscribe.scoring import Counts, cer_difference, count, count_words, side_by_side, total
 
-_KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED EMG, REAL KEYS:", REAL: "recorded"}
+_KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED (real keys)", REAL: "recorded"}
 _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
 _PAPER = (Path(__file__).parents[1] / "paper.json", Path(__file__).parents[2] / "docs" / "results" / "paper.json")

@@ -1,30 +1,35 @@
 """Measures of EMG, the same for simulated sessions and recordings, by the names of the rows in `published`."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import signal
 
 from emgscribe.data.hdf5 import SAMPLE_RATE, Emg
+from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
 from emgscribe.simulation.arrays import Float32, Float64
 
-_WINDOW = SAMPLE_RATE // 10  # samples
+_FREQUENCIES = (80, 125, 150, 200, 300, 400)  # Hz
+_AFTERWARDS = 0.1  # s after key-down; later, the next key is there
 
 
-def measure_emg(recordings: Sequence[Emg]) -> dict[str, float]:
-    """Means over recordings (T, 2, 16)."""
-    found = defaultdict[str, list[float]](list)
-    for emg in recordings:
-        channels = emg.reshape(len(emg), -1)
-        for at, level in zip(
-            ("10 %", "median", "90 %"), np.percentile(channels.std(axis=0), [10, 50, 90]), strict=True
-        ):
-            found[f"root mean square of a channel, {at}"].append(float(level))
-        frequencies, power = signal.welch(channels, SAMPLE_RATE, nperseg=_WINDOW, axis=0)
-        middle = frequencies[(np.cumsum(power, axis=0) < power.sum(axis=0) / 2).sum(axis=0)]
-        found["median frequency of a channel"].append(float(np.median(middle)))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def measure_emg(emg: Emg, keys: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Numbers of `emg` (T, 2, 16); `keys` are (hand, seconds from the start of `emg`) in order."""
+    found, levels = spectra(emg), {}
+    for at, level in zip(("10 %", "median", "90 %"), np.percentile(found.level, [10, 50, 90]), strict=True):
+        levels[f"root mean square of a channel, {at}"] = float(level)
+    curves = {"median": found.median_channel, "strongest": found.density[found.level.argmax()]}
+    spectrum = {
+        f"spectrum of the {which} channel, {frequency} Hz": float(np.interp(frequency, FREQUENCIES, curve))
+        for which, curve in curves.items()
+        for frequency in _FREQUENCIES
+    }
+    around = key_locked(emg, keys)[:, : round((BEFORE + _AFTERWARDS) * SAMPLE_RATE)].mean(axis=3)  # (hand, time, band)
+    peaks = {
+        f"largest activity after key-down, {side} hand": 1000 * (around[hand, :, hand].argmax() / SAMPLE_RATE - BEFORE)
+        for hand, side in enumerate(("left", "right"))
+        if around[hand].any()
+    }
+    return levels | spectrum | peaks | {"median frequency of a channel": float(np.median(found.median_frequency))}
 
 
 def correlation_by_distance(emg: Float32) -> Float64:

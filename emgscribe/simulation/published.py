@@ -33,9 +33,9 @@ class Row:
 
     @property
     def distance(self) -> float:
-        """The difference in percentage points where the unit is %, else in % of the published number."""
+        """The difference where the unit is % or dB, else in % of the published number."""
         apart = self.simulated - self.published
-        return apart if self.unit == "%" else 100 * apart / self.published
+        return apart if self.unit in ("%", "dB") else 100 * apart / self.published
 
     @property
     def near(self) -> bool:

@@ -1,6 +1,6 @@
 """Sessions, simulated or recorded, beside what is published of recordings: a page, a picture and its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,11 @@ class Excerpt:
     def intervals(self) -> Float64:  # seconds from each keystroke to the next
         return np.diff([time for _, time in self.keys])
 
+    @property
+    def hands(self) -> list[tuple[int, float]]:
+        """(hand, seconds from the start of the excerpt) of each key but shift."""
+        return [(TEXTBOOK[unshifted(symbol)[0]].hand, time) for symbol, time in self.keys if symbol != SHIFT]
+
     @cached_property
     def correlations(self) -> Float64:  # (2, 9)
         return np.stack([correlation_by_distance(self.emg[:, band]) for band in range(BANDS)])
@@ -85,7 +90,7 @@ def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> d
     first = {read_header(path).user: path for path in reversed(sessions)}
     excerpts = [Excerpt.of_session(path) for path in list(reversed(first.values()))[:_MEASURED]]
     found = rows("typing", measure_typing(map(read_header, sessions)))
-    found += rows("emg", measure_emg([excerpt.emg for excerpt in excerpts]))
+    found += rows("emg", _mean_over([measure_emg(excerpt.emg, excerpt.hands) for excerpt in excerpts]))
     content = {
         "rows": [asdict(row) | {"distance": round(row.distance, 2), "near": row.near} for row in found],
         "sessions": [_numbers(excerpt) for excerpt in excerpts],
@@ -97,11 +102,17 @@ def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> d
     return content
 
 
+def _mean_over(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for each in numbers for name in each)
+    return {name: float(np.mean([each[name] for each in numbers if name in each])) for name in names}
+
+
 def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> str:
     lines = [
         "# Published and simulated",
-        f"Published: {published()['source']} Simulated: typing of {sessions} sessions, EMG of {measured} of them. The"
-        " distance is in points where the unit is %, else in % of the published number; ✓: no more than is allowed.",
+        f"Published: {published()['source']} Simulated: typing of {sessions} sessions, EMG of {measured} of them."
+        " The distance is a difference where the unit is % or dB, else in % of the published number. ✓: as near as"
+        " allowed.",
         f"![All numbers, traces, spectra and activity around a key]({picture}.png)",
         "| measure | unit | published | simulated | distance | allowed | |\n|---|---|---|---|---|---|---|",
     ]
