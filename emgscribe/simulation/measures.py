@@ -6,7 +6,6 @@ import numpy as np
 
 from emgscribe.data.hdf5 import SAMPLE_RATE, Emg
 from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
-from emgscribe.simulation.arrays import Float32, Float64
 
 _FREQUENCIES = (80, 125, 150, 200, 300, 400)  # Hz
 _AFTERWARDS = 0.1  # s after key-down; later, the next key is there
@@ -30,10 +29,3 @@ def measure_emg(emg: Emg, keys: Sequence[tuple[int, float]]) -> dict[str, float]
         if around[hand].any()
     }
     return levels | spectrum | peaks | {"median frequency of a channel": float(np.median(found.median_frequency))}
-
-
-def correlation_by_distance(emg: Float32) -> Float64:
-    """(9,): mean correlation between electrodes 0 to 8 steps apart on the ring, in `emg` (T, 16)."""
-    correlation = np.asarray(np.corrcoef(emg, rowvar=False))
-    ring = np.arange(len(correlation))
-    return np.array([correlation[ring, np.roll(ring, -step)].mean() for step in range(len(ring) // 2 + 1)])

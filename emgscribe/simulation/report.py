@@ -10,12 +10,13 @@ import numpy as np
 from scipy import ndimage
 
 from emgscribe.data.charset import SHIFT, SPACE
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE, Emg, SessionFile, read_header
+from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE, Emg, SessionFile, read_header
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing, write_json
+from emgscribe.simulation.activity import FREQUENCIES, RECORDED_MEDIAN_CHANNEL, spectra
 from emgscribe.simulation.arrays import Float64
 from emgscribe.simulation.keyboard import TEXTBOOK, Finger, unshifted
-from emgscribe.simulation.measures import correlation_by_distance, measure_emg
+from emgscribe.simulation.measures import measure_emg
 from emgscribe.simulation.published import Row, published, rows
 from emgscribe.simulation.typing_measures import measure_typing
 
@@ -59,10 +60,6 @@ class Excerpt:
         return [(TEXTBOOK[unshifted(symbol)[0]].hand, time) for symbol, time in self.keys if symbol != SHIFT]
 
     @cached_property
-    def correlations(self) -> Float64:  # (2, 9)
-        return np.stack([correlation_by_distance(self.emg[:, band]) for band in range(BANDS)])
-
-    @cached_property
     def averages(self) -> dict[tuple[int, Finger], Float64]:
         """(hand, finger) -> (steps, 16): mean amplitude around key-down, divided by each electrode's mean amplitude."""
         count = int(2 * _AROUND * SAMPLE_RATE) // _STEP
@@ -93,7 +90,7 @@ def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> d
     found += rows("emg", _mean_over([measure_emg(excerpt.emg, excerpt.hands) for excerpt in excerpts]))
     content = {
         "rows": [asdict(row) | {"distance": round(row.distance, 2), "near": row.near} for row in found],
-        "sessions": [_numbers(excerpt) for excerpt in excerpts],
+        "measured": [excerpt.name for excerpt in excerpts],
     }
     _draw(excerpts, found, Path(out).with_suffix(".png"))
     with replacing(Path(out).with_suffix(".md")) as temporary:
@@ -124,19 +121,6 @@ def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> s
     return "\n\n".join(lines) + "\n" + "\n".join(cells) + "\n"
 
 
-def _numbers(excerpt: Excerpt) -> dict[str, Any]:
-    peaks = {_title(*key): int(average.max(axis=1).argmax()) for key, average in excerpt.averages.items()}  # in steps
-    return {
-        "session": excerpt.name,
-        "correlation_by_distance": excerpt.correlations.mean(axis=0).round(3).tolist(),
-        "burst_peak_before_key_down": {name: round(_AROUND - n * _STEP / SAMPLE_RATE, 3) for name, n in peaks.items()},
-    }
-
-
-def _title(hand: int, finger: Finger) -> str:
-    return f"{_HANDS[hand]} {finger.name.lower()}"
-
-
 def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
     from matplotlib.figure import Figure  # takes a second to import, and few callers draw
 
@@ -146,12 +130,13 @@ def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
     for hand, (traces, around) in enumerate(zip(parts[1].subplots(1, 2), parts[2].subplots(1, 2), strict=True)):
         _draw_traces(traces, excerpts[0], hand)
         _draw_averages(around, excerpts[0], hand)
-    intervals, correlations = parts[3].subplots(1, 2)
+    intervals, power = parts[3].subplots(1, 2)
     for excerpt in excerpts:
-        correlations.plot(excerpt.correlations.T, color=_OURS, alpha=0.5)
+        power.plot(FREQUENCIES, spectra(excerpt.emg).median_channel, color=_OURS, alpha=0.6)
         intervals.hist(excerpt.intervals, np.linspace(0, 1, 51).tolist(), histtype="step", color=_OURS, alpha=0.6)
-    correlations.axhline(0, color="grey", linewidth=0.5)
-    correlations.set(title="correlation between electrodes of a band", xlabel="electrodes apart on the ring")
+    power.plot(list(RECORDED_MEDIAN_CHANNEL), list(RECORDED_MEDIAN_CHANNEL.values()), "ko-", label="published")
+    power.set(title="spectrum of the median channel", xlabel="Hz", ylabel="dB (µV²/Hz)")
+    power.legend()
     intervals.set(title="intervals between keystrokes", xlabel="s", ylabel="keystrokes")
     _draw_rows(parts[0].subplots(), found)
     with replacing(out) as temporary:
