@@ -32,7 +32,7 @@ from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"}
 
-import tiny  # noqa: F401  # registers the experiment
+import tiny
 from mutators import MUTATORS, change_command
 
 from emgscribe import cli
@@ -98,6 +98,7 @@ KINDS = {
 
 def prepare(folder: Path) -> None:
     """Make every kind of file in `folder` as a user does, in this process, which is then warm."""
+    tiny.add()
     folder.mkdir(parents=True)
     os.chdir(folder)
     Path("text.txt").write_text("It is the end of the day, and I am at home.\n" * 20)

@@ -16,8 +16,14 @@ TINY = Experiment(
     windows=WindowConfig(length=2000, stride=2000, left=0, right=0),
     train=TrainConfig(epochs=2, seed=0, batch_size=4, warmup_epochs=1, blank_prior=0.5),
 )
-EXPERIMENTS["tiny"] = TINY
-SUITES["tiny"] = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
+
+
+def add() -> None:
+    """Give the command line of this process the experiment and the suite."""
+    EXPERIMENTS["tiny"] = TINY
+    SUITES["tiny"] = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
+
 
 if __name__ == "__main__":
+    add()
     cli.run()

@@ -372,7 +372,7 @@ def test_sessions_are_simulated_for_the_budget(
         (["report", "--results", "absent"], "no result files"),
         (["lm", "tain"], "did you mean lm train?"),
         (["lm", "train", "--out", "x.arpa"], "no text given"),
-        (["lm", "train", "absent.txt", "--out", "x.arpa"], "absent.txt: cannot be read"),
+        (["lm", "train", "absent.txt", "--out", "x.arpa"], "absent.txt: no such file"),
         (["lm", "tune", "absent-model"], "no session given"),
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["simulate", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
