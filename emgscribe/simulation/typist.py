@@ -39,9 +39,7 @@ MARGIN = 0.8  # seconds of quiet at both ends of a recording
 _POINTS = np.array([-1.645, -0.674, 0.0, 0.674, 1.645])  # where the published percentiles are on a normal distribution
 _PERSON, _SESSION, _HOLD_SESSION = 0.5, 0.12, 0.08  # weights of the person and the session in that number
 _FASTER = -0.35  # change of the number over a session, whose last third is 10 % faster than the first
-_OFFSET = (
-    0.15  # real sessions have equal numbers of prompts; in ones of equal length, fast people type more of the keys
-)
+_OFFSET = 0.12  # real sessions have equally many prompts; in equally long ones, fast people type more of the keys
 _NEIGHBOURS = 0.09  # of the number's part that changes with each press
 _ROLL_SECONDS, _ROLL = 0.14, 1.2  # a key is held longer where another finger of the hand follows so soon
 _TOGETHER = 0.23  # correlation over people of holds and intervals
@@ -92,7 +90,7 @@ class Habits:
             places=TEXTBOOK | own,
             slowness=float(slowness),
             holding=float(_TOGETHER * slowness + np.sqrt(1 - _TOGETHER**2) * alone),
-            typos=float(np.exp(0.5 * typos)),
+            typos=float(np.exp(0.45 * typos)),
             typo_kinds=tuple(rng.dirichlet(list(_TYPOS.values())).tolist()),
         )
 
