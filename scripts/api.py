@@ -12,7 +12,8 @@ import emgscribe as es
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 SECTIONS = {
-    "Sessions": "Session open_session open_sessions split DataConfig inspect Inspection simulate SimulationConfig",
+    "Sessions": "Session open_session open_sessions split DataConfig inspect Inspection simulate simulate_key_logs"
+    " SimulationConfig",
     "Models": "load_model Model save_model ModelConfig transcribe Transcript",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",
     "Scores": "evaluate Evaluation evaluate_all Counts",
