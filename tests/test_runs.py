@@ -20,7 +20,7 @@ from emgscribe.data.splits import DataConfig
 from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import run as runs
-from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import RunResult, data_hash
 from emgscribe.experiments.run import Planned, missing, plan, result_path, run_experiment
 from emgscribe.models.attention import AttentionConfig
@@ -171,6 +171,10 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
         Planned("few-8", "missing", 21.0),
     ]
     assert len(measured) == 2  # those that differ in nothing but the seed together
+    made = Simulated("later", users=2, sessions=6, minutes=0.1)
+    planned = plan([replace(TINY, data=DataConfig())], made, runs=tmp_path / "none", results=tmp_path / "none")
+    assert list(planned) == [Planned("tiny-5", "missing", 10.0 * 2 * 4 + 2)]
+    assert not (tmp_path / "none").exists()
 
 
 def test_test_sessions_without_a_key_are_refused_before_training(

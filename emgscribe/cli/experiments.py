@@ -109,13 +109,15 @@ def reproduce(
     members, made = chosen.experiments, chosen.simulated
     if simulated := data == Path("simulated"):
         data = runs / made.folder
+    if dry_run:
+        unmade = simulated and not (data / "metadata.csv").exists()
+        planned = plan(members, made if unmade else data, runs=runs, results=results, decoders=names)
+        return _print_plan(planned, workers.jobs)
     if simulated:
         config = SimulationConfig(difficulty=made.difficulty)
         with alone(data, "simulates these sessions", log.print):
             if not (data / "metadata.csv").exists():
                 make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
-    if dry_run:
-        return _print_plan(plan(members, data, runs=runs, results=results, decoders=names), workers.jobs)
     failed = run_suite(
         members, data, runs=runs, results=results, workers=workers, decoders=names, lm=options.lm, console=log
     )

@@ -8,24 +8,26 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from rich.console import Console
 
 from emgscribe.config import to_json
 from emgscribe.data.hdf5 import prompts_of
-from emgscribe.data.session import Session, open_sessions
+from emgscribe.data.session import Session, open_session, open_sessions
 from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
-from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.files import alone
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
+from emgscribe.simulation import simulate_session
 from emgscribe.training.run import WORKING, Trained, current_commit, estimate_seconds, train
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
@@ -174,13 +176,14 @@ class Planned:
 
 
 def plan(
-    suite: Sequence[Experiment], data: Path, *, runs: Path, results: Path, decoders: Sequence[str] = ()
+    suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
 ) -> Iterator[Planned]:
     """The runs of a suite in order. Recipes that differ only in the seed are timed once, with a few steps.
 
-    Nothing is kept. Raises what `missing` does.
+    Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
     """
-    left, measured = missing(suite, results, data, decoders), dict[Experiment, float]()
+    left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
+    measured: dict[Experiment, float] = {}
     for experiment in suite:
         name, kind = run_name(experiment), replace(experiment, name="any", train=replace(experiment.train, seed=0))
         if experiment not in left:
@@ -192,11 +195,19 @@ def plan(
         yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 
 
-def _as_long(used: DataConfig, data: Path) -> Iterator[list[Session]]:
+def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]]:
     """About as much training and validation data: the first session of each, repeated, so only two are opened."""
-    _, train, val, _ = split_sessions(data, used)
-    for part, minutes in ((train, used.minutes), (val, 0.0)):
-        (session,) = open_sessions(part[:1])
-        sizes = [path.stat().st_size for path in part]
-        times = round(sum(sizes) / sizes[0])
-        yield [session] * (min(times, math.ceil(minutes / session.minutes)) if minutes else times)
+    if isinstance(data, Simulated):
+        users = len(used.train_users) or data.users
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)
+            train = val = open_session(path)
+        times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
+    else:
+        _, *parts, _ = split_sessions(data, used)
+        train, val = open_sessions([part[0] for part in parts])
+        sizes = [[path.stat().st_size for path in part] for part in parts]
+        times = [round(sum(part) / part[0]) for part in sizes]
+    limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
+    yield [train] * min(times[0], limit)
+    yield [val] * times[1]
