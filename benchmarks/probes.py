@@ -23,15 +23,9 @@ from scipy import linalg, signal
 
 from emgscribe.data.charset import SHIFT
 from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions
-from emgscribe.simulation.activity import (
-    BEFORE,
-    FREQUENCIES,
-    RECORDED_MEDIAN_CHANNEL,
-    RECORDED_STRONGEST_CHANNEL,
-    key_locked,
-    spectra,
-)
+from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
 from emgscribe.simulation.keyboard import TEXTBOOK
+from emgscribe.simulation.published import spectrum
 
 Array = npt.NDArray[np.float64]
 _OFFSETS = np.arange(-0.12, 0.121, 0.04)  # s from key-down to the middle of a frame
@@ -182,10 +176,8 @@ def describe(session: Session) -> None:
     print(f"level {np.percentile(found.level, tenths).round(1)} µV; left, right:")
     for hand in range(2):
         print("  ", np.sort(found.level[16 * hand :][:16])[::-1].round(1))
-    for name, curve, recorded in (
-        ("median", found.median_channel, RECORDED_MEDIAN_CHANNEL),
-        ("strongest", found.density[found.level.argmax()], RECORDED_STRONGEST_CHANNEL),
-    ):
+    for name, curve in (("median", found.median_channel), ("strongest", found.density[found.level.argmax()])):
+        recorded = spectrum(name)
         at = np.interp(list(recorded), FREQUENCIES, curve).round(1)
         print(f"{name} channel, dB at Hz: {dict(zip(recorded, at.tolist(), strict=True))}; recorded {recorded}")
     locked = key_locked(session.emg, [(TEXTBOOK[s].hand, t) for s, t in session.keys if s in TEXTBOOK])

@@ -6,6 +6,7 @@ A trend is the ratio of two CERs, such as half of the electrodes to all of them,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, log, sqrt
 from statistics import mean
 from typing import Any
@@ -27,7 +28,7 @@ class Trend:
     to: Row | None
     note: str
 
-    @property
+    @cached_property  # a bootstrap
     def simulated(self) -> tuple[float, float, float]:
         """The simulated trend and its 95 % interval."""
         if self.to is None:

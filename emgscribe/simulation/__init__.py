@@ -3,7 +3,7 @@
 The modules follow the signal: `text` (prompts) -> `typist` (key presses on `keyboard`) -> `muscles` (excitation) ->
 `motor_units` (spikes) -> `electrodes` (potentials) -> `recording` (what the band reports) -> `sessions` (files).
 `people` draws the users and how they wear the bands. `report` compares `measures` of sessions, simulated or real, with
-those of a real recording. docs/simulate.md lists what is unlike real EMG.
+`published` ones of recordings. docs/simulate.md lists what is unlike real EMG.
 """
 
 from emgscribe.simulation.config import SimulationConfig

@@ -1,7 +1,7 @@
 """What the pictures of a recording show, measured on any session: spectra, levels, activity around a key press.
 
-All functions take `emg` (T, 2, 16) in µV at 2 kHz. The figures are those of one recorded session of Sivakumar et al.
-2024 (sub-03734552, NEMAR NM000104), digitised from the EEGLAB tutorial's pictures of it.
+All functions take `emg` (T, 2, 16) in µV at 2 kHz. `published` has what the pictures of a recorded session show
+(sub-03734552 of Sivakumar et al. 2024, NEMAR NM000104; pictures of the EEGLAB tutorial).
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,6 @@ from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Emg
 from emgscribe.simulation.arrays import Float64
 
 FREQUENCIES = np.arange(40.0, 501.0, 10.0)
-RECORDED_MEDIAN_FREQUENCY = 95.0, 115.0  # Hz, range over channels
-RECORDED_LEVELS = 4.2, 8.2, 24.4  # µV, 10th, 50th and 90th percentile over channels of the root mean square
-# Frequency in Hz -> power density in dB (µV²/Hz).
-RECORDED_MEDIAN_CHANNEL = {80: -3.0, 125: -5.0, 150: -8.5, 200: -10.0, 300: -16.0, 400: -20.0}
-RECORDED_STRONGEST_CHANNEL = {80: 10.0, 150: 5.0, 200: -4.0, 300: -8.0}
-RECORDED_PEAK = 0.025, 0.05  # s after key-down, of the largest mean envelope
 BEFORE, AFTER = 0.3, 0.3  # s around key-down
 _PAUSE = 0.5  # s without a key: the next one begins a burst
 

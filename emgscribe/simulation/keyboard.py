@@ -7,6 +7,7 @@ from functools import cache
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
 
 LEFT, RIGHT = 0, 1
+ROLL = "same hand, other finger"
 
 
 class Finger(IntEnum):
@@ -90,6 +91,16 @@ def interval_kind(before: str, after: str) -> str:
     if before == after:
         return "same key"
     return f"{_finger_name(before)} > {_finger_name(after)}"
+
+
+def pair_class(kind: str) -> str:
+    """The hands and fingers of an `interval_kind`; the kind itself where it is no pair of fingers, or has a thumb."""
+    first, _, second = kind.partition(" > ")
+    if not second or "thumb" in (first, second):
+        return kind
+    if first == second:
+        return "same finger"
+    return ROLL if first.split()[0] == second.split()[0] else "other hand next"
 
 
 def _finger_name(symbol: str) -> str:

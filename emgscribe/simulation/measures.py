@@ -5,22 +5,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from emgscribe.data.hdf5 import SAMPLE_RATE, Emg
-from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
+from emgscribe.simulation.activity import BEFORE, FREQUENCIES, Spectra, key_locked
+from emgscribe.simulation.published import spectrum as published_spectrum
 
-_FREQUENCIES = (80, 125, 150, 200, 300, 400)  # Hz
 _AFTERWARDS = 0.1  # s after key-down; later, the next key is there
 
 
-def measure_emg(emg: Emg, keys: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Numbers of `emg` (T, 2, 16); `keys` are (hand, seconds from the start of `emg`) in order."""
-    found, levels = spectra(emg), {}
+def measure_emg(emg: Emg, found: Spectra, keys: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Numbers of `emg` (T, 2, 16) and its spectra; `keys` are (hand, seconds from the start of `emg`) in order."""
+    levels = {}
     for at, level in zip(("10 %", "median", "90 %"), np.percentile(found.level, [10, 50, 90]), strict=True):
         levels[f"root mean square of a channel, {at}"] = float(level)
     curves = {"median": found.median_channel, "strongest": found.density[found.level.argmax()]}
     spectrum = {
         f"spectrum of the {which} channel, {frequency} Hz": float(np.interp(frequency, FREQUENCIES, curve))
         for which, curve in curves.items()
-        for frequency in _FREQUENCIES
+        for frequency in published_spectrum(which)
     }
     around = key_locked(emg, keys)[:, : round((BEFORE + _AFTERWARDS) * SAMPLE_RATE)].mean(axis=3)  # (hand, time, band)
     peaks = {

@@ -42,6 +42,13 @@ class Row:
         return abs(self.distance) <= self.allowed
 
 
+def spectrum(channel: str) -> dict[int, float]:
+    """Hz -> density in dB (µV²/Hz) of the `median` or the `strongest` channel of a recorded session."""
+    begin = f"spectrum of the {channel} channel, "
+    named = {name.removesuffix(" Hz"): number for name, _, number, _ in published()["rows"]["emg"]}
+    return {int(name.removeprefix(begin)): number for name, number in named.items() if name.startswith(begin)}
+
+
 def rows(part: str, simulated: Mapping[str, float]) -> list[Row]:
     """The rows of a part (`typing` or `emg`) that `simulated` has a number for."""
     known = [(*row, float(simulated[row[0]])) for row in published()["rows"][part] if row[0] in simulated]

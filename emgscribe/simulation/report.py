@@ -13,11 +13,11 @@ from emgscribe.data.charset import SHIFT, SPACE
 from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE, Emg, SessionFile, read_header
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing, write_json
-from emgscribe.simulation.activity import FREQUENCIES, RECORDED_MEDIAN_CHANNEL, spectra
+from emgscribe.simulation.activity import FREQUENCIES, Spectra, spectra
 from emgscribe.simulation.arrays import Float64
 from emgscribe.simulation.keyboard import TEXTBOOK, Finger, unshifted
 from emgscribe.simulation.measures import measure_emg
-from emgscribe.simulation.published import Row, published, rows
+from emgscribe.simulation.published import Row, published, rows, spectrum
 from emgscribe.simulation.typing_measures import measure_typing
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Excerpt:
     def intervals(self) -> Float64:  # seconds from each keystroke to the next
         return np.diff([time for _, time in self.keys])
 
+    @cached_property
+    def spectra(self) -> Spectra:
+        return spectra(self.emg)
+
     @property
     def hands(self) -> list[tuple[int, float]]:
         """(hand, seconds from the start of the excerpt) of each key but shift."""
@@ -84,10 +88,13 @@ def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> d
     """
     if not sessions:
         raise EmgscribeError("no sessions to compare", hint="name at least one session")
-    first = {read_header(path).user: path for path in reversed(sessions)}
-    excerpts = [Excerpt.of_session(path) for path in list(reversed(first.values()))[:_MEASURED]]
-    found = rows("typing", measure_typing(map(read_header, sessions)))
-    found += rows("emg", _mean_over([measure_emg(excerpt.emg, excerpt.hands) for excerpt in excerpts]))
+    headers = [read_header(path) for path in sessions]
+    first: dict[str, Path | str] = {}
+    for header, path in zip(headers, sessions, strict=True):
+        first.setdefault(header.user, path)
+    excerpts = [Excerpt.of_session(path) for path in [*first.values()][:_MEASURED]]
+    found = rows("typing", measure_typing(headers))
+    found += rows("emg", _mean_over([measure_emg(excerpt.emg, excerpt.spectra, excerpt.hands) for excerpt in excerpts]))
     content = {
         "rows": [asdict(row) | {"distance": round(row.distance, 2), "near": row.near} for row in found],
         "measured": [excerpt.name for excerpt in excerpts],
@@ -132,9 +139,10 @@ def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
         _draw_averages(around, excerpts[0], hand)
     intervals, power = parts[3].subplots(1, 2)
     for excerpt in excerpts:
-        power.plot(FREQUENCIES, spectra(excerpt.emg).median_channel, color=_OURS, alpha=0.6)
+        power.plot(FREQUENCIES, excerpt.spectra.median_channel, color=_OURS, alpha=0.6)
         intervals.hist(excerpt.intervals, np.linspace(0, 1, 51).tolist(), histtype="step", color=_OURS, alpha=0.6)
-    power.plot(list(RECORDED_MEDIAN_CHANNEL), list(RECORDED_MEDIAN_CHANNEL.values()), "ko-", label="published")
+    recorded = spectrum("median")
+    power.plot(list(recorded), list(recorded.values()), "ko-", label="published")
     power.set(title="spectrum of the median channel", xlabel="Hz", ylabel="dB (µV²/Hz)")
     power.legend()
     intervals.set(title="intervals between keystrokes", xlabel="s", ylabel="keystrokes")

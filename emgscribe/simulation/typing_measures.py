@@ -11,7 +11,7 @@ from rapidfuzz.distance import Levenshtein
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text, labels_of_text, screen_text, symbol_of_key
 from emgscribe.data.hdf5 import SessionHeader
 from emgscribe.simulation.arrays import Float64
-from emgscribe.simulation.keyboard import interval_kind
+from emgscribe.simulation.keyboard import interval_kind, pair_class
 from emgscribe.simulation.published import published
 
 _POINTS = {"5 %": 5, "25 %": 25, "median": 50, "75 %": 75, "95 %": 95}
@@ -43,7 +43,7 @@ def measure_typing(headers: Iterable[SessionHeader]) -> dict[str, float]:
     intervals = np.concatenate([session.intervals for session in sessions])
     kinds = np.concatenate([session.kinds for session in sessions])
     held = np.concatenate([session.holds[:-1] for session in sessions]) > intervals
-    classes = np.array([_class_of(kind) for kind in kinds])
+    classes = np.array([pair_class(kind) for kind in kinds])
     found = {f"{each}, held past the next press": 100 * float(held[classes == each].mean()) for each in set(classes)}
     for each in set(classes):
         found |= _points(each, intervals[classes == each])
@@ -53,15 +53,6 @@ def measure_typing(headers: Iterable[SessionHeader]) -> dict[str, float]:
 
 def _points(name: str, values: Float64) -> dict[str, float]:
     return {f"{name}, {at}": float(np.percentile(values, p)) for at, p in _POINTS.items() if len(values)}
-
-
-def _class_of(kind: str) -> str:
-    first, _, second = kind.partition(" > ")
-    if not second or "thumb" in (first, second):
-        return kind
-    if first == second:
-        return "same finger"
-    return "same hand, other finger" if first.split()[0] == second.split()[0] else "other hand next"
 
 
 def _pairs(intervals: Float64, held: _Flags, kinds: _Strings) -> dict[str, float]:

@@ -24,12 +24,14 @@ from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.keyboard import (
     ALTERNATIVES,
     LEFT,
+    ROLL,
     SHIFTS,
     TEXTBOOK,
     Finger,
     Place,
     interval_kind,
     neighbours,
+    pair_class,
     unshifted,
 )
 from emgscribe.simulation.published import published
@@ -44,13 +46,9 @@ _NEIGHBOURS = 0.09  # of the number's part that changes with each press
 _ROLL_SECONDS, _ROLL = 0.14, 1.2  # a key is held longer where another finger of the hand follows so soon
 _TOGETHER = 0.23  # correlation over people of holds and intervals
 _USUAL_RATE = 4.4  # keys/s that the published intervals give
-_TYPOS = {
-    "neighbour": 10.0,
-    "doubled": 3.0,
-    "transposed": 4.0,
-    "omitted": 3.0,
-}  # parameters of a Dirichlet distribution
-_UNCORRECTED = 0.15
+# How often people make each kind of typo: parameters of a Dirichlet distribution.
+_TYPOS = {"neighbour": 10.0, "doubled": 3.0, "transposed": 4.0, "omitted": 3.0}
+_UNCORRECTED = 0.15  # of the typos
 _RUNS = np.cumsum([55.3, 24.1, 9.1, 4.5, 2.4, 1.4, 0.9, 0.7, 0.5, 1.1])  # % of the runs of 1, 2, … backspaces
 
 
@@ -137,7 +135,7 @@ class Typist:
         intervals = self._scale * np.exp(_at(points, place))
         starts = now + np.cumsum(intervals)
         soon = np.append(intervals[1:] < _ROLL_SECONDS, False)
-        rolls = soon & np.append([_is_roll(kind) for kind in kinds[1:]], False)
+        rolls = soon & np.append([pair_class(kind) == ROLL for kind in kinds[1:]], False)
         place = self._holding + np.sqrt(1 - _PERSON**2) * self._rng.standard_normal(len(kinds)) + _ROLL * (rolls - 0.15)
         points = np.array([_HOLDS.get(unshifted(symbol)[0], _HOLDS["d"]) for symbol in symbols])
         ends = starts + min(self._scale, 1.0) * np.exp(_at(points, place))
@@ -184,12 +182,6 @@ def _at(points: Float64, place: Float64) -> Float64:
     part = (place - _POINTS[left]) / np.diff(_POINTS)[left]
     low, high = (np.take_along_axis(points, (left + side)[:, None], axis=1)[:, 0] for side in (0, 1))
     return np.asarray(low + part * (high - low))
-
-
-def _is_roll(kind: str) -> bool:
-    """Whether two fingers of one hand follow each other."""
-    first, _, second = kind.partition(" > ")
-    return first != second and first.split()[0] == second.split(" ")[0]
 
 
 def _shift_held(strokes: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
