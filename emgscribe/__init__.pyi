@@ -34,14 +34,5 @@ __all__ += ["FeaturesConfig", "GreedyDecoder", "Hypothesis", "Inspection", "Lang
 __all__ += ["Recipe", "Session", "SessionsDataModule", "Settings", "SimulationConfig", "TrainConfig", "Trained"]
 __all__ += ["TrainingModule", "Transcript", "WindowConfig", "WindowDataset"]
 __all__ += ["ctc_loss", "encoders", "evaluate", "evaluate_all", "features", "inspect", "load_model", "open_session"]
-__all__ += [
-    "open_sessions",
-    "recipes",
-    "register",
-    "save_model",
-    "simulate",
-    "simulate_key_logs",
-    "split",
-    "train",
-    "transcribe",
-]
+__all__ += ["open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs", "split", "train"]
+__all__ += ["transcribe"]

@@ -165,6 +165,8 @@ def _runs(process: int) -> bool:
     """Whether a process of this machine runs. In containers, killed ones may stay zombies."""
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:  # to another user's process, which runs
+        return True
     except psutil.Error:
         return False
 

@@ -36,7 +36,7 @@ def test_every_public_name_is_there_and_explained() -> None:
     bare = [name for name in es.__all__ if name != "__version__" and not (getattr(es, name).__doc__ or "").strip()]
     assert bare == []
     with pytest.raises(AttributeError, match="no attribute 'sesion'"):
-        _ = es.sesion  # type: ignore[attr-defined]
+        _ = es.sesion
 
 
 def test_type_checkers_see_the_same_names() -> None:

@@ -15,7 +15,7 @@ from emgscribe.errors import EmgscribeError
 @dataclass(frozen=True)
 class Shape(Kind):
     section = "shape"
-    kinds: ClassVar[dict[str, type["Shape"]]] = {}  # type: ignore[misc]
+    kinds: ClassVar[dict[str, type["Shape"]]] = {}
 
 
 @register("round")

@@ -53,7 +53,7 @@ def test_what_was_read_is_a_row_under_the_keys(session: Session) -> None:
 
 def test_a_figure_shows_itself(make_stored: MakeStored) -> None:
     silent = replace(make_stored(2000), emg=np.zeros((2000, 2, 16), np.float32))
-    assert silent.plot(0, 1)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert silent.plot(0, 1)._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

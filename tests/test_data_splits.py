@@ -76,7 +76,7 @@ def test_sessions_are_opened(tmp_path: Path) -> None:
     assert [len(session) for session in first_minutes(train, 0.03)] == [3000, 600]
     assert list(first_minutes(train, 0)) == train
     with pytest.raises(EmgscribeError, match=r"data\.protocol"):
-        split(tmp_path, "user8")  # type: ignore[arg-type]
+        split(tmp_path, "user8")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_sessions_are_opened(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(EmgscribeError, match=f"data.{next(iter(wrong))}"):
-        DataConfig(**wrong)  # type: ignore[arg-type]
+        DataConfig(**wrong)
 
 
 def listed() -> list[str]:
@@ -169,8 +169,8 @@ def test_a_hash_is_computed_once_until_the_file_changes(published: list[Path], m
     real = hashlib.file_digest
 
     def watched(file: object, kind: str) -> object:
-        read.append(Path(file.name).stem)  # type: ignore[attr-defined]
-        return real(file, kind)  # type: ignore[arg-type]
+        read.append(Path(file.name).stem)
+        return real(file, kind)
 
     monkeypatch.setattr(hashlib, "file_digest", watched)
     split_sessions(published[0].parent, COURSE)

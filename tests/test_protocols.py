@@ -117,7 +117,7 @@ def test_published_experiments_name_their_protocol_and_small_ones_none() -> None
     for n in range(8):
         generic, alone, tuned = SUITES[f"benchmark/user{n}"].experiments
         assert generic == GENERIC
-        assert alone.data == tuned.data == DataConfig(protocol=f"user{n}")  # type: ignore[arg-type]
+        assert alone.data == tuned.data == DataConfig(protocol=f"user{n}")
         assert (alone.start, tuned.start) == ("", GENERIC.name)
         assert alone.model == tuned.model == generic.model == BASELINE.model
 

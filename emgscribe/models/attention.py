@@ -69,7 +69,8 @@ class AttentionDecoder(nn.Module):
         memory = memory + sinusoids(0, count, memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
-        return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]  # a ModuleList's
+        # What a ModuleList gives out has no type of its own.
+        return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]
 
     def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
         """Log-probabilities of what follows each symbol of `texts` (N, L) -> (N, L, V); keys, values for a later call.

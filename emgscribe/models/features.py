@@ -59,11 +59,11 @@ class FeaturesConfig(Kind):
     @property
     def samples_per_frame(self) -> int:
         """Samples (2 kHz) from one frame to the next."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind has its own
 
     def build(self) -> Features:
         """The module that computes the features; untrained where they are learned."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind has its own
 
     def chosen(self, emg: Tensor) -> Tensor:
         """EMG (N, T, 2, 16) -> (N, T, B, C) of the chosen bands and electrodes."""

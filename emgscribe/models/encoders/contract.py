@@ -90,7 +90,7 @@ class EncoderConfig(Sized, Kind):
 
     def build(self, bands: int, channels: int, bins: int) -> Encoder:
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
-        raise NotImplementedError
+        raise NotImplementedError  # each architecture has its own
 
 
 class Stacked(Encoder):
@@ -120,7 +120,7 @@ class Stacked(Encoder):
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         """Frames (N, S, base.width), of which `padding` (N,), on the CPU, at the end are padding -> (N, S, width)."""
-        raise NotImplementedError
+        raise NotImplementedError  # what an encoder stacks on its base
 
 
 class StackedBlocks(Stacked):
