@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check fuzz bench api clean
+.PHONY: demo test check fuzz crash bench api clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -20,6 +20,9 @@ check: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python scripts/fuzz.py --cases 10000
+
+crash: $(STAMP)
+	$(BIN)/python scripts/crash.py
 
 api: $(STAMP)
 	$(BIN)/python scripts/api.py

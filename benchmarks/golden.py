@@ -28,7 +28,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, ResidualCnnConfig, TdsConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import simulate_session
+from emgscribe.simulation.sessions import simulate_session
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.run import train
 

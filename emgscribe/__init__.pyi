@@ -19,7 +19,8 @@ from emgscribe.models.encoders import Encoder, EncoderConfig
 from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
 from emgscribe.scoring import Counts
-from emgscribe.simulation import SimulationConfig, simulate, simulate_key_logs
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.sessions import simulate, simulate_key_logs
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.losses import ctc_loss
 from emgscribe.training.modules import SessionsDataModule, TrainingModule

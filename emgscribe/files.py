@@ -73,14 +73,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing, broken or huge one is an `EmgscribeError`; so is one with NaN or a name twice."""
+    """Read a JSON file. A missing, broken or huge one is an `EmgscribeError`.
+
+    So is one with NaN, with a name twice, or with control characters, which a terminal may obey.
+    """
     with open_file(path) as file:
         try:
             if len(data := file.read(_JSON_BYTES + 1)) > _JSON_BYTES:
                 raise ValueError(f"more than {_JSON_BYTES >> 20} MB")
             content = json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
-            if b"\\u" in data:
-                json.dumps(content, ensure_ascii=False).encode()  # half a character could not be written again
+            text = json.dumps(content, ensure_ascii=False)
+            escapes = text.replace(r"\\", "").replace(r"\"", "")
+            if not text.isprintable() or "\\" in escapes:
+                raise ValueError("a text holds a control character, or half of one")
             return content
         except OSError as error:
             raise failed("read", path, error) from error
@@ -182,4 +187,6 @@ def make_folder(folder: Path) -> None:
 def failed(to_be: str, path: Path, error: OSError) -> EmgscribeError:
     """The error for a file or folder that cannot be read, written or used."""
     hint = "check the path and its permissions, free some disk space, or choose another folder"
-    return EmgscribeError(f"cannot be {to_be} ({error.strerror or error})", where=str(path), hint=hint)
+    inner = re.search(r"error message = '([^']+)'", str(error))  # of HDF5, whose own text has several lines
+    why = inner[1] if inner else error.strerror or error
+    return EmgscribeError(f"cannot be {to_be} ({why})", where=str(path), hint=hint)

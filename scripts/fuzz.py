@@ -28,7 +28,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"}
 
@@ -191,7 +191,9 @@ def carry_out(words: list[str], place: Path, output: Path) -> int:
     """Call the command in a process of its own; returns its wait status, that of SIGXCPU where time was up."""
     if (process := os.fork()) == 0:
         os.setpgid(0, 0)
-        _call(words, place, output)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limits = {resource.RLIMIT_AS: used + MEMORY, resource.RLIMIT_CPU: CPU, resource.RLIMIT_CORE: 0}
+        call(words, place, output, limits)
     until = time.monotonic() + WALL
     while (ended := os.waitpid(process, os.WNOHANG)) == (0, 0):
         if time.monotonic() > until:
@@ -202,7 +204,8 @@ def carry_out(words: list[str], place: Path, output: Path) -> int:
     return ended[1]
 
 
-def _call(words: list[str], place: Path, output: Path) -> None:
+def call(words: list[str], place: Path, output: Path, limits: dict[int, int]) -> NoReturn:
+    """Be the command: in the folder `place`, with its output in files, under resource limits."""
     status = 70
     try:
         os.chdir(place)
@@ -211,8 +214,7 @@ def _call(words: list[str], place: Path, output: Path) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ["EMGSCRIBE_CACHE"] = str(place / "cache")
         reader.subprocess = SimpleNamespace(Popen=Forked, PIPE=None, DEVNULL=None)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        for limit, most in ((resource.RLIMIT_AS, used + MEMORY), (resource.RLIMIT_CPU, CPU), (resource.RLIMIT_CORE, 0)):
+        for limit, most in limits.items():
             resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
         sys.argv = ["emgscribe", *words]
         cli.run()
@@ -227,6 +229,11 @@ def _call(words: list[str], place: Path, output: Path) -> None:
         os._exit(status)
 
 
+def leftovers(place: Path) -> list[str]:
+    """Hidden files and folders but locks, which no command may leave."""
+    return [str(path.relative_to(place)) for path in place.rglob(".*") if path.name != ".lock"]
+
+
 def judge(status: int, words: list[str], place: Path, output: Path) -> str:
     """ok, error, or what must not be."""
     told = output.with_suffix(".err").read_text(errors="replace")
@@ -239,7 +246,7 @@ def judge(status: int, words: list[str], place: Path, output: Path) -> str:
         return "fault"
     if re.search(r"^\S*\w+Warning: ", told, re.MULTILINE) or ".py:" in told:
         return "warning"
-    if any(path.name.startswith(".") and path.name != ".lock" for path in place.rglob("*")):
+    if leftovers(place):
         return "leftover"
     errors = len(re.findall("^Error: .*\nHint: ", told, re.MULTILINE)) + told.count("╭─ ")
     return "ok" if code == 0 else "error" if errors == 1 or (not errors and words[0] == "inspect") else "mute"

@@ -22,7 +22,7 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES
 from emgscribe.files import read_json, write_json
-from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.config import SimulationConfig
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),

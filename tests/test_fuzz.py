@@ -117,6 +117,7 @@ def _saved(value: object) -> bytes:
         ("lm train text.txt --out new.arpa --order 99999999999999999999", "order is 9"),
         ("lm tune m s.hdf5 --lm words.arpa --beam-size 99999999999999999999", "beam_size is 9"),
         ("transcribe a\0b --model m", "NUL"),
+        ("transcribe a\n\x1b[31mb --model m", r"a\n\x1b[31mb: no such file"),
         (f"transcribe {'x' * 300} --model m", "File name too long"),
         (f"transcribe s.hdf5 --model {'x' * 300}", "File name too long"),
         (f"{BEAM} {'x' * 300}", "File name too long"),

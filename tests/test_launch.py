@@ -23,7 +23,7 @@ from emgscribe.experiments import launch
 from emgscribe.experiments.launch import FAILED, UNWRITABLE, Order, Workers, run_suite
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import alone, read_json
-from emgscribe.simulation import simulate
+from emgscribe.simulation.sessions import simulate
 
 QUIET = Console(quiet=True)
 FIRST, ADAPTED = (run_name(experiment) for experiment in reversed(SUITE.experiments))

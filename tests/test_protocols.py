@@ -24,7 +24,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import ModelConfig
-from emgscribe.simulation import simulate, simulate_session
+from emgscribe.simulation.sessions import simulate, simulate_session
 from emgscribe.training.config import TrainConfig
 
 QUIET = Console(quiet=True)

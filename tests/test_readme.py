@@ -24,20 +24,33 @@ def blocks(page: Path, language: str) -> list[str]:
     return [text for named, text in found if named == language]
 
 
-# Each line and each page in a process of its own, forked from one that has loaded everything: loading is the slow part.
+# Each line and each page in a process of its own, forked from one that has loaded everything: loading is the slow part,
+# and so is the clearing up at the end of a process, which is skipped.
 WALK = """
-import json, os, subprocess, sys
-import emgscribe.cli.experiments, emgscribe.cli.language, lightning
+import json, os, subprocess, sys, traceback
+import emgscribe.cli.experiments, emgscribe.cli.language, emgscribe.simulation.sessions, lightning
 from emgscribe.cli import run
+
+def end(status):
+    sys.stdout.flush()
+    os._exit(status)
+
 for name, line, code in json.load(sys.stdin):
     if os.fork() == 0:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if code:
-            exec(compile(code, name, "exec"), {"__name__": "__main__"})
-            sys.exit()
+            try:
+                exec(compile(code, name, "exec"), {"__name__": "__main__"})
+            except BaseException:
+                traceback.print_exc()
+                end(1)
+            end(0)
         words = subprocess.run(["bash", "-euc", f"printf '%s\\\\0' {line}"], check=True, capture_output=True, text=True)
         sys.argv = words.stdout.split("\\0")[:-1]
-        run()
+        try:
+            run()
+        except SystemExit as left:
+            end(left.code)
     status = os.waitstatus_to_exitcode(os.wait()[1])
     if status:
         sys.exit(f"{name}: {line} ended with status {status}")

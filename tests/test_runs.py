@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 
@@ -27,7 +26,8 @@ from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
-from emgscribe.simulation import simulate
+from emgscribe.simulation.sessions import simulate
+from emgscribe.training import run as training
 
 QUIET = Console(quiet=True)
 TINY = brief(tiny_suite.TINY)
@@ -139,8 +139,7 @@ def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) 
 def test_a_result_names_the_code_that_trained_and_the_code_that_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (runs, import_module(runs.train.__module__)):
-        monkeypatch.setattr(module, "current_commit", lambda: commit)
+    monkeypatch.setattr(training, "current_commit", lambda: commit)
     commit = "first"
     assert run(TINY, data, tmp_path).commit == "first"
     commit = "second"
@@ -163,7 +162,7 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
     (cut / "last.ckpt").touch()
     (cut / "curves.csv").write_text("epoch,val_cer\n0,90\n")
     few = replace(brief(TINY, seed=8), name="few", data=replace(TINY.data, minutes=0.3))
-    monkeypatch.setattr(runs, "estimate_seconds", seconds)
+    monkeypatch.setattr(training, "estimate_seconds", seconds)
     assert list(plan([TINY, *seeds, few], data, runs=tmp_path / "runs", results=tmp_path / "results")) == [
         Planned("tiny-5", "done", 0.0),
         Planned("tiny-6", "cut off", 21 * 0.75),
@@ -171,6 +170,9 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
         Planned("few-8", "missing", 21.0),
     ]
     assert len(measured) == 2  # those that differ in nothing but the seed together
+    (cut / "curves.csv").write_bytes(b"epoch,val_cer\n0,9\xf8")  # damaged: it says nothing about the run
+    again = plan(seeds[:1], data, runs=tmp_path / "runs", results=tmp_path / "results")
+    assert list(again) == [Planned("tiny-6", "cut off", 21.0)]
     made = Simulated("later", users=2, sessions=6, minutes=0.1)
     planned = plan([replace(TINY, data=DataConfig())], made, runs=tmp_path / "none", results=tmp_path / "none")
     assert list(planned) == [Planned("tiny-5", "missing", 10.0 * 2 * 4 + 2)]
@@ -200,7 +202,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> list[list[Session]]:
         seen.extend(parts)
         raise EmgscribeError("trains")
 
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(training, "train", train)
     return seen
 
 

@@ -16,15 +16,10 @@ from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE, SessionFile, Sessi
 from emgscribe.data.inspect import inspect
 from emgscribe.data.session import open_session
 from emgscribe.errors import EmgscribeError
-from emgscribe.simulation import (
-    SimulationConfig,
-    compare_with_recording,
-    simulate,
-    simulate_key_logs,
-    simulate_session,
-)
+from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.published import Row
-from emgscribe.simulation.report import Excerpt
+from emgscribe.simulation.report import Excerpt, compare_with_recording
+from emgscribe.simulation.sessions import simulate, simulate_key_logs, simulate_session
 from emgscribe.simulation.typing_measures import measure_typing
 
 SMALL = SimulationConfig(units_per_muscle=6)

@@ -9,8 +9,8 @@ import pytest
 from scipy import signal
 
 from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
-from emgscribe.simulation import SimulationConfig
 from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
+from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import TAPS, Fibres, Ring, SpikeSum, action_potentials
 from emgscribe.simulation.keyboard import LEFT, RIGHT, SHIFTS, TEXTBOOK, Place
 from emgscribe.simulation.motor_units import INTERVAL_VARIATION, MotorUnits, SpikeTrains

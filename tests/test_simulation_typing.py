@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, clean_text
 from emgscribe.data.hdf5 import SessionHeader
 from emgscribe.errors import EmgscribeError
-from emgscribe.simulation import SimulationConfig
+from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.keyboard import TEXTBOOK, Finger, neighbours, unshifted
 from emgscribe.simulation.published import published, rows
 from emgscribe.simulation.sessions import logged_keys

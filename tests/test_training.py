@@ -35,7 +35,7 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation
 from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
-from emgscribe.simulation import simulate_session
+from emgscribe.simulation.sessions import simulate_session
 from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
 from emgscribe.training.config import Recipe, TrainConfig

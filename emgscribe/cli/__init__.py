@@ -73,6 +73,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _fail(status: int, what: str, hint: str = "") -> int:
+    what = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in what)  # names hold anything
     with suppress(OSError):
         print(f"Error: {what}" + (f"\nHint: {hint}" if hint else ""), file=sys.stderr, flush=True)
     return status

@@ -1,5 +1,6 @@
 """Which verbs there are, and their parser. The module of a verb is imported when the verb is used: most load torch."""
 
+import gc
 import inspect
 from contextlib import suppress
 from functools import partial
@@ -44,7 +45,10 @@ def call(arguments: list[str]) -> int:
     status = 0 if arguments[-1:] and arguments[-1] in _HELP else 2
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
+    gc.disable()  # what is loaded now stays until the end: looking through it takes seconds, most of them at exit
     module = import_module(f"emgscribe.cli.{VERBS[known(name, VERBS, 'command')][0]}")
+    gc.freeze()
+    gc.enable()
     verb: Any = getattr(module, name.split()[-1])
     about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
     if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings

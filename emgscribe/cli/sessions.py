@@ -47,7 +47,7 @@ def simulate(
             paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, progress=progress)
         screen.print(f"{len(paths)} sessions of simulated EMG under the keys of {key_logs} in {out}")
     if report:
-        from emgscribe.simulation import compare_with_recording
+        from emgscribe.simulation.report import compare_with_recording
 
         compare_with_recording(paths, out / "report.png")
         screen.print(f"report: {out / 'report.md'}")

@@ -56,7 +56,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SessionHeader:
-    """Everything of a session but its samples. `simulation`: JSON of the simulator's settings, empty for recordings."""
+    """Everything of a session but its samples. `simulation`: JSON of the simulator's settings, empty for recordings.
+
+    Raises `ValueError` where name, user or condition hold a control character, which a terminal may obey.
+    """
 
     name: str
     user: str
@@ -65,6 +68,10 @@ class SessionHeader:
     keystrokes: tuple[Keystroke, ...]
     prompts: tuple[Prompt, ...]
     simulation: str = ""
+
+    def __post_init__(self) -> None:
+        if not (text := f"{self.name}{self.user}{self.condition}").isprintable():
+            raise ValueError(f"{text!r} holds a control character")
 
     @property
     def real_keys(self) -> bool:

@@ -4,6 +4,7 @@ A run ends with the command that waits for it, and the same command goes on from
 a Slurm queue outlive a command that was killed.
 """
 
+import gc
 import importlib
 import os
 import pickle
@@ -271,4 +272,5 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     received: Order = pickle.load(sys.stdin.buffer)
     Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what is loaded stays until the end: looking through it at exit takes a second
     sys.exit(received())

@@ -125,8 +125,8 @@ class RunResult:
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
 
     def _checked(self) -> "RunResult":
-        if not self.test or not self.name.isprintable():
-            raise ValueError("its test names no decoder, or its name cannot be printed")
+        if not self.test or not self.name:
+            raise ValueError("its test names no decoder, or its experiment has no name")
         if type(self.seed) is not int or any("epoch" not in line for line in self.curves):
             raise ValueError("its seed is no whole number, or its curves name no epoch")
         for test in self.test.values():

@@ -9,7 +9,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -27,8 +27,9 @@ from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.files import alone
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
-from emgscribe.simulation import simulate_session
-from emgscribe.training.run import WORKING, Trained, current_commit, estimate_seconds, train
+
+if TYPE_CHECKING:
+    from emgscribe.training.run import Trained
 
 _NAMED_VERSIONS = ("emgscribe", "torch", "lightning", "numpy")
 
@@ -74,6 +75,8 @@ def run_experiment(
     default one. Scores of other decoders stay in a result if the greedy score has not changed. While another process
     works on this run, it waits. Raises what `recorded` and `train_experiment` do.
     """
+    from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
+
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     recorded(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
     if not any(len(session.labels) for session in open_sessions(split.test)):
@@ -118,12 +121,14 @@ def run_experiment(
 
 def train_experiment(
     experiment: Experiment, split: Split, *, runs: Path, console: Console
-) -> tuple[Trained, tuple[list[Session], ...]]:
+) -> tuple["Trained", tuple[list[Session], ...]]:
     """Train without testing, or continue an interrupted run; returns the outcome, and the sessions of each part.
 
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
     that was trained on a test session or on a user that must be unseen.
     """
+    from emgscribe.training.run import train
+
     training, val, test = map(open_sessions, (split.train, split.val, split.test))
     training = list(first_minutes(training, experiment.data.minutes))
     start = runs / run_name(replace(experiment, name=experiment.start)) / "best" if experiment.start else None
@@ -161,9 +166,9 @@ def progress(folder: Path) -> tuple[int, float | None]:
     try:
         with (folder / "curves.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-    except (FileNotFoundError, NotADirectoryError):
+        return len(rows), min((float(row["val_cer"]) for row in rows if row.get("val_cer")), default=None)
+    except (OSError, ValueError, csv.Error):  # missing or damaged; the next epoch writes it again
         return 0, None
-    return len(rows), min((float(row["val_cer"]) for row in rows if row.get("val_cer")), default=None)
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,8 @@ def plan(
 
     Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
     """
+    from emgscribe.training.run import estimate_seconds
+
     left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
     measured: dict[Experiment, float] = {}
     for experiment in suite:
@@ -198,6 +205,8 @@ def plan(
 def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]]:
     """About as much training and validation data: the first session of each, repeated, so only two are opened."""
     if isinstance(data, Simulated):
+        from emgscribe.simulation.sessions import simulate_session
+
         users = len(used.train_users) or data.users
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)

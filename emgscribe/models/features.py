@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from scipy import signal
 from torch import Tensor, nn
 
 from emgscribe.config import Below, Count, Kind, Range, Whole, register, require
@@ -219,6 +218,8 @@ def anti_alias_filter(decimation: int) -> Tensor:
     """
     if decimation == 1:
         return torch.ones(1, dtype=torch.float64)
+    from scipy import signal  # takes a second, and few models keep every second sample or less
+
     nyquist = 1 / decimation  # of the lower rate, relative to that of the higher rate
     count, beta = signal.kaiserord(60.0, 0.3 * nyquist)
     return torch.from_numpy(signal.firwin(count | 1, 0.85 * nyquist, window=("kaiser", beta)))

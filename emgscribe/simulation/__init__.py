@@ -5,9 +5,3 @@ The modules follow the signal: `text` (prompts) -> `typist` (key presses on `key
 `people` draws the users and how they wear the bands. `report` compares `measures` of sessions, simulated or real, with
 `published` ones of recordings. docs/simulate.md lists what is unlike real EMG.
 """
-
-from emgscribe.simulation.config import SimulationConfig
-from emgscribe.simulation.report import compare_with_recording
-from emgscribe.simulation.sessions import simulate, simulate_key_logs, simulate_session
-
-__all__ = ["SimulationConfig", "compare_with_recording", "simulate", "simulate_key_logs", "simulate_session"]

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-import wordfreq
 
 from emgscribe.data.charset import ENTER, clean_text, symbol_of_character
 from emgscribe.errors import EmgscribeError
@@ -51,6 +50,8 @@ _COMMA, _FULL_STOP = 0.027, 0.05  # of the words of a piece, how many have one a
 @cache
 def vocabulary() -> tuple[str, ...]:
     """The words of the prompts, most frequent first."""
+    import wordfreq  # takes a second, and few who import this module write prompts
+
     listed = wordfreq.top_n_list("en", VOCABULARY_SIZE * 2)
     return tuple(word for word in listed if _WORD.fullmatch(word) and not _VULGAR.search(word))[:VOCABULARY_SIZE]
 
@@ -58,6 +59,8 @@ def vocabulary() -> tuple[str, ...]:
 @cache
 def _cumulative_frequencies() -> Float64:
     # The square root flattens Zipf's law, so that a session has more than the few hundred most common words.
+    import wordfreq
+
     weights = np.sqrt([wordfreq.word_frequency(word, "en") for word in vocabulary()])
     return np.asarray(np.cumsum(weights[:-1]) / weights.sum())
 
