@@ -111,13 +111,13 @@ def open_file(path: Path) -> BinaryIO:
     A FIFO or a device would be waited for, or never end.
     """
     try:
-        if not S_ISREG(path.stat().st_mode):
-            raise EmgscribeError("is not a file", where=str(path), hint="name a file: pipes and devices are not read")
-        return path.open("rb")
+        if S_ISREG(path.stat().st_mode):
+            return path.open("rb")
     except FileNotFoundError as error:
         raise EmgscribeError("no such file", where=str(path), hint="check the path") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in its name
         raise failed("read", path, error) from error
+    raise EmgscribeError("is not a file", where=str(path), hint="name a file: pipes and devices are not read")
 
 
 @contextmanager
@@ -184,9 +184,9 @@ def make_folder(folder: Path) -> None:
         raise failed("used", folder, error) from error
 
 
-def failed(to_be: str, path: Path, error: OSError) -> EmgscribeError:
+def failed(to_be: str, path: Path, error: Exception) -> EmgscribeError:
     """The error for a file or folder that cannot be read, written or used."""
     hint = "check the path and its permissions, free some disk space, or choose another folder"
     inner = re.search(r"error message = '([^']+)'", str(error))  # of HDF5, whose own text has several lines
-    why = inner[1] if inner else error.strerror or error
+    why = inner[1] if inner else getattr(error, "strerror", None) or error
     return EmgscribeError(f"cannot be {to_be} ({why})", where=str(path), hint=hint)

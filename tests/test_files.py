@@ -180,6 +180,8 @@ def test_json_that_is_broken_missing_or_a_folder(room: Path, content: bytes) -> 
     assert b"\n" not in content or "line 2" in caught.value.what
     with pytest.raises(EmgscribeError, match="no such file"):
         read_json(room / "none.json")
+    with pytest.raises(EmgscribeError, match="null byte"):
+        read_json(room / "a\0b")
     path.write_bytes(b'["\\ud83d\\ude00"]')
     assert read_json(path) == ["\U0001f600"]
     os.truncate(path, 1 << 40)

@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as left:  # help, and what the parser refuses
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except EmgscribeError as error:
-        return _fail(2, f"{error.where}: {error.what}" if error.where else error.what, error.hint)
+        where = f"{_printable(error.where)}: " if error.where else ""
+        return _fail(2, where + "\n".join(map(_printable, error.what.split("\n"))), error.hint)
     except KeyboardInterrupt:
         with suppress(OSError):
             print("Interrupted. What was finished is kept; give the same command again to go on.", file=sys.stderr)
@@ -72,8 +73,12 @@ def _unexpected(error: Exception) -> int:
     return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
 
 
+def _printable(text: str) -> str:
+    """Text with escapes for control characters, which names may hold and a terminal may obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _fail(status: int, what: str, hint: str = "") -> int:
-    what = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in what)  # names hold anything
     with suppress(OSError):
         print(f"Error: {what}" + (f"\nHint: {hint}" if hint else ""), file=sys.stderr, flush=True)
     return status
