@@ -22,7 +22,6 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES
 from emgscribe.files import read_json, write_json
-from emgscribe.simulation.config import SimulationConfig
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -324,23 +323,21 @@ def test_reproduce_ends_with_the_table_of_the_suite(
 @pytest.mark.parametrize(
     ("asked", "folder", "made"),
     [
-        (["table2", "--budget", "small"], "simulated-sessions", (5, 14, 4.0, 1.0)),
-        (["medium/table2"], "simulated-sessions-medium", (1, 18, 16.0, 2.0)),
+        (["table2", "--budget", "small"], "simulated-sessions", (5, 23, 4.0)),
+        (["medium/table2"], "simulated-sessions-medium", (1, 20, 16.0)),
     ],
     ids=["small", "medium"],
 )
 def test_sessions_are_simulated_for_the_budget(
     asked: list[str],
     folder: str,
-    made: tuple[int, int, float, float],
+    made: tuple[int, int, float],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def simulate(
-        out: Path, *, users: int, sessions: int, minutes: float, config: SimulationConfig, **_: object
-    ) -> None:
-        assert (out, (users, sessions, minutes, config.difficulty)) == (tmp_path / folder, made)
+    def simulate(out: Path, *, users: int, sessions: int, minutes: float, **_: object) -> None:
+        assert (out, (users, sessions, minutes)) == (tmp_path / folder, made)
         raise EmgscribeError("enough")
 
     monkeypatch.setattr("emgscribe.simulate", simulate, raising=False)

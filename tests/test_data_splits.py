@@ -54,6 +54,20 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
         split_sessions(tmp_path, DataConfig(test_users=(0, 3)))
 
 
+def test_several_sessions_test(tmp_path: Path) -> None:
+    days = recorded(tmp_path, a=5, b=2)
+    split = split_sessions(tmp_path, DataConfig(train_users=(0,), test_users=(0,), test_sessions=2))
+    assert (split.train, split.val, split.test) == (tuple(days["a"][:2]), (days["a"][2],), tuple(days["a"][3:]))
+    split = split_sessions(tmp_path, DataConfig(train_users=(0,), test_users=(1,), test_sessions=2))
+    assert (split.val, split.test) == ((days["a"][2],), tuple(days["b"]))
+    for user, count, needed in (("a", 5, 6), ("b", 2, 4)):
+        chosen = DataConfig(train_users=(0,) if user == "a" else (1,), test_users=(1,), test_sessions=needed - 2)
+        with pytest.raises(EmgscribeError, match=f"user {user} has {count} sessions; it takes {needed} to train"):
+            split_sessions(tmp_path, chosen)
+    with pytest.raises(EmgscribeError, match=r"data.test_sessions is 2, allowed: 1: the protocol course"):
+        DataConfig(protocol="course", test_sessions=2)
+
+
 def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
     days = recorded(tmp_path, enough=3, few=2)
     with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3 to train, validate and test"):

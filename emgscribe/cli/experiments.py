@@ -19,7 +19,6 @@ from emgscribe.experiments.results import RunResult
 from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
 from emgscribe.experiments.search import search as search_settings
 from emgscribe.files import alone
-from emgscribe.simulation.config import SimulationConfig
 
 Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
 Settings = Annotated[Experiment, arg(name="")]
@@ -114,10 +113,9 @@ def reproduce(
         planned = plan(members, made if unmade else data, runs=runs, results=results, decoders=names)
         return _print_plan(planned, workers.jobs)
     if simulated:
-        config = SimulationConfig(difficulty=made.difficulty)
         with alone(data, "simulates these sessions", log.print):
             if not (data / "metadata.csv").exists():
-                make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes, config=config)
+                make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes)
     failed = run_suite(
         members, data, runs=runs, results=results, workers=workers, decoders=names, lm=options.lm, console=log
     )

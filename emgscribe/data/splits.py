@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from emgscribe.config import Range, Settings, Whole, require
+from emgscribe.config import Count, Range, Settings, Whole, require
 from emgscribe.data.cache import Entry
 from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, read_header
 from emgscribe.data.session import Session, open_sessions
@@ -34,11 +34,12 @@ class DataConfig(Settings):
     """
 
     section = "data"
-    protocol: Protocol = LATEST  # latest: each user's last session tests; the others are published lists of sessions
+    protocol: Protocol = LATEST  # latest: each user's last sessions test; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
     sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
     minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
+    test_sessions: Count = 1  # number of each user's last sessions to test on
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +48,8 @@ class DataConfig(Settings):
             require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "different numbers")
             by_date = self.protocol == LATEST or not chosen
             require(by_date, f"data.{field}", chosen, f"none: the protocol {self.protocol} names the users")
+        named = self.protocol == LATEST or self.test_sessions == 1
+        require(named, "data.test_sessions", self.test_sessions, f"1: the protocol {self.protocol} names the sessions")
 
 
 class Split(NamedTuple):
@@ -66,12 +69,13 @@ def split(
     test_users: tuple[int, ...] = (),
     sessions: int = 0,
     minutes: float = 0.0,
+    test_sessions: int = 1,
 ) -> tuple[list[Session], list[Session], list[Session]]:
     """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
     Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
-    _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes))
+    _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes, test_sessions))
     train, val, test = map(open_sessions, parts)
     return list(first_minutes(train, minutes)), val, test
 
@@ -88,9 +92,9 @@ def first_minutes(sessions: Sequence[Session], minutes: float) -> Iterator[Sessi
 def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
-    By date, each user's latest session tests, the one before validates, all earlier ones train. Only users who train
-    validate. Raises `EmgscribeError` where sessions or users are missing, and, with a list of all of them, where files
-    differ from the published ones in size or SHA-256.
+    By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
+    ones train. Only users who train validate. Raises `EmgscribeError` where sessions or users are missing, and, with a
+    list of all of them, where files differ from the published ones in size or SHA-256.
     """
     paths = find_sessions(folder)
     data = data or DataConfig()
@@ -118,15 +122,17 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
         return [list(by_user)[place] for place in places] or list(by_user)
 
     trained, tested = chosen(data.train_users, "train_users"), chosen(data.test_users, "test_users")
-    for user in trained:
-        if len(by_user[user]) < 3:
-            what = f"user {user} has {len(by_user[user])} sessions; it takes 3 to train, validate and test"
+    first = -data.test_sessions  # place of the first session that tests
+    for user in dict.fromkeys([*trained, *tested]):
+        needed = data.test_sessions + 2 * (user in trained)
+        if len(by_user[user]) < needed:
+            what = f"user {user} has {len(by_user[user])} sessions; it takes {needed} to train, validate and test"
             raise EmgscribeError(what, where=folder, hint="add sessions, or choose other users with data.train_users")
     return Split(
         protocol=LATEST,
-        train=tuple(path for user in trained for path in by_user[user][:-2][-data.sessions :]),
-        val=tuple(by_user[user][-2] for user in trained),
-        test=tuple(by_user[user][-1] for user in tested),
+        train=tuple(path for user in trained for path in by_user[user][: first - 1][-data.sessions :]),
+        val=tuple(by_user[user][first - 1] for user in trained),
+        test=tuple(path for user in tested for path in by_user[user][first:]),
     )
 
 

@@ -211,7 +211,7 @@ def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)
             train = val = open_session(path)
-        times = [users * min(data.sessions - 2, used.sessions or data.sessions), users]
+        times = [users * min(data.sessions - 1 - used.test_sessions, used.sessions or data.sessions), users]
     else:
         _, *parts, _ = split_sessions(data, used)
         train, val = open_sessions([part[0] for part in parts])

@@ -36,10 +36,9 @@ class Simulated:
     users: int
     sessions: int
     minutes: float
-    difficulty: float = 1.0
 
 
-FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=14, minutes=4.0)
+FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=23, minutes=4.0)
 
 
 @dataclass(frozen=True)
