@@ -352,6 +352,8 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "curve-epoch": lambda content: curves(content)[0].update(epoch=7.0),
     "step": lambda content: content.update(global_step=7),
     "loops": lambda content: content["loops"].clear(),
+    "groups": lambda content: content["optimizer_states"][0].pop("param_groups"),
+    "scheduler": lambda content: content["lr_schedulers"][0].update(_step_count="many"),
 }
 HEAD = "model.head.bias"
 

@@ -42,7 +42,7 @@ def call(arguments: list[str]) -> int:
         return 0
     words = 2 if arguments[:1] == ["lm"] else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
-    status = 0 if arguments[-1:] and arguments[-1] in _HELP else 2
+    status = 0 if any(word in _HELP for word in arguments) else 2
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
     gc.disable()  # what is loaded now stays until the end: looking through it takes seconds, most of them at exit

@@ -158,6 +158,13 @@ class Ratio(Metric):
         return self.above.cpu().double() / self.below.cpu().double()
 
 
+def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """The optimizer of a model's weights, and the schedule of its learning rate over so many steps."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return optimizer, LambdaLR(optimizer, lambda step: learning_rate(config, step, steps) / config.lr)
+
+
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
@@ -179,11 +186,9 @@ class TrainingModule(lightning.LightningModule):
         self.ratios: Any = nn.ModuleDict({name: Ratio() for name in names})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        config, data = self.config, getattr(self.trainer, "datamodule", None)
-        steps = self.total_steps = getattr(data, "total_steps", None) or int(self.trainer.estimated_stepping_batches)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        optimizer = kind(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        schedule = LambdaLR(optimizer, lambda step: learning_rate(config, step, steps) / config.lr)
+        data = getattr(self.trainer, "datamodule", None)
+        self.total_steps = getattr(data, "total_steps", None) or int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = optimizer_and_schedule(self.model, self.config, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:

@@ -41,7 +41,13 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, replacing, write_json
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
-from emgscribe.training.modules import LOOK_EVERY, SessionsDataModule, TrainingModule, training_loss
+from emgscribe.training.modules import (
+    LOOK_EVERY,
+    SessionsDataModule,
+    TrainingModule,
+    optimizer_and_schedule,
+    training_loss,
+)
 
 BEST, LAST = "best", "last.ckpt"
 WORKING = "is training or tuning a model here"
@@ -150,9 +156,13 @@ def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
     except Exception as error:  # damaged bytes raise anything
         fault = getattr(error, "strerror", None) or "it is cut off, or holds something else than a run"
     if fault:
-        hint = "delete it to train from the start, or put a copy of it back"
-        raise EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
+        raise _damaged(path, fault)
     return dict(kept["callbacks"]["Record"])
+
+
+def _damaged(path: Path, fault: str) -> EmgscribeError:
+    hint = "delete it to train from the start, or put a copy of it back"
+    return EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
 
 
 def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
@@ -171,6 +181,11 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
         return f"it is of epoch {len(curves)}, and the run has {recipe.train.epochs}"
     if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
         return "its curves are not finite"
+    optimizer, schedule = optimizer_and_schedule(model, recipe.train, 1)
+    parts = (kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"], record["commits"][:1])
+    fresh = (optimizer.state_dict()["param_groups"], [schedule.state_dict()], [""])
+    if not _alike(parts, fresh) or any(type(count) not in (int, bool) for _, count in leaves(kept["loops"])):
+        return "it holds something else than a run"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
     moments = [state[name] for _, state in sorted(states.items()) for name in ("exp_avg", "exp_avg_sq")]
@@ -181,12 +196,24 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     return "" if all(bool(value.isfinite().all()) for value in tensors) else "its weights are not finite"
 
 
+def _alike(found: Any, expected: Any) -> bool:
+    """Whether two states have the same names, lengths and types."""
+    if type(found) is not type(expected):
+        return False
+    if isinstance(found, dict):
+        return found.keys() == expected.keys() and all(_alike(value, expected[name]) for name, value in found.items())
+    if isinstance(found, list | tuple):
+        return len(found) == len(expected) and all(map(_alike, found, expected))
+    return True
+
+
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
     config, device, last = module.config, best_device().type, folder / LAST
     interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     checkpoint = ModelCheckpoint(folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [Record(folder, console, current_commit()), checkpoint]
+    record = Record(folder, console, current_commit())
+    callbacks: list[Callback] = [record, checkpoint]
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
     callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
@@ -215,6 +242,10 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            if record.restored or not last.exists() or isinstance(error, EmgscribeError):
+                raise
+            raise _damaged(last, "Lightning cannot go on from it") from error
         except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
             _, ours, message = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
             if not ours:
@@ -276,6 +307,7 @@ class Record(Callback):
     def __init__(self, folder: Path, console: Console, commit: str) -> None:
         self.folder, self.console, self.quiet, self.began = folder, console, console.quiet, time.monotonic()
         self.state: dict[str, Any] = {"curves": [], "seconds": 0.0, "commits": [commit]}
+        self.restored = False
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"console": None}  # which no other process can be sent
@@ -289,6 +321,9 @@ class Record(Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         hush()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.restored = True  # what fails from now on is no fault of the checkpoint's
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # The weights are the average here, if there is one: `Averaging` comes later, and takes it back.
