@@ -4,7 +4,7 @@
     python scripts/fuzz.py --kind hdf5 --seed 7 --cases 1    one case again
 
 A case is a kind and a seed. Its process is forked from one that has loaded everything, works in a folder of its own,
-and may take 5 s of processor time and 2 GB. The folder of a case that ends otherwise is kept, with its output.
+and may take 5 s of processor time, in one of two tries, and 2 GB. The folder of a case that ends otherwise is kept, with its output.
 """
 
 import argparse
@@ -272,6 +272,10 @@ class Worker:
         shutil.copytree(self.place, self.pristine, copy_function=shutil.copy2)
 
     def __call__(self, name: str, seed: int) -> str:
+        outcome = self.try_once(name, seed)
+        return self.try_once(name, seed) if outcome == "hang" else outcome  # the machine may have been busy
+
+    def try_once(self, name: str, seed: int) -> str:
         os.chdir(self.folder)
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.copytree(self.pristine, self.place, copy_function=_link)

@@ -110,11 +110,13 @@ def test_help_of_every_verb_has_examples_and_a_text_for_each_option(
 
 
 def test_experiments_and_suites_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, status in ((["train"], 2), (["tune", "--help"], 0), (["train", "--help"], 0)):
+    for arguments, status in ((["train"], 2), (["tune", "--help"], 0), (["train", "-h", "demo"], 0)):
         assert cli.main(arguments) == status
         shown = capsys.readouterr().out
         assert all(re.search(rf"^  {re.escape(name)} +\w.* epochs$", shown, flags=re.MULTILINE) for name in EXPERIMENTS)
         assert all(f"\n{group}\n" in shown for group in GROUPS)
+    assert cli.main(["train", "--data", "data"]) == 2
+    assert capsys.readouterr().err.startswith("Error: no experiment is named\nHint: name it first: emgscribe train ")
     assert cli.main(["reproduce"]) == 2
     shown = capsys.readouterr().out
     assert all(re.search(rf"^  {re.escape(name)} +\d+ runs", shown, flags=re.MULTILINE) for name in SUITES)

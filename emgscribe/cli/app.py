@@ -11,6 +11,7 @@ import tyro
 
 import emgscribe
 from emgscribe.cli.terminal import known, screen
+from emgscribe.errors import EmgscribeError
 
 VERBS = {  # verb -> its module here, and what it does; its function is called as its last word
     "demo": ("experiments", "Simulate a typist, train, and read a session that was held out: minutes on two cores."),
@@ -52,9 +53,12 @@ def call(arguments: list[str]) -> int:
     verb: Any = getattr(module, name.split()[-1])
     about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
     if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings
-        if not rest or rest[0].startswith("-"):
+        if not rest or rest[0] in _HELP:
             module.list_experiments(name)
             return status
+        if rest[0].startswith("-"):
+            hint = f"name it first: emgscribe {name} EXPERIMENT ...; emgscribe {name} lists them"
+            raise EmgscribeError("no experiment is named", hint=hint)
         verb = partial(verb, experiment=module.named(rest[0]))
     elif name == "reproduce" and not rest:
         module.list_suites()
