@@ -4,8 +4,8 @@
     python scripts/fuzz.py --kind hdf5 --seed 7 --cases 1    one case again
 
 A case is a kind and a seed. Its process is forked from one that has loaded everything, works in a folder of its own,
-and may take 2 GB and, in one of two tries, 5 s of processor time. The folder of a case that ends otherwise is kept, with
-its output.
+and may take 2 GB and, in one of two tries, 5 s of processor time. The folder of a case that ends otherwise is kept,
+with its output.
 """
 
 import argparse

@@ -1,14 +1,18 @@
 """What strangers may send: damage is one error with a hint, nothing is run, nothing runs on without end."""
 
 import gzip
+import os
 import pickle
 import re
 import shutil
 from collections.abc import Callable
+from io import BytesIO
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mutators import MUTATORS
@@ -97,6 +101,14 @@ def test_no_pickle_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
             assert "Error: " in capsys.readouterr().err
         Path(name).write_bytes(whole)
         assert not Path("ran").exists(), name
+    np.save(array := BytesIO(), np.array([Trap()]), allow_pickle=True)
+    assert cli.main(READ.split()) == 0
+    entries = [*Path(os.environ["EMGSCRIBE_CACHE"]).rglob("entry")]
+    for entry, bytes_ in product(entries, (trap, array.getvalue())):
+        entry.write_bytes(bytes_)
+        assert cli.main(READ.split()) == 0  # made again
+        assert not Path("ran").exists(), entry
+    assert entries
 
 
 def _saved(value: object) -> bytes:
