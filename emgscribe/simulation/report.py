@@ -121,7 +121,7 @@ def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> s
         "| measure | unit | published | simulated | distance | allowed | |\n|---|---|---|---|---|---|---|",
     ]
     cells = (
-        f"| {row.name} | {row.unit} | {row.published:g} | {row.simulated:.3g} | {row.distance:+.1f} | {row.allowed:g} |"
+        f"| {row.name} | {row.unit} | {row.published:g} | {row.simulated:.4g} | {row.distance:+.1f} | {row.allowed:g} |"
         f" {'✓' * row.near} |"
         for row in found
     )
@@ -131,9 +131,9 @@ def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> s
 def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
     from matplotlib.figure import Figure  # takes a second to import, and few callers draw
 
-    figure = Figure(figsize=(17, 24), layout="constrained")
+    figure = Figure(figsize=(17, 28), layout="constrained")
     figure.suptitle(f"traces and activity: {excerpts[0].name}; the other panels: all sessions ({len(excerpts)})")
-    parts = figure.subfigures(4, 1, squeeze=False, height_ratios=(2.3, 1.7, 1, 1))[:, 0]
+    parts = figure.subfigures(4, 1, squeeze=False, height_ratios=(3.3, 1.7, 1, 1))[:, 0]
     for hand, (traces, around) in enumerate(zip(parts[1].subplots(1, 2), parts[2].subplots(1, 2), strict=True)):
         _draw_traces(traces, excerpts[0], hand)
         _draw_averages(around, excerpts[0], hand)

@@ -159,7 +159,7 @@ class Ratio(Metric):
 
 
 def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """The optimizer of a model's weights, and the schedule of its learning rate over so many steps."""
+    """The optimizer of a model's weights, and the schedule of its learning rate over `steps` steps."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     return optimizer, LambdaLR(optimizer, lambda step: learning_rate(config, step, steps) / config.lr)
