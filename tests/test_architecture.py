@@ -26,8 +26,12 @@ def test_importing_the_package_is_light() -> None:
 
 
 @pytest.mark.parametrize("call", [["--help"], ["--version"], ["simulate", "x"], ["inspect", str(PACKAGE)]])
-def test_help_and_inspect_load_no_torch(call: list[str]) -> None:
-    assert not loaded_by(f"from emgscribe import cli\ncli.main({call})") & (HEAVY - {"scipy", "wordfreq"})
+def test_help_and_inspect_load_nothing_heavy(call: list[str]) -> None:
+    assert not loaded_by(f"from emgscribe import cli\ncli.main({call})") & HEAVY
+
+
+def test_listing_experiments_loads_no_lightning() -> None:
+    assert not loaded_by("from emgscribe import cli\ncli.main(['train'])") & {"lightning", "matplotlib", "wordfreq"}
 
 
 def test_every_public_name_is_there_and_explained() -> None:
