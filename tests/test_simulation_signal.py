@@ -156,7 +156,7 @@ def test_signals_have_the_recorded_spectrum_levels_and_timing() -> None:
     recorded = spectrum("median")
     curves = [np.interp(list(recorded), FREQUENCIES, found.median_channel) for found in people]
     apart = np.median(curves, axis=0) - list(recorded.values())
-    assert np.abs(apart - apart[0]).max() < 4  # dB against 80 Hz; 3 are asked for, 150 Hz is 3.5 off
+    assert np.abs(apart - apart[0]).max() < 3  # dB against 80 Hz: these people rest more than typists do
 
 
 def test_excitation_recruits_larger_units_and_raises_rates() -> None:

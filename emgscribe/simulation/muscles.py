@@ -55,7 +55,7 @@ POSITIONS = np.array([
 
 # The phases of a key press, one burst each: centre in s after key-down (release: key-up), and standard deviation in s.
 PHASES = LIFT, REACH, PRESS, RELEASE = range(4)
-_CENTRES, _WIDTHS = np.array([-0.105, -0.055, 0.026, -0.02]), np.array([0.035, 0.022, 0.018, 0.03])
+_CENTRES, _WIDTHS = np.array([-0.105, -0.055, 0.02, -0.02]), np.array([0.035, 0.022, 0.018, 0.03])
 # The terms of a movement; the excitation for a press is their sum, each times its amount.
 TERMS = PLAIN, UP, DOWN, RADIAL, ULNAR = range(5)
 
