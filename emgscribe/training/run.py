@@ -151,7 +151,9 @@ def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
     try:
         with ZipFile(path) as parts:
             changed = parts.testzip()  # which PyTorch reads without a look at the checksums
-        kept = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's about damaged bytes
+            kept = torch.load(path, map_location="cpu", weights_only=True)
         fault = f"the bytes of {changed} have changed" if changed else _fault(kept, model, recipe)
     except Exception as error:  # damaged bytes raise anything
         fault = getattr(error, "strerror", None) or "it is cut off, or holds something else than a run"
