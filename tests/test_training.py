@@ -352,6 +352,8 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "curve-epoch": lambda content: curves(content)[0].update(epoch=7.0),
     "step": lambda content: content.update(global_step=7),
     "loops": lambda content: content["loops"].clear(),
+    "commit": lambda content: content["callbacks"]["Record"].update(commits=["\ud800"]),
+    "column": lambda content: curves(content)[0].update({"\x1b[31m": 1.0}),
     "groups": lambda content: content["optimizer_states"][0].pop("param_groups"),
     "scheduler": lambda content: content["lr_schedulers"][0].update(_step_count="many"),
 }

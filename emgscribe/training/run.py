@@ -184,10 +184,14 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
         return "its curves are not finite"
     optimizer, schedule = optimizer_and_schedule(model, recipe.train, 1)
-    parts = (kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"], record["commits"][:1])
-    fresh = (optimizer.state_dict()["param_groups"], [schedule.state_dict()], [""])
-    if not _alike(parts, fresh) or any(type(count) not in (int, bool) for _, count in leaves(kept["loops"])):
+    parts = (kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"])
+    fresh = (optimizer.state_dict()["param_groups"], [schedule.state_dict()])
+    counts = (count for _, count in leaves(kept["loops"]))
+    texts = (*record["commits"], *(name for line in curves for name in line))
+    if not _alike(parts, fresh) or any(type(count) not in (int, bool) for count in counts):
         return "it holds something else than a run"
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        return "its texts cannot be shown"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
     moments = [state[name] for _, state in sorted(states.items()) for name in ("exp_avg", "exp_avg_sq")]
