@@ -199,8 +199,12 @@ def _trials(optuna: Any, study: Any, space: dict[str, Any], trials: int, seed: i
         if sum(trial.state in (states.COMPLETE, states.RUNNING) for trial in found) >= trials:
             return
         # Each trial draws from its own seed: otherwise a resumed study would repeat the first trial's draws.
-        study.sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + len(found))
-        yield study.ask(space)
+        sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + len(found))
+        make = partial(optuna.trial.create_trial, state=states.RUNNING)
+        drawn = {name: sampler.sample_independent(study, make(), name, space[name]) for name in space}
+        # In one step, unlike `study.ask`: a trial that was killed has all of its settings, or was never begun.
+        study.add_trial(make(params=drawn, distributions=space))
+        yield study.get_trials()[-1]
 
 
 def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
