@@ -1,6 +1,7 @@
 """What all tests share: small sessions made with plain numpy, an isolated cache, repeatable property tests."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,11 @@ def until(happened: Callable[[], object], process: subprocess.Popen | None = Non
         assert process is None or process.poll() is None, "it ended before what was waited for"
         time.sleep(0.05)
     pytest.fail("it did not happen in time")
+
+
+def hear_interrupts() -> None:
+    """For a new process: tests that were started in the background ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def gone(process: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import START, until
+from conftest import START, hear_interrupts, until
 from rich.console import Console
 
 from emgscribe import cli
@@ -468,7 +468,8 @@ def test_an_interrupt_while_modules_load(monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_command_and_leave_nothing_half_written(sent: int, status: int, tmp_path: Path) -> None:
     command = [*COMMAND, "simulate", "--out", str(tmp_path / "out"), "--users", "1", "--sessions", "1"]
-    with subprocess.Popen([*command, "--minutes", "60"], stderr=subprocess.PIPE, text=True) as process:
+    command += ["--minutes", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
         until((tmp_path / "out").exists, process)
         process.send_signal(sent)
         told = process.communicate()[1]

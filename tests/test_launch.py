@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from conftest import PATIENCE, gone, until
+from conftest import PATIENCE, gone, hear_interrupts, until
 from rich.console import Console
 from tiny_suite import SUITE, TINY, brief
 
@@ -62,10 +62,12 @@ def process_of(log: Path) -> int:
 def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "local", str(tmp_path), str(data)]
     for name, stopped_by in ((FIRST, signal.SIGINT), (ADAPTED, signal.SIGKILL)):
-        # Whoever starts the tests in the background ignores Ctrl-C, and so would the command, which inherits that.
-        heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(
-            command, start_new_session=True, preexec_fn=heard, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            start_new_session=True,
+            preexec_fn=hear_interrupts,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process:
             until((tmp_path / "runs" / name / "last.ckpt").exists, process)
             worker = process_of(tmp_path / "runs" / f"{name}.log")
