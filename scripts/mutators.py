@@ -219,7 +219,9 @@ def _store(group: Any, rows: Any, rng: Random) -> None:
         case 1:
             kind = rng.choice(("gzip", "lzf"))
             chunks = (*rows.shape[:-1], min(rows.shape[-1], rng.choice((1, 100, 10**6))) or 1)
-            group.create_dataset("timeseries", data=rows, compression=kind, shuffle=True, chunks=chunks)
+            group.create_dataset(
+                "timeseries", data=rows, compression=kind, shuffle=True, chunks=chunks, maxshape=(None,) * rows.ndim
+            )
         case 2:
             group.create_dataset("timeseries", data=rows, fletcher32=True, chunks=True, maxshape=(None,) * rows.ndim)
         case 3:
