@@ -118,7 +118,8 @@ def _check(hint: Any, value: Any, field: str) -> None:
         for limit in (part for part in arguments[1:] if isinstance(part, Range)):
             require(number and limit.holds(value), field, value, f"{'a whole number, ' * whole}{limit}")
     elif origin is Literal:
-        require(value in arguments, field, value, ", ".join(map(str, arguments)))
+        known = any(value == each and type(value) is type(each) for each in arguments)  # 1.0 and true are not 1
+        require(known, field, value, ", ".join(map(str, arguments)))
     elif origin is tuple and arguments[-1] is Ellipsis:
         require(isinstance(value, tuple), field, value, "a tuple")
         for item in value:

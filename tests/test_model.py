@@ -321,7 +321,7 @@ SPECTRA, CONVOLUTIONS, NARROW = SpectrogramConfig(n_fft=32, hop=32), StridedConv
     ("config", "field", "value"),
     [
         (SPECTRA, "hop", 33),
-        (SPECTRA, "decimation", 3),
+        *((SPECTRA, "decimation", value) for value in (3, 1.0, True)),
         *((SPECTRA, "electrodes", value) for value in ((), (0, 16), (3, 3))),
         *((SPECTRA, "edges", value) for value in ((4,), (4, 2), (0, 18))),
         (CONVOLUTIONS, "strides", ()),

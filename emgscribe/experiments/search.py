@@ -99,7 +99,7 @@ def search(
     Raises `EmgscribeError` where the study has other settings, another search or other data, where another process
     works on it, where its file cannot be used, and where no trial is finished.
     """
-    require(trials >= 1, "trials", trials, "1 or more")
+    require(1 <= trials <= 100_000, "trials", trials, "1 to 100,000")
     optuna = optional("optuna", "tune")
     space, runs = search_space(texts, experiment), runs.absolute()
     folder, numbers = runs / "tune" / experiment.name, dict[Order, int]()

@@ -188,7 +188,9 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     fresh = (optimizer.state_dict()["param_groups"], [schedule.state_dict()])
     counts = (count for _, count in leaves(kept["loops"]))
     texts = (*record["commits"], *(name for line in curves for name in line))
-    if not _alike(parts, fresh) or any(type(count) not in (int, bool) for count in counts):
+    paths = (value for state in kept["callbacks"].values() for name, value in state.items() if name.endswith("path"))
+    sound = all(type(count) in (int, bool) for count in counts) and all(isinstance(path, str) for path in paths)
+    if not _alike(parts, fresh) or not sound:
         return "it holds something else than a run"
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         return "its texts cannot be shown"
