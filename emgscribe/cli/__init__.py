@@ -4,6 +4,7 @@ This module imports next to nothing, so that Ctrl-C is answered while the others
 """
 
 import errno
+import gc
 import io
 import os
 import signal
@@ -22,7 +23,9 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):  # symbols such as ⌫ must not depend on the terminal's encoding
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # Python would look for garbage among all that is loaded once more, which takes a second
+    sys.exit(status)
 
 
 def main(argv: list[str] | None = None) -> int:

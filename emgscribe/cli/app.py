@@ -46,10 +46,12 @@ def call(arguments: list[str]) -> int:
     status = 0 if any(word in _HELP for word in arguments) else 2
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
-    gc.disable()  # what is loaded now stays until the end: looking through it takes seconds, most of them at exit
-    module = import_module(f"emgscribe.cli.{VERBS[known(name, VERBS, 'command')][0]}")
-    gc.freeze()
-    gc.enable()
+    place = VERBS[known(name, VERBS, "command")][0]
+    gc.disable()  # what is loaded now stays until the end, and is no garbage
+    try:
+        module = import_module(f"emgscribe.cli.{place}")
+    finally:
+        gc.enable()
     verb: Any = getattr(module, name.split()[-1])
     about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
     if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings
