@@ -185,6 +185,7 @@ def test_damage_is_reported(tuned: Path, damage: Callable[[Path, Path], None], r
         ("lm_weight", "NaN", "NaN is no number"),
         ("lm_weight", "[[]]", "lm_weight"),
         ("convention", '"\\u0000"', "control character"),
+        ("convention", '"another"', "convention"),
         ("language_model", '"\\u0000"', "control character"),
         ("language_model", '"../words"', "language_model is"),
         ("sessions", '{"a": 1}', "sessions"),

@@ -143,9 +143,8 @@ def test_signals_have_the_recorded_spectrum_levels_and_timing() -> None:
     for user in range(4):
         emg = np.stack([band_signal(user, hand, typed, config) for hand in (LEFT, RIGHT)], axis=1)
         people.append(spectra(emg))
-        means = key_locked(emg, keys)[:, : round((BEFORE + 0.1) * SAMPLE_RATE)].mean(
-            axis=3
-        )  # until before the next key
+        until = round((BEFORE + 0.1) * SAMPLE_RATE)  # before the next key
+        means = key_locked(emg, keys)[:, :until].mean(axis=3)
         for band in (LEFT, RIGHT):
             assert 0.025 <= means[band, :, band].argmax() / SAMPLE_RATE - BEFORE <= 0.05
             assert np.ptp(means[1 - band, :, band]) < 0.35 * np.ptp(means[band, :, band])

@@ -167,7 +167,7 @@ def progress(folder: Path) -> tuple[int, float | None]:
         with (folder / "curves.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         return len(rows), min((float(row["val_cer"]) for row in rows if row.get("val_cer")), default=None)
-    except (OSError, ValueError, csv.Error):  # missing or damaged; the next epoch writes it again
+    except (FileNotFoundError, NotADirectoryError, ValueError, csv.Error):  # or damaged: the next epoch writes it again
         return 0, None
 
 

@@ -204,7 +204,7 @@ def _trials(optuna: Any, study: Any, space: dict[str, Any], trials: int, seed: i
         drawn = {name: sampler.sample_independent(study, make(), name, space[name]) for name in space}
         # In one step, unlike `study.ask`: a trial that was killed has all of its settings, or was never begun.
         study.add_trial(make(params=drawn, distributions=space))
-        yield study.get_trials()[-1]
+        yield study.get_trials(deepcopy=False)[-1]
 
 
 def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
