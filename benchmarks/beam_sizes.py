@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.decoding.beam import BeamDecoder
@@ -36,7 +35,7 @@ def main() -> None:
             model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
             sessions = open_sessions(split_sessions(options.data, experiment.data).test)
             found += [(model.log_probs(session), session, tuned.config, words) for session in sessions]
-    signal = sum(len(session) for _, session, _, _ in found) / SAMPLE_RATE
+    signal = 60 * sum(session.minutes for _, session, _, _ in found)
     print(f"{len(found)} test sessions, {signal / 60:.0f} minutes of signal\n")
     BeamDecoder().decode(found[0][0][:2])  # loads the compiled search
     print("| beam size | CER, % | seconds per minute of signal | real-time factor |\n|---|---|---|---|")

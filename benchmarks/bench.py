@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import textbook
 import torch
+from textbook import SAMPLE_RATE
 from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.benchmark import Compare, Measurement, Timer
 
 from emgscribe.data.charset import BLANK
-from emgscribe.data.hdf5 import SAMPLE_RATE, Keystroke, SessionHeader, writing_session
+from emgscribe.data.hdf5 import Keystroke, SessionHeader, writing_session
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
 from emgscribe.evaluation import evaluate

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from bench import KEYS_PER_SECOND, in_turns, peak_memory, stepper, write_random_session
+from textbook import BANDS, CHANNELS, SAMPLE_RATE
 from textbook_networks import network_like
 from torch import Tensor
 from torch.nn import functional as F
 
 from emgscribe.data.charset import BLANK, NUM_CLASSES
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import open_sessions
 from emgscribe.data.windows import Batch
 from emgscribe.experiments.recipes import EXPERIMENTS

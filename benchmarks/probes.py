@@ -22,8 +22,9 @@ import numpy.typing as npt
 from scipy import linalg, signal
 
 from emgscribe.data.charset import SHIFT
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions
+from emgscribe.data.hdf5 import SessionFile, find_sessions
 from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
+from emgscribe.simulation.arrays import SAMPLE_RATE
 from emgscribe.simulation.keyboard import TEXTBOOK
 from emgscribe.simulation.published import spectrum
 

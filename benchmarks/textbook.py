@@ -14,8 +14,10 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from emgscribe.data.charset import BLANK, labels_of_text
-from emgscribe.data.hdf5 import BANDS, GROUP, TIMESERIES, SessionFile
+from emgscribe.data.hdf5 import GROUP, TIMESERIES, SessionFile
 from emgscribe.models.augment import Augmentation
+
+BANDS, CHANNELS, SAMPLE_RATE = 2, 16, 2000
 
 
 class WindowDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):

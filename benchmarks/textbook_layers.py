@@ -4,10 +4,10 @@ Where ours is already the obvious torch call (a recurrence, a linear layer), thi
 """
 
 import torch
+from textbook import CHANNELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from emgscribe.data.hdf5 import CHANNELS
 from emgscribe.models.encoders import (
     ConformerConfig,
     LinearRecurrenceConfig,

@@ -7,7 +7,7 @@ are; a test checks that both compute the same function.
 """
 
 import torch
-from textbook import log_spectrogram
+from textbook import BANDS, log_spectrogram
 from textbook_layers import (
     ConformerBlock,
     LinearRecurrenceBlock,
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from emgscribe.data.charset import NUM_CLASSES
-from emgscribe.data.hdf5 import BANDS
 from emgscribe.models.encoders import (
     ConformerConfig,
     EncoderConfig,

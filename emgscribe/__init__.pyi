@@ -3,6 +3,7 @@
 from emgscribe.config import Settings, register
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.session import Session, open_session, open_sessions
+from emgscribe.data.shape import Shape
 from emgscribe.data.splits import DataConfig, split
 from emgscribe.data.windows import Batch, WindowConfig, WindowDataset
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
@@ -18,6 +19,7 @@ from emgscribe.models.augment import Augmentation
 from emgscribe.models.encoders import Encoder, EncoderConfig
 from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
+from emgscribe.models.published import export_checkpoint, import_checkpoint
 from emgscribe.scoring import Counts
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.sessions import simulate, simulate_key_logs
@@ -29,11 +31,11 @@ from emgscribe.transcription import Transcript, transcribe
 
 __version__: str
 __all__ = ["__version__"]
-__all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig"]
-__all__ += ["Decoder", "EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features"]
-__all__ += ["FeaturesConfig", "GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig"]
-__all__ += ["Recipe", "Session", "SessionsDataModule", "Settings", "SimulationConfig", "TrainConfig", "Trained"]
-__all__ += ["TrainingModule", "Transcript", "WindowConfig", "WindowDataset"]
-__all__ += ["ctc_loss", "encoders", "evaluate", "evaluate_all", "features", "inspect", "load_model", "open_session"]
+__all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
+__all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
+__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Session"]
+__all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "TrainConfig", "Trained", "TrainingModule"]
+__all__ += ["Transcript", "WindowConfig", "WindowDataset", "ctc_loss", "encoders", "evaluate", "evaluate_all"]
+__all__ += ["export_checkpoint", "features", "import_checkpoint", "inspect", "load_model", "open_session"]
 __all__ += ["open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs", "split", "train"]
 __all__ += ["transcribe"]

@@ -7,7 +7,7 @@ be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the c
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from inspect import isclass
 from reprlib import repr as shortened
@@ -38,6 +38,11 @@ class Range:
         return low if self.high == _MOST else high
 
 
+class _Samples:
+    """Metadata of a number of samples, after its `Range`: `Settings.at_rate` changes it."""
+
+
+SAMPLES = _Samples()
 Below = partial(Range, ends="[)")
 Count = Annotated[int, Range(1, 10**9)]
 Whole = Annotated[int, Range(0, 10**9)]
@@ -65,6 +70,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]  # a class is hashable
             _check(hint, getattr(self, name), f"{self.section}.{name}" if self.section else name)
+
+    def at_rate(self, factor: float) -> Self:
+        """The same settings where the sampling rate is `factor` times as high: times stay, samples change."""
+        changes = {name: _at_rate(hint, getattr(self, name), factor) for name, hint in _hints(type(self)).items()}  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,15 @@ def _check(hint: Any, value: Any, field: str) -> None:
     elif isclass(hint) and issubclass(hint, Settings):
         # A subclass would be stored as its base, and leave no trace.
         require(type(value) is hint, field, value, f"a {hint.__name__} itself, no subclass of it")
+
+
+def _at_rate(hint: Any, value: Any, factor: float) -> Any:
+    if isinstance(value, Settings):
+        return value.at_rate(factor)
+    if get_origin(hint) is Annotated and SAMPLES in hint.__metadata__:
+        limit = hint.__metadata__[0]
+        return min(max(round(value * factor), limit.low), limit.high)
+    return tuple(_at_rate(get_args(hint)[0], item, factor) for item in value) if isinstance(value, tuple) else value
 
 
 def to_json(value: Any) -> Any:

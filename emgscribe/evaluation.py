@@ -15,7 +15,6 @@ from rapidfuzz.distance import Levenshtein
 
 from emgscribe.config import from_json, require
 from emgscribe.data.charset import text_of_labels
-from emgscribe.data.hdf5 import SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
@@ -26,7 +25,8 @@ from emgscribe.models.model import Model, evaluating
 from emgscribe.scoring import Counts, cer_interval, count, count_units, total
 from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
 
-_UNIT, _UNIT_SAMPLES = "segments of 10 s", 20_000  # for the bootstrap: longer than errors stay correlated
+_UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than errors stay correlated
+_WINDOW = 4.0  # s, of the published windows
 _ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
 _AGAIN = "score the model again"
 # What is read of a stranger's result: scoring it takes some seconds then.
@@ -203,13 +203,15 @@ def evaluate_all(
 
 
 def evaluate_windows(
-    model: Model, sessions: Sequence[Session], decoder: Decoder | None = None, length: int = 8000
+    model: Model, sessions: Sequence[Session], decoder: Decoder | None = None, seconds: float = _WINDOW
 ) -> Evaluation:
-    """Score windows of `length` samples one by one, as validation does in training; refuses what `evaluate` refuses."""
+    """Score windows of `seconds` one by one, as validation does in training; refuses what `evaluate` refuses."""
     _check(model, sessions)
     scores = []
     with evaluating(model):
         for session in sessions:
+            model.require_shape(session)
+            length = session.shape.samples(seconds)
             windows = Windows(Store([session]), length, length, *model.context)
             units, text = [], ""
             for batch in windows.batches(windows.tiling(), 8):
@@ -218,35 +220,39 @@ def evaluate_windows(
                 units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
                 text += "".join(hypothesis.text for hypothesis in hypotheses)
             scores.append(SessionScore(session.name, session.user, session.text, text, tuple(units)))
-    return Evaluation(f"windows of {length} samples", "windows", "windows", _simulated(sessions), tuple(scores))
+    return Evaluation(f"windows of {seconds:g} s", "windows", "windows", _simulated(sessions), tuple(scores))
 
 
 def evaluate_attention(
-    model: Model, sessions: Sequence[Session], *, length: int = 8000, ctc_weight: float = 0.5
+    model: Model, sessions: Sequence[Session], *, seconds: float = _WINDOW, ctc_weight: float = 0.5
 ) -> Evaluation:
     """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
     _check(model, sessions)
     with evaluating(model):
         scores = [
-            _score(session, [label for text in attention_texts(model, session, length, ctc_weight) for label in text])
+            _score(session, [label for text in attention_texts(model, session, seconds, ctc_weight) for label in text])
             for session in sessions
         ]
-    passes = f"windows of {length / SAMPLE_RATE:g} s, CTC weight {ctc_weight:g}"
+    passes = f"windows of {seconds:g} s, CTC weight {ctc_weight:g}"
     return Evaluation("whole session", passes, _UNIT, _simulated(sessions), tuple(scores))
 
 
-def attention_texts(model: Model, session: Session, length: int = 8000, ctc_weight: float = 0.5) -> Iterator[list[int]]:
+def attention_texts(
+    model: Model, session: Session, seconds: float = _WINDOW, ctc_weight: float = 0.5
+) -> Iterator[list[int]]:
     """What the attention decoder reads in a session: the labels of each window, in order.
 
-    Windows of `length` samples, which should be those of training, tile the session and bring the model's context
+    Windows of `seconds`, which should be those of training, tile the session and bring the model's context
     along. They are ranked by both heads, CTC with `ctc_weight` below 1 (`attention.search`). Raises `EmgscribeError`
     where the model has no attention decoder.
     """
     if model.attention is None:
         hint = "use greedy or beam, or train a model that has one: --model.attention.layers 2"
         raise EmgscribeError("the model has no attention decoder", hint=hint)
+    model.require_shape(session)
+    length = session.shape.samples(seconds)
     windows = Windows(Store([session]), length, length, *model.context)
-    for batch in windows.batches(windows.tiling(), max(1, BLOCK_SECONDS * SAMPLE_RATE // length)):
+    for batch in windows.batches(windows.tiling(), max(1, round(BLOCK_SECONDS / seconds))):
         with torch.inference_mode():
             frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
             emissions = model.classify(frames)
@@ -275,7 +281,8 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:
-    units = -(-len(session) // _UNIT_SAMPLES)
-    unit = np.minimum(session.onsets // _UNIT_SAMPLES, units - 1)
+    samples = session.shape.samples(_UNIT_SECONDS)
+    units = -(-len(session) // samples)
+    unit = np.minimum(session.onsets // samples, units - 1)
     counts = count_units(session.labels.tolist(), labels, unit, units)
     return SessionScore(session.name, session.user, session.text, text_of_labels(labels), tuple(counts))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from emgscribe.data.charset import screen_text, text_of_labels
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
@@ -58,7 +57,7 @@ def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -
     decoder.reset()
     for block in emission_blocks(model, session):
         decoder.feed(block)
-    hypothesis, seconds = decoder.flush(), model.samples_per_frame / SAMPLE_RATE
+    hypothesis, seconds = decoder.flush(), model.samples_per_frame / model.shape.rate
     return Transcript(hypothesis.labels, tuple(frame * seconds for frame in hypothesis.frames))
 
 
@@ -75,13 +74,14 @@ def emission_blocks(
     What lies before and after the session is taken as zero. With a finite receptive field any block length gives the
     same emissions.
     """
+    model.require_shape(session)
     plan = plan or inference_plan(model, len(session), block_seconds)
     before, after = (plan.margin * side for side in (model.encoder.unbounded_left, model.encoder.unbounded_right))
     windows = Windows(Store([session]), before + plan.kept + after, plan.kept, *model.context)
     starts = [start for _, start in windows.tiling()]
     # No window begins before the session: that would put more silence before it than training windows have.
     places = [(0, max(0, start - before)) for start in starts]
-    together = max(1, round(block_seconds * SAMPLE_RATE) // windows.length)  # short windows make a batch
+    together = max(1, session.shape.samples(block_seconds) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
         batch = windows.batch(places[first : first + together])
         with torch.inference_mode():
@@ -99,11 +99,12 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     The frames that lack context at both ends of the session are not there, and the keys in them count as missed
     (Sivakumar et al. 2024). With an unbounded receptive field the whole session is one pass.
     """
+    model.require_shape(session)
     features, encoder, store = model.features, model.encoder, Store([session])
     around = encoder.left_context + encoder.right_context
     whole = (features.frames(len(session)) - around) // encoder.stride
     unbounded = encoder.unbounded_left or encoder.unbounded_right
-    block = max(whole, 1) if unbounded else model.frames(round(BLOCK_SECONDS * SAMPLE_RATE))
+    block = max(whole, 1) if unbounded else model.frames(session.shape.samples(BLOCK_SECONDS))
     for first in range(0, whole, block):
         count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
         emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
@@ -144,7 +145,7 @@ def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECO
 
 
 def _whole_frames(model: Model, seconds: float) -> int:
-    return max(1, round(seconds * SAMPLE_RATE / model.samples_per_frame)) * model.samples_per_frame
+    return max(1, round(seconds * model.shape.rate / model.samples_per_frame)) * model.samples_per_frame
 
 
 def one_pass_bytes(model: Model, samples: int) -> int:
@@ -160,11 +161,11 @@ def one_pass_bytes(model: Model, samples: int) -> int:
         returned[tensor.data_ptr()] = tensor
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
-    left, right = model.context
-    emg = torch.zeros(1, left + SAMPLE_RATE + right, BANDS, CHANNELS, device=model.device)
+    (left, right), second, shape = model.context, model.shape.samples(1), model.shape
+    emg = torch.zeros(1, left + second + right, len(shape.bands), shape.electrodes, device=model.device)
     none = torch.zeros(1, 0, dtype=torch.int64)
     with torch.inference_mode():
-        model(Batch(emg, left, right, torch.tensor([SAMPLE_RATE]), none, torch.zeros(1, dtype=torch.int64), none))
+        model(Batch(emg, left, right, torch.tensor([second]), none, torch.zeros(1, dtype=torch.int64), none))
     for hook in hooks:
         hook.remove()
     return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]

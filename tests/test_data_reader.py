@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data import reader
-from emgscribe.data.hdf5 import SAMPLE_DTYPE
 from emgscribe.data.inspect import inspect
 from emgscribe.data.session import open_session
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 
 ATTRIBUTES = {
@@ -28,6 +28,9 @@ ATTRIBUTES = {
 }
 
 
+ROW = Shape().row
+
+
 def with_rows(path: Path, make: Callable[[h5py.Group], object]) -> Path:
     """A session file whose samples `make` puts into the group."""
     with h5py.File(path, "w") as file:
@@ -38,14 +41,14 @@ def with_rows(path: Path, make: Callable[[h5py.Group], object]) -> Path:
 
 
 def virtual(group: h5py.Group, source: str) -> None:
-    layout = h5py.VirtualLayout(shape=(1000,), dtype=SAMPLE_DTYPE)
-    layout[:] = h5py.VirtualSource(source, "emg2qwerty/timeseries", shape=(1000,), dtype=SAMPLE_DTYPE)
+    layout = h5py.VirtualLayout(shape=(1000,), dtype=ROW)
+    layout[:] = h5py.VirtualSource(source, "emg2qwerty/timeseries", shape=(1000,), dtype=ROW)
     group.create_virtual_dataset("timeseries", layout)
 
 
 def big_chunk(group: h5py.Group) -> None:
-    rows = group.create_dataset("timeseries", (600_000,), SAMPLE_DTYPE, chunks=(600_000,), compression="gzip")
-    rows[:] = np.zeros(600_000, SAMPLE_DTYPE)
+    rows = group.create_dataset("timeseries", (600_000,), ROW, chunks=(600_000,), compression="gzip")
+    rows[:] = np.zeros(600_000, ROW)
 
 
 HOSTILE: dict[str, tuple[Callable[[h5py.Group], object], str]] = {
@@ -54,10 +57,10 @@ HOSTILE: dict[str, tuple[Callable[[h5py.Group], object], str]] = {
     "external link": (lambda g: g.__setitem__("timeseries", h5py.ExternalLink("/etc/hostname", "x")), "is a link"),
     "soft link": (lambda g: g.__setitem__("timeseries", h5py.SoftLink("/emg2qwerty")), "is a link"),
     "external storage": (
-        lambda g: g.create_dataset("timeseries", (10,), SAMPLE_DTYPE, external=[("/etc/hostname", 0, 1360)]),
+        lambda g: g.create_dataset("timeseries", (10,), ROW, external=[("/etc/hostname", 0, 1360)]),
         "other files",
     ),
-    "claims rows": (lambda g: g.create_dataset("timeseries", (10**15,), SAMPLE_DTYPE, chunks=(1000,)), "claims"),
+    "claims rows": (lambda g: g.create_dataset("timeseries", (10**15,), ROW, chunks=(1000,)), "claims"),
     "a chunk of 80 MB": (big_chunk, "chunk"),
 }
 

@@ -22,10 +22,11 @@ from emgscribe.data import hdf5
 from emgscribe.data import session as module
 from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import labels_of_text
-from emgscribe.data.hdf5 import SAMPLE_DTYPE, SessionFile
+from emgscribe.data.hdf5 import SessionFile
 from emgscribe.data.inspect import inspect
 from emgscribe.data.reader import convert_rows
 from emgscribe.data.session import Session, open_session, open_sessions
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
@@ -38,7 +39,8 @@ def entries(cache: Path) -> set[str]:
     return {path.name for path in (cache / "sessions").glob("*")}
 
 
-WIDER = np.dtype([("extra", "<f4"), *((name, SAMPLE_DTYPE[name]) for name in reversed(SAMPLE_DTYPE.names or ()))])
+ROW = Shape().row
+WIDER = np.dtype([("extra", "<f4"), *((name, ROW[name]) for name in reversed(ROW.names or ()))])
 LAYOUTS: list[dict[str, Any]] = [{"chunks": (100,)}, {"compression": "gzip"}, {"dtype": WIDER}]
 
 
@@ -47,8 +49,8 @@ def lay_out(path: Path, **options: Any) -> None:
     with h5py.File(path, "r+") as file:
         rows = file["emg2qwerty/timeseries"][:]
         del file["emg2qwerty/timeseries"]
-        stored = np.zeros(len(rows), options.get("dtype", SAMPLE_DTYPE))
-        for name in SAMPLE_DTYPE.names or ():
+        stored = np.zeros(len(rows), options.get("dtype", ROW))
+        for name in ROW.names or ():
             stored[name] = rows[name]
         file["emg2qwerty"].create_dataset("timeseries", data=stored, **options)
 

@@ -110,7 +110,7 @@ def test_published_counts_what_the_ends_lack_as_missed(model: Model, make_stored
 
 def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(21_000, typing(21_000, 300))
-    (score,) = evaluate_windows(model, [session], GreedyDecoder(), 8000).sessions
+    (score,) = evaluate_windows(model, [session], GreedyDecoder(), 4.0).sessions
     emissions = log_probs(model, session)
     hypotheses = [GreedyDecoder().decode(emissions[start : start + 500]) for start in (0, 500, 1000)]
     references = [session.labels[session.typed(start, start + 8000)].tolist() for start in (0, 8000, 16000)]
@@ -202,7 +202,7 @@ def two_headed() -> Model:
 
 def test_attention_reads_windows_one_after_the_other(two_headed: Model, make_stored: MakeStored) -> None:
     session = make_stored(27_000, typing(27_000, 300))
-    (score,) = evaluate_attention(two_headed, [session], length=4000).sessions
+    (score,) = evaluate_attention(two_headed, [session], seconds=2.0).sessions
     windows = Windows(Store([session]), 4000, 4000, *two_headed.context)
     labels: list[int] = []
     for batch in (windows.batch([place]) for place in windows.tiling()):

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import SYMBOLS
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE, SessionFile, SessionHeader
+from emgscribe.data.hdf5 import SessionFile, SessionHeader
 from emgscribe.data.inspect import inspect
 from emgscribe.data.session import open_session
 from emgscribe.errors import EmgscribeError
+from emgscribe.simulation.arrays import SAMPLE_RATE
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.published import Row
 from emgscribe.simulation.report import Excerpt, compare_with_recording
@@ -54,7 +55,7 @@ def test_any_session_can_be_read_back(tmp_path, user, seed, minutes, **physics) 
     path = simulated(tmp_path / "any.hdf5", user=user, seed=seed, minutes=minutes, config=config)
     header, times, emg = content(path)
     assert set(header.text) <= set(SYMBOLS)
-    assert emg.shape == (len(times), BANDS, CHANNELS)
+    assert emg.shape == (len(times), 2, 16)
     assert len(times) == pytest.approx(minutes * 60 * SAMPLE_RATE, abs=10)
     assert np.abs(emg).max() < 1e5  # false for NaN
     np.testing.assert_allclose(np.diff(times), 1 / SAMPLE_RATE, atol=1e-6)
@@ -122,8 +123,8 @@ def test_numbers_out_of_range_are_named(tmp_path, make) -> None:
 
 def test_the_signal_looks_like_emg(typed) -> None:
     excerpt = Excerpt.of_session(typed)
-    ring = np.arange(CHANNELS)
-    for band in range(BANDS):
+    ring = np.arange(16)
+    for band in range(2):
         correlation = np.corrcoef(excerpt.emg[:, band], rowvar=False)
         near, further, opposite = (correlation[ring, np.roll(ring, -step)].mean() for step in (1, 3, 8))
         assert near > 0.5 > further

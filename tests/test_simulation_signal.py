@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
 from emgscribe.simulation.activity import BEFORE, FREQUENCIES, key_locked, spectra
+from emgscribe.simulation.arrays import SAMPLE_RATE
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import TAPS, Fibres, Ring, SpikeSum, action_potentials
 from emgscribe.simulation.keyboard import LEFT, RIGHT, SHIFTS, TEXTBOOK, Place
@@ -35,6 +35,7 @@ from emgscribe.simulation.sessions import _band as band_blocks
 from emgscribe.simulation.typist import Press
 
 RING = Ring(radius=28.0, rotation=0.0, along=0.0, pole_distance=8.0)
+CHANNELS = 16
 STEP = 2 * np.pi / CHANNELS
 PLAIN_HABITS = MotorHabits.of_user(np.random.default_rng(0), 0.0)
 QUIET = SimulationConfig(noise=0, hum=0, artefacts_per_minute=0, poor_contact=0, difficulty=0)
@@ -213,7 +214,7 @@ def test_sum_of_spikes_is_the_plain_sum_in_any_blocks(split: int) -> None:
     expected = np.zeros((1000 + TAPS, CHANNELS))
     for which, when in zip(unit, sample, strict=True):
         expected[when : when + TAPS] += potentials[which]
-    summed, early = SpikeSum(), sample < split
+    summed, early = SpikeSum(CHANNELS), sample < split
     first = summed.add(unit[early], sample[early], potentials, split)
     second = summed.add(unit[~early], sample[~early] - split, potentials, 1000 - split)
     np.testing.assert_allclose(np.concatenate([first, second]), expected[:1000], atol=1e-4)
@@ -249,3 +250,15 @@ def test_noise_hum_lost_contact_and_artefacts_are_as_set() -> None:
     low = seconds < 0.3 * wave.std()  # where an electrode has lost contact, and only for a while
     assert 0.05 < low.mean() < 0.6
     assert not low.all(axis=0).any()
+
+
+@pytest.mark.parametrize("rate", [1000, 500, 400, 250, 200])
+def test_a_slower_band_has_no_aliases(rate: int) -> None:
+    """A wave above half of its rate is gone, one well below it stays; blocks of any length give the same samples."""
+    slow = partial(recorder, 4000, sample_rate=rate, highpass=5.0)
+    above, below = (slow().record(sine(share * rate, 2)) for share in (0.65, 0.3))
+    assert len(above) == 2 * rate
+    assert above[rate // 2 :].std() < 0.02
+    assert below[rate // 2 :].std() == pytest.approx(0.707, rel=0.1)
+    parts, one = np.split(sine(0.3 * rate, 2), [7, 500, 501, 3999]), slow()
+    np.testing.assert_allclose(np.concatenate([one.record(part) for part in parts]), below, atol=1e-4)

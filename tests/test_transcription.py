@@ -12,7 +12,6 @@ import torch
 from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from emgscribe import transcription
 from emgscribe.data.session import Session
@@ -22,6 +21,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.models.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig
+from emgscribe.models.published import import_checkpoint
 from emgscribe.transcription import emission_blocks, inference_plan, one_pass_bytes, published_blocks
 
 MakeStored = Callable[..., Session]
@@ -151,46 +151,15 @@ def test_stitched_emissions_cover_sessions_of_any_length(
     assert all(len(part) > 0 and np.isfinite(part).all() for part in parts)
 
 
-def published_tiny() -> Model:
-    """A tiny network with weights as the published code stores them, in our order of features.
-
-    There a width of channels x columns has its channels outermost, here innermost.
-    """
-    model = Model(ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=32, lookahead=0)))
-    theirs = load_file(DATA / "published_tiny.safetensors")
-    channels, columns = 4, 12
-    order = torch.tensor([c * columns + w for w in range(columns) for c in range(channels)])
-    rows = torch.tensor([c * columns + w for w in range(columns) for c in range(channels // 2)])
-    ours = {f"encoder.norm.norm.{name}": theirs[f"model.0.batch_norm.{name}"] for name in ("weight", "bias")}
-    for name in ("running_mean", "running_var", "num_batches_tracked"):
-        ours[f"encoder.norm.norm.{name}"] = theirs[f"model.0.batch_norm.{name}"]
-    for name in ("weight", "bias"):
-        for band in range(2):
-            ours[f"encoder.mlp.layers.{band}.{name}"] = theirs[f"model.1.mlps.{band}.mlp.0.{name}"][rows]
-        for number in range(4):
-            block, stored = f"encoder.blocks.{number}", f"model.3.tds_conv_blocks.{number}"
-            ours[f"{block}.norm.{name}"] = theirs[f"{stored}.layer_norm.{name}"][order]
-            if number % 2 == 0:
-                conv = theirs[f"{stored}.conv2d.{name}"]
-                ours[f"{block}.conv.{name}"] = conv.transpose(2, 3) if name == "weight" else conv
-                continue
-            for layer, index in (("inner", 0), ("outer", 2)):
-                linear = theirs[f"{stored}.fc_block.{index}.{name}"][order]
-                ours[f"{block}.{layer}.{name}"] = linear[:, order] if name == "weight" else linear
-    ours["head.weight"], ours["head.bias"] = theirs["model.4.weight"][:, order], theirs["model.4.bias"]
-    model.load_state_dict(ours)
-    return model.eval()
-
-
 def test_the_published_protocol_gives_the_published_emissions(make_stored: MakeStored) -> None:
     stored = np.load(DATA / "published_tiny.npz")
     session = replace(make_stored(6000), emg=stored["emg"])
-    found = np.concatenate(list(published_blocks(published_tiny(), session)))
+    found = np.concatenate(list(published_blocks(import_checkpoint(DATA / "published_tiny.ckpt"), session)))
     assert found.shape == stored["emissions"].shape == (310, 99)
     np.testing.assert_allclose(found, stored["emissions"], rtol=0, atol=1e-4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transcription, "BLOCK_SECONDS", 0.5)
-        parts = list(published_blocks(published_tiny(), session))
+        parts = list(published_blocks(import_checkpoint(DATA / "published_tiny.ckpt"), session))
     assert len(parts) == 5
     np.testing.assert_allclose(np.concatenate(parts), found, rtol=0, atol=1e-5)
 
@@ -216,6 +185,7 @@ from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import MlpConfig, RecurrentConfig, TransformerConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig
+from emgscribe.models.published import import_checkpoint
 from emgscribe.transcription import emission_blocks, inference_plan
 
 samples, none = 20 * 60 * 2000, np.zeros(0, dtype=np.int64)

@@ -5,6 +5,7 @@ import inspect
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import tyro
@@ -23,6 +24,12 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "report": ("experiments", "Make a report of result files: tables beside published numbers, CSV, figures."),
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
+    "convert": (
+        "recordings",
+        "Bring recordings of other formats and devices into session files, or write them as BIDS.",
+    ),
+    "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
+    "export": ("models", "Write a model as a checkpoint whose weights the emg2qwerty project's code loads."),
     "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),
     "lm tune": ("language", "Tune the beam search on the sessions that validated a model, and store its weights."),
 }
@@ -52,7 +59,8 @@ def call(arguments: list[str]) -> int:
         module = import_module(f"emgscribe.cli.{place}")
     finally:
         gc.enable()
-    verb: Any = getattr(module, name.split()[-1])
+    word = name.split()[-1]
+    verb: Any = getattr(module, f"{word}_" if iskeyword(word) else word)
     about = f"{VERBS[name][1]}\n\n{inspect.getdoc(verb)}"
     if name in ("train", "tune"):  # the experiment that is named first holds the defaults of all settings
         if not rest or rest[0] in _HELP:

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
 from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_windows
@@ -83,3 +84,35 @@ def transcribe(
     loaded = es.load_model(model, best_device())
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
+
+
+def import_(
+    checkpoint: Positional[Annotated[Path, arg(metavar="CHECKPOINT", help="A Lightning checkpoint (.ckpt).")]],
+    *,
+    out: Annotated[Path, arg(help="Folder to write the model to.")],
+    trained_on: Annotated[Protocol | None, arg(help="Published split that trained it, such as generic.")] = None,
+    hop: Annotated[int, arg(help="Samples from one frame to the next, which a checkpoint does not hold.")] = 16,
+) -> None:
+    """Without --trained-on the sessions that trained the model are unknown, and each score says so.
+
+    Examples:
+      emgscribe import generic.ckpt --out models/generic --trained-on generic
+      emgscribe evaluate models/generic SESSION.hdf5 --protocol published
+    """
+    model = es.import_checkpoint(checkpoint, trained_on=trained_on, hop=hop)
+    es.save_model(model, out)
+    screen.print(f"{model!r}: {out}", markup=False)
+
+
+def export(
+    model: ModelFolder,
+    *,
+    out: Annotated[Path, arg(help="File to write, with the ending .ckpt.")],
+) -> None:
+    """The network must be of the baseline's kind: spectrogram, MLPs, TDS blocks.
+
+    Examples:
+      emgscribe export runs/baseline-1501/best --out baseline.ckpt
+    """
+    es.export_checkpoint(es.load_model(model), out)
+    screen.print(f"checkpoint: {out}", markup=False)

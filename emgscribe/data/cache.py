@@ -14,7 +14,7 @@ from typing import Any
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import make_folder, open_file, replacing
 
-_VERSION = 6  # of all entries
+_VERSION = 7  # of all entries
 
 
 def default_cache() -> Path:

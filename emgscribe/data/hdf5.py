@@ -1,7 +1,9 @@
 """A session file: the emg2qwerty HDF5 layout, read and written.
 
-Group `emg2qwerty` holds the dataset `timeseries` (one compound row of 136 bytes a sample); everything else is an
-attribute of the group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). docs/your-data.md shows the layout.
+Group `emg2qwerty` holds the dataset `timeseries` (one compound row a sample); everything else is an attribute of the
+group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). Two things are ours: a file may hold one band, or bands of
+other than 16 electrodes, and the attribute `sample_rate` says the rate where it is not 2 kHz. docs/your-data.md shows
+the layout.
 """
 
 import json
@@ -21,13 +23,11 @@ import numpy.typing as npt
 
 from emgscribe.data.charset import symbol_of_key
 from emgscribe.data.reader import convert_rows, read_layout
+from emgscribe.data.shape import PUBLISHED_RATE, Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import failed, replacing
 
-SAMPLE_RATE = 2000
-BANDS, CHANNELS = 2, 16
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
-SAMPLE_DTYPE = np.dtype([("time", "<f8"), ("emg_left", "<f4", (CHANNELS,)), ("emg_right", "<f4", (CHANNELS,))])
 REAL_KEYS = "simulated EMG, real keys"  # in the settings of a simulation under keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
 
@@ -98,6 +98,12 @@ class SessionFile:
     def __init__(self, path: Path | str) -> None:
         self.path, self._rows_kept = Path(path), ExitStack()
         self.layout = read_layout(self.path)
+        try:
+            rate = float(self.layout.attributes.get("sample_rate", PUBLISHED_RATE))
+            self.shape = Shape(self.layout.bands, self.layout.electrodes, rate)
+        except ValueError as error:
+            what = f"attribute 'sample_rate' or dataset '{TIMESERIES}': {getattr(error, 'what', error)}"
+            raise EmgscribeError(what, where=str(self.path), hint="write the file again with the rate in Hz") from error
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +128,7 @@ class SessionFile:
     def _rows(self) -> npt.NDArray[np.void]:
         """The rows as they are in the file, or in a temporary copy where they must be converted."""
         if self.layout.offset >= 0 or not len(self):
-            return map_rows(self.path, self.layout.offset, len(self))
+            return map_rows(self.path, self.shape, self.layout.offset, len(self))
         try:
             self.convert(Path(self._rows_kept.enter_context(TemporaryDirectory())) / "rows")
         except OSError as error:
@@ -132,24 +138,24 @@ class SessionFile:
     def convert(self, out: Path) -> None:
         """Write the rows to `out` as one block, and read them from there; `OSError` where it has no room."""
         convert_rows(self.path, out)
-        self._rows = map_rows(out, 0, len(self))
+        self._rows = map_rows(out, self.shape, 0, len(self))
 
     def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
-        """Samples [start, stop): unix seconds (T,), and EMG (T, 2 bands, 16 electrode channels), left band first."""
+        """Samples [start, stop): unix seconds (T,), and EMG (T, bands, electrode channels), left band first."""
         rows = self._rows[start:stop]
-        return rows["time"].copy(), np.stack([rows["emg_left"], rows["emg_right"]], axis=1)
+        return rows["time"].copy(), np.stack([rows[name] for name in self.shape.fields], axis=1)
 
     def blocks(self, size: int = 1 << 17) -> Iterator[tuple[Times, Emg]]:
         """All samples, at most `size` at a time, so that memory is bounded."""
         return (self.read(start, start + size) for start in range(0, len(self), size))
 
 
-def map_rows(path: Path, offset: int, rows: int) -> npt.NDArray[np.void]:
-    """`rows` rows of `SAMPLE_DTYPE` from byte `offset` on. Writing into the array changes memory only, not the file."""
+def map_rows(path: Path, shape: Shape, offset: int, rows: int) -> npt.NDArray[np.void]:
+    """`rows` rows from byte `offset` of a file on. Writing into the array changes memory only, not the file."""
     if not rows:
-        return np.empty(0, SAMPLE_DTYPE)
+        return np.empty(0, shape.row)
     try:
-        return np.memmap(path, SAMPLE_DTYPE, "c", offset, (rows,))
+        return np.memmap(path, shape.row, "c", offset, (rows,))
     except (OSError, ValueError) as error:  # it was whole a moment ago
         raise EmgscribeError(f"changed while it was read ({error})", where=str(path), hint="try again") from error
 
@@ -220,30 +226,42 @@ def _attributes(header: SessionHeader) -> dict[str, Any]:
 
 @contextmanager
 def writing_session(
-    path: Path | str, header: SessionHeader, num_samples: int
+    path: Path | str, header: SessionHeader, num_samples: int, shape: Shape | None = None
 ) -> Iterator[Callable[[Times, Emg], None]]:
     """Write a session file of known length, contiguous and uncompressed, in blocks.
 
-    Yields `append(times, emg)`: T samples at `times` (T,) in unix seconds, `emg` (T, 2, 16) left band first. The name
-    appears only when the block ends well; a failure leaves nothing.
+    Yields `append(times, emg)`: T samples at `times` (T,) in unix seconds, `emg` (T, bands, electrodes) left band
+    first, of the `shape` that is given (default: that of the data set). The name appears only when the block ends well;
+    a failure leaves nothing. Raises `EmgscribeError` for arrays of another shape, and for too few or too many samples.
     """
+    shape = shape or Shape()
+    expected = len(shape.bands), shape.electrodes
     with replacing(Path(path)) as temporary:
         file, written = h5py.File(temporary, "w"), 0
         try:
             group = file.create_group(GROUP)
-            stored = group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=SAMPLE_DTYPE)
+            stored = group.create_dataset(TIMESERIES, shape=(num_samples,), dtype=shape.row)
 
             def append(times: Times, emg: Emg) -> None:
                 nonlocal written
-                assert emg.shape == (len(times), BANDS, CHANNELS), f"emg is {emg.shape} for {len(times)} times"
-                rows = np.empty(len(times), dtype=SAMPLE_DTYPE)
-                rows["time"], rows["emg_left"], rows["emg_right"] = times, emg[:, 0], emg[:, 1]
+                if np.shape(times) != (len(emg),) or np.shape(emg)[1:] != expected or written + len(emg) > num_samples:
+                    what = f"emg {np.shape(emg)} with times {np.shape(times)} after {written} of {num_samples} samples"
+                    hint = f"give times (T,) and emg (T, {expected[0]} bands, {expected[1]} electrodes)"
+                    raise EmgscribeError(f"does not take {what}", where=str(path), hint=hint)
+                rows = np.empty(len(times), dtype=shape.row)
+                rows["time"] = times
+                for name, band in zip(shape.fields, np.moveaxis(emg, 1, 0), strict=True):
+                    rows[name] = band
                 stored[written : written + len(rows)] = rows
                 written += len(rows)
 
             yield append
-            assert written == num_samples, f"{written} of {num_samples} samples appended"
+            if written != num_samples:
+                what = f"got {written} of {num_samples} samples"
+                raise EmgscribeError(what, where=str(path), hint="append as many samples as were announced")
             group.attrs.update(_attributes(header))
+            if shape.rate != PUBLISHED_RATE:
+                group.attrs["sample_rate"] = shape.rate
         finally:
             try:
                 file.close()
@@ -251,9 +269,9 @@ def writing_session(
                 raise OSError(str(error)) from error
 
 
-def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Emg) -> None:
-    """Write a whole session: `times` (T,) unix seconds, `emg` (T, 2, 16) left band first."""
-    with writing_session(path, header, len(times)) as append:
+def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Emg, shape: Shape | None = None) -> None:
+    """Write a whole session: `times` (T,) unix seconds, `emg` (T, bands, electrodes); see `writing_session`."""
+    with writing_session(path, header, len(times), shape) as append:
         append(times, emg)
 
 

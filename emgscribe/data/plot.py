@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emgscribe.data.charset import SPACE
-from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
 
@@ -29,28 +28,29 @@ def plot_session(session: Session, start: float, stop: float, read: Any = None) 
 
     Raises `EmgscribeError` where the range is empty, longer than a minute or not inside the session.
     """
-    seconds = len(session) / SAMPLE_RATE
-    if not 0 <= start <= stop - 1 / SAMPLE_RATE <= seconds or stop - start > _MOST_SECONDS:
+    rate, names = session.shape.rate, session.shape.bands
+    seconds = len(session) / rate
+    if not 0 <= start <= stop - 1 / rate <= seconds or stop - start > _MOST_SECONDS:
         hint = f"choose at most {_MOST_SECONDS} s between 0 and {seconds:.3f} s"
         raise EmgscribeError(f"seconds {start:g} to {stop:g} cannot be plotted", where=session.name, hint=hint)
-    rows = {"typed": list(zip(session.text, session.onsets / SAMPLE_RATE, strict=True))}
+    rows = {"typed": list(zip(session.text, session.onsets / rate, strict=True))}
     if read is not None:
         rows["read"] = list(zip(read.text, read.onsets, strict=True))
     figure = _Shown(figsize=(min(5 + 2 * (stop - start), 24), 8), layout="constrained")
-    top, *bands = figure.subplots(3, 1, sharex=True, height_ratios=(len(rows), 10, 10))
+    top, *bands = figure.subplots(1 + len(names), 1, sharex=True, height_ratios=(len(rows), *[10] * len(names)))
     _draw_keys(top, rows, start, stop)
     top.set_title(f"{session.name}{' (simulated)' * session.simulated}", fontsize=10, loc="left")
-    first = round(start * SAMPLE_RATE)
-    emg = np.asarray(session.emg[first : round(stop * SAMPLE_RATE)])
-    times = np.arange(first, first + len(emg)) / SAMPLE_RATE
-    for band, (axes, name) in enumerate(zip(bands, ("left", "right"), strict=True)):
+    first = round(start * rate)
+    emg = np.asarray(session.emg[first : round(stop * rate)])
+    times = np.arange(first, first + len(emg)) / rate
+    for band, (axes, name) in enumerate(zip(bands, names, strict=True)):
         deviations = emg[:, band] - emg[:, band].mean(axis=0)
         step = 5 * float(np.quantile(deviations.std(axis=0), 0.8)) or 1.0  # from one electrode's line to the next
-        lines = -step * np.arange(CHANNELS)
+        lines = -step * np.arange(session.shape.electrodes)
         axes.vlines([at for _, at in rows["typed"] if start <= at < stop], lines[-1] - step, step, color=_FAINT, lw=0.8)
         axes.plot(times, deviations.clip(-step, step) + lines, color=_EMG, lw=0.5)
         axes.set_ylabel(f"{name} band, electrode channel")
-        axes.set_yticks(lines[::5], map(str, range(0, CHANNELS, 5)))
+        axes.set_yticks(lines[::5], map(str, range(0, session.shape.electrodes, 5)))
         axes.set_ylim(lines[-1] - step, step)
         axes.spines[["top", "right"]].set_visible(False)
     bands[-1].set_xlabel("time (s)")

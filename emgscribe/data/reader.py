@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import open_file
 
@@ -36,13 +37,15 @@ _LAYOUT = "docs/your-data.md shows the layout of a session file"
 
 @dataclass(frozen=True)
 class Layout:
-    """The attributes of a session file as text, its number of `rows`, bytes a row, and the byte where the rows begin.
+    """The attributes of a session file as text, its bands, its number of `rows`, and the byte where the rows begin.
 
-    `offset` is -1 where the rows are not one block of `SAMPLE_DTYPE` (chunked, compressed, further fields). `start` is
+    `offset` is -1 where the rows are not one block of `Shape.row` (chunked, compressed, further fields). `start` is
     the time of the first row in unix seconds, 0 where there is none.
     """
 
     attributes: dict[str, str]
+    bands: tuple[Band, ...]
+    electrodes: int
     rows: int
     row_bytes: int
     offset: int
@@ -51,11 +54,12 @@ class Layout:
 
 def read_layout(path: Path) -> Layout:
     """The layout of a session file; `EmgscribeError` where it is missing, foreign, damaged or refers to other files."""
-    return Layout(**_ask(path, None))
+    found = _ask(path, None)
+    return Layout(**found | {"bands": tuple(found["bands"])})
 
 
 def convert_rows(path: Path, out: Path) -> None:
-    """Append all rows of a session file to `out` as one block of `SAMPLE_DTYPE`; `OSError` where it has no room."""
+    """Append all rows of a session file to `out` as one block of `Shape.row`; `OSError` where it has no room."""
     if unwritten := _ask(path, out).get("unwritten"):
         raise OSError(*unwritten)
 
@@ -171,8 +175,9 @@ def _limit_memory() -> None:
 def _rows(file: Any) -> Any:
     """The dataset of the samples, refused where HDF5 would look into another file for it."""
     import h5py
+    import numpy as np
 
-    from emgscribe.data.hdf5 import GROUP, SAMPLE_DTYPE, TIMESERIES
+    from emgscribe.data.hdf5 import GROUP, TIMESERIES
 
     found = file
     for name, kind in ((GROUP, h5py.Group), (TIMESERIES, h5py.Dataset)):
@@ -185,8 +190,12 @@ def _rows(file: Any) -> Any:
     if found.is_virtual or found.external:
         raise EmgscribeError("its samples are in other files", hint="copy them into this one")
     fields = {name: kind for name, (kind, *_) in (found.dtype.fields or {}).items()}
-    pairs = [(name, fields.get(name, "missing"), SAMPLE_DTYPE[name]) for name in SAMPLE_DTYPE.names or ()]
+    bands = [name for name in ("emg_left", "emg_right") if name in fields] or ["emg_left"]
+    electrodes = fields[bands[0]].shape if bands[0] in fields else (16,)
+    row = {"time": np.dtype("<f8")} | {name: np.dtype(("<f4", electrodes)) for name in bands}
+    pairs = [(name, fields.get(name, "missing"), right) for name, right in row.items()]
     faults = [f"'{TIMESERIES}.{name}' is {kind}, expected {right}" for name, kind, right in pairs if kind != right]
+    faults += [f"'{TIMESERIES}.{bands[0]}' has {len(electrodes)} axes, expected 1"] * (len(electrodes) != 1)
     faults += [f"'{TIMESERIES}' has {found.ndim} dimensions, expected 1"] * (found.ndim != 1)
     if faults:
         raise EmgscribeError("; ".join(faults), hint=_LAYOUT)
@@ -204,19 +213,29 @@ def _rows(file: Any) -> Any:
     return found
 
 
+def _row(rows: Any) -> Any:
+    """The fields that we read, packed: `Shape.row`."""
+    import numpy as np
+
+    names = [name for name in ("time", "emg_left", "emg_right") if name in rows.dtype.names]
+    return np.dtype([(name, rows.dtype[name]) for name in names])
+
+
 def _describe(rows: Any) -> dict[str, Any]:
-    from emgscribe.data.hdf5 import ATTRIBUTES, SAMPLE_DTYPE
+    from emgscribe.data.hdf5 import ATTRIBUTES
 
     attributes, stored = {}, rows.parent.attrs
-    for name in filter(stored.__contains__, (*ATTRIBUTES, "simulation")):
+    for name in filter(stored.__contains__, (*ATTRIBUTES, "simulation", "sample_rate")):
         value = stored[name]
         # Other writers store text with a fixed length, which h5py reads as bytes.
         attributes[name] = value.decode() if isinstance(value, bytes) else str(value)
         if len(attributes[name]) > _MOST_TEXT:
             raise EmgscribeError(f"attribute '{name}' has more than {_MOST_TEXT >> 20} MB", hint=_AGAIN)
     offset = rows.id.get_offset()
-    mapped = offset is not None and offset % 4 == 0 and rows.dtype == SAMPLE_DTYPE and sys.byteorder == "little"
+    row = _row(rows)
+    mapped = offset is not None and offset % 4 == 0 and rows.dtype == row and sys.byteorder == "little"
     sizes = {"rows": len(rows), "row_bytes": rows.dtype.itemsize, "offset": offset if mapped else -1}
+    sizes |= {"bands": [name.removeprefix("emg_") for name in row.names[1:]], "electrodes": row[1].shape[0]}
     sizes["start"] = float(rows[:1]["time"].sum())
     return {"attributes": attributes, **sizes}
 
@@ -224,13 +243,12 @@ def _describe(rows: Any) -> dict[str, Any]:
 def _convert(rows: Any, out: str) -> dict[str, Any]:
     import numpy as np
 
-    from emgscribe.data.hdf5 import SAMPLE_DTYPE
-
+    row = _row(rows)
     for start in range(0, len(rows), _BLOCK):
         _restart_clock()
         block = rows[start : start + _BLOCK]
-        plain = np.empty(len(block), SAMPLE_DTYPE)
-        for name in SAMPLE_DTYPE.names or ():
+        plain = np.empty(len(block), row)
+        for name in row.names:
             plain[name] = block[name]
         try:
             with Path(out).open("ab") as output:

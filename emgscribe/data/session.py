@@ -1,22 +1,24 @@
 """One recorded session, mapped into memory: its samples, the keys that were pressed, and when.
 
-A row of a session file is 34 float32 (a time of 8 bytes, then 2 x 16 electrode channels), so a view of the file is an
-array that torch takes: nothing is copied. Rows that are compressed, chunked or have further fields are converted once.
-The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the cache.
+A row of a session file is float32 throughout (a time of 8 bytes, then all electrode channels), so a view of the file
+is an array that torch takes: nothing is copied. Rows that are compressed, chunked or have further fields are converted
+once. The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the cache.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from emgscribe.config import from_json, to_json
 from emgscribe.data.cache import Entry
 from emgscribe.data.charset import labels_of_text, text_of_labels
-from emgscribe.data.hdf5 import BANDS, CHANNELS, REAL_KEYS, SAMPLE_DTYPE, SAMPLE_RATE, Emg, SessionFile, map_rows
+from emgscribe.data.hdf5 import REAL_KEYS, Emg, SessionFile, map_rows
 from emgscribe.data.inspect import Inspection, scan
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
 
@@ -28,7 +30,7 @@ _Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Session:
-    """A session: `emg` (T, 2 bands, 16 electrode channels) float32 at 2 kHz, left band first.
+    """A session: `emg` (T, bands, electrode channels) float32, left band first; its `shape` has the sampling rate.
 
     `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the sample at or after which each key went
     down, `content` is a hash of all three. `simulated` is true where no person was recorded, `real_keys` where
@@ -44,6 +46,12 @@ class Session:
     onsets: _Labels
     path: Path | None = None
     real_keys: bool = False
+    shape: Shape = field(default_factory=Shape)
+
+    def __post_init__(self) -> None:
+        if self.emg.shape[1:] != (len(self.shape.bands), self.shape.electrodes):
+            what = f"emg is {self.emg.shape}, but its shape says {self.shape}"
+            raise EmgscribeError(what, where=self.name, hint="give a shape that fits (T, bands, electrodes)")
 
     def __len__(self) -> int:
         return len(self.emg)
@@ -56,12 +64,12 @@ class Session:
         # Another process maps the same file; gigabytes of samples need not travel.
         if self.path is None or not isinstance(self.emg, np.memmap):
             return super().__reduce__()
-        return _with_samples, (replace(self, emg=np.empty((0, BANDS, CHANNELS), np.float32)), len(self))
+        return _with_samples, (replace(self, emg=np.empty((0, *self.emg.shape[1:]), np.float32)), len(self))
 
     @property
     def minutes(self) -> float:
         """Length in minutes."""
-        return len(self) / SAMPLE_RATE / 60
+        return len(self) / self.shape.rate / 60
 
     @property
     def text(self) -> str:
@@ -101,14 +109,15 @@ def open_session(path: Path | str, cache: Path | None = None) -> Session:
     path = Path(path)
     entry = Entry(path, "sessions", cache)
     copy = entry.folder / "rows"
-    if (kept := entry.read()) is None or (kept[0]["offset"] < 0 and not _has_rows(copy, kept[0]["samples"])):
+    if (kept := entry.read()) is None or (kept[0]["offset"] < 0 and not _has_rows(copy, kept[0])):
         kept = _read(path, entry)
     facts, keys = kept
-    offset, samples = facts["offset"], facts["samples"]
-    rows = map_rows(path, offset, samples) if offset >= 0 else map_rows(copy, 0, samples)
-    emg = rows.view("<f4").reshape(samples, -1)[:, 2:].reshape(samples, BANDS, CHANNELS)  # behind the 8 bytes of time
+    offset, samples, shape = facts["offset"], facts["samples"], from_json(Shape, facts["shape"], where=str(path))
+    rows = map_rows(path, shape, offset, samples) if offset >= 0 else map_rows(copy, shape, 0, samples)
+    numbers = rows.view("<f4").reshape(samples, -1)[:, 2:]  # behind the 8 bytes of time
+    emg = numbers.reshape(samples, len(shape.bands), shape.electrodes)
     labels, onsets = np.frombuffer(keys, np.int64).reshape(2, -1).copy()
-    return Session(**facts["session"], emg=emg, labels=labels, onsets=onsets, path=path)
+    return Session(**facts["session"], emg=emg, labels=labels, onsets=onsets, path=path, shape=shape)
 
 
 def _with_samples(session: Session, samples: int) -> Session:
@@ -116,8 +125,9 @@ def _with_samples(session: Session, samples: int) -> Session:
     return replace(session, emg=open_session(session.path).emg[:samples])
 
 
-def _has_rows(copy: Path, samples: int) -> bool:
-    return copy.is_file() and copy.stat().st_size == samples * SAMPLE_DTYPE.itemsize
+def _has_rows(copy: Path, facts: dict[str, Any]) -> bool:
+    size = facts["samples"] * from_json(Shape, facts["shape"], where=str(copy)).row.itemsize
+    return copy.is_file() and copy.stat().st_size == size
 
 
 def _read(path: Path, entry: Entry) -> tuple[dict[str, Any], bytes]:
@@ -150,4 +160,5 @@ def _examined(file: SessionFile) -> tuple[dict[str, Any], bytes]:
     content.update(keys := labels.tobytes() + onsets.tobytes())
     session = {"name": header.name, "user": header.user, "simulated": bool(header.simulation)}
     session |= {"real_keys": header.real_keys, "content": content.hexdigest()[:16]}
-    return {"samples": len(times), "offset": file.layout.offset, "session": session}, keys
+    facts = {"samples": len(times), "offset": file.layout.offset, "shape": to_json(file.shape), "session": session}
+    return facts, keys

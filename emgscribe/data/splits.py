@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from emgscribe.config import Count, Range, Settings, Whole, require
 from emgscribe.data.cache import Entry
-from emgscribe.data.hdf5 import SAMPLE_RATE, SessionFile, find_sessions, read_header
+from emgscribe.data.hdf5 import SessionFile, find_sessions, read_header
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.errors import EmgscribeError
 
@@ -82,11 +82,11 @@ def split(
 
 def first_minutes(sessions: Sequence[Session], minutes: float) -> Iterator[Session]:
     """The first `minutes` of a series of sessions, the last one cut; 0: all of them."""
-    left = round(minutes * 60 * SAMPLE_RATE) or sum(map(len, sessions))
+    left = minutes or sum(session.minutes for session in sessions)
     for session in sessions:
-        if left > 0:
-            yield session.first(left)
-        left -= len(session)
+        if samples := max(0, session.shape.samples(60 * left)):
+            yield session.first(samples)
+        left -= session.minutes
 
 
 def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
@@ -136,6 +136,12 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     )
 
 
+def published_names(protocol: Protocol, part: Literal["train", "val", "test"]) -> list[tuple[str, str]]:
+    """(session, user) of a part of a published split."""
+    listed = {row["session"]: row for row in _rows("sessions")}
+    return [(name, listed[name]["user"]) for name in _published_parts(protocol, listed, 0)[part]]
+
+
 def _rows(name: str) -> list[dict[str, str]]:
     with (PROTOCOLS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -144,14 +150,8 @@ def _rows(name: str) -> list[dict[str, str]]:
 def _split_as_published(
     paths: Sequence[Path], folder: str, listed: Mapping[str, Mapping[str, str]], data: DataConfig
 ) -> Split:
-    held_out = [row for row in _rows("held_out") if row["protocol"] == data.protocol]
-    val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
-    # The users who validate also train, with all that is not held out; names begin with the date.
-    by_user: dict[str, list[str]] = {row["user"]: [] for row in held_out if row["partition"] == "val"}
-    for name in sorted(listed.keys() - {*val, *test}):
-        by_user.get(listed[name]["user"], []).append(name)
-    train = [name for _, names in sorted(by_user.items()) for name in names[-data.sessions :]]
-    names = [*train, *val, *test]
+    parts = _published_parts(data.protocol, listed, data.sessions)
+    names = [name for part in parts.values() for name in part]
     found = {path.stem: path for path in paths}
     if not found.keys() >= set(names):  # a renamed file is known by the name in its header
         for path in paths:
@@ -164,7 +164,22 @@ def _split_as_published(
         hint = f"copy them from the data set's official archive (see docs/your-data.md); the protocol {LATEST} splits "
         what, hint = f"{what}published files:\n  " + "\n  ".join(faults), f"{hint}any folder by date"
         raise EmgscribeError(what, where=folder, hint=hint)
-    return Split(data.protocol, *(tuple(found[name] for name in part) for part in (train, val, test)))
+    return Split(data.protocol, *(tuple(found[name] for name in part) for part in parts.values()))
+
+
+def _published_parts(protocol: Protocol, listed: Mapping[str, Mapping[str, str]], latest: int) -> dict[str, list[str]]:
+    """Names of the sessions that train (each user's `latest`; 0: all), validate and test."""
+    held_out = [row for row in _rows("held_out") if row["protocol"] == protocol]
+    val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
+    # The users who validate also train, with all that is not held out; names begin with the date.
+    by_user: dict[str, list[str]] = {row["user"]: [] for row in held_out if row["partition"] == "val"}
+    for name in sorted(listed.keys() - {*val, *test}):
+        by_user.get(listed[name]["user"], []).append(name)
+    return {
+        "train": [name for _, names in sorted(by_user.items()) for name in names[-latest:]],
+        "val": val,
+        "test": test,
+    }
 
 
 def _fault(path: Path | None, expected: Mapping[str, str]) -> str:

@@ -9,27 +9,40 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from emgscribe.config import Range, Settings
+from emgscribe.config import SAMPLES, Range, Settings
 from emgscribe.data.charset import BLANK
-from emgscribe.data.hdf5 import BANDS, CHANNELS
 from emgscribe.data.session import Session
+from emgscribe.data.shape import Shape
+from emgscribe.errors import EmgscribeError
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
 _NO_ONSET = -1
 _MINUTES = 1_200_000  # samples in ten minutes: 154 MB of EMG a window
-_Length = Annotated[int, Range(1, _MINUTES)]
-_Context = Annotated[int, Range(0, _MINUTES)]
+_Length = Annotated[int, Range(1, _MINUTES), SAMPLES]
+_Context = Annotated[int, Range(0, _MINUTES), SAMPLES]
 
 
 @dataclass(frozen=True)
 class WindowConfig(Settings):
-    """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms)."""
+    """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms).
+
+    At another sampling rate training scales them, so that the times stay.
+    """
 
     section = "windows"
     length: _Length = 8000  # labelled samples of a window
     stride: _Length = 8000  # samples from one training window to the next
     left: _Context = 1800  # unlabelled samples of context before a window; an encoder that needs more gets more
     right: _Context = 200  # unlabelled samples of context after a window
+
+
+def shape_of(sessions: Sequence[Session]) -> Shape:
+    """The shape that all `sessions` have; `EmgscribeError` where they differ."""
+    for session in sessions:
+        if session.shape != sessions[0].shape:
+            what = f"has {session.shape}, but {sessions[0].name} has {sessions[0].shape}"
+            raise EmgscribeError(what, where=session.name, hint="use sessions of one shape together")
+    return sessions[0].shape
 
 
 class Store:
@@ -51,8 +64,8 @@ class Store:
         return Store, (self.sessions, self.device)  # another process maps the same files
 
     def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
-        """EMG (N, length, 2, 16) from sample `starts[n]` of session number `sessions[n]` on; zero outside a session."""
-        out = torch.empty(len(starts), length, BANDS, CHANNELS, device=self.device)
+        """EMG (N, length, B, C) from sample `starts[n]` of session number `sessions[n]` on; zero outside a session."""
+        out = torch.empty(len(starts), length, *self._emg[0].shape[1:], device=self.device)
         for window, session, start in zip(out, sessions, starts, strict=True):
             emg = self._emg[session]
             low, high = (min(max(at, 0), len(emg)) for at in (start, start + length))
@@ -68,7 +81,7 @@ class Store:
 class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
-    `emg` is (N, left + T + right, 2, 16); `lengths` (N,) is how many of the T labelled samples lie inside the session.
+    `emg` is (N, left + T + right, B, C); `lengths` (N,) is how many of the T labelled samples lie inside the session.
     `labels` (N, L) is padded with the blank, `label_lengths` (N,) counts the real ones, and `onsets` (N, L) is when
     each key went down, in samples after the first labelled one (padding: -1).
     """
@@ -102,7 +115,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `length` labelled samples, `stride` apart, with `left` and `right` samples of context (all 2 kHz)."""
+    """Windows of `length` labelled samples, `stride` apart, with `left` and `right` samples of context ."""
 
     store: Store
     length: int

@@ -16,6 +16,7 @@ from rich.console import Console
 from emgscribe.config import to_json
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session, open_session, open_sessions
+from emgscribe.data.shape import PUBLISHED_RATE
 from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.registry import make_decoder
@@ -97,7 +98,9 @@ def run_experiment(
         made = {name: make_decoder(name, folder=best, scored=test) for name in names}
         scores = evaluate_all(trained.model, test, {name: one.decoder for name, one in made.items()})
         if trained.model.attention is not None:
-            scores["attention"] = evaluate_attention(trained.model, test, length=experiment.windows.length)
+            scores["attention"] = evaluate_attention(
+                trained.model, test, seconds=experiment.windows.length / PUBLISHED_RATE
+            )
         settings = {name: one.settings for name, one in made.items() if one.settings}
         if earlier and earlier.test["greedy"].to_json() == scores["greedy"].to_json():
             scores, settings = earlier.test | scores, earlier.settings | settings

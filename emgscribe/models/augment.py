@@ -15,12 +15,13 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.nn import functional as F
 
-from emgscribe.config import Below, Kind, Range, Settings, Share, Whole, require
+from emgscribe.config import SAMPLES, Below, Kind, Range, Settings, Share, Whole, require
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 
 Masks = Annotated[int, Range(0, 1000)]
 Roll = Annotated[int, Range(-16, 16)]
+Samples = Annotated[int, Range(0, 10**9), SAMPLES]
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ class AlignmentJitter(_Random):
     """
 
     section = "augment.jitter"
-    samples: Whole = 120  # largest shift of the right band, in samples either way
+    samples: Samples = 120  # largest shift of the right band, in samples either way
 
     def __call__(self, emg: Tensor, generator: torch.Generator) -> Tensor:
         items, length = emg.shape[:2]
         assert length > self.samples, f"{length} samples cannot be jittered by {self.samples}"
-        if self.samples == 0:
+        if self.samples == 0 or emg.shape[2] == 1:
             return emg
         shifts = torch.randint(-self.samples, self.samples + 1, (items,), generator=generator)
         source = torch.arange(length) + (shifts * self.chosen(items, generator))[:, None]  # (N, T)
@@ -93,7 +94,7 @@ class RandomCrop(_Random):
     """
 
     section = "augment.crop"
-    samples: Whole = 0  # most samples cut off
+    samples: Samples = 0  # most samples cut off
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.samples == 0:

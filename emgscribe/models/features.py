@@ -1,23 +1,24 @@
 """EMG -> features, part of the model: a fixed log-spectrogram, or learned convolutions over the raw signal."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from emgscribe.config import Below, Count, Kind, Range, Whole, register, require
-from emgscribe.data.hdf5 import BANDS, CHANNELS
+from emgscribe.config import SAMPLES, Kind, Range, Whole, register, require
+from emgscribe.data.shape import Shape
 
 Filters = Annotated[int, Range(1, 1 << 14)]
 Stride = Annotated[int, Range(1, 1000)]
+Place = Annotated[int, Range(0, 255)]
 
 
 class Features(nn.Module):
-    """EMG (N, T, 2, 16) at 2 kHz -> (N, F, B, C, K) with F = (T - span) // hop + 1 and K = `bins`, in float32.
+    """EMG (N, T, B, C) -> (N, F, B, C, K) with F = (T - span) // hop + 1 and K = `bins`, in float32.
 
     A frame spans `span` samples; a new one begins every `hop` samples.
     """
@@ -36,7 +37,7 @@ class Features(nn.Module):
         return max(0, (samples - self.span) // self.hop + 1)
 
     def samples(self, frames: int) -> int:
-        """Samples (2 kHz) that `frames` frames span."""
+        """Samples that `frames` frames span."""
         return (frames - 1) * self.hop + self.span
 
 
@@ -46,29 +47,37 @@ class FeaturesConfig(Kind):
 
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
-    electrodes: tuple[Annotated[int, Below(0, CHANNELS)], ...] = tuple(range(CHANNELS))  # electrodes of each band
-    bands: tuple[Annotated[int, Below(0, BANDS)], ...] = tuple(range(BANDS))  # wristbands: 0 is the left one
+    electrodes: tuple[Place, ...] = ()  # electrodes of each band, from 0; empty: all
+    bands: tuple[Place, ...] = ()  # bands, from 0, which is the left one of two; empty: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, chosen, count in (("electrodes", self.electrodes, CHANNELS), ("bands", self.bands, BANDS)):
-            fits = 0 < len(chosen) == len(set(chosen))
-            require(fits, f"features.{name}", chosen, f"some of 0 to {count - 1}, each once")
+        for name in ("electrodes", "bands"):
+            chosen = getattr(self, name)
+            require(len(chosen) == len(set(chosen)), f"features.{name}", chosen, "each one once")
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples (2 kHz) from one frame to the next."""
+        """Samples from one frame to the next."""
         raise NotImplementedError  # each kind has its own
 
     def build(self) -> Features:
         """The module that computes the features; untrained where they are learned."""
         raise NotImplementedError  # each kind has its own
 
+    def seen(self, shape: Shape) -> tuple[int, int]:
+        """How many bands, and electrodes of each, are used; `EmgscribeError` where `shape` lacks a chosen one."""
+        there = {"bands": len(shape.bands), "electrodes": shape.electrodes}
+        for name, count in there.items():
+            chosen = getattr(self, name)
+            require(max(chosen, default=0) < count, f"features.{name}", chosen, f"0 to {count - 1} in {shape}")
+        return len(self.bands) or there["bands"], len(self.electrodes) or there["electrodes"]
+
     def chosen(self, emg: Tensor) -> Tensor:
-        """EMG (N, T, 2, 16) -> (N, T, B, C) of the chosen bands and electrodes."""
+        """EMG (N, T, all bands, all electrodes) -> (N, T, B, C) of the chosen ones."""
         # Slices: an index tensor would be copied to a GPU, whose queue would be waited for.
-        for axis, chosen, count in ((2, self.bands, BANDS), (3, self.electrodes, CHANNELS)):
-            if chosen != tuple(range(count)):
+        for axis, chosen in ((2, self.bands), (3, self.electrodes)):
+            if chosen and chosen != tuple(range(emg.shape[axis])):
                 emg = torch.stack([emg.select(axis, place) for place in chosen], dim=axis)
         return emg  # (N, T, B, C)
 
@@ -78,10 +87,10 @@ class FeaturesConfig(Kind):
 class SpectrogramConfig(FeaturesConfig):
     """Log-spectrogram of each electrode channel: log10(power + `offset`)."""
 
-    n_fft: Annotated[int, Range(2, 1024)] = 64  # samples of a frame's transform, at the decimated rate
-    hop: Count = 16  # samples from one frame to the next, at the decimated rate
+    n_fft: Annotated[int, Range(2, 1024), SAMPLES] = 64  # samples of a frame's transform, at the decimated rate
+    hop: Annotated[int, Range(1, 1024), SAMPLES] = 16  # samples from one frame to the next, at the decimated rate
     offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
-    decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: 2 is 1 kHz, 4 is 500 Hz, 8 is 250 Hz
+    decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: of 2 kHz, 2 makes 1 kHz, 8 makes 250 Hz
     edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: every bin is one
 
     def __post_init__(self) -> None:
@@ -90,6 +99,11 @@ class SpectrogramConfig(FeaturesConfig):
         bins, rising = self.n_fft // 2 + 1, list(self.edges) == sorted(set(self.edges))
         fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[-1] <= bins)
         require(fits, "features.edges", self.edges, f"none, or two and more rising from 0 to {bins}")
+
+    def at_rate(self, factor: float) -> Self:
+        bins = round(self.n_fft * factor) // 2 + 1  # as wide as before
+        edges = tuple(edge for edge in self.edges if edge <= bins)
+        return super(SpectrogramConfig, replace(self, edges=edges)).at_rate(factor)
 
     @property
     def samples_per_frame(self) -> int:
@@ -161,6 +175,9 @@ class StridedConvConfig(FeaturesConfig):
         require(len(self.strides) >= 1, "features.strides", self.strides, "one stride or more")
         fits, allowed = len(self.filters) == len(self.strides) - 1, f"{len(self.strides) - 1}, one fewer than strides"
         require(fits, "features.filters", self.filters, allowed)
+
+    def at_rate(self, factor: float) -> Self:
+        return replace(self, strides=tuple(max(1, round(s * factor ** (1 / len(self.strides)))) for s in self.strides))
 
     @property
     def samples_per_frame(self) -> int:

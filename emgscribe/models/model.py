@@ -1,7 +1,7 @@
 """Features + encoder + head -> emissions, and the folder that a model is stored in.
 
-Shapes, batch first: N items, T samples, F frames, B bands (2), C electrode channels (16), K frequency bins, D width,
-V symbols with the blank (99).
+Shapes, batch first: N items, T samples, F frames, B bands, C electrode channels, K frequency bins, D width, V symbols
+with the blank (99).
 """
 
 import math
@@ -23,8 +23,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from emgscribe.config import Settings, from_json, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
-from emgscribe.data.hdf5 import BANDS, CHANNELS, SAMPLE_RATE
 from emgscribe.data.session import Session
+from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import open_file, read_json, replacing, write_json
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from emgscribe.transcription import Transcript
 
 T = TypeVar("T")
-_FORMAT, _VERSION = "emgscribe-model", 1
+_FORMAT, _VERSION = "emgscribe-model", 2
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 _MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
 _MOST_SECONDS = 60  # context of a window
@@ -60,22 +60,22 @@ class Model(nn.Module):
 
     `model(batch)` returns emissions (N, F, V) that cover exactly the batch's labelled samples, with
     F = ceil(T / samples_per_frame), and the number of frames of each item (N,), on the CPU. Surplus context is cut off;
-    missing context counts as zero. `attention` is the second head or None, `ancestry` the sessions that the model was
-    trained on, `folder` where it was loaded from.
+    missing context counts as zero. `shape` is that of the recordings that it reads (default: that of the data set),
+    `attention` the second head or None, `ancestry` the sessions that the model was trained on, `folder` where it was
+    loaded from.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, shape: Shape | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.shape = config, shape or Shape()
         self.ancestry = Ancestry()
         self.folder: Path | None = None
         self.features = config.features.build()
-        shape = len(config.features.bands), len(config.features.electrodes), self.features.bins
-        self.encoder = config.encoder.build(*shape)
+        self.encoder = config.encoder.build(*config.features.seen(self.shape), self.features.bins)
         self.head = nn.Linear(self.encoder.width, NUM_CLASSES)
         attention = config.attention
         self.attention = AttentionDecoder(attention, self.encoder.width) if attention.layers else None
-        seconds = (sum(self.context) + self.samples_per_frame) / SAMPLE_RATE
+        seconds = (sum(self.context) + self.samples_per_frame) / self.shape.rate
         require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, with a frame")
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Model(nn.Module):
         while encoder := getattr(encoder, "base", None):  # type: ignore[assignment]  # None ends it
             kinds.insert(0, encoder.kind())
         parameters = sum(parameter.numel() for parameter in self.parameters())
-        rate = SAMPLE_RATE / self.samples_per_frame
+        rate = self.shape.rate / self.samples_per_frame
         return f"<Model {' + '.join(kinds)}, {parameters:,} parameters, {rate:.4g} frames/s>"
 
     def expect_blank(self, share: float) -> None:
@@ -103,7 +103,7 @@ class Model(nn.Module):
 
     @property
     def samples_per_frame(self) -> int:
-        """Samples (2 kHz) that one frame of emissions stands for."""
+        """Samples that one frame of emissions stands for."""
         return self.features.hop * self.encoder.stride
 
     @property
@@ -137,6 +137,12 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         frames = self.encode(self.featurize(batch), batch.lengths)
         return self.classify(frames), self.frames(batch.lengths)
+
+    def require_shape(self, session: Session) -> None:
+        """Refuse a session of another shape."""
+        if session.shape != self.shape:
+            what = f"has {session.shape}, but the model reads {self.shape}"
+            raise EmgscribeError(what, where=session.name, hint="train a model on sessions of this shape")
 
     def log_probs(self, session: Session) -> "Emissions":
         """Natural log-probabilities (F, 99) over a whole session, one frame every `samples_per_frame` samples."""
@@ -177,7 +183,7 @@ def best_device() -> torch.device:
     return torch.device(chosen)
 
 
-def sketch(config: ModelConfig) -> Model:
+def sketch(config: ModelConfig, shape: Shape | None = None) -> Model:
     """The model without values, on torch's meta device. One that this machine cannot hold is an `EmgscribeError`.
 
     It costs no memory, and time for `_MOST_TENSORS` weights at most, whatever the settings say.
@@ -191,7 +197,7 @@ def sketch(config: ModelConfig) -> Model:
     hook = register_module_parameter_registration_hook(note)
     try:
         with torch.device("meta"):
-            model = Model(config)
+            model = Model(config, shape)
     except RuntimeError as error:  # a product of sizes that no tensor can have
         what = f"the network cannot be built ({str(error).splitlines()[0]:.200})"
         raise EmgscribeError(what, hint="choose smaller sizes") from error
@@ -210,9 +216,9 @@ def _memory(model: Model) -> float:
     sizes = [parameter.shape for parameter in model.parameters()]
     # As sessions are read: attention to all of a window sees 4 s at a time, any other network the whole minute.
     windows, seconds = (1, 60) if model.encoder.extrapolates else (15, 4)
-    samples = seconds * SAMPLE_RATE + sum(model.context)
-    frames = samples / model.features.hop
-    held = samples * BANDS * CHANNELS * model.features.load + frames * 8 * max(size[0] for size in sizes)
+    samples = seconds * model.shape.rate + sum(model.context)
+    frames, electrodes = samples / model.features.hop, len(model.shape.bands) * model.shape.electrodes
+    held = samples * electrodes * model.features.load + frames * 8 * max(size[0] for size in sizes)
     return 4 * (sum(map(math.prod, sizes)) + windows * held + (windows > 1) * windows * frames**2)
 
 
@@ -221,7 +227,8 @@ def save_model(model: Model, folder: Path | str) -> None:
     with replacing(Path(folder)) as temporary:
         temporary.mkdir()
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
-        write_json(temporary / "config.json", content | {"ancestry": to_json(model.ancestry)})
+        about = {"shape": to_json(model.shape), "ancestry": to_json(model.ancestry)}
+        write_json(temporary / "config.json", content | about)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         (temporary / "model.safetensors").write_bytes(save(weights))  # save_file would let only the owner read it
 
@@ -229,10 +236,14 @@ def save_model(model: Model, folder: Path | str) -> None:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
     folder = Path(folder)
-    config, ancestry = _stored(ModelConfig, folder, "model"), load_ancestry(folder)
+    config, shape, ancestry = (
+        _stored(ModelConfig, folder, "model"),
+        _stored(Shape, folder, "shape"),
+        load_ancestry(folder),
+    )
     try:
-        weights = _weights(folder / "model.safetensors", sketch(config))
-        model = Model(config)
+        weights = _weights(folder / "model.safetensors", sketch(config, shape))
+        model = Model(config, shape)
     except EmgscribeError as error:
         raise EmgscribeError(error.what, where=error.where or str(folder), hint=_HINT) from error
     model.load_state_dict(weights)

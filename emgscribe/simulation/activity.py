@@ -1,6 +1,6 @@
 """What the pictures of a recording show, measured on any session: spectra, levels, activity around a key press.
 
-All functions take `emg` (T, 2, 16) in µV at 2 kHz. `published` has what the pictures of a recorded session show
+All functions take `emg` (T, 2 bands, 16) in µV at 2 kHz. `published` has what the pictures of a recorded session show
 (sub-03734552 of Sivakumar et al. 2024, NEMAR NM000104; pictures of the EEGLAB tutorial).
 """
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import signal
 
-from emgscribe.data.hdf5 import BANDS, SAMPLE_RATE, Emg
-from emgscribe.simulation.arrays import Float64
+from emgscribe.data.hdf5 import Emg
+from emgscribe.simulation.arrays import HANDS, SAMPLE_RATE, Float64
 
 FREQUENCIES = np.arange(40.0, 501.0, 10.0)
 BEFORE, AFTER = 0.3, 0.3  # s around key-down
@@ -54,7 +54,7 @@ def key_locked(emg: Emg, keys: Sequence[tuple[int, float]]) -> Float64:
     """
     smooth = envelope(emg)
     before, after = round(BEFORE * SAMPLE_RATE), round(AFTER * SAMPLE_RATE)
-    found: list[list[Emg]] = [[] for _ in range(BANDS)]
+    found: list[list[Emg]] = [[] for _ in range(HANDS)]
     last = -np.inf
     for hand, time in keys:
         at = round(time * SAMPLE_RATE)

@@ -1,9 +1,10 @@
 """Settings of a simulation."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from emgscribe.config import Range, Settings, Share
+from emgscribe.data.shape import Band, Shape
 from emgscribe.simulation.text import Prompts, prompts_of_text
 
 Scale = Annotated[float, Range(0, 4)]
@@ -39,6 +40,9 @@ class SimulationConfig(Settings):
     artefacts_per_minute: Annotated[float, Range(0, 60)] = 1.0  # mean number of movement artefacts per band
     poor_contact: Share = 0.01  # share of the electrodes that lose contact for part of a session
     band_offset: Annotated[float, Range(0, 0.2)] = 0.02  # clock offset between the bands in s (standard deviation)
+    bands: tuple[Band, ...] = ("left", "right")  # bands that are worn: left, right or both
+    electrodes: Annotated[int, Range(1, 64)] = 16  # electrode channels around each band
+    sample_rate: Literal[2000, 1000, 500, 400, 250, 200] = 2000  # samples a second
     highpass: Annotated[float, Range(1, 200)] = 40.0  # cut-off frequency of the band's high-pass filter in Hz
     text: str = ""  # text to type, one line per prompt, repeated to the end; empty: made-up prompts
 
@@ -46,3 +50,9 @@ class SimulationConfig(Settings):
         super().__post_init__()
         if self.text:
             prompts_of_text(self.text)  # raises for what cannot be typed
+        _ = self.shape  # raises for bands in another order
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the recordings."""
+        return Shape(self.bands, self.electrodes, float(self.sample_rate))

@@ -1,4 +1,4 @@
-"""Spikes -> potentials at 16 differential electrodes around the forearm.
+"""Spikes -> potentials at differential electrodes around the forearm.
 
 The action potential of a motor unit is the field of current tripoles that travel from the innervation zone to both ends
 of its fibres, where they vanish (Rosenfalck 1969; Griep et al. 1982; Merletti et al. 1999, "Modeling of surface
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, sparse
 
-from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE
-from emgscribe.simulation.arrays import Float32, Float64, Int64
+from emgscribe.simulation.arrays import SAMPLE_RATE, Float32, Float64, Int64
 
 TAPS = 48  # samples of an action potential
 _OVERSAMPLING = 2
@@ -42,17 +41,18 @@ class Ring:
     rotation: float  # radians, towards the thumb
     along: float  # place along the arm, towards the hand
     pole_distance: float
+    electrodes: int = 16
 
 
 def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
-    """Motor unit action potentials (units, TAPS, 16), from the sample of the spike on."""
-    apart = fibres.angle[:, None] - (ring.rotation + 2 * np.pi * np.arange(CHANNELS) / CHANNELS)
+    """Motor unit action potentials (units, TAPS, electrodes), from the sample of the spike on."""
+    apart = fibres.angle[:, None] - (ring.rotation + 2 * np.pi * np.arange(ring.electrodes) / ring.electrodes)
     radius = fibres.radius[:, None]
     squared_across = ring.radius**2 + radius**2 - 2 * ring.radius * radius * np.cos(apart)
     across = (_ANISOTROPY * squared_across[:, None, :]).astype(np.float32)
     seconds = np.arange(TAPS * _OVERSAMPLING) / (SAMPLE_RATE * _OVERSAMPLING)
     travelled = fibres.velocity[:, None] * seconds
-    potential = np.zeros((len(sizes), len(seconds), CHANNELS), dtype=np.float32)
+    potential = np.zeros((len(sizes), len(seconds), ring.electrodes), dtype=np.float32)
     for current, behind in _TRIPOLE:
         for side, length in ((1.0, fibres.towards_hand), (-1.0, fibres.towards_elbow)):
             source = fibres.innervation[:, None] + side * np.clip(travelled - behind, 0, length[:, None])
@@ -70,11 +70,11 @@ def action_potentials(fibres: Fibres, sizes: Float64, ring: Ring) -> Float32:
 class SpikeSum:
     """The sum of all action potentials, block by block; the tails of a block are carried into the next one."""
 
-    def __init__(self) -> None:
-        self._tail = np.zeros((TAPS, CHANNELS), dtype=np.float32)
+    def __init__(self, electrodes: int) -> None:
+        self._tail = np.zeros((TAPS, electrodes), dtype=np.float32)
 
     def add(self, unit: Int64, sample: Int64, potentials: Float32, num_samples: int) -> Float32:
-        """The signal (num_samples, 16) of spikes (unit, sample) with `potentials` (units, TAPS, 16)."""
+        """The signal (num_samples, electrodes) of spikes (unit, sample) with `potentials` (units, TAPS, electrodes)."""
         # A sparse matrix times the potentials: 1 at [sample, (unit, tap)] where the unit fired `tap` samples before. In
         # order of time, the spikes that matter for one sample are neighbours: a row of the matrix is a range of spikes.
         # Sorting coordinates instead would take longer than everything else together.
@@ -88,7 +88,7 @@ class SpikeSum:
         columns = (unit * TAPS - sample)[spike] + np.repeat(now, end - first)
         entries = np.ones(len(columns), dtype=np.float32), columns, starts.astype(np.int32)
         trains = sparse.csr_matrix(entries, shape=(len(now), len(potentials) * TAPS))
-        signal = np.asarray(trains @ potentials.reshape(-1, CHANNELS), dtype=np.float32)
+        signal = np.asarray(trains @ potentials.reshape(-1, potentials.shape[2]), dtype=np.float32)
         signal[:TAPS] += self._tail
         self._tail = signal[num_samples:]
         return signal[:num_samples]

@@ -5,21 +5,16 @@ BIDS: `sub-USER_ses-TIME_…_events.tsv`, TIME the start in unix seconds, with t
 and n. A copy of emg2qwerty in this layout is NEMAR's NM000104.
 """
 
-import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from emgscribe.data.bids import EVENTS, read_events
 from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import failed
 
 NUM_USERS = 100_000_000  # users are numbered with eight digits
-_EVENTS = "*_events.tsv"
-_NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
-_COLUMNS = ("onset", "duration", "value", "key", "prompt_text")
 _LONGEST = 600 * 60.0  # s, of a session
 _QUIET = 1.0  # s after the last event
 
@@ -44,10 +39,10 @@ class KeyLog:
 
 def find_key_logs(folder: Path) -> Sequence[Path]:
     """The session files of a folder, or the events files in it and below it, by name; without any, `EmgscribeError`."""
-    if found := sorted(folder.glob("*.hdf5")) or sorted(folder.rglob(_EVENTS)):
+    if found := sorted(folder.glob("*.hdf5")) or sorted(folder.rglob(EVENTS)):
         return [path for path in found if path.is_file()]
     what = "has no key logs" if folder.is_dir() else "no such folder"
-    raise EmgscribeError(what, where=str(folder), hint=f"name a folder of session files (*.hdf5) or of {_EVENTS}")
+    raise EmgscribeError(what, where=str(folder), hint=f"name a folder of session files (*.hdf5) or of {EVENTS}")
 
 
 def read_key_log(path: Path) -> KeyLog:
@@ -73,29 +68,8 @@ def _of_session(path: Path) -> KeyLog:
 
 
 def _of_events(path: Path) -> KeyLog:
-    named = _NAME.match(path.name)
-    if named is None:
-        what = "is not named sub-USER_ses-TIME_…_events.tsv, TIME in unix seconds"
-        raise EmgscribeError(what, where=str(path), hint="name it like the files of a BIDS data set")
-    keys, prompts = list[Keystroke](), list[Prompt]()
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-            if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
-                raise ValueError(f"no column {', '.join(missing)}")
-            for row in rows:
-                onset, duration, value, key, text = (str(row[name] or "") for name in _COLUMNS)
-                start, end = float(onset), float(onset) + float(duration)
-                if value.startswith("keystroke"):
-                    keys.append(Keystroke(key, start, end))
-                elif value == "prompt":
-                    prompts.append(Prompt(f"prompt-{len(prompts)}", start, end, text.replace("\\n", "\n")))
-    except OSError as error:
-        raise failed("read", path, error) from error
-    except (ValueError, csv.Error) as error:
-        what = f"line {rows.line_num}: {error}"
-        raise EmgscribeError(what, where=str(path), hint="copy the file again") from error
-    return KeyLog(named[1], float(named[2]), _end(keys, prompts), tuple(keys), tuple(prompts))
+    user, start, keys, prompts = read_events(path)
+    return KeyLog(user, start, _end(keys, prompts), keys, prompts)
 
 
 def _end(*events: Sequence[Keystroke | Prompt]) -> float:

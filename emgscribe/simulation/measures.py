@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emgscribe.data.hdf5 import SAMPLE_RATE, Emg
+from emgscribe.data.hdf5 import Emg
 from emgscribe.simulation.activity import BEFORE, FREQUENCIES, Spectra, key_locked
+from emgscribe.simulation.arrays import SAMPLE_RATE
 from emgscribe.simulation.published import spectrum as published_spectrum
 
 _AFTERWARDS = 0.1  # s after key-down; later, the next key is there

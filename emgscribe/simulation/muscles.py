@@ -18,8 +18,7 @@ from enum import IntEnum
 import numpy as np
 from scipy import sparse
 
-from emgscribe.data.hdf5 import SAMPLE_RATE
-from emgscribe.simulation.arrays import Float32, Float64, Rng
+from emgscribe.simulation.arrays import SAMPLE_RATE, Float32, Float64, Rng
 from emgscribe.simulation.keyboard import Finger
 from emgscribe.simulation.typist import Press
 

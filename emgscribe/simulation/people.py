@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emgscribe.data.hdf5 import BANDS, CHANNELS
-from emgscribe.simulation.arrays import Float32, Rng
+from emgscribe.simulation.arrays import HANDS, Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import Fibres, Ring
 from emgscribe.simulation.keyboard import LEFT
@@ -13,7 +12,7 @@ from emgscribe.simulation.motor_units import MotorUnits
 from emgscribe.simulation.muscles import NUM_MUSCLES, POSITIONS, MotorHabits
 from emgscribe.simulation.typist import Habits
 
-_ELECTRODE = 2 * np.pi / CHANNELS
+_ELECTRODE = 2 * np.pi / 16  # radians between the electrodes of a published band
 _PERSON_STREAM = 0x9E37
 
 # Standard deviations between people at `users_differ` 1; for the radius, the fat and the depths, of the logarithm.
@@ -63,15 +62,15 @@ class Forearm:
         motor_habits = MotorHabits.of_user(rng, spread)
         rotation = float(_WORN_ELECTRODES * spread * _ELECTRODE * rng.standard_normal())
         along = float(_WORN_MM * spread * rng.standard_normal())
-        return cls(units, fibres, motor_habits, Ring(radius, rotation, along, config.pole_distance))
+        return cls(units, fibres, motor_habits, Ring(radius, rotation, along, config.pole_distance, config.electrodes))
 
     def don(self, rng: Rng, config: SimulationConfig) -> tuple[Ring, Ring, Float32]:
-        """How the band sits at the start and, after the slip, at the end of a session; the electrodes' gains (16,)."""
+        """How the band sits at the start and, after the slip, at the end of a session; the electrodes' gains."""
         again = config.redonning * config.difficulty
         rotation = self.usual.rotation + _AGAIN_ELECTRODES * again * _ELECTRODE * rng.standard_normal()
         along = self.usual.along + _AGAIN_MM * again * rng.standard_normal()
         slipped = config.slip * config.difficulty * _ELECTRODE * rng.standard_normal()
-        gains = np.exp(_AGAIN_GAIN * again * rng.standard_normal(CHANNELS)).astype(np.float32)
+        gains = np.exp(_AGAIN_GAIN * again * rng.standard_normal(config.electrodes)).astype(np.float32)
         first = replace(self.usual, rotation=rotation, along=along)
         return first, replace(first, rotation=rotation + slipped), gains
 
@@ -79,4 +78,4 @@ class Forearm:
 def draw_person(user: int, config: SimulationConfig) -> tuple[Habits, list[Forearm]]:
     """What stays the same in all sessions of a user; the seed of the sessions does not matter."""
     rng = np.random.default_rng([_PERSON_STREAM, user])
-    return Habits.of_user(rng, config.users_differ), [Forearm.of_user(hand, rng, config) for hand in range(BANDS)]
+    return Habits.of_user(rng, config.users_differ), [Forearm.of_user(hand, rng, config) for hand in range(HANDS)]

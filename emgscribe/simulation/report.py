@@ -10,11 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from emgscribe.data.charset import SHIFT, SPACE
-from emgscribe.data.hdf5 import CHANNELS, SAMPLE_RATE, Emg, SessionFile, read_header
+from emgscribe.data.hdf5 import Emg, SessionFile, read_header
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing, write_json
 from emgscribe.simulation.activity import FREQUENCIES, Spectra, spectra
-from emgscribe.simulation.arrays import Float64
+from emgscribe.simulation.arrays import SAMPLE_RATE, Float64
 from emgscribe.simulation.keyboard import TEXTBOOK, Finger, unshifted
 from emgscribe.simulation.measures import measure_emg
 from emgscribe.simulation.published import Row, published, rows, spectrum
@@ -42,6 +43,9 @@ class Excerpt:
     def of_session(cls, path: Path | str) -> "Excerpt":
         """Raises `EmgscribeError` for a session shorter than 10 s and one that cannot be read."""
         with SessionFile(path) as session:
+            if session.shape != (published := Shape()):
+                what = f"has {session.shape}; what is published is of {published}"
+                raise EmgscribeError(what, where=str(path), hint="compare sessions of that shape")
             if len(session) < _SHORTEST:
                 raise EmgscribeError("shorter than 10 s", where=str(path), hint="compare longer sessions")
             count = min(len(session), _LONGEST)
@@ -178,7 +182,7 @@ def _draw_traces(axes: "Axes", excerpt: Excerpt, hand: int) -> None:
             axes.text(at, 1.01, shown, color=color, ha="center", transform=axes.get_xaxis_transform())
     axes.set_title(f"{_HANDS[hand]} band, each electrode scaled by its RMS (red: keys of this hand)", pad=20)
     axes.set(xlabel="s", ylabel="electrode", xlim=(0, 2))
-    axes.set_yticks(-np.arange(segment.shape[1]), [str(number) for number in range(0, CHANNELS, 2)])
+    axes.set_yticks(-np.arange(segment.shape[1]), [str(number) for number in range(0, 2 * segment.shape[1], 2)])
 
 
 def _draw_averages(axes: "Axes", excerpt: Excerpt, hand: int) -> None:

@@ -14,9 +14,7 @@ import numpy as np
 from emgscribe.config import require
 from emgscribe.data.charset import key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import (
-    BANDS,
     REAL_KEYS,
-    SAMPLE_RATE,
     Keystroke,
     Prompt,
     SessionHeader,
@@ -25,7 +23,7 @@ from emgscribe.data.hdf5 import (
 )
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import replacing
-from emgscribe.simulation.arrays import Float32, Rng
+from emgscribe.simulation.arrays import HANDS, SAMPLE_RATE, Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import SpikeSum, action_potentials
 from emgscribe.simulation.key_logs import NUM_USERS, find_key_logs, read_key_log
@@ -63,7 +61,7 @@ def simulate_session(
     _check(minutes, user=user, session=session, seed=seed)
     config, path = config or SimulationConfig(), Path(path)
     person = draw_person(user, config)
-    typing, *streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + BANDS)
+    typing, *streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + HANDS)
     frames = round(minutes * 60 * DRIVE_RATE)
     presses, prompts = Typist(person[0], config, typing).perform(frames / DRIVE_RATE)
     origin = float(_start(user, session))
@@ -106,27 +104,28 @@ def _write_emg(
     frames = round(header.duration_mins * 60 * DRIVE_RATE)
     # The session has the clock of the left band; that of the right one is a little off.
     late = (0.0, config.band_offset * config.difficulty * float(streams[-1].standard_normal()))
-    by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(BANDS)]
-    bands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[:-1], strict=True)]
-    done = 0
-    with writing_session(path, header, frames * SAMPLES_PER_FRAME) as append:
+    by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(HANDS)]
+    hands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[:-1], strict=True)]
+    bands = [hands[("left", "right").index(band)] for band in config.bands]
+    done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
+    with writing_session(path, header, samples, config.shape) as append:
         for blocks in zip(*bands, strict=True):
             emg = np.stack(blocks, axis=1)
-            append(origin + (done + np.arange(len(emg))) / SAMPLE_RATE, emg)
+            append(origin + (done + np.arange(len(emg))) / config.sample_rate, emg)
             done += len(emg)
             if progress is not None:
-                progress(done / (frames * SAMPLES_PER_FRAME))
+                progress(done / samples)
 
 
 def _band(
     forearm: Forearm, presses: Sequence[Press], late: float, rng: Rng, frames: int, config: SimulationConfig
 ) -> Iterator[Float32]:
-    """Blocks of the samples (T, 16) of one band; its clock is `late` s behind that of the session."""
+    """Blocks of the samples (T, electrodes) of one band; its clock is `late` s behind that of the session."""
     *rings, gains = forearm.don(rng, config)
     first, last = (action_potentials(forearm.fibres, forearm.units.size, ring) for ring in rings)
     habits = forearm.motor_habits.of_session(rng, config.redonning * config.difficulty)
     drive = Drive(presses, habits, rng, delay=late, variability=config.difficulty)
-    trains, spikes = SpikeTrains(forearm.units, rng), SpikeSum()
+    trains, spikes = SpikeTrains(forearm.units, rng), SpikeSum(config.electrodes)
     recorder = Recorder(config, gains, frames * SAMPLES_PER_FRAME, rng)
     for start in range(0, frames, _BLOCK):
         count = min(_BLOCK, frames - start)
@@ -211,7 +210,7 @@ def simulate_key_logs(
 def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig, progress: Progress) -> None:
     keys = read_key_log(log)
     habits, forearms = draw_person(keys.person, config)
-    clock, *streams = np.random.default_rng([_LOG_STREAM, seed, keys.person, int(keys.start)]).spawn(2 + BANDS)
+    clock, *streams = np.random.default_rng([_LOG_STREAM, seed, keys.person, int(keys.start)]).spawn(2 + HANDS)
     strokes = [(s, k.start, k.end) for k in keys.keystrokes if (s := symbol_of_key(k.key)) and k.end > k.start]
     # The logger's clock showed its last tick: each key was pressed up to a tick later than the log says.
     later = max(_TICKS) * clock.random(len(strokes))

@@ -1,9 +1,10 @@
 """How a network is trained."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from emgscribe.config import Below, Count, Range, Settings, Share, require
+from emgscribe.data.shape import PUBLISHED_RATE, Shape
 from emgscribe.data.windows import WindowConfig
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import ModelConfig
@@ -57,6 +58,10 @@ class Recipe(Settings):
     windows: WindowConfig = field(default_factory=WindowConfig)
     augment: Augmentation = field(default_factory=Augmentation)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def for_shape(self, shape: Shape) -> Self:
+        """The recipe for recordings of `shape`: times are those of this one, whose samples are at 2 kHz."""
+        return self if shape.rate == PUBLISHED_RATE else self.at_rate(shape.rate / PUBLISHED_RATE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

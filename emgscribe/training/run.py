@@ -35,7 +35,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from emgscribe.config import leaves, to_json
 from emgscribe.data.session import Session
-from emgscribe.data.windows import Batch
+from emgscribe.data.shape import Shape
+from emgscribe.data.windows import Batch, shape_of
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, read_json, replacing, write_json
@@ -99,10 +100,12 @@ def train(
         "val_sessions": [session.content for session in val],
         "start": stored_hash(start) if start else None,
     }
+    shape = shape_of([*train, *val])
+    recipe = recipe.for_shape(shape)
     with alone(out, WORKING):
         _claim(out, described)
         torch.manual_seed(recipe.train.seed)
-        model = _untrained(recipe, start)
+        model = _untrained(recipe, shape, start)
         model.ancestry = model.ancestry.after(train, val)
         if (out / LAST).exists():
             _kept(out / LAST, model, recipe)  # a damaged one is reported before anything begins
@@ -113,11 +116,11 @@ def train(
     return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
 
 
-def _untrained(recipe: Recipe, start: Path | None = None) -> Model:
+def _untrained(recipe: Recipe, shape: Shape, start: Path | None = None) -> Model:
     """The network with random weights, or with those of the model in the folder `start`."""
-    sketch(recipe.model)
-    model = load_model(start).train() if start else Model(recipe.model)
-    if model.config != recipe.model:
+    sketch(recipe.model, shape)
+    model = load_model(start).train() if start else Model(recipe.model, shape)
+    if model.config != recipe.model or model.shape != shape:
         hint = "start from a model of the same kind"
         raise EmgscribeError("is another network than the one to be trained", where=str(start), hint=hint)
     if recipe.train.blank_prior and not start:
@@ -364,8 +367,10 @@ class Record(Callback):
 
 def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions: list[Session]) -> float:
     """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
+    shape = shape_of([*train_sessions, *val_sessions])
+    recipe = recipe.for_shape(shape)
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
-    model, bf16 = _untrained(recipe).to(device), resolve_precision(config.precision, device) == "bf16"
+    model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
     steps, val = data.total_steps, data.val_dataloader()

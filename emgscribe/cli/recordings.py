@@ -1,0 +1,40 @@
+"""The verb that brings recordings of other formats, and of other shapes, into session files and out of them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from emgscribe.cli.terminal import screen
+from emgscribe.data.bids import write_bids
+from emgscribe.data.convert import Source, recordings_in
+from emgscribe.data.convert import convert as convert_files
+
+
+def convert(
+    files: Positional[Annotated[tuple[Path, ...], arg(metavar="FILES", help="Recordings, or folders of them.")]],
+    *,
+    out: Annotated[Path, arg(help="Folder to write to.")],
+    to: Annotated[Literal["sessions", "bids"], arg(help="sessions: HDF5 files; bids: a BIDS data set.")] = "sessions",
+    user: Annotated[str, arg(help="Who was recorded; empty: what the file says.")] = "",
+    resample: Annotated[float, arg(help="Change to this many samples a second; 0: keep the rate.")] = 0.0,
+    source: Annotated[Source, arg(name="")],
+) -> None:
+    """Reads CSV, NumPy (.npy, .npz), XDF (LabRecorder), BDF and EDF of BIDS data sets, and session files. Gaps become
+    silence. What was changed is printed.
+
+    Examples:
+      emgscribe convert armband.csv --keys keys.csv --out data --bands left --rate 200 --user me
+      emgscribe convert lab.xdf --out data
+      emgscribe convert bids-folder --out data
+      emgscribe convert data --out slow --resample 200
+      emgscribe convert data --out bids-folder --to bids
+    """
+    if to == "bids":
+        made = write_bids([path for given in files for path in recordings_in(given)], out)
+        screen.print(f"{len(made)} sessions as a BIDS data set in {out}", markup=False)
+        return
+    for done in convert_files(files, out, source, user=user, resample=resample):
+        screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys", markup=False)
+        for note in done.notes:
+            screen.print(f"  {note}", markup=False)

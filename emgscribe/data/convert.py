@@ -1,0 +1,86 @@
+"""Files of other formats -> sessions, by their endings; what a file does not say is a `Source`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from emgscribe.data import bids
+from emgscribe.data.hdf5 import find_sessions
+from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
+from emgscribe.data.shape import Band
+from emgscribe.data.tables import TABLES, read_keys, read_table
+from emgscribe.data.xdf import read_xdf
+from emgscribe.errors import EmgscribeError
+
+_UNIX = 1e8  # s: clocks that say less do not count from 1970
+
+
+@dataclass(frozen=True)
+class Source:
+    """What files of recordings do not say themselves."""
+
+    keys: Path | None = None  # CSV file with the columns key, start and end, in seconds
+    bands: tuple[Band, ...] = ("left", "right")  # bands that were worn: left, right or both
+    columns: tuple[str, ...] = ()  # columns of the electrodes, left band first; none: all
+    streams: tuple[str, ...] = ()  # streams of an XDF file that hold EMG; none: those of the type EMG
+    rate: float = 0.0  # samples a second, where a file has no times; 0: its own
+    unit: str = ""  # unit of the samples: uV, mV, V, nV or raw; empty: the file's, else uV
+    start: str = ""  # date and time of the first sample, where the file does not say it
+
+    def read(self, path: Path) -> Recording:
+        """The recording in a file; `EmgscribeError` where its format is unknown or it is damaged."""
+        if path.suffix in TABLES:
+            found = read_table(path, self.bands, rate=self.rate, columns=self.columns, unit=self.unit or "uV")
+        elif path.suffix in (".xdf", ".xdfz"):
+            found = read_xdf(path, self.bands, streams=self.streams, unit=self.unit)
+        elif path.suffix in (".bdf", ".edf"):
+            found = bids.read_recording(path, self.bands)
+        elif path.suffix == ".hdf5":
+            found = of_session(path)
+        else:
+            hint = f"known are {', '.join(TABLES)}, .xdf, .bdf, .edf and .hdf5"
+            raise EmgscribeError("is of no known format", where=str(path), hint=hint)
+        if self.keys is not None:
+            keystrokes, prompts = read_keys(self.keys)
+            found = replace(found, keystrokes=keystrokes, prompts=prompts)
+        if found.start == 0 and found.tracks[0].times[0] < _UNIX:
+            found = replace(found, start=self._unix_start(path) - float(found.tracks[0].times[0]))
+        return replace(found, name=found.name or path.stem)
+
+    def _unix_start(self, path: Path) -> float:
+        """Unix seconds of `start`; where it is empty, of the last change of the file."""
+        if not self.start:
+            return path.stat().st_mtime
+        try:
+            moment = datetime.fromisoformat(self.start)
+        except ValueError as error:
+            hint = "write it like 2026-11-28T21:40:00"
+            raise EmgscribeError(f"{self.start!r} is no date and time", where="--start", hint=hint) from error
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def convert(
+    files: Sequence[Path], out: Path, source: Source, *, user: str = "", resample: float = 0.0
+) -> Iterator[Conversion]:
+    """Write each recording as a session file into the folder `out`. A folder stands for the recordings in it.
+
+    Raises `EmgscribeError` where a file cannot be read or written; those before it are done then.
+    """
+    found = [path for given in files for path in recordings_in(given)]
+    if not found:
+        raise EmgscribeError("no recording given", hint="name files, or folders of them")
+    if source.keys is not None and len(found) > 1:
+        raise EmgscribeError(f"--keys is of one recording, and there are {len(found)}", hint="convert them one by one")
+    for path in found:
+        try:
+            yield write_recording(source.read(path), out, user=user, resample=resample)
+        except EmgscribeError as error:
+            raise EmgscribeError(error.what, where=error.where or str(path), hint=error.hint) from error
+
+
+def recordings_in(given: Path) -> list[Path]:
+    """The file itself, or the BDF and EDF files, else the session files, of a folder."""
+    if not given.is_dir():
+        return [given]
+    return bids.find_recordings(given) or list(find_sessions(given))

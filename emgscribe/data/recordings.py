@@ -1,0 +1,245 @@
+"""Recordings of any device -> session files: one regular clock, one unit, gaps filled with silence.
+
+A reader of a format (`tables`, `xdf`, `bids`) gives a `Recording`; `write_recording` makes a session of it and says
+what it had to change.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from emgscribe.config import require
+from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, write_session
+from emgscribe.data.shape import Band, Shape
+from emgscribe.errors import EmgscribeError
+
+_MICROVOLTS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
+_MOST_SECONDS = 12 * 3600
+_STEADY = 0.2  # sample periods: clocks that scatter by less show a sample that is missing
+_KEY_NAMES = {
+    "space": "Key.space", "enter": "Key.enter", "return": "Key.enter", "backspace": "Key.backspace",
+    "shift": "Key.shift", "shift_l": "Key.shift", "shift_r": "Key.shift", "lshift": "Key.shift", "rshift": "Key.shift",
+    "shiftleft": "Key.shift", "shiftright": "Key.shift", "\n": "Key.enter", "\r": "Key.enter", "\b": "Key.backspace",
+    " ": "Key.space", "back": "Key.backspace",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Track:
+    """What one band recorded: `emg` (T, electrodes) at `times` (T,) in seconds."""
+
+    times: Times
+    emg: Emg
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tracks of one or two bands, left first, and the keys and prompts on the same clock (seconds).
+
+    `rate` is the nominal sampling rate in Hz, 0 where only the times tell it. `start` is what to add to all times for
+    unix seconds.
+    """
+
+    bands: tuple[Band, ...]
+    tracks: tuple[Track, ...]
+    rate: float = 0.0
+    start: float = 0.0
+    unit: str = "uV"
+    keystrokes: tuple[Keystroke, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
+    user: str = ""
+    name: str = ""
+    simulation: str = ""  # the simulator's settings as JSON, of a simulated recording
+
+
+@dataclass
+class Conversion:
+    """What a conversion found and changed."""
+
+    path: Path
+    shape: Shape
+    seconds: float
+    keys: int
+    notes: list[str] = field(default_factory=list)
+
+
+def key_name(key: str) -> str:
+    """The pynput name of a key that a logger, a browser or a marker calls `key`."""
+    return _KEY_NAMES.get(key.lower(), key)
+
+
+def write_recording(
+    recording: Recording, out: Path, *, user: str = "", name: str = "", resample: float = 0.0
+) -> Conversion:
+    """Write `recording` as the session file `out`, or into the folder `out` under its name; returns what was changed.
+
+    The samples get the regular clock that fits their times best. Where samples are missing, they are 0. With `resample`
+    (Hz) the rate is changed, behind a filter against aliases. Raises `EmgscribeError` where the times cannot be those
+    of a recording, the bands do not overlap, or the file cannot be written.
+    """
+    recording, notes = _from_zero(recording), list[str]()
+    emg, first, period, rate = _together(recording, notes)
+    if resample:
+        emg = _resampled(emg, rate, resample)
+        period, rate = period * rate / resample, resample
+    name, user, by = name or recording.name or out.stem, user or recording.user or "unknown", recording.start
+    if not f"{name}{user}".isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise EmgscribeError(f"{name!r} of {user!r} cannot be a session's name", hint="give another name and user")
+    times: Times = by + (first + period * np.arange(len(emg), dtype=np.float64))
+    header = SessionHeader(
+        name=name,
+        user=user,
+        condition="on_keyboard",
+        duration_mins=len(times) / rate / 60,
+        keystrokes=tuple(Keystroke(key_name(k.key), k.start + by, k.end + by) for k in recording.keystrokes),
+        prompts=tuple(Prompt(p.name, p.start + by, p.end + by, p.text) for p in recording.prompts),
+        simulation=recording.simulation,
+    )
+    if outside := sum(not times[0] <= key.start <= times[-1] for key in header.keystrokes):
+        notes.append(f"{outside} of {len(header.keystrokes)} keys lie outside the samples")
+    path, shape = out if out.suffix == ".hdf5" else out / f"{name}.hdf5", Shape(recording.bands, emg.shape[2], rate)
+    write_session(path, header, times, emg, shape)
+    return Conversion(path, shape, float(times[-1] - times[0]), len(header.keystrokes) - outside, notes)
+
+
+def _from_zero(recording: Recording) -> Recording:
+    """The recording with times from the first sample of the first band on: unix seconds leave few digits."""
+    zero = float(recording.tracks[0].times[0]) if len(recording.tracks[0].times) else 0.0
+    if not np.isfinite(zero):
+        raise EmgscribeError(
+            "its first time is not finite", hint="correct the times, or leave them out and give --rate"
+        )
+    return replace(
+        recording,
+        start=recording.start + zero,
+        tracks=tuple(Track(track.times - zero, track.emg) for track in recording.tracks),
+        keystrokes=tuple(Keystroke(k.key, k.start - zero, k.end - zero) for k in recording.keystrokes),
+        prompts=tuple(Prompt(p.name, p.start - zero, p.end - zero, p.text) for p in recording.prompts),
+    )
+
+
+def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float, float]:
+    """EMG (T, bands, electrodes) in µV on one clock, its start and its period in s, and the nominal rate."""
+    bands, tracks = recording.bands, recording.tracks
+    require(recording.unit in _MICROVOLTS, "unit", recording.unit, ", ".join(_MICROVOLTS))
+    if len({track.emg.shape[1] for track in tracks}) != 1:
+        counts = ", ".join(str(track.emg.shape[1]) for track in tracks)
+        raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose as many columns of each")
+    clocks = [_clock(track.times, recording.rate, band, notes) for band, track in zip(bands, tracks, strict=True)]
+    period, first = float(clocks[0].period), round(float(max(clock.times[0] for clock in clocks)), 9)
+    seconds = min(clock.times[-1] for clock in clocks) - first
+    if not 0 < seconds < _MOST_SECONDS:
+        raise EmgscribeError(f"all bands were recorded for {seconds:.3f} s", hint="check the times of both bands")
+    grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
+    scale = np.float32(_MICROVOLTS[recording.unit])
+    pairs = zip(bands, clocks, tracks, strict=True)
+    emg = np.stack(
+        [scale * _on_grid(grid, period, clock, track.emg, band, notes) for band, clock, track in pairs], axis=1
+    )
+    if recording.unit == "raw":
+        notes.append("the unit is unknown: numbers are kept as they are")
+    return emg, first, period, recording.rate or round(1 / period, 2)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """The times of a track on a regular clock of `period` s."""
+
+    times: Times
+    period: float
+
+
+def _clock(times: Times, nominal: float, band: str, notes: list[str]) -> _Clock:
+    """Fit a regular clock to the times of each stretch without a gap; say what is unusual."""
+    if len(times) < 2 or not np.isfinite(times).all():
+        raise EmgscribeError(
+            f"the {band} band has no times, or some that are not finite", hint="give two samples or more"
+        )
+    steps = np.diff(times)
+    if (backwards := int((steps < 0).sum())) > 0:
+        at = int(np.argmax(steps < 0)) + 1
+        raise EmgscribeError(
+            f"the {band} band's time runs backwards {backwards}x, first at sample {at}", hint="sort or split it"
+        )
+    usual = float(np.median(steps)) or float(times[-1] - times[0]) / (len(times) - 1)
+    if not usual > 0:
+        raise EmgscribeError(f"all samples of the {band} band have the same time", hint="give the rate instead: --rate")
+    expected = 1 / nominal if nominal else usual
+    scatter = float(np.median(np.abs(steps - usual))) / expected
+    breaks = np.flatnonzero(steps > expected * (1.5 if scatter < _STEADY else 10)) + 1
+    edges = [0, *breaks.tolist(), len(times)]
+    fitted, weights = np.empty(len(times)), list[tuple[float, int]]()
+    for begin, end in pairwise(edges):
+        index = np.arange(end - begin)
+        slope = expected
+        if len(index) >= 20:  # the slope of fewer is mostly scatter
+            slope = float(np.polyfit(index - index.mean(), times[begin:end] - times[begin:end].mean(), 1)[0])
+            weights.append((slope, end - begin))
+        fitted[begin:end] = times[begin:end].mean() + slope * (index - index.mean())
+    counted = sum(count for _, count in weights)
+    period = sum(slope * count for slope, count in weights) / counted if counted else expected
+    if nominal and abs(period * nominal - 1) > 0.02:
+        hint = "leave --rate out, or correct it"
+        raise EmgscribeError(f"the {band} band has {1 / period:.6g} samples a second, not {nominal:g}", hint=hint)
+    if nominal and abs(period * nominal - 1) > 1e-4:
+        notes.append(
+            f"the {band} band's clock gives {1 / period:.6g} samples a second for {nominal:g}; times follow it"
+        )
+    if nominal and abs(period * nominal - 1) < 1e-6:
+        period = expected
+    moved = float(np.abs(fitted - times).max())
+    if moved > period:
+        notes.append(f"the {band} band's times scatter by up to {1000 * moved:.1f} ms; a regular clock replaces them")
+    return _Clock(fitted, period)
+
+
+def _on_grid(grid: Times, period: float, clock: _Clock, emg: Emg, band: str, notes: list[str]) -> Emg:
+    """The samples nearest to the times of `grid`, 0 where there is none."""
+    after = np.clip(np.searchsorted(clock.times, grid), 1, len(clock.times) - 1)
+    nearest = np.where(grid - clock.times[after - 1] <= clock.times[after] - grid, after - 1, after)
+    missing = np.abs(clock.times[nearest] - grid) > 0.75 * period
+    found = emg[nearest].astype(np.float32)
+    found[missing] = 0
+    if count := int(missing.sum()):
+        runs = int((np.diff(np.concatenate([[0], missing.astype(np.int8)])) == 1).sum())
+        notes.append(f"the {band} band has {runs} gaps of together {count * period:.3f} s, which are silent now")
+    return found
+
+
+def _resampled(emg: Emg, rate: float, wanted: float) -> Emg:
+    from scipy import signal
+
+    ratio = Fraction(wanted / rate).limit_denominator(1000)
+    require(ratio > 0, "resample", wanted, f"from {rate / 1000:g} Hz on")
+    return np.asarray(signal.resample_poly(emg, ratio.numerator, ratio.denominator, axis=0), dtype=np.float32)
+
+
+def bands_of(columns: Emg, times: Times, bands: Sequence[Band]) -> Iterator[Track]:
+    """The tracks of a matrix (T, all electrodes), whose columns are divided equally among `bands`."""
+    if columns.shape[1] % len(bands) or not columns.shape[1]:
+        what = f"{columns.shape[1]} columns cannot be divided among {len(bands)} bands"
+        raise EmgscribeError(what, hint="name the bands that were worn (--bands left), or choose columns (--columns)")
+    return (Track(times, part) for part in np.split(columns, len(bands), axis=1))
+
+
+def of_session(path: Path) -> Recording:
+    """The recording in a session file, to be written in another shape."""
+    with SessionFile(path) as file:
+        header, shape, start = file.header, file.shape, file.layout.start
+        times, emg = file.read()
+    tracks = tuple(Track(times - start, emg[:, band]) for band in range(len(shape.bands)))
+    return Recording(
+        bands=shape.bands,
+        tracks=tracks,
+        rate=shape.rate,
+        start=start,
+        keystrokes=tuple(Keystroke(k.key, k.start - start, k.end - start) for k in header.keystrokes),
+        prompts=tuple(Prompt(p.name, p.start - start, p.end - start, p.text) for p in header.prompts),
+        user=header.user,
+        name=header.name,
+        simulation=header.simulation,
+    )

@@ -1,0 +1,160 @@
+"""Recordings and key logs in NumPy and CSV files."""
+
+import csv
+import math
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, Times
+from emgscribe.data.recordings import Recording, bands_of
+from emgscribe.data.shape import Band
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import open_file
+
+TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
+TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
+_TIMES = ("time", "times", "timestamp", "timestamps", "t", "seconds", "unix_time", "time_s")
+_STARTS, _ENDS = ("start", "onset", "time", "timestamp", "down", "press"), ("end", "offset", "up", "release")
+_HOLD = 0.1  # s, of a key whose log has no end
+_MOST_BYTES = 8 << 30
+
+
+def read_table(
+    path: Path, bands: Sequence[Band], *, rate: float = 0.0, columns: Sequence[str] = (), unit: str = "uV"
+) -> Recording:
+    """A recording in a CSV, .npy or .npz file.
+
+    CSV: a row a sample, with names in the first row or without; a column named time (or timestamp, t, seconds) holds
+    seconds. .npy: (T, electrodes) or (T, bands, electrodes). .npz: `emg` likewise, and `times` (T,), where there are
+    any. `columns` chooses electrodes by name, or by number from 0. Without times, `rate` says where samples lie.
+    """
+    if path.suffix in (".npy", ".npz"):
+        names, emg, times = _numpy(path)
+    else:
+        names, emg, times = _csv(path)
+    if columns:
+        emg = emg[:, [_place(name, names, emg.shape[1], path) for name in columns]]
+    if times is None:
+        if not rate > 0:
+            raise EmgscribeError("holds no times", where=str(path), hint="say the rate: --rate 200")
+        times = np.arange(len(emg)) / rate
+    return Recording(tuple(bands), tuple(bands_of(emg, times, bands)), rate, 0.0, unit)
+
+
+def _place(name: str, names: Sequence[str], count: int, path: Path) -> int:
+    if name in names:
+        return list(names).index(name)
+    if name.isdecimal() and int(name) < count:
+        return int(name)
+    raise EmgscribeError(
+        f"has no column {name!r}", where=str(path), hint=f"one of {', '.join(names) or f'0 to {count - 1}'}"
+    )
+
+
+def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
+    with open_file(path) as file:
+        size = path.stat().st_size
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                arrays = {"emg": loaded}
+            else:
+                if sum(part.file_size for part in loaded.zip.infolist()) > min(_MOST_BYTES, 200 * size):
+                    raise ValueError("it is far larger than its file")
+                arrays = {name: loaded[name] for name in ("emg", "times") if name in loaded.files}
+            emg = np.asarray(arrays["emg"], dtype=np.float32)
+            times = np.asarray(arrays["times"], dtype=np.float64) if "times" in arrays else None
+        except KeyError as error:
+            raise EmgscribeError(
+                "has no array 'emg'", where=str(path), hint="np.savez(path, emg=..., times=...)"
+            ) from error
+        except Exception as error:  # damaged bytes raise anything
+            what = f"is no file of NumPy's, damaged, or holds no numbers ({error!s:.100})"
+            raise EmgscribeError(what, where=str(path), hint="write it with np.save or np.savez") from error
+    if emg.ndim not in (2, 3) or (times is not None and times.shape != emg.shape[:1]):
+        what = f"emg is {emg.shape}{'' if times is None else f', times {times.shape}'}"
+        raise EmgscribeError(what, where=str(path), hint="give emg (T, electrodes), and times (T,) in seconds")
+    return [], emg.reshape(len(emg), -1), times
+
+
+def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
+    with open_file(path):
+        pass
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy's about a table without a row
+            if not (start := "".join(islice(file, 5))).strip():
+                raise ValueError("it is empty")
+            mark = next((mark for mark in ",;\t" if mark in start), " ")
+            first = next(csv.reader([start.splitlines()[0].strip()], delimiter=mark), [])
+            named = not all(map(_is_number, first))
+            file.seek(0)
+            rows = np.loadtxt(
+                file, delimiter=None if mark == " " else mark, skiprows=int(named), ndmin=2, dtype=np.float64
+            )
+    except (ValueError, UserWarning, csv.Error) as error:
+        what = f"is no table of numbers ({error!s:.150})"
+        raise EmgscribeError(what, where=str(path), hint="write a row a sample, a column an electrode") from error
+    if not rows.size:
+        raise EmgscribeError("holds no samples", where=str(path), hint="write a row a sample, a column an electrode")
+    names = [name.strip() for name in first] if named else []
+    timed = [place for place, name in enumerate(names) if name.lower() in _TIMES]
+    if len(names) not in (0, rows.shape[1]):
+        raise EmgscribeError(
+            f"has {len(names)} names for {rows.shape[1]} columns", where=str(path), hint="name every column"
+        )
+    times = rows[:, timed[0]] if timed else None
+    kept = [place for place in range(rows.shape[1]) if place not in timed[:1]]
+    return [names[place] for place in kept] if names else [], rows[:, kept].astype(np.float32), times
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
+    """Keystrokes and prompts of a CSV file with the columns key, start and end (or duration), in seconds.
+
+    A row with `prompt` instead of a key is what was to be typed from start to end. A key without an end counts as held
+    for 0.1 s. Keys have the names of pynput, browsers or plain words: a, space, Enter, Key.backspace.
+    """
+    keys, prompts = list[Keystroke](), list[Prompt]()
+    with open_file(path):
+        pass
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            found = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
+            start = next((found[name] for name in _STARTS if name in found), None)
+            end = next((found[name] for name in _ENDS if name in found), None)
+            if start is None or "key" not in found:
+                raise ValueError(f"no column {'key' if start else 'start'}")
+            for row in rows:
+                began = _seconds(row[start])
+                held = row.get(found.get("duration", "")) or ""
+                ended = _seconds(row[end]) if end and row[end] else began + (_seconds(held) if held else _HOLD)
+                prompt = row.get(found.get("prompt", "")) or ""
+                if prompt:
+                    prompts.append(Prompt(f"prompt-{len(prompts)}", began, ended, prompt.replace("\\n", "\n")))
+                elif row[found["key"]]:
+                    keys.append(Keystroke(row[found["key"]], began, ended))
+    except (ValueError, TypeError, csv.Error, UnicodeError) as error:
+        what = f"line {rows.line_num if 'rows' in locals() else 1}: {error!s:.150}"
+        raise EmgscribeError(
+            what, where=str(path), hint="write a header key,start,end and a row a key, in seconds"
+        ) from error
+    return tuple(keys), tuple(prompts)
+
+
+def _seconds(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no time")
+    return value

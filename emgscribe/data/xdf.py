@@ -1,0 +1,104 @@
+"""Recordings of the Lab Streaming Layer in XDF files, as its LabRecorder writes them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emgscribe.data.hdf5 import Keystroke
+from emgscribe.data.recordings import Recording, Track, bands_of
+from emgscribe.data.shape import Band
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import open_file
+
+_EVENT = re.compile(r"(.+?)[ _:](pressed|down|released|up)", re.IGNORECASE | re.DOTALL)
+_UNITS = {
+    "microvolts": "uV",
+    "microvolt": "uV",
+    "uv": "uV",
+    "µv": "uV",
+    "millivolts": "mV",
+    "mv": "mV",
+    "volts": "V",
+    "v": "V",
+}
+_HOLD = 0.1  # s, of a key whose release is not in the markers
+_MAGIC = b"XDF:"
+
+
+def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), unit: str = "") -> Recording:
+    """A recording in an XDF file: EMG of one stream, or of two streams (left and right), and keys of a marker stream.
+
+    `streams` names those of the EMG; without it they are those of the type EMG. Clocks are synchronised as LabRecorder
+    measured them. Markers are key names, or `KEY pressed` and `KEY released`. Needs pyxdf (the extra `xdf`).
+    """
+    try:
+        import pyxdf
+    except ImportError as error:
+        raise EmgscribeError(f"this needs pyxdf ({error})", hint="pip install 'emgscribe[xdf]'") from error
+    with open_file(path) as file:
+        if file.read(4) != _MAGIC:
+            raise EmgscribeError("is no XDF file", where=str(path), hint="name a file that LabRecorder wrote")
+    try:
+        found, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
+    except Exception as error:  # damaged bytes raise anything
+        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
+        raise EmgscribeError(what, where=str(path), hint="copy it again") from error
+    held = {_name(stream): stream for stream in found}
+    chosen = _chosen(held, streams, path)
+    tracks: list[Track] = []
+    for name in chosen:
+        samples = np.asarray(held[name]["time_series"], dtype=np.float32)
+        times = np.asarray(held[name]["time_stamps"], dtype=np.float64)
+        parts = bands if len(chosen) == 1 else bands[:1]
+        tracks += bands_of(samples.reshape(len(times), -1), times, parts)
+    if len(tracks) != len(bands):
+        what = f"{len(tracks)} streams of EMG ({', '.join(chosen)}) for {len(bands)} bands"
+        raise EmgscribeError(what, where=str(path), hint="name the streams (--streams) and the bands (--bands)")
+    rate = float(held[chosen[0]]["info"]["nominal_srate"][0])
+    keys = tuple(key for stream in found if isinstance(stream["time_series"], list) for key in _keys(stream))
+    known = unit or _unit(held[chosen[0]]) or "raw"
+    return Recording(tuple(bands), tuple(tracks), rate, 0.0, known, keys, name=path.stem)
+
+
+def _name(stream: Any) -> str:
+    return str(stream["info"]["name"][0])
+
+
+def _chosen(held: dict[str, Any], streams: Sequence[str], path: Path) -> list[str]:
+    there = ", ".join(f"{name} ({stream['info']['type'][0]})" for name, stream in held.items()) or "none"
+    if strange := [name for name in streams if name not in held]:
+        raise EmgscribeError(f"has no stream {strange[0]!r}", where=str(path), hint=f"its streams: {there}")
+    found = list(streams) or [name for name, stream in held.items() if stream["info"]["type"][0] == "EMG"]
+    if not found or any(
+        isinstance(held[name]["time_series"], list) or not len(held[name]["time_stamps"]) for name in found
+    ):
+        raise EmgscribeError(
+            "has no samples of EMG", where=str(path), hint=f"name a stream (--streams); its streams: {there}"
+        )
+    return found
+
+
+def _unit(stream: Any) -> str:
+    try:
+        channel = stream["info"]["desc"][0]["channels"][0]["channel"][0]
+        return _UNITS.get(str(channel["unit"][0]).lower(), "")
+    except (KeyError, IndexError, TypeError):
+        return ""
+
+
+def _keys(stream: Any) -> Iterator[Keystroke]:
+    """Keystrokes of a marker stream."""
+    held: dict[str, float] = {}
+    for (marker, *_), time in zip(stream["time_series"], stream["time_stamps"].tolist(), strict=True):
+        event = _EVENT.fullmatch(marker)
+        if event is None:
+            yield Keystroke(marker, time, time + _HOLD)
+        elif event[2].lower() in ("pressed", "down"):
+            held.setdefault(event[1], time)  # a key that repeats was pressed once
+        elif event[1] in held:
+            yield Keystroke(event[1], held.pop(event[1]), time)
+    for key, time in held.items():
+        yield Keystroke(key, time, time + _HOLD)

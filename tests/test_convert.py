@@ -1,0 +1,351 @@
+"""Recordings of other formats -> sessions, and sessions as a BIDS data set."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import START
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emgscribe.cli import main
+from emgscribe.data.bids import read_recording, write_bids
+from emgscribe.data.convert import Source, convert
+from emgscribe.data.hdf5 import Keystroke, SessionFile, find_sessions
+from emgscribe.data.inspect import inspect
+from emgscribe.data.recordings import Recording, Track, write_recording
+from emgscribe.data.session import open_session
+from emgscribe.data.shape import Shape
+from emgscribe.data.tables import read_keys
+from emgscribe.errors import EmgscribeError
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.sessions import simulate
+
+RATE = 200
+LEFT = Source(bands=("left",), start="2026-11-28T12:00:00")
+KEYS = "key,start,end\nh,1.0,1.1\nEnter,2.5,2.6\n"
+WAVES = np.sin(np.arange(4 * RATE)[:, None] / np.arange(2, 10)).astype(np.float32)  # (T, 8)
+TIMES = np.arange(len(WAVES)) / RATE
+
+
+def one(path: Path, out: Path, source: Source = LEFT, **options: object) -> tuple[Path, list[str]]:
+    """Convert one file; returns the session and what was noted."""
+    (done,) = convert([path], out, source, **options)  # type: ignore[arg-type]
+    return done.path, done.notes
+
+
+def text_table(path: Path, *columns: Sequence[float] | np.ndarray, names: Sequence[str] = (), mark: str = ",") -> Path:
+    rows = np.column_stack(columns)
+    path.write_text(
+        (mark.join(names) + "\n") * bool(names) + "".join(mark.join(map(repr, row)) + "\n" for row in rows.tolist())
+    )
+    return path
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_table_becomes_a_session(mark: str, timed: bool, tmp_path: Path) -> None:
+    names = [f"e{number}" for number in range(8)]
+    columns = ([TIMES], ["time"]) if timed else ([], [])
+    path = text_table(tmp_path / "arm.csv", *columns[0], WAVES, names=[*columns[1], *names], mark=mark)
+    (tmp_path / "keys.csv").write_text(KEYS)
+    source = Source(keys=tmp_path / "keys.csv", bands=("left",), rate=0 if timed else RATE, start="2026-11-28")
+    made, notes = one(path, tmp_path / "out", source, user="me")
+    session = open_session(made)
+    np.testing.assert_allclose(session.emg[:, 0], WAVES, rtol=1e-6)
+    assert (session.text, session.onsets.tolist(), session.user) == ("h⏎", [200, 500], "me")
+    assert (session.shape, notes) == (Shape(("left",), 8, RATE), [])
+    assert inspect(made)[0].findings == []
+    with SessionFile(made) as file:
+        assert file.layout.start == 1_795_824_000  # 2026-11-28, UTC
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "bands"])
+def test_numpy_arrays_become_a_session(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ("arm.npz" if kind == "npz" else "arm.npy")
+    if kind == "npz":
+        np.savez(path, emg=WAVES, times=START + TIMES)
+    else:
+        np.save(path, WAVES if kind == "npy" else WAVES.reshape(-1, 2, 4))
+    bands = ("left", "right") if kind == "bands" else ("left",)
+    made, _ = one(path, tmp_path / "out", Source(bands=bands, rate=RATE, columns=() if kind == "bands" else ("7", "0")))
+    session = open_session(made)
+    expected = WAVES.reshape(-1, 2, 4) if kind == "bands" else WAVES[:, None, [7, 0]]
+    np.testing.assert_array_equal(session.emg, expected)
+    with SessionFile(made) as file:
+        assert (file.layout.start == START) == (kind == "npz")
+
+
+def test_units_become_microvolts(tmp_path: Path) -> None:
+    np.save(path := tmp_path / "arm.npy", WAVES)
+    for unit, factor in {"mV": 1e3, "V": 1e6, "uV": 1, "nV": 1e-3, "raw": 1}.items():
+        made, notes = one(path, tmp_path / unit, Source(bands=("left",), rate=RATE, unit=unit))
+        np.testing.assert_allclose(open_session(made).emg[:, 0], factor * WAVES, rtol=1e-6)
+        assert bool(notes) == (unit == "raw")
+    with pytest.raises(EmgscribeError, match="unit is 'furlong'"):
+        one(path, tmp_path, Source(bands=("left",), rate=RATE, unit="furlong"))
+
+
+def recorded(times: np.ndarray, emg: np.ndarray = WAVES, rate: float = RATE, late: float = 0.0) -> Recording:
+    return Recording(("left", "right"), (Track(times, emg), Track(times + late, emg)), rate, START)
+
+
+def test_gaps_become_silence(tmp_path: Path) -> None:
+    kept = np.r_[0:300, 340:800]
+    made = write_recording(recorded(TIMES[kept], WAVES[kept]), tmp_path / "one.hdf5")
+    session = open_session(made.path)
+    assert len(session) == 800
+    assert not session.emg[300:340].any()
+    np.testing.assert_array_equal(session.emg[340:, 0], WAVES[340:])
+    assert "the left band has 1 gaps of together 0.200 s, which are silent now" in made.notes
+
+
+def test_a_single_missing_sample_moves_nothing(tmp_path: Path) -> None:
+    kept = np.r_[0:100, 101:800]
+    session = open_session(write_recording(recorded(TIMES[kept], WAVES[kept]), tmp_path / "one.hdf5").path)
+    np.testing.assert_array_equal(session.emg[101:, 0], WAVES[101:])
+    assert not session.emg[100].any()
+
+
+def test_a_clock_that_runs_slow_is_followed_and_reported(tmp_path: Path) -> None:
+    made = write_recording(recorded(TIMES * 1.004), tmp_path / "one.hdf5")
+    assert any("199.203 samples a second for 200" in note for note in made.notes)
+    with SessionFile(made.path) as file:
+        times, emg = file.read()
+    np.testing.assert_allclose(times - START, TIMES * 1.004, atol=1e-4)
+    np.testing.assert_array_equal(emg[:, 1], WAVES)
+    with pytest.raises(EmgscribeError, match=r"190\.476 samples a second, not 200"):
+        write_recording(recorded(TIMES * 1.05), tmp_path / "two.hdf5")
+
+
+def test_times_that_scatter_get_a_regular_clock(tmp_path: Path) -> None:
+    packets = np.repeat(TIMES[7::8], 8)  # a device that sends eight samples at a time
+    made = write_recording(recorded(packets, rate=0), tmp_path / "one.hdf5")
+    session = open_session(made.path)
+    assert len(session) == pytest.approx(800, abs=2)
+    with SessionFile(made.path) as file:
+        assert np.ptp(np.diff(file.read()[0])) < 1e-5
+    assert any("scatter by up to" in note for note in made.notes)
+
+
+def test_two_bands_with_clocks_of_their_own_meet(tmp_path: Path) -> None:
+    right = TIMES * 1.001 + 0.5  # begins later, and drifts
+    recording = Recording(("left", "right"), (Track(TIMES, WAVES), Track(right, WAVES)), RATE, START)
+    session = open_session(write_recording(recording, tmp_path / "one.hdf5").path)
+    assert len(session) == pytest.approx(700, abs=1)
+    at = np.searchsorted(right, 2.0)
+    assert abs(session.emg[300, 1] - WAVES[at]).max() < 0.5  # a sample from beside it
+    np.testing.assert_array_equal(session.emg[300, 0], WAVES[400])
+
+
+@settings(max_examples=30, deadline=None)
+@given(holes=st.lists(st.integers(1, 60), min_size=1, max_size=6), seed=st.integers(0, 5))
+def test_kept_samples_stay_where_they_were(
+    holes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    kept = np.ones(800, dtype=bool)
+    for hole, at in zip(holes, np.random.default_rng(seed).choice(700, len(holes)), strict=True):
+        kept[at + 20 : at + 20 + hole] = False
+    made = write_recording(recorded(TIMES[kept], WAVES[kept] + 2), tmp_path_factory.mktemp("holes") / "one.hdf5")
+    with SessionFile(made.path) as file:
+        _, emg = file.read()
+    np.testing.assert_allclose(emg[:, 0], np.where(kept[: len(emg), None], WAVES[: len(emg)] + 2, 0), rtol=1e-6)
+
+
+def test_resampling_filters_first(tmp_path: Path) -> None:
+    fast = np.arange(4000) / 2000
+    waves = np.column_stack([np.sin(2 * np.pi * 20 * fast), np.sin(2 * np.pi * 170 * fast)]).astype(np.float32)
+    recording = Recording(("left",), (Track(fast, waves),), 2000.0, START)
+    session = open_session(write_recording(recording, tmp_path / "one.hdf5", resample=200).path)
+    assert session.shape == Shape(("left",), 2, 200.0)
+    assert len(session) == 400
+    kept, gone = session.emg[50:350, 0].std(axis=0)
+    assert kept == pytest.approx(0.707, rel=0.05)
+    assert gone < 0.03  # it would be a wave of 30 Hz
+
+
+BAD_TABLES = {
+    "nothing": ("", "it is empty"),
+    "words": ("a,b\n1,2\nx,3\n", "no table of numbers"),
+    "ragged": ("1,2\n3\n", "no table of numbers"),
+    "names": ("a,b,c\n1,2\n3,4\n", "3 names for 2 columns|no table"),
+    "backwards": ("time,e\n0,1\n1,1\n0.5,1\n", "time runs backwards 1x, first at sample 2"),
+    "not finite": ("time,e\n0,1\nnan,1\n", "not finite"),
+    "standing": ("time,e\n1,1\n1,1\n1,1\n", "same time"),
+    "one sample": ("time,e\n1,1\n", "two samples|no times"),
+    "odd columns": ("time,e,f,g\n0,1,2,3\n1,1,2,3\n", "3 columns cannot be divided"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_is_one_error(name: str, tmp_path: Path) -> None:
+    content, message = BAD_TABLES[name]
+    (tmp_path / "bad.csv").write_text(content)
+    bands = ("left", "right") if name == "odd columns" else ("left",)
+    with pytest.raises(EmgscribeError, match=message) as caught:
+        one(tmp_path / "bad.csv", tmp_path / "out", Source(bands=bands, start="2026-01-01"))
+    assert "bad.csv" in caught.value.where
+    assert caught.value.hint
+    assert not list(tmp_path.glob("out/*"))
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4", b"\x93NUMPY\1\0", b"\x80\4cos\nsystem\n(Vtouch x\ntR."])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "xdf", "bdf", "edf", "csv", "hdf5", "doc"])
+def test_damaged_files_are_one_error(suffix: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (path := tmp_path / f"bad.{suffix}").write_bytes(data)
+    with pytest.raises(EmgscribeError) as caught:
+        one(path, tmp_path / "out", Source(bands=("left",), rate=200, start="2026-01-01"))
+    assert caught.value.hint
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ("key,start,end\na,1,1.5\n", [("a", 1, 1.5)]),
+        ("Key, onset, duration\n", []),
+        ("key,time\nSpace,2\n", [("Space", 2, 2.1)]),
+        ("start,end,key,prompt\n0,5,,the fox\\n\n1,2,t,\n", [("t", 1, 2)]),
+    ],
+)
+def test_key_logs_have_several_forms(content: str, keys: list[tuple[str, float, float]], tmp_path: Path) -> None:
+    (tmp_path / "keys.csv").write_text(content)
+    found, prompts = read_keys(tmp_path / "keys.csv")
+    assert [(key.key, key.start, key.end) for key in found] == keys
+    assert [prompt.text for prompt in prompts] == (["the fox\n"] if "fox" in content else [])
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "key,start\na,soon\n", "key,start\na,nan\n", "key,start\na\n"])
+def test_a_bad_key_log_is_one_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.csv").write_text(content)
+    with pytest.raises(EmgscribeError, match=r"keys\.csv: line"):
+        read_keys(tmp_path / "keys.csv")
+
+
+def chunk(tag: int, content: bytes) -> bytes:
+    return b"\x04" + struct.pack("<IH", len(content) + 2, tag) + content
+
+
+def stream(number: int, name: str, kind: str, samples: np.ndarray | list[str], times: np.ndarray) -> bytes:
+    """A stream of an XDF file, as the format's specification says."""
+    words = isinstance(samples, list)
+    channels = 1 if words else samples.shape[1]
+    unit = "<channels><channel><label>e</label><unit>millivolts</unit></channel></channels>"
+    about = (
+        f"<?xml version='1.0'?><info><name>{name}</name><type>{kind}</type><channel_count>{channels}</channel_count>"
+        f"<nominal_srate>{0 if words else RATE}</nominal_srate><channel_format>{'string' if words else 'float32'}"
+        f"</channel_format><source_id>{name}</source_id><desc>{unit}</desc></info>"
+    )
+    own = struct.pack("<I", number)
+    body = own + b"\x04" + struct.pack("<I", len(times))
+    for sample, time in zip(samples, times.tolist(), strict=True):
+        body += b"\x08" + struct.pack("<d", time)
+        if isinstance(sample, str):
+            body += b"\x01" + bytes([len(sample.encode())]) + sample.encode()
+        else:
+            body += sample.astype("<f4").tobytes()
+    clocks = b"".join(chunk(4, own + struct.pack("<dd", at, 0.0)) for at in np.linspace(times[0], times[-1], 5))
+    last = f"<?xml version='1.0'?><info><first_timestamp>{times[0]}</first_timestamp></info>"
+    return chunk(2, own + about.encode()) + chunk(3, body) + clocks + chunk(6, own + last.encode())
+
+
+def xdf(path: Path, *streams: bytes) -> Path:
+    header = b"<?xml version='1.0'?><info><version>1.0</version></info>"
+    path.write_bytes(b"XDF:" + chunk(1, header) + b"".join(streams))
+    return path
+
+
+def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
+    keys = ["t pressed", "t pressed", "t released", "Space pressed", "Space released", "ü"]
+    path = xdf(
+        tmp_path / "lab.xdf",
+        stream(1, "MyoLeft", "EMG", WAVES, 77 + TIMES),
+        stream(2, "Keyboard", "Markers", keys, 77 + np.array([1.0, 1.02, 1.1, 2.0, 2.1, 3.0])),
+        stream(3, "MyoRight", "EMG", -WAVES, 77 + TIMES),
+    )
+    made, notes = one(path, tmp_path / "out", Source(start="2026-11-28T12:00:00", streams=("MyoLeft", "MyoRight")))
+    session = open_session(made)
+    np.testing.assert_allclose(session.emg[:, 0], 1000 * WAVES, rtol=1e-6)
+    np.testing.assert_allclose(session.emg[:, 1], -1000 * WAVES, rtol=1e-6)
+    assert (session.text, session.onsets.tolist(), notes) == ("t u", [200, 400, 600], [])
+    with pytest.raises(EmgscribeError, match="2 streams of EMG"):
+        one(path, tmp_path / "out", LEFT)
+    with pytest.raises(EmgscribeError, match=r"no stream 'Myo'.*\n.*MyoLeft"):
+        one(path, tmp_path / "out", Source(streams=("Myo",)))
+    with pytest.raises(EmgscribeError, match="no samples of EMG"):
+        one(path, tmp_path / "out", Source(streams=("Keyboard",), bands=("left",)))
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> list[Path]:
+    config = SimulationConfig(bands=("left",), electrodes=3, sample_rate=200)
+    return simulate(tmp_path / "data", users=2, sessions=1, minutes=0.1, config=config)
+
+
+def test_bids_and_back_keep_all(simulated: list[Path], tmp_path: Path) -> None:
+    write_bids(simulated, tmp_path / "bids")
+    assert main(["convert", str(tmp_path / "bids"), "--out", str(tmp_path / "back")]) == 0
+    for before, after in zip(simulated, find_sessions(tmp_path / "back"), strict=True):
+        with SessionFile(before) as one, SessionFile(after) as two:
+            assert one.header == two.header  # its label of being simulated too
+            (times, emg), (again, read) = one.read(), two.read()
+        np.testing.assert_array_equal(times, again)
+        np.testing.assert_allclose(emg, read, rtol=0, atol=2 * np.abs(emg).max() / 2**23)
+        assert open_session(before).onsets.tolist() == open_session(after).onsets.tolist()
+
+
+def test_the_validator_of_bids_finds_no_error(simulated: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("bids_validator_deno", reason="pip install bids-validator-deno")
+    write_bids(simulated, tmp_path / "bids")
+    command = [str(Path(sys.executable).with_name("bids-validator-deno")), str(tmp_path / "bids"), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert issues  # it looked
+
+
+def test_channels_that_are_not_emg_are_left_out(simulated: list[Path], tmp_path: Path) -> None:
+    (path, _) = write_bids(simulated, tmp_path / "bids")
+    table = next(path.parent.glob("*_channels.tsv"))
+    table.write_text(table.read_text().replace("EMG2\tEMG", "EMG2\tMISC"))
+    assert read_recording(path).tracks[0].emg.shape[1] == 2
+    table.write_text(table.read_text().replace("EMG1\tEMG\tuV\tE1\tbipolar\tleft", "EMG1\tEMG\tuV\tE1\tbipolar\tright"))
+    assert read_recording(path).bands == ("left", "right")
+    table.unlink()
+    assert read_recording(path, ("right",)).bands == ("right",)
+
+
+def test_what_bids_cannot_hold_is_refused(tmp_path: Path, simulated: list[Path]) -> None:
+    with pytest.raises(EmgscribeError, match="is a second session of"):
+        write_bids([simulated[0], simulated[0]], tmp_path / "bids")
+    recording = Recording(("left",), (Track(np.arange(900) / 200.5, WAVES[:1].repeat(900, 0)),), 200.5, START)
+    path = write_recording(recording, tmp_path / "odd.hdf5").path
+    with pytest.raises(EmgscribeError, match=r"200.5 samples a second(?s:.*)--resample"):
+        write_bids([path], tmp_path / "bids2")
+
+
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = text_table(tmp_path / "arm.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"])
+    (tmp_path / "keys.csv").write_text(KEYS)
+    options = ["--bands", "left", "--keys", str(tmp_path / "keys.csv"), "--start", "2026-11-28"]
+    assert main(["convert", str(path), "--out", str(tmp_path / "out"), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "arm.hdf5: a left band of 8 electrodes at 200 Hz, 0.03 min, 1 keys" in shown
+    assert "1 of 2 keys lie outside the samples" in shown
+    assert main(["convert", str(path), str(path), "--out", str(tmp_path / "out"), *options]) == 2
+    assert main(["convert", "--out", str(tmp_path / "out")]) == 2
+    assert main(["convert", str(path), "--out", str(tmp_path / "out"), "--to", "bids"]) == 2
+    assert main(["convert", str(path), "--out", str(tmp_path / "out"), "--bands", "left", "--start", "soon"]) == 2
+
+
+def test_a_key_has_one_name_whoever_logged_it(tmp_path: Path) -> None:
+    names = ["a", "Space", "ENTER", "Return", "Backspace", "Key.backspace", "Shift_L", "ShiftRight", " ", "\n", "A"]
+    keys = tuple(Keystroke(name, 0.1 * at, 0.1 * at + 0.05) for at, name in enumerate(names))
+    recording = Recording(("left",), (Track(TIMES, WAVES),), RATE, START, keystrokes=keys)
+    assert open_session(write_recording(recording, tmp_path / "one.hdf5").path).text == "a ⏎⏎⌫⌫⇧⇧ ⏎A"
