@@ -24,6 +24,12 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "report": ("experiments", "Make a report of result files: tables beside published numbers, CSV, figures."),
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
+    "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
+    "data check": (
+        "data",
+        "Check many session files, also against the published sizes and hashes.",
+    ),
+    "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),
     "convert": (
         "recordings",
         "Bring recordings of other formats and devices into session files, or write them as BIDS.",
@@ -48,7 +54,7 @@ def call(arguments: list[str]) -> int:
     if arguments[:1] == ["--version"]:
         screen.print(emgscribe.__version__)
         return 0
-    words = 2 if arguments[:1] == ["lm"] else 1
+    words = 2 if arguments[:1] in (["lm"], ["data"]) else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
     status = 0 if any(word in _HELP for word in arguments) else 2
     if len(arguments) < words or arguments[words - 1] in _HELP:

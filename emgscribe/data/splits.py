@@ -136,6 +136,11 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     )
 
 
+def listed_sessions() -> list[dict[str, str]]:
+    """Every session of the data set: user, session, and bytes and sha256 where they are published."""
+    return _rows("sessions")
+
+
 def published_names(protocol: Protocol, part: Literal["train", "val", "test"]) -> list[tuple[str, str]]:
     """(session, user) of a part of a published split."""
     listed = {row["session"]: row for row in _rows("sessions")}
@@ -158,7 +163,7 @@ def _split_as_published(
             if path.stem not in names:
                 with suppress(EmgscribeError):  # a broken file that no list names may stay
                     found.setdefault(read_header(path).name, path)
-    faults = [f"{name}: {fault}" for name in names if (fault := _fault(found.get(name), listed[name]))]
+    faults = [f"{name}: {fault}" for name in names if (fault := file_fault(found.get(name), listed[name]))]
     if faults:
         what = f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
         hint = f"copy them from the data set's official archive (see docs/your-data.md); the protocol {LATEST} splits "
@@ -182,7 +187,7 @@ def _published_parts(protocol: Protocol, listed: Mapping[str, Mapping[str, str]]
     }
 
 
-def _fault(path: Path | None, expected: Mapping[str, str]) -> str:
+def file_fault(path: Path | None, expected: Mapping[str, str]) -> str:
     """How a session differs from its listing, empty where it does not. Its hash is kept until it changes."""
     if path is None:
         return "missing"

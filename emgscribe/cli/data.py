@@ -1,0 +1,118 @@
+"""Verbs about folders of sessions: download, check, sum up."""
+
+import json as json_format
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from emgscribe.cli.terminal import bar, screen
+from emgscribe.data import download
+from emgscribe.data.survey import Checked, check_all, draw_stats, stats_of
+from emgscribe.errors import EmgscribeError
+
+Files = Positional[Annotated[tuple[Path, ...], arg(metavar="FILES", help="Session files, or folders of them.")]]
+
+
+def get(
+    *,
+    out: Annotated[Path, arg(help="Folder to write to.")],
+    course: Annotated[bool, arg(help="The 18 sessions of Borthakur et al., 4.7 GB.")] = False,
+    users: Annotated[tuple[str, ...], arg(help="Ids of users, or a number: the first so many users of the list.")] = (),
+    sessions: Annotated[tuple[str, ...], arg(help="Names of sessions, or parts that only they have.")] = (),
+    source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
+    labels_only: Annotated[bool, arg(help="Key logs of all sessions without EMG, by git: 60 MB.")] = False,
+    dry_run: Annotated[bool, arg(help="Only say what it would fetch, and what that costs.")] = False,
+) -> None:
+    """The official archive has 239 GB and can only be read from its start: what is wanted is kept, and reading stops
+    when all of it was found. A mirror of single files is far cheaper. Interrupted, the same command goes on.
+
+    Examples:
+      emgscribe data get --course --out emg2qwerty
+      emgscribe data get --users 89335547 --out emg2qwerty --source https://mirror.example/emg2qwerty
+      emgscribe data get --labels-only --out events
+    """
+    if labels_only:
+        if dry_run:
+            screen.print(f"would clone {source or download.KEY_LOGS} into {out}: about 60 MB")
+            return
+        screen.print(f"key logs: {download.fetch_key_logs(out, source or download.KEY_LOGS)}")
+        return
+    wanted = download.choose(course=course, users=users, sessions=sessions)
+    here, source = download.present(wanted, out), source or download.ARCHIVE
+    screen.print(download.cost(wanted, here, source))
+    if dry_run:
+        return
+    with bar("downloading") as progress:
+        paths = download.fetch(wanted, out, source, progress=progress)
+    screen.print(f"{len(paths)} sessions in {out}")
+
+
+def check(
+    files: Files,
+    *,
+    json: Annotated[bool, arg(help="Print a JSON list with one entry for each file instead of a table.")] = False,
+    jobs: Annotated[int, arg(help="Files at a time; 0: one for each core.")] = 0,
+) -> int:
+    """Files of the data set are held against their published size and SHA-256, where these are known. The exit status
+    is 2 if any file cannot be used or is not the published one.
+
+    Examples:
+      emgscribe data check emg2qwerty
+      emgscribe data check a.hdf5 more --json
+    """
+    if not files:
+        raise EmgscribeError("no session given", hint="name session files or folders of them")
+    with bar("checking") as progress:
+        found = check_all(files, jobs, progress)
+    if json:
+        content = [each.to_json() for each in found]
+        sys.stdout.write(json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        _print_checked(found)
+    return 0 if all(each.good for each in found) else 2
+
+
+def _print_checked(found: Sequence[Checked]) -> None:
+    table = Table("file", "user", "minutes", "keys", "published", "verdict")
+    for each in found:
+        held = each.inspection.summary
+        minutes = held.get("duration_mins")
+        cells = str(held.get("user", "")), f"{minutes:.2f}" if isinstance(minutes, float) else ""
+        verdict = "usable" if each.inspection.usable else "not usable"
+        table.add_row(Path(each.inspection.path).name, *cells, str(held.get("keystrokes", "")), each.published, verdict)
+    screen.print(table)
+    for each in found:
+        for finding in each.inspection.findings:
+            screen.print(f"{Path(each.inspection.path).name}: {': '.join(finding)}")
+    screen.print(f"{sum(each.good for each in found)} of {len(found)} are good")
+
+
+def stats(
+    files: Files,
+    *,
+    out: Annotated[Path | None, arg(help="PNG file to draw the numbers to.")] = None,
+    json: Annotated[bool, arg(help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Key logs count as they are in the files: corrected typos and backspaces are part of the text.
+
+    Examples:
+      emgscribe data stats emg2qwerty
+      emgscribe data stats data --out stats.png
+    """
+    if not files:
+        raise EmgscribeError("no session given", hint="name session files or folders of them")
+    found = stats_of(files)
+    if json:
+        sys.stdout.write(json_format.dumps([each.to_json() for each in found], indent=1, ensure_ascii=False) + "\n")
+    else:
+        table = Table("user", "kind", "sessions", "hours", "keys", "keys/s", "⌫ %", "commonest")
+        for each in found:
+            table.add_row(*each.cells())
+        screen.print(table)
+    if out is not None:
+        draw_stats(found, out)
+        screen.print(f"picture: {out}")

@@ -1,0 +1,351 @@
+"""Downloads from a server that misbehaves: what is wanted arrives whole, or there is one error and nothing is lost."""
+
+import gzip
+import hashlib
+import io
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emgscribe.cli import main
+from emgscribe.data import download
+from emgscribe.data.download import Wanted, choose, cost, fetch, fetch_key_logs, present
+from emgscribe.errors import EmgscribeError
+
+MakeSession = Callable[..., Path]
+
+
+@dataclass
+class Server:
+    """Files by name, and what goes wrong: the faults of a name are used up one by one, then all is well."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    sent: int = 0
+    url: str = ""
+
+
+def handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            name, ranged = self.path.rpartition("/")[2], self.headers.get("Range", "")
+            server.asked.append((name, ranged))
+            fault = (server.faults.get(name) or [""]).pop(0) if server.faults.get(name) else ""
+            data = server.files.get(name)
+            if fault.isdecimal() or data is None:
+                self.send_response(int(fault or 404))
+                self.send_header("Content-Length", "0")
+                self.send_header("Retry-After", "0")
+                self.end_headers()
+                return
+            start = int(ranged.removeprefix("bytes=").rstrip("-")) if ranged and fault != "ignores ranges" else 0
+            if start >= len(data):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = data[start:]
+            self.send_response(206 if start else 200)
+            if start:
+                begin = start + 3 if fault == "another part" else start
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            claimed = {"too long": len(body) + 999, "too short": len(body) - 999}.get(fault, len(body))
+            self.send_header("Content-Length", str(claimed))
+            self.send_header("ETag", '"other"' if fault == "changed" else '"one"')
+            self.end_headers()
+            body = body[: len(body) // 3] if fault == "drops" else body
+            server.sent += len(body)
+            self.wfile.write(body[:claimed])
+            if fault in ("drops", "too long"):
+                self.close_connection = True
+
+    return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(made)) as listening:
+        made.url = f"http://127.0.0.1:{listening.server_port}/data"
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield made
+        listening.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def sessions(make_session: MakeSession) -> dict[str, bytes]:
+    made = {}
+    for number in range(3):
+        name = f"2021-01-0{number + 1}-161000000{number}-keystrokes"
+        emg = np.random.default_rng(number).normal(size=(3000, 2, 16))
+        made[name] = make_session(name, emg=emg).read_bytes()
+    return made
+
+
+def wanted(sessions: dict[str, bytes], *, hashes: bool = True) -> list[Wanted]:
+    return [
+        Wanted(name, "user", len(data) * hashes, hashlib.sha256(data).hexdigest() * hashes)
+        for name, data in sessions.items()
+    ]
+
+
+def archive(sessions: dict[str, bytes], change: Callable[[tarfile.TarFile], None] = lambda _: None) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+        add(tar, "emg2qwerty-data/metadata.csv", b"user,session\n")
+        add(tar, "emg2qwerty-data/2020-other.hdf5", b"x" * 5000)
+        change(tar)
+        for name, data in sessions.items():
+            add(tar, f"emg2qwerty-data/{name}.hdf5", data)
+        add(tar, "emg2qwerty-data/2022-last.hdf5", np.random.default_rng(9).bytes(3_000_000))
+    return packed.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes = b"", **fields: object) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for field_name, value in fields.items():
+        setattr(member, field_name, value)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def fill(server: Server, sessions: dict[str, bytes], kind: str) -> str:
+    if kind == "archive":
+        server.files = {"all.tar.gz": archive(sessions)}
+        return f"{server.url}/all.tar.gz"
+    server.files = {f"{name}.hdf5": data for name, data in sessions.items()}
+    return server.url
+
+
+FAULTS = [
+    *([], ["drops"], ["drops", "drops", "drops"], ["429"], ["503", "500"], ["too long"]),
+    *(["drops", "ignores ranges"], ["drops", "another part"], ["drops", "429", "drops", "503"]),
+]
+
+
+@pytest.mark.parametrize("kind", ["archive", "mirror"])
+@pytest.mark.parametrize("faults", FAULTS)
+def test_what_is_wanted_arrives(
+    kind: str, faults: list[str], server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    source, out = fill(server, sessions, kind), tmp_path / "out"
+    server.faults = {name: list(faults) for name in server.files}
+    paths = fetch(wanted(sessions), out, source)
+    assert {path.stem: path.read_bytes() for path in paths} == sessions
+    assert sorted(path.name for path in out.iterdir()) == [".lock", *(f"{name}.hdf5" for name in sessions)]
+    asked = len(server.asked)
+    assert fetch(wanted(sessions), out, source) == paths
+    assert len(server.asked) == asked  # nothing twice
+
+
+def test_nothing_is_fetched_twice_over_a_broken_connection(
+    server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    source = fill(server, sessions, "mirror")
+    server.faults = {name: ["drops", "drops"] for name in server.files}
+    fetch(wanted(sessions), tmp_path, source)
+    assert server.sent == sum(map(len, sessions.values()))
+
+
+def test_the_archive_is_read_no_further_than_needed(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    fetch(wanted(sessions)[:1], tmp_path, fill(server, sessions, "archive"))
+    assert len(list(tmp_path.glob("*.hdf5"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["archive", "mirror"])
+@pytest.mark.parametrize("fault", ["404", "403", "410"])
+def test_a_final_answer_is_not_asked_again(
+    kind: str, fault: str, server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    source = fill(server, sessions, kind)
+    server.faults = {name: [fault] for name in server.files}
+    with pytest.raises(EmgscribeError, match=fault) as caught:
+        fetch(wanted(sessions), tmp_path, source)
+    assert caught.value.hint
+    assert len(server.asked) == 1
+    assert not list(tmp_path.glob("*.hdf5"))
+
+
+@pytest.mark.parametrize("kind", ["archive", "mirror"])
+def test_a_server_that_never_answers_is_one_error(
+    kind: str, server: Server, sessions: dict[str, bytes], tmp_path: Path, no_pauses: list[float]
+) -> None:
+    source = fill(server, sessions, kind)
+    server.faults = {name: ["503"] * 99 for name in server.files}
+    with pytest.raises(EmgscribeError, match="6 connections in a row failed"):
+        fetch(wanted(sessions), tmp_path, source)
+    assert len(no_pauses) == 6
+
+
+def test_a_download_that_was_killed_goes_on(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    source = fill(server, sessions, "mirror")
+    (first, *_) = sessions
+    (tmp_path / f"{first}.hdf5.part").write_bytes(sessions[first][:100_000])
+    paths = fetch(wanted(sessions), tmp_path, source)
+    assert server.asked[0] == (f"{first}.hdf5", "bytes=100000-")
+    assert {path.stem: path.read_bytes() for path in paths} == sessions
+    (tmp_path / f"{first}.hdf5").rename(tmp_path / f"{first}.hdf5.part")  # killed before the last step
+    assert fetch(wanted(sessions), tmp_path, source) == paths
+
+
+def test_an_unfinished_file_longer_than_the_source_is_an_error(
+    server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    (first, *_) = sessions
+    (tmp_path / f"{first}.hdf5.part").write_bytes(sessions[first] + b"x")
+    with pytest.raises(EmgscribeError, match="shorter than what was fetched"):
+        fetch(wanted(sessions), tmp_path, fill(server, sessions, "mirror"))
+
+
+def test_a_file_that_changes_meanwhile_is_refused(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    source = fill(server, sessions, "mirror")
+    server.faults = {name: ["drops", "changed"] for name in server.files}
+    with pytest.raises(EmgscribeError, match="changed while it was fetched"):
+        fetch(wanted(sessions), tmp_path, source)
+
+
+@pytest.mark.parametrize("kind", ["archive", "mirror"])
+@pytest.mark.parametrize("hashes", [True, False])
+def test_what_is_not_the_published_session_gets_no_name(
+    kind: str, hashes: bool, server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    (first, *_) = sessions
+    damaged = sessions | {first: sessions[first][:-1000] + (b"" if not hashes else b"x" * 1000)}
+    with pytest.raises(EmgscribeError, match="is not the published session"):
+        fetch(wanted(sessions, hashes=hashes), tmp_path, fill(server, damaged, kind))
+    assert not list(tmp_path.glob("*.hdf5*"))
+
+
+@pytest.mark.parametrize("cut", [10, 20_000, 1_000_000])
+def test_a_truncated_archive_is_one_error(cut: int, server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    source = fill(server, sessions, "archive")
+    server.files = {name: data[:cut] for name, data in server.files.items()}
+    with pytest.raises(EmgscribeError, match=r"ends early or is damaged|does not hold"):
+        fetch([*wanted(sessions), Wanted("2022-last", "user", 0, "")], tmp_path, source)
+    for path in tmp_path.glob("*.hdf5"):
+        assert path.read_bytes() == sessions[path.stem]
+
+
+def test_an_archive_without_a_session_says_so(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    with pytest.raises(EmgscribeError, match="does not hold 1 of the sessions: 1999"):
+        fetch([*wanted(sessions), Wanted("1999", "user", 0, "")], tmp_path, fill(server, sessions, "archive"))
+    assert len(list(tmp_path.glob("*.hdf5"))) == 3  # what was there is kept
+
+
+def hostile(kind: str, name: str) -> Callable[[tarfile.TarFile], None]:
+    return {
+        "traversal": lambda tar: add(tar, f"../../{name}.hdf5", b"x"),
+        "absolute": lambda tar: add(tar, f"/tmp/{name}.hdf5", b"x"),
+        "link": lambda tar: add(tar, f"a/{name}.hdf5", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "hard link": lambda tar: add(tar, f"a/{name}.hdf5", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
+        "device": lambda tar: add(tar, f"a/{name}.hdf5", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
+        "pipe": lambda tar: add(tar, f"a/{name}.hdf5", type=tarfile.FIFOTYPE),
+        "folder": lambda tar: add(tar, f"a/{name}.hdf5", type=tarfile.DIRTYPE),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["traversal", "absolute", "link", "hard link", "device", "pipe", "folder"])
+def test_hostile_members_are_refused(kind: str, server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    (first, *_) = sessions
+    server.files = {"all.tar.gz": archive(sessions, hostile(kind, first))}
+    with pytest.raises(EmgscribeError, match=r"is a link, a device or a folder|leads out of the archive"):
+        fetch(wanted(sessions), tmp_path / "out", f"{server.url}/all.tar.gz")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert not (tmp_path / f"{first}.hdf5").exists()
+
+
+def test_a_bomb_is_refused(tmp_path: Path, sessions: dict[str, bytes]) -> None:
+    packed = tmp_path / "all.tar.gz"
+    with gzip.open(packed, "wb", compresslevel=9) as file:
+        member = tarfile.TarInfo("a/other.bin")
+        member.size = 3 << 30
+        file.write(member.tobuf())
+        for _ in range(40):
+            file.write(bytes(1 << 20))
+    with pytest.raises(EmgscribeError, match="claims 3 GB in 0 MB"):
+        fetch(wanted(sessions), tmp_path / "out", str(packed))
+
+
+def test_a_folder_is_a_mirror_too(sessions: dict[str, bytes], tmp_path: Path) -> None:
+    for name, data in sessions.items():
+        (tmp_path / f"{name}.hdf5").write_bytes(data)
+    paths = fetch(wanted(sessions), tmp_path / "out", str(tmp_path))
+    assert {path.stem: path.read_bytes() for path in paths} == sessions
+    with pytest.raises(EmgscribeError, match="cannot be read"):
+        fetch(wanted(sessions), tmp_path / "new", str(tmp_path / "nowhere"))
+
+
+def test_a_full_disk_is_known_before(
+    sessions: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    class Usage:
+        free = 10_000
+
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage)
+    with pytest.raises(EmgscribeError, match=r"3 sessions take about 0\.0 GB"):
+        fetch(wanted(sessions), tmp_path, fill(server, sessions, "mirror"))
+    assert server.asked == []
+
+
+def test_sessions_are_chosen() -> None:
+    course = choose(course=True)
+    assert (len(course), {one.user for one in course}) == (18, {"89335547"})
+    assert all(one.bytes and one.sha256 for one in course)
+    assert choose(sessions=["1622682789"]) == [one for one in course if "1622682789" in one.session]
+    assert len({one.user for one in choose(users=["8"])}) == 8
+    assert choose(users=["89335547"]) == course
+    assert len(choose(users=["108"])) == 1135
+    for wrong, message in (
+        *(({}, "no session is chosen"), ({"users": ["0"]}, "no user '0'"), ({"users": ["x"]}, "no user")),
+        *(({"sessions": ["2021"]}, "is part of"), ({"sessions": [""]}, "part of 0")),
+    ):
+        with pytest.raises(EmgscribeError, match=message):
+            choose(**wrong)  # type: ignore[arg-type]
+    line = cost(course, course[:2], download.ARCHIVE)
+    assert line.startswith("18 sessions, 2 of them here; 4.")
+    assert "239 GB" in line
+
+
+def test_key_logs_are_cloned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    origin = tmp_path / "origin"
+    events = origin / "sub-1" / "ses-2" / "emg" / "sub-1_ses-2_task-typing_events.tsv"
+    events.parent.mkdir(parents=True)
+    events.write_text("onset\tduration\tsample\tvalue\tkey\tprompt_text\n1.0\t0.1\t2000\tkeystroke_a\ta\tn/a\n")
+    (origin / "link").symlink_to("/etc/passwd")
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", "-C", str(origin), *command], check=True)
+    out = fetch_key_logs(tmp_path / "events", f"file://{origin}")
+    assert (out / events.relative_to(origin)).read_text() == events.read_text()
+    assert not (out / "link").is_symlink()
+    with pytest.raises(EmgscribeError, match="not empty"):
+        fetch_key_logs(out, f"file://{origin}")
+    with pytest.raises(EmgscribeError, match="cannot be cloned"):
+        fetch_key_logs(tmp_path / "new", f"file://{tmp_path}/nowhere")
+    assert not list(tmp_path.glob("new*"))
+    assert main(["data", "get", "--labels-only", "--out", str(tmp_path / "more"), "--dry-run"]) == 0
+    assert main(["data", "get", "--course", "--out", str(tmp_path / "more"), "--dry-run"]) == 0
+    assert "would clone" in (shown := capsys.readouterr().out)
+    assert "18 sessions, 0 of them here" in shown
+    assert present(choose(course=True), tmp_path) == []
