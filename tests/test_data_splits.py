@@ -11,7 +11,7 @@ import pytest
 
 from emgscribe.data import splits as module
 from emgscribe.data.hdf5 import SessionHeader, read_header, write_session
-from emgscribe.data.splits import DataConfig, Split, first_minutes, split, split_sessions
+from emgscribe.data.splits import DataConfig, Split, first_minutes, shared_users, split, split_sessions
 from emgscribe.errors import EmgscribeError
 
 COURSE = DataConfig(protocol="course")
@@ -207,3 +207,40 @@ def test_simulated_sessions_are_split_by_date_and_others_are_not(tmp_path: Path)
     record(tmp_path, "1", "mine")
     with pytest.raises(EmgscribeError, match="18 of the 18"):
         split_sessions(tmp_path, COURSE)
+
+
+def own_split(path: Path, *rows: str) -> DataConfig:
+    path.write_text("session,partition\n" + "".join(f"{row}\n" for row in rows))
+    return DataConfig(split=str(path))
+
+
+def test_a_file_of_ones_own_splits(tmp_path: Path) -> None:
+    folder = [record(tmp_path / "data", "user", name) for name in "abcd"][-1].parent
+    chosen = own_split(tmp_path / "own.csv", "c,train", "a.hdf5,val", "d,test")
+    found = split_sessions(folder, chosen)
+    names = tuple([path.stem for path in part] for part in found[1:])
+    assert (found.protocol, names) == ("file", (["c"], ["a"], ["d"]))
+    assert shared_users(found) == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a,train", "b,val", "a,test"], "line 4: 'a' is in train already"),
+        (["a,train", "x,val"], "line 3: 'x' is no session of the folder"),
+        (["a,teach"], "line 2: 'a' is in no part, but 'teach'"),
+        (["a"], "in no part"),
+        (["a,train", "b,val"], "names no session for test"),
+        ([], "names no session for train, val, test"),
+        (['a,"train'], "unexpected end of data"),
+    ],
+)
+def test_a_faulty_file_of_ones_own_is_one_error(rows: list[str], message: str, tmp_path: Path) -> None:
+    folder = [record(tmp_path / "data", "user", name) for name in "abc"][-1].parent
+    with pytest.raises(EmgscribeError, match=message) as caught:
+        split_sessions(folder, own_split(tmp_path / "own.csv", *rows))
+    assert caught.value.where == str(tmp_path / "own.csv")
+    with pytest.raises(EmgscribeError, match="no such file"):
+        split_sessions(folder, DataConfig(split=str(tmp_path / "missing.csv")))
+    with pytest.raises(EmgscribeError, match=r"data\.split"):
+        DataConfig(split="own.csv", sessions=3)

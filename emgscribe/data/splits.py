@@ -19,6 +19,7 @@ from emgscribe.data.cache import Entry
 from emgscribe.data.hdf5 import SessionFile, find_sessions, read_header
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import open_file
 
 Users = Literal["user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"]
 Protocol = Literal["latest", "course", "generic", Users]
@@ -40,6 +41,7 @@ class DataConfig(Settings):
     sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
     minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
     test_sessions: Count = 1  # number of each user's last sessions to test on
+    split: str = ""  # CSV file of one's own, with the columns session and partition (train, val, test)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,6 +50,9 @@ class DataConfig(Settings):
             require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "different numbers")
             by_date = self.protocol == LATEST or not chosen
             require(by_date, f"data.{field}", chosen, f"none: the protocol {self.protocol} names the users")
+        chosen = self.train_users or self.test_users or self.sessions or self.test_sessions > 1
+        alone = not self.split or (self.protocol == LATEST and not chosen)
+        require(alone, "data.split", self.split, "empty, or no other choice of sessions beside it")
         named = self.protocol == LATEST or self.test_sessions == 1
         require(named, "data.test_sessions", self.test_sessions, f"1: the protocol {self.protocol} names the sessions")
 
@@ -70,12 +75,16 @@ def split(
     sessions: int = 0,
     minutes: float = 0.0,
     test_sessions: int = 1,
+    file: Path | str = "",
 ) -> tuple[list[Session], list[Session], list[Session]]:
     """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
+    `file` is a CSV file of one's own that names the part of each session (`DataConfig.split`).
+
     Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
-    _, *parts = split_sessions(folder, DataConfig(protocol, train_users, test_users, sessions, minutes, test_sessions))
+    chosen = DataConfig(protocol, train_users, test_users, sessions, minutes, test_sessions, str(file))
+    _, *parts = split_sessions(folder, chosen)
     train, val, test = map(open_sessions, parts)
     return list(first_minutes(train, minutes)), val, test
 
@@ -93,17 +102,52 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
     By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
-    ones train. Only users who train validate. Raises `EmgscribeError` where sessions or users are missing, and, with a
-    list of all of them, where files differ from the published ones in size or SHA-256.
+    ones train. Only users who train validate. A file of one's own names the part of each session. Raises
+    `EmgscribeError` where sessions or users are missing, and, with a list of all of them, where files differ from the
+    published ones in size or SHA-256.
     """
     paths = find_sessions(folder)
     data = data or DataConfig()
+    if data.split:
+        return _split_by_file(paths, Path(data.split))
     if data.protocol == LATEST:
         return _split_by_date(paths, str(folder), data)
     listed = {row["session"]: row for row in _rows("sessions")}
     if all(path.stem not in listed and read_header(path).simulation for path in paths):
         return _split_by_date(paths, str(folder), data)
     return _split_as_published(paths, str(folder), listed, data)
+
+
+def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
+    """Split by a CSV file with the columns session and partition; sessions that it does not name are left out."""
+    files = {path.stem: path for path in paths}
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    placed: dict[str, str] = {}
+    open_file(table).close()
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, strict=True)
+        try:
+            for row in rows:
+                name, part = (row.get("session") or "").removesuffix(".hdf5"), row.get("partition") or ""
+                if name in placed:
+                    raise ValueError(f"{name!r:.80} is in {placed[name]} already")
+                if part not in parts or name not in files:
+                    fault = "no session of the folder" if part in parts else f"in no part, but {part!r:.40}"
+                    raise ValueError(f"{name!r:.80} is {fault}")
+                placed[name] = part
+                parts[part].append(files[name])
+        except (ValueError, csv.Error) as error:
+            hint = "write a header session,partition, and a row a session: train, val or test"
+            raise EmgscribeError(f"line {rows.line_num}: {error}", where=str(table), hint=hint) from error
+    if empty := [part for part, own in parts.items() if not own]:
+        raise EmgscribeError(f"names no session for {', '.join(empty)}", where=str(table), hint="name one of each part")
+    return Split("file", tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
+
+
+def shared_users(split: Split) -> list[str]:
+    """The users who both train and test: then the test says nothing about people whom a model has not seen."""
+    trained, tested = ({read_header(path).user for path in part} for part in (split.train, split.test))
+    return sorted(trained & tested)
 
 
 def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Split:

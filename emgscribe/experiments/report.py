@@ -160,7 +160,7 @@ def _published(row: Row) -> float | None:
     if number is None or row.run.changes:
         return None
     if row.over_users:
-        recorded = any(score.run.data.protocol != "latest" for score in row.scores)
+        recorded = any(score.run.data.protocol not in ("latest", "file") for score in row.scores)
         same = recorded and len(row.cers) == len(number.get("users", ()))
     else:
         same = {session.session for session in row.sessions} == {*paper["splits"][number["split"]].get("test", ())}

@@ -17,7 +17,7 @@ from emgscribe.config import to_json
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session, open_session, open_sessions
 from emgscribe.data.shape import PUBLISHED_RATE
-from emgscribe.data.splits import DataConfig, Split, first_minutes, split_sessions
+from emgscribe.data.splits import DataConfig, Split, first_minutes, shared_users, split_sessions
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
@@ -79,6 +79,9 @@ def run_experiment(
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
+    if experiment.data.split and (users := shared_users(split)):
+        shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
+        console.print(f"{len(users)} users both train and test: {shown}", soft_wrap=True)
     recorded(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
     if not any(len(session.labels) for session in open_sessions(split.test)):
         what, where = "no test session has a usable key to score", ", ".join(path.stem for path in split.test)
