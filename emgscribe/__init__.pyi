@@ -1,6 +1,7 @@
 """The public names: type checkers read them here, and `__init__.py` takes them from here."""
 
 from emgscribe.config import Settings, register
+from emgscribe.data.convert import Source, convert
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.session import Session, open_session, open_sessions
 from emgscribe.data.shape import Shape
@@ -34,8 +35,8 @@ __all__ = ["__version__"]
 __all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
 __all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Session"]
-__all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "TrainConfig", "Trained", "TrainingModule"]
-__all__ += ["Transcript", "WindowConfig", "WindowDataset", "ctc_loss", "encoders", "evaluate", "evaluate_all"]
-__all__ += ["export_checkpoint", "features", "import_checkpoint", "inspect", "load_model", "open_session"]
-__all__ += ["open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs", "split", "train"]
-__all__ += ["transcribe"]
+__all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "TrainConfig", "Trained"]
+__all__ += ["TrainingModule", "Transcript", "WindowConfig", "WindowDataset", "convert", "ctc_loss", "encoders"]
+__all__ += ["evaluate", "evaluate_all", "export_checkpoint", "features", "import_checkpoint", "inspect", "load_model"]
+__all__ += ["open_session", "open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs"]
+__all__ += ["split", "train", "transcribe"]

@@ -12,9 +12,9 @@ import emgscribe as es
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 SECTIONS = {
-    "Sessions": "Session open_session open_sessions split DataConfig inspect Inspection simulate simulate_key_logs"
-    " SimulationConfig",
-    "Models": "load_model Model save_model ModelConfig transcribe Transcript",
+    "Sessions": "Session Shape open_session open_sessions split DataConfig inspect Inspection simulate"
+    " simulate_key_logs SimulationConfig convert Source",
+    "Models": "load_model Model save_model ModelConfig transcribe Transcript import_checkpoint export_checkpoint",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",
     "Scores": "evaluate Evaluation evaluate_all Counts",
     "Training": "train Trained Recipe TrainConfig Augmentation TrainingModule SessionsDataModule WindowDataset"

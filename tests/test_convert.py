@@ -35,7 +35,7 @@ TIMES = np.arange(len(WAVES)) / RATE
 
 def one(path: Path, out: Path, source: Source = LEFT, **options: object) -> tuple[Path, list[str]]:
     """Convert one file; returns the session and what was noted."""
-    (done,) = convert([path], out, source, **options)  # type: ignore[arg-type]
+    (done,) = convert(path, out, source, **options)  # type: ignore[arg-type]
     return done.path, done.notes
 
 

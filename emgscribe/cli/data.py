@@ -21,7 +21,7 @@ def get(
     *,
     out: Annotated[Path, arg(help="Folder to write to.")],
     course: Annotated[bool, arg(help="The 18 sessions of Borthakur et al., 4.7 GB.")] = False,
-    users: Annotated[tuple[str, ...], arg(help="Ids of users, or a number: the first so many users of the list.")] = (),
+    users: Annotated[tuple[str, ...], arg(help="Ids of users, or a number N: the first N users of the list.")] = (),
     sessions: Annotated[tuple[str, ...], arg(help="Names of sessions, or parts that only they have.")] = (),
     source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
     labels_only: Annotated[bool, arg(help="Key logs of all sessions without EMG, by git: 60 MB.")] = False,

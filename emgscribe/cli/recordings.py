@@ -9,6 +9,7 @@ from emgscribe.cli.terminal import screen
 from emgscribe.data.bids import write_bids
 from emgscribe.data.convert import Source, recordings_in
 from emgscribe.data.convert import convert as convert_files
+from emgscribe.data.recordings import Conversion
 
 
 def convert(
@@ -34,7 +35,10 @@ def convert(
         made = write_bids([path for given in files for path in recordings_in(given)], out)
         screen.print(f"{len(made)} sessions as a BIDS data set in {out}", markup=False)
         return
-    for done in convert_files(files, out, source, user=user, resample=resample):
-        screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys", markup=False)
-        for note in done.notes:
-            screen.print(f"  {note}", markup=False)
+    convert_files(files, out, source, user=user, resample=resample, each=_print)
+
+
+def _print(done: Conversion) -> None:
+    screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys", markup=False)
+    for note in done.notes:
+        screen.print(f"  {note}", markup=False)

@@ -1,6 +1,6 @@
 """Files of other formats -> sessions, by their endings; what a file does not say is a `Source`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,22 +61,35 @@ class Source:
 
 
 def convert(
-    files: Sequence[Path], out: Path, source: Source, *, user: str = "", resample: float = 0.0
-) -> Iterator[Conversion]:
+    files: Path | str | Iterable[Path | str],
+    out: Path | str,
+    source: Source | None = None,
+    *,
+    user: str = "",
+    resample: float = 0.0,
+    each: Callable[[Conversion], object] | None = None,
+) -> list[Conversion]:
     """Write each recording as a session file into the folder `out`. A folder stands for the recordings in it.
 
-    Raises `EmgscribeError` where a file cannot be read or written; those before it are done then.
+    `source` says what the files do not, `resample` (Hz) changes the rate, `each` is called after each file. Returns
+    what was found and changed. Raises `EmgscribeError` where a file cannot be read or written; those before it are done
+    then.
     """
-    found = [path for given in files for path in recordings_in(given)]
+    given = [files] if isinstance(files, Path | str) else files
+    found = [path for one in given for path in recordings_in(Path(one))]
+    source, made = source or Source(), list[Conversion]()
     if not found:
         raise EmgscribeError("no recording given", hint="name files, or folders of them")
     if source.keys is not None and len(found) > 1:
         raise EmgscribeError(f"--keys is of one recording, and there are {len(found)}", hint="convert them one by one")
     for path in found:
         try:
-            yield write_recording(source.read(path), out, user=user, resample=resample)
+            made.append(write_recording(source.read(path), Path(out), user=user, resample=resample))
         except EmgscribeError as error:
             raise EmgscribeError(error.what, where=error.where or str(path), hint=error.hint) from error
+        if each is not None:
+            each(made[-1])
+    return made
 
 
 def recordings_in(given: Path) -> list[Path]:
