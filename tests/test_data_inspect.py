@@ -14,6 +14,7 @@ import pytest
 from emgscribe.data.hdf5 import Prompt, SessionFile
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.session import open_session
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
@@ -24,6 +25,7 @@ TIMES = START + np.arange(2000) / 2000
 
 NO_LABEL = "none has a label: the session can be transcribed, but teaches and scores nothing"
 ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
+EXPECTED = "samples a second, expected 2000 (attribute sample_rate; without it, 2000)"
 UNUSABLE = f"{OF}, or too large for EMG in any unit"
 
 
@@ -57,7 +59,7 @@ def test_a_faultless_session(make_session: Make) -> None:
     assert (inspection.findings, inspection.usable) == ([], True)
     expected = {"samples": 2000, "sample_rate": 2000.0, "duration_mins": 1 / 60, "keystrokes": 3, "prompts": 1}
     expected |= {"session": "n", "user": "user", "condition": "on_keyboard", "simulated": False}
-    assert inspection.summary == {**expected, "unknown_keys": {}, "text": "⇧Hi"}
+    assert inspection.summary == {**expected, "unknown_keys": {}, "text": "⇧Hi", "shape": str(Shape())}
 
 
 def test_many_files_and_folders_at_once(make_session: Make, tmp_path: Path) -> None:
@@ -93,17 +95,17 @@ def test_many_files_and_folders_at_once(make_session: Make, tmp_path: Path) -> N
             {"times": times((slice(1000, None), 86400.0)), "duration_mins": 86401 / 60},
             [
                 (ERROR, "time", "a gap of more than a minute: these are several recordings"),
-                (WARNING, "time", "0.0231363 samples a second, expected 2000"),
+                (WARNING, "time", f"0.0231363 {EXPECTED}"),
             ],
         ),
         (
             {"times": times() * 0 + START, "duration_mins": 0.0, "keys": [("a", 0.0)]},
-            [(WARNING, "time", "inf samples a second, expected 2000")],
+            [(ERROR, "time", f"inf {EXPECTED}")],
         ),
         ({"times": times((1999, 0.0165), (1998, 0.006))}, [(WARNING, "time", "gaps (2x), the longest 0.011 s")]),
         (
             {"times": START + np.arange(2000) / 1000, "duration_mins": 2 / 60},
-            [(WARNING, "time", "1000 samples a second, expected 2000")],
+            [(ERROR, "time", f"1000 {EXPECTED}")],
         ),
         (
             # Electrode 4 changes once, at the very end.
