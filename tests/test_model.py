@@ -184,7 +184,7 @@ def test_foreign_folders(tmp_path: Path) -> None:
     refused(tmp_path, "config.json is missing")
     for content in ("{}", "[]", '"text"', '{"format": "other", "version": 1}', '{"format": "emgscribe-model"}'):
         (tmp_path / "config.json").write_text(content)
-        refused(tmp_path, "not of format emgscribe-model version 1")
+        refused(tmp_path, "not of format emgscribe-model version 2")
     for content in ("{", "[" * 100_000, "9" * 10_000, '{"format": NaN}', '{"format": 1, "format": 2}', "\0"):
         (tmp_path / "config.json").write_text(content)
         refused(tmp_path, "not valid JSON")
@@ -266,7 +266,7 @@ def test_the_files_of_a_model_are_for_the_same_readers(saved: Path) -> None:
 
 def test_the_folder_says_what_it_is(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
-    assert (content["format"], content["version"]) == ("emgscribe-model", 1)
+    assert (content["format"], content["version"]) == ("emgscribe-model", 2)
     assert content["model"]["features"].items() >= {"kind": "spectrogram", "n_fft": 64, "hop": 16}.items()
     assert content["model"]["encoder"].items() >= {"kind": "tds", "mlp_features": 24, "kernel": 4}.items()
 
@@ -322,7 +322,7 @@ SPECTRA, CONVOLUTIONS, NARROW = SpectrogramConfig(n_fft=32, hop=32), StridedConv
     [
         (SPECTRA, "hop", 33),
         *((SPECTRA, "decimation", value) for value in (3, 1.0, True)),
-        *((SPECTRA, "electrodes", value) for value in ((), (0, 16), (3, 3))),
+        *((SPECTRA, "electrodes", value) for value in ((0, 256), (3, 3))),
         *((SPECTRA, "edges", value) for value in ((4,), (4, 2), (0, 18))),
         (CONVOLUTIONS, "strides", ()),
         (CONVOLUTIONS, "filters", (16,)),
