@@ -13,6 +13,7 @@ from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emgscribe.cli import main
 from emgscribe.data.session import open_session
 from emgscribe.data.splits import published_names
 from emgscribe.errors import EmgscribeError
@@ -80,6 +81,16 @@ def test_the_split_that_trained_a_model_is_known_by_name(tmp_path: Path, make_se
     assert len(known.ancestry.trained_on) == 837
     course = published_names("course", "test")  # the leak: they are in the split of many people
     assert set(course) <= {(seen.name, seen.user) for seen in known.ancestry.trained_on}
+
+
+def test_the_commands_import_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(TINY), "--out", str(tmp_path / "model"), "--trained-on", "generic"]) == 0
+    assert "<Model tds, " in capsys.readouterr().out
+    assert len(load_model(tmp_path / "model").ancestry.trained_on) == 837
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "again.ckpt")]) == 0
+    assert torch.equal(import_checkpoint(tmp_path / "again.ckpt").head.bias, import_checkpoint(TINY).head.bias)
+    assert main(["import", str(tmp_path / "model" / "config.json"), "--out", str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()
 
 
 class Attack:
