@@ -9,6 +9,7 @@ with its output.
 """
 
 import argparse
+import gc
 import os
 import re
 import resource
@@ -90,7 +91,7 @@ KINDS = {
             "report --results results --out out", "report --compare tiny:greedy tiny:greedy --decoder greedy",
             "lm train text.txt --out new.arpa.gz --order 3 --min-count 1", "demo --out demo --seed 0 --help",
             f"lm tune {MODEL} data/b.hdf5 --lm words.arpa --beam-size 2", f"{PLAN} --jobs 1 --cores 1 --gpus 0",
-            "simulate --out new --users 1 --sessions 1 --minutes 0.01 --seed 0 --simulation.difficulty 1",
+            "simulate --out new --users 1 --sessions 1 --minutes 0.05 --seed 0 --simulation.difficulty 1",
         ),
         share=5,
     ),
@@ -272,6 +273,8 @@ class Worker:
             sys.stdout = sys.__stdout__
         reader._child.close()
         shutil.copytree(self.place, self.pristine, copy_function=shutil.copy2)
+        gc.collect()
+        gc.freeze()  # a case's process does not look through what it was forked with, and so does not copy it
 
     def __call__(self, name: str, seed: int) -> str:
         outcome = self.try_once(name, seed)

@@ -76,7 +76,7 @@ def _changed(value: Any, rng: Random) -> Any:
     """`value` with one part, at a random depth, replaced by something hostile."""
     inside = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list | tuple) else ()
     if not inside or rng.random() < 0.05:
-        if isinstance(value, int | float) and rng.random() < 0.5:
+        if isinstance(value, int | float) and rng.random() < 0.5 and abs(value) < 1e300:
             return rng.choice((-value, value + 1, value * 2, value * 10**6, float(value), str(value)))
         return deepcopy(rng.choice(HOSTILE))
     value = list(value) if isinstance(value, tuple) else value
@@ -298,7 +298,7 @@ def change_command(words: list[str], rng: Random) -> list[str]:
 
 ODD = [*("", " ", "\0", "a\0b", b"\xff\xfe.hdf5".decode("utf-8", "surrogateescape"), "x" * 300, "x/" * 2500)]
 ODD += [
-    *("-1", "0", "1" + "0" * 20, "-1" + "0" * 20, "1" * 5000, "nan", "inf", "-inf", "1e400", "1e-400", "0x10", "1_0")
+    *("-1", "0", "1" + "0" * 20, "-1" + "0" * 20, "1" * 5000, "nan", "inf", "-inf", "1e400", "1e-400", "0x10", "0_1")
 ]
 ODD += [*("/proc/nothing/x", ".", "data", "text.txt", "None", "True", "⌫", "*")]
 ODD += ["\n", "x\ny", "[bold]", "{}", "%s", "$HOME", "a,b", "greedy,,beam", "\x1b[31m"]

@@ -147,9 +147,9 @@ def _draw_matrix(axes: Axes, table: npt.NDArray[np.float64], names: list[str], m
         label.set_rotation(90 if len(label.get_text()) > 1 else 0)
     axes.tick_params(labelsize=8)
     axes.set_ylabel("typed")
-    for edge in np.arange(0.5, len(names) + 0.5):
-        axes.axhline(edge, color="lightgrey", linewidth=0.3)
-        axes.axvline(edge, color="lightgrey", linewidth=0.3)
+    edges, ends, thin = np.arange(0.5, len(names)), axes.get_xlim(), {"color": "lightgrey", "linewidth": 0.3}
+    axes.hlines(edges, *ends, **thin)
+    axes.vlines(edges, *ends, **thin)
     axes.figure.colorbar(image, ax=axes, shrink=0.6, label=meaning, ticks=MaxNLocator(8, integer=True))
 
 
@@ -226,4 +226,5 @@ def _save(figure: Figure, out: Path) -> list[Path]:
     for kind, path in paths.items():
         with mpl.rc_context({"svg.hashsalt": "emgscribe"}), replacing(path) as temporary:
             figure.savefig(temporary, dpi=110, format=kind, metadata={"Date": None} if kind == "svg" else {})
+        figure.set_layout_engine("none")  # the first file has laid it out, which takes as long as drawing it
     return list(paths.values())

@@ -109,7 +109,7 @@ POSTURE[_ED] = 0.035
 
 # Standard deviations of the logarithm of a muscle's excitation: between people in all of its bursts, between people for
 # each finger and term, between the sessions of a person, within a session over minutes, and from press to press.
-_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.2, 0.25, 0.55
+_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.24, 0.3, 0.66
 _LEAD = 0.012  # standard deviation between people of the time of the bursts, in s
 _MINUTE = 20.0  # s between independent values of what changes over minutes
 _QUICK = 0.25  # s since the hand's last press, below which bursts are weaker and preparation is shorter
@@ -154,7 +154,7 @@ class Drive:
             patterns[fingers == finger] = np.tensordot(amounts[fingers == finger], own, 1)
         # Muscles are redundant: the same movement is made by another mixture of them each time.
         patterns *= np.exp(_OF_PRESSES * variability * rng.standard_normal(patterns.shape))
-        patterns *= np.exp(0.15 * variability * rng.standard_normal((len(presses), 1, 1)))
+        patterns *= np.exp(0.18 * variability * rng.standard_normal((len(presses), 1, 1)))
         knots = np.arange(0, (starts[-1] if len(starts) else 0) + 2 * _MINUTE, _MINUTE)
         slow = _OF_MINUTES * variability * rng.standard_normal((NUM_MUSCLES, len(knots)))
         patterns *= np.exp(np.stack([np.interp(starts, knots, each) for each in slow], axis=1))[:, None]

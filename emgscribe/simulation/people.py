@@ -19,7 +19,7 @@ _PERSON_STREAM = 0x9E37
 _ARM_SIZE, _FAT, _DEPTH, _MUSCLE_DEGREES, _ZONE_MM = 0.08, 0.3, 0.3, 12.0, 12.0
 _WORN_ELECTRODES, _WORN_MM = 0.8, 6.0  # where a person usually wears the band: around and along the arm
 # Standard deviations between the donnings of a person at `redonning` and `difficulty` 1.
-_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.6, 3.0, 0.15
+_AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.72, 3.6, 0.18
 # Standard deviations between the motor units of a muscle in mm.
 _UNIT_DEPTH, _UNIT_SIDEWAYS, _UNIT_ZONE, _UNIT_LENGTH = 1.2, 2.5, 8.0, 10.0
 # In mm. Innervation zones lie between band and elbow; fibres end under the band or a little beyond it.
