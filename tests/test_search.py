@@ -216,6 +216,8 @@ STRANGE = {
     "parameter": "update trial_params set param_value = 'fast'",
     "setting": "update trial_params set param_name = '__class__' where param_name = 'train.lr'",
     "value": "update trial_values set value_type = 'INF_POS'",
+    "huge value": "update trial_values set value = 1e308",
+    "negative value": "update trial_values set value = -1",
     "state": "update trials set state = 'PICKLED'",
     "number": "update trials set number = '../../../x', state = 'RUNNING'",
     "direction": "update study_directions set direction = 'MAXIMIZE'",

@@ -97,7 +97,6 @@ def import_(
 
     Examples:
       emgscribe import generic.ckpt --out models/generic --trained-on generic
-      emgscribe evaluate models/generic SESSION.hdf5 --protocol published
     """
     model = es.import_checkpoint(checkpoint, trained_on=trained_on, hop=hop)
     es.save_model(model, out)

@@ -21,6 +21,7 @@ from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval
 
+_MOST = 1e12  # beyond any loss or rate; larger ones cannot be drawn
 SIMULATED, REAL_KEYS, REAL = "simulated", "real-keys", "real"  # the second: only the EMG is simulated
 
 
@@ -129,6 +130,8 @@ class RunResult:
             raise ValueError("its test names no decoder, or its experiment has no name")
         if type(self.seed) is not int or any("epoch" not in line for line in self.curves):
             raise ValueError("its seed is no whole number, or its curves name no epoch")
+        if not all(abs(value) < _MOST for line in self.curves for value in line.values()):
+            raise ValueError("its curves hold numbers that no run has")
         for test in self.test.values():
             if self.data.kind not in (SIMULATED, REAL_KEYS, REAL) or (test.simulated and self.data.kind == REAL):
                 raise ValueError(f"its data are {self.data.kind!r}, its test {SIMULATED if test.simulated else REAL}")

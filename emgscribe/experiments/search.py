@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, reduce
-from math import isfinite
 from operator import getitem
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -29,6 +28,7 @@ from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment
 from emgscribe.files import alone, replacing
 
+_WORST = 1e6  # per cent: a larger CER is none that a run had
 _SEARCHED = ("model", "windows", "augment", "train")
 _FORM = "PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=A,B,C; for example train.lr=1e-4..3e-3:log"
 _PLOTS = {"history": "plot_optimization_history", "settings": "plot_slice"}
@@ -176,7 +176,8 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[s
             raise EmgscribeError(f"holds a study with another {name}", where=str(folder), hint=hint)
         study.set_user_attr(name, to_json(value))
     for place, trial in enumerate(study.get_trials()):
-        whole = trial.state.name != "COMPLETE" or (trial.params.keys() == space.keys() and isfinite(trial.value))
+        done = trial.state.name == "COMPLETE"
+        whole = not done or (trial.params.keys() == space.keys() and 0 <= trial.value <= _WORST)
         if not whole or trial.params.keys() - space.keys() or trial.number != place:
             raise ValueError(f"trial {trial.number} is not of this search")
     if study.direction.name != "MINIMIZE":
