@@ -284,7 +284,7 @@ def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
 
 @pytest.fixture
 def simulated(tmp_path: Path) -> list[Path]:
-    config = SimulationConfig(bands=("left",), electrodes=3, sample_rate=200)
+    config = SimulationConfig(bands=("left",), electrodes=3, sample_rate=200, text="we were\nsad")
     return simulate(tmp_path / "data", users=2, sessions=1, minutes=0.1, config=config)
 
 

@@ -6,7 +6,6 @@ start in unix seconds, with samples in BDF or EDF, the columns onset, duration, 
 """
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -110,7 +109,7 @@ def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:
         rate=rate,
         unit={"": "raw", "n/a": "raw"}.get(units.pop(), "uV"),
         name=str(about.get("SessionName", stem)),
-        simulation=json.dumps(about["Simulation"]) if "Simulation" in about else "",
+        simulation=str(about.get("Simulation", "")),
     )
     if not beside["events.tsv"].exists():
         return found
@@ -216,7 +215,7 @@ def _about(shape: Shape, samples: int, start: float, header: SessionHeader) -> d
         "StartTime": start,
         "SessionName": header.name,
     }
-    return about | ({"Simulation": json.loads(header.simulation)} if header.simulation else {})
+    return about | ({"Simulation": header.simulation} if header.simulation else {})
 
 
 def _write_samples(path: Path, emg: Emg, shape: Shape) -> None:
