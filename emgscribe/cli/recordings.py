@@ -25,7 +25,8 @@ def convert(
     silence. What was changed is printed.
 
     Examples:
-      emgscribe convert armband.csv --keys keys.csv --out data --bands left --rate 200 --user me
+      emgscribe convert recordings --out data --bands left --user me
+      emgscribe convert armband.npy --keys keys.csv --out data --bands left --rate 200 --start 2026-01-31T10:00:00
       emgscribe convert lab.xdf --out data
       emgscribe convert bids-folder --out data
       emgscribe convert data --out slow --resample 200

@@ -13,6 +13,7 @@ from emgscribe.data.tables import TABLES, read_keys, read_table
 from emgscribe.data.xdf import read_xdf
 from emgscribe.errors import EmgscribeError
 
+_KEYS = "_keys.csv"
 _UNIX = 1e8  # s: clocks that say less do not count from 1970
 
 
@@ -20,7 +21,7 @@ _UNIX = 1e8  # s: clocks that say less do not count from 1970
 class Source:
     """What files of recordings do not say themselves."""
 
-    keys: Path | None = None  # CSV file with the columns key, start and end, in seconds
+    keys: Path | None = None  # CSV file with the columns key, start and end (s); else NAME_keys.csv beside NAME.csv
     bands: tuple[Band, ...] = ("left", "right")  # bands that were worn: left, right or both
     columns: tuple[str, ...] = ()  # columns of the electrodes, left band first; none: all
     streams: tuple[str, ...] = ()  # streams of an XDF file that hold EMG; none: those of the type EMG
@@ -41,8 +42,9 @@ class Source:
         else:
             hint = f"known are {', '.join(TABLES)}, .xdf, .bdf, .edf and .hdf5"
             raise EmgscribeError("is of no known format", where=str(path), hint=hint)
-        if self.keys is not None:
-            keystrokes, prompts = read_keys(self.keys)
+        beside = path.with_name(f"{path.stem}{_KEYS}")
+        if keys := self.keys or (beside if beside.exists() else None):
+            keystrokes, prompts = read_keys(keys)
             found = replace(found, keystrokes=keystrokes, prompts=prompts)
         if found.start == 0 and found.tracks[0].times[0] < _UNIX:
             found = replace(found, start=self._unix_start(path) - float(found.tracks[0].times[0]))
@@ -93,7 +95,9 @@ def convert(
 
 
 def recordings_in(given: Path) -> list[Path]:
-    """The file itself, or the BDF and EDF files, else the session files, of a folder."""
+    """The file itself; of a folder the BDF and EDF files in and below it, else its session files, else its tables."""
     if not given.is_dir():
         return [given]
-    return bids.find_recordings(given) or list(find_sessions(given))
+    endings = (*TABLES, ".xdf", ".xdfz")
+    tables = [path for path in given.iterdir() if path.suffix in endings and not path.name.endswith(_KEYS)]
+    return bids.find_recordings(given) or sorted(given.glob("*.hdf5")) or sorted(tables) or list(find_sessions(given))

@@ -147,9 +147,9 @@ def _draw_matrix(axes: Axes, table: npt.NDArray[np.float64], names: list[str], m
         label.set_rotation(90 if len(label.get_text()) > 1 else 0)
     axes.tick_params(labelsize=8)
     axes.set_ylabel("typed")
-    edges, ends, thin = np.arange(0.5, len(names)), axes.get_xlim(), {"color": "lightgrey", "linewidth": 0.3}
-    axes.hlines(edges, *ends, **thin)
-    axes.vlines(edges, *ends, **thin)
+    edges, ends = np.arange(0.5, len(names)), axes.get_xlim()
+    axes.hlines(edges, *ends, color="lightgrey", linewidth=0.3)
+    axes.vlines(edges, *ends, color="lightgrey", linewidth=0.3)
     axes.figure.colorbar(image, ax=axes, shrink=0.6, label=meaning, ticks=MaxNLocator(8, integer=True))
 
 
