@@ -349,3 +349,80 @@ def test_a_key_has_one_name_whoever_logged_it(tmp_path: Path) -> None:
     keys = tuple(Keystroke(name, 0.1 * at, 0.1 * at + 0.05) for at, name in enumerate(names))
     recording = Recording(("left",), (Track(TIMES, WAVES),), RATE, START, keystrokes=keys)
     assert open_session(write_recording(recording, tmp_path / "one.hdf5").path).text == "a ⏎⏎⌫⌫⇧⇧ ⏎A"
+
+
+def myo(folder: Path, *arms: str) -> Path:
+    """A recording as myo-keylogging has them."""
+    folder.mkdir(exist_ok=True)
+    for place, arm in enumerate(arms):
+        names = ["time", *(f"emg{number}" for number in range(8)), "moving", "characteristics"]
+        extra = np.zeros((len(WAVES), 2))
+        text_table(folder / f"P1-0.{arm}.emg.csv", TIMES + 0.01 * place, 100 * WAVES, extra, names=names)
+    (folder / "P1-0.key.csv").write_text(
+        "time,keycode,keysym,event\n1.0,30,t,pressed\n1.05,30,t,pressed\n1.1,30,t,released\n"
+        "1.5,50,Shift_L,pressed\n1.6,10,exclam,pressed\n1.7,10,exclam,released\n2.0,65,space,pressed\n"
+    )
+    (folder / "P1-0.meta.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("arms", [("left", "right"), ("right",)])
+def test_recordings_of_myo_keylogging(arms: tuple[str, ...], tmp_path: Path) -> None:
+    made, notes = one(myo(tmp_path / "train-data", *arms), tmp_path / "out", Source(start="2021-01-01"))
+    session = open_session(made)
+    assert (session.shape, session.name) == (Shape(arms, 8, 200.0), "P1-0")  # type: ignore[arg-type]
+    assert session.text == "t⇧! "
+    assert "the unit is unknown: numbers are kept as they are" in notes
+    assert 95 < session.emg.max() <= 100
+
+
+@pytest.mark.parametrize("log", ["time,keysym\n1,a\n", "time,keycode,keysym,event\nsoon,1,a,pressed\n"])
+def test_a_bad_log_of_myo_keylogging_is_one_error(log: str, tmp_path: Path) -> None:
+    (myo(tmp_path / "data", "left") / "P1-0.key.csv").write_text(log)
+    with pytest.raises(EmgscribeError, match=r"P1-0\.key\.csv: line 2"):
+        one(tmp_path / "data", tmp_path / "out", Source(start="2021-01-01"))
+
+
+def qstring(text: str) -> bytes:
+    data = text.encode("utf-16-le")
+    return struct.pack("<I", len(data)) + data
+
+
+def rhd(path: Path, emg: np.ndarray, rate: float = 2000.0) -> Path:
+    """An Intan file of version 1.5 with amplifier channels alone, as its format's description says."""
+    channels = emg.shape[1]
+    head = struct.pack("<IhhfhffffffhffI", 0xC6912702, 1, 5, rate, 1, 1, 1, 1e3, 1, 1, 1e3, 0, 1e3, 1e3, 0)[:-4]
+    head += qstring("") * 3 + struct.pack("<hh", 0, 0) + struct.pack("<h", 1)
+    head += qstring("Port A") + qstring("A") + struct.pack("<hhh", 1, channels, channels)
+    for number in range(channels):
+        head += qstring(f"A-{number:03d}") * 2 + struct.pack("<hhhhhh", number, number, 0, 1, number, 0)
+        head += struct.pack("<hhhhff", 0, 0, 0, 0, 0.0, 0.0)
+    counts = np.rint(emg / 0.195 + 32768).astype("<u2")
+    blocks = b"".join(
+        np.arange(at, at + 60, dtype="<i4").tobytes() + counts[at : at + 60].T.tobytes()
+        for at in range(0, len(emg), 60)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + blocks)
+    return path
+
+
+def test_recordings_of_the_typing_database(tmp_path: Path) -> None:
+    pytest.importorskip("neo", reason="pip install 'emgscribe[intan]'")
+    day = tmp_path / "CleanData" / "P1" / "T1"
+    emg = 50 * np.sin(np.arange(6000)[:, None] / np.arange(3, 19))
+    rhd(day / "Data" / "S_220923_131650.rhd", emg)
+    (day / "Keylogs.txt").write_text(
+        "Python 3.10.7\n2022-09-23 13:16:43,108 - 's'\n2022-09-23 13:16:51,500 - Key.space\n"
+        "2022-09-23 13:16:52,153 - 's'\n2022-09-23 13:17:06,312 - Key.space\n"
+    )
+    (day / "LAG_TIMINGS.csv").write_text("Filename,Lag,Error\nS_220923_131650,-0.25,0.1\n")
+    made, _ = one(tmp_path / "CleanData", tmp_path / "out", Source())
+    session = open_session(made)
+    assert (session.user, session.name, session.text) == ("P1", "P1-T1-S_220923_131650", " s")
+    assert session.onsets.tolist() == [2500, 3806]
+    assert session.shape == Shape(electrodes=8)
+    np.testing.assert_allclose(session.emg[:, 1], emg[:, 8:], atol=0.2)
+    (day / "Data" / "S_220923_131650.rhd").write_bytes(b"\x02\x27\x91\xc6" + bytes(40))
+    with pytest.raises(EmgscribeError, match="is damaged, or no Intan file"):
+        one(tmp_path / "CleanData", tmp_path / "out", Source())

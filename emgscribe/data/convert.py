@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emgscribe.data import bids
 from emgscribe.data.hdf5 import find_sessions
+from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
 from emgscribe.data.shape import Band
 from emgscribe.data.tables import TABLES, read_keys, read_table
@@ -31,7 +32,11 @@ class Source:
 
     def read(self, path: Path) -> Recording:
         """The recording in a file; `EmgscribeError` where its format is unknown or it is damaged."""
-        if path.suffix in TABLES:
+        if path.name.endswith(MYO):
+            found = read_myo(path)
+        elif path.suffix == ".rhd":
+            found = read_intan(path, self.bands)
+        elif path.suffix in TABLES:
             found = read_table(path, self.bands, rate=self.rate, columns=self.columns, unit=self.unit or "uV")
         elif path.suffix in (".xdf", ".xdfz"):
             found = read_xdf(path, self.bands, streams=self.streams, unit=self.unit)
@@ -40,7 +45,7 @@ class Source:
         elif path.suffix == ".hdf5":
             found = of_session(path)
         else:
-            hint = f"known are {', '.join(TABLES)}, .xdf, .bdf, .edf and .hdf5"
+            hint = f"known are {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
             raise EmgscribeError("is of no known format", where=str(path), hint=hint)
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
@@ -95,9 +100,14 @@ def convert(
 
 
 def recordings_in(given: Path) -> list[Path]:
-    """The file itself; of a folder the BDF and EDF files in and below it, else its session files, else its tables."""
+    """The file itself; of a folder the BDF, EDF or Intan files in and below it, else session files, else tables."""
     if not given.is_dir():
         return [given]
+    if found := bids.find_recordings(given) or sorted(given.rglob("*.rhd")) or sorted(given.glob("*.hdf5")):
+        return found
+    both = {path.name.split(".")[0]: path for path in sorted(given.glob(f"*{MYO}"))}
+    if both:
+        return list(both.values())
     endings = (*TABLES, ".xdf", ".xdfz")
     tables = [path for path in given.iterdir() if path.suffix in endings and not path.name.endswith(_KEYS)]
-    return bids.find_recordings(given) or sorted(given.glob("*.hdf5")) or sorted(tables) or list(find_sessions(given))
+    return sorted(tables) or list(find_sessions(given))

@@ -1,0 +1,119 @@
+"""Two public sets of people typing with other devices, each in the files that its authors publish.
+
+- myo-keylogging (Gazzari et al. 2021, doi 10.5281/zenodo.5594651): Myo armbands of eight electrodes at 200 Hz on both
+  arms, 37 people. A recording is `NAME.left.emg.csv`, `NAME.right.emg.csv` and `NAME.key.csv`.
+- sEMG-TypingDatabase (Eby et al. 2025, doi 10.5683/SP3/KV65VI): 16 electrodes at 2 kHz, 19 people, one key ten times in
+  a file. A recording is `P1/T1/Data/A_220901_104337.rhd` (Intan), with the keys of the day in `P1/T1/Keylogs.txt` and
+  the lag of each file behind them in `P1/T1/LAG_TIMINGS.csv`.
+
+Nothing was measured on either yet. Sources: their READMEs and example files; in the second, which eight channels are of
+which arm is not said, and the first eight are taken for the left one.
+"""
+
+import csv
+import re
+import string
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from emgscribe.data.hdf5 import Keystroke
+from emgscribe.data.recordings import Recording, Track, bands_of
+from emgscribe.data.shape import Band
+from emgscribe.data.tables import read_table
+from emgscribe.errors import EmgscribeError
+from emgscribe.files import open_file
+
+MYO = ".emg.csv"
+_MYO_RATE = 200.0
+_HOLD = 0.1  # s, of a key whose release is not known
+_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - (?:'(.)'|(Key\.\w+))$")
+_RHD = re.compile(r"(\w+?)_(\d{6}_\d{6})$")
+# Names of signs in X11, in the order of `string.punctuation`.
+_NAMES = (
+    "exclam quotedbl numbersign dollar percent ampersand apostrophe parenleft parenright asterisk plus comma minus"
+    " period slash colon semicolon less equal greater question at bracketleft backslash bracketright asciicircum"
+    " underscore grave braceleft bar braceright asciitilde adiaeresis odiaeresis udiaeresis ssharp"
+)
+_SIGNS = dict(zip(_NAMES.split(" "), string.punctuation + "äöüß", strict=True))
+
+
+def read_myo(path: Path) -> Recording:
+    """The recording that an `*.emg.csv` of myo-keylogging is part of: both arms where both are there."""
+    name = path.name.split(".")[0]
+    tracks: dict[Band, Track] = {}
+    for band in get_args(Band):
+        if (table := path.with_name(f"{name}.{band}{MYO}")).exists():
+            (tracks[band],) = read_table(table, [band], columns=[f"emg{place}" for place in range(8)]).tracks
+    keys = path.with_name(f"{name}.key.csv")
+    strokes = tuple(_pressed(keys)) if keys.exists() else ()
+    return Recording(tuple(tracks), tuple(tracks.values()), _MYO_RATE, unit="raw", keystrokes=strokes, name=name)
+
+
+def _pressed(path: Path) -> Iterator[Keystroke]:
+    """Keystrokes of a log with the columns time, keysym and event, a row for each press and each release."""
+    held: dict[str, float] = {}
+    with open_file(path), path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        try:
+            for row in rows:
+                key, time, event = _SIGNS.get(row["keysym"], row["keysym"]), float(row["time"]), row["event"].lower()
+                if "release" in event or "up" in event:
+                    if key in held:
+                        yield Keystroke(key, held.pop(key), time)
+                else:
+                    held.setdefault(key, time)  # a key that repeats was pressed once
+        except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+            hint = "the columns are time, keycode, keysym and event"
+            raise EmgscribeError(f"line {rows.line_num}: {error!s:.100}", where=str(path), hint=hint) from error
+    for key, time in held.items():
+        yield Keystroke(key, time, time + _HOLD)
+
+
+def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
+    """The recording in an `.rhd` file, with keys of sEMG-TypingDatabase beside it. Needs neo (the extra `intan`)."""
+    try:
+        from neo.rawio import IntanRawIO
+    except ImportError as error:
+        raise EmgscribeError(f"this needs neo ({error})", hint="pip install 'emgscribe[intan]'") from error
+    open_file(path).close()
+    try:
+        raw: Any = IntanRawIO(filename=str(path))
+        raw.parse_header()
+        rate = float(raw.get_signal_sampling_rate(stream_index=0))
+        counts = raw.get_analogsignal_chunk(stream_index=0)
+        emg = raw.rescale_signal_raw_to_float(counts, dtype="float32", stream_index=0)  # µV
+    except Exception as error:  # damaged bytes raise anything
+        what = f"is damaged, or no Intan file ({type(error).__name__}: {error!s:.100})"
+        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
+    tracks = tuple(bands_of(np.asarray(emg, np.float32), np.arange(len(emg)) / rate, bands))
+    found = Recording(tuple(bands), tracks, rate, unit="uV", name=path.stem)
+    named, day = _RHD.match(path.stem), path.parent.parent
+    logs = [log for log in day.glob("*.txt") if log.name.lower() == "keylogs.txt"]
+    if named is None or not logs:
+        return found
+    start = datetime.strptime(named[2], "%y%m%d_%H%M%S").replace(tzinfo=UTC).timestamp()
+    lag = _lag(day / "LAG_TIMINGS.csv", path.stem)
+    keys = ((key, time - start + lag) for key, time in _logged(logs[0]))
+    strokes = tuple(Keystroke(key, time, time + _HOLD) for key, time in keys if 0 <= time < len(emg) / rate)
+    person, session = day.parent.name, f"{day.parent.name}-{day.name}-{path.stem}"
+    return Recording(tuple(bands), tracks, rate, start, "uV", strokes, user=person, name=session)
+
+
+def _logged(path: Path) -> Iterator[tuple[str, float]]:
+    """(key, time as if it were UTC) of each line of a key log that holds one."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if found := _LINE.match(line.strip()):
+            moment = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+            yield found[3] or found[4], moment + int(found[2]) / 1000
+
+
+def _lag(path: Path, name: str) -> float:
+    """Seconds to add to a key's time: the file's name says its start in whole seconds only."""
+    if not path.exists():
+        return 0.0
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return next((float(row["Lag"]) for row in csv.DictReader(file) if row.get("Filename") == name), 0.0)
