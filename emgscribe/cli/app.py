@@ -57,6 +57,10 @@ def call(arguments: list[str]) -> int:
     words = 2 if arguments[:1] in (["lm"], ["data"]) else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
     status = 0 if any(word in _HELP for word in arguments) else 2
+    if 0 < len(arguments) < words:
+        members = [verb.split()[1] for verb in VERBS if verb.startswith(f"{name} ")]
+        hint = f"one of: {', '.join(members)}; emgscribe {name} --help lists them"
+        raise EmgscribeError(f"{name}: no command is named", hint=hint)
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
     place = VERBS[known(name, VERBS, "command")][0]
