@@ -34,12 +34,15 @@ from typing import Any, NoReturn
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"}
 
+import numpy as np
 import tiny
 from mutators import MUTATORS, change_command
 
+import emgscribe as es
 from emgscribe import cli
 from emgscribe.data import reader
 from emgscribe.experiments import launch
+from emgscribe.models.encoders import TdsConfig
 from emgscribe.training.run import WholeFile
 
 CPU, WALL, MEMORY = 5, 60, 2 << 30  # seconds, seconds (the machine may be busy), bytes beyond what a case starts with
@@ -48,6 +51,7 @@ TRAIN = "train tiny --data data"
 HALF = f"{TRAIN} --runs half"  # one epoch of two is done
 TUNE = "tune tiny --data data --search train.lr=1e-3,1e-2 --trials 1 --cores 1"
 READ, SCORE = f"transcribe {TEST} --model {MODEL}", f"evaluate {MODEL} {TEST}"
+CONVERT, PUBLISHED = "convert FILE --out new --bands left --rate 200 --start 2026-01-31", "published"
 BEAM, PLAN = f"{READ} --decoder beam", "reproduce tiny --data data --dry-run"
 
 
@@ -82,6 +86,12 @@ KINDS = {
     "curves.csv": Kind(("half/tiny-0/curves.csv",), ("text", "bytes"), (HALF, f"{PLAN} --runs half --results new")),
     "cache": Kind(("cache/sessions/*/*",), _BINARY, (READ, "inspect data")),
     "study.db": Kind(("runs/tune/tiny/study.db",), ("sqlite", "sqlite", *_BINARY), (TUNE,)),
+    "table": Kind(("arm.csv", "arm_keys.csv"), ("text", "bytes"), (CONVERT.replace("FILE", "arm.csv"),)),
+    "numpy": Kind(("arm.npy", "arm.npz"), _BINARY, (CONVERT,)),
+    "bids": Kind(("bids/sub-*/ses-*/emg/*",), ("text", "bytes"), ("convert bids --out new",)),
+    "bdf": Kind(("bids/sub-*/ses-*/emg/*.bdf",), _BINARY, ("convert bids --out new",)),
+    "published": Kind(("published.ckpt",), _BINARY, ("import FILE --out new", "import FILE --out new --hop 8")),
+    "split": Kind(("own.csv",), ("text", "bytes"), ("train tiny --data data --data.split FILE --name own",)),
     "arguments": Kind(
         (),
         (),
@@ -91,6 +101,9 @@ KINDS = {
             "report --results results --out out", "report --compare tiny:greedy tiny:greedy --decoder greedy",
             "lm train text.txt --out new.arpa.gz --order 3 --min-count 1", "demo --out demo --seed 0 --help",
             f"lm tune {MODEL} data/b.hdf5 --lm words.arpa --beam-size 2", f"{PLAN} --jobs 1 --cores 1 --gpus 0",
+            CONVERT.replace("FILE", "arm.csv"), "convert data --out new --resample 500 --to sessions",
+            "import published.ckpt --out new --trained-on course --hop 16", f"export {PUBLISHED} --out new.ckpt",
+            "data check data --jobs 1", "data stats data --json", "data get --course --out new --source data",
             "simulate --out new --users 1 --sessions 1 --minutes 0.05 --seed 0 --simulation.difficulty 1",
         ),
         share=5,
@@ -120,6 +133,15 @@ def prepare(folder: Path) -> None:
     for out in ("words.arpa", "words.arpa.gz"):
         _command(f"lm train text.txt --out {out} --order 3")
     for command in (TRAIN, f"lm tune {MODEL} data/b.hdf5 --lm words.arpa --beam-size 2", f"{BEAM} --lm words.arpa"):
+        _command(command)
+    times, emg = np.arange(400) / 200, np.sin(np.arange(3200.0)).reshape(400, 8)
+    np.save("arm.npy", emg)
+    np.savez("arm.npz", emg=emg, times=times)
+    np.savetxt("arm.csv", np.column_stack([times, emg]), "%.4f", ",", header="time,a,b,c,d,e,f,g,h", comments="")
+    Path("arm_keys.csv").write_text("key,start,end\nh,0.5,0.6\nSpace,1.0,1.1\n")
+    Path("own.csv").write_text("session,partition\na,train\nb,val\nc,test\n")
+    es.save_model(es.Model(es.ModelConfig(encoder=TdsConfig(8, 1, 4, 3, 1))), PUBLISHED)
+    for command in ("convert data --out bids --to bids", f"export {PUBLISHED} --out published.ckpt"):
         _command(command)
     for command in (SCORE, PLAN, TUNE, "report", "inspect data"):
         _command(command)

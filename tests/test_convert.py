@@ -330,6 +330,14 @@ def test_what_bids_cannot_hold_is_refused(tmp_path: Path, simulated: list[Path])
         write_bids([path], tmp_path / "bids2")
 
 
+@pytest.mark.parametrize("value", [-1.0, 1e-3, 1e9, float("nan"), float("inf")])
+def test_rates_out_of_range_are_refused(value: float, tmp_path: Path) -> None:
+    with pytest.raises(EmgscribeError, match=r"rate is .*, allowed: 0, or 10 to"):
+        Source(rate=value)
+    with pytest.raises(EmgscribeError, match=r"resample is .*, allowed: 0, or 10 to"):
+        write_recording(recorded(TIMES), tmp_path / "one.hdf5", resample=value)
+
+
 def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = text_table(tmp_path / "arm.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"])
     (tmp_path / "keys.csv").write_text(KEYS)

@@ -226,6 +226,18 @@ def test_a_file_that_changes_meanwhile_is_refused(server: Server, sessions: dict
         fetch(wanted(sessions), tmp_path, source)
 
 
+def test_a_server_that_says_too_short_a_length_is_one_error(
+    server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
+    for kind in ("mirror", "archive"):
+        source = fill(server, sessions, kind)
+        server.faults = {name: ["too short"] for name in server.files}
+        last = Wanted("2022-last", "user", 0, "")
+        with pytest.raises(EmgscribeError, match=r"is not the published session|ends early or is damaged"):
+            fetch([*wanted(sessions), *[last] * (kind == "archive")], tmp_path / kind, source)
+    assert {path.name for path in tmp_path.rglob("*.part")} == set()
+
+
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
 @pytest.mark.parametrize("hashes", [True, False])
 def test_what_is_not_the_published_session_gets_no_name(

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from emgscribe.config import require
 from emgscribe.data import bids
 from emgscribe.data.hdf5 import find_sessions
 from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
-from emgscribe.data.shape import Band
+from emgscribe.data.shape import FASTEST, SLOWEST, Band
 from emgscribe.data.tables import TABLES, read_keys, read_table
 from emgscribe.data.xdf import read_xdf
 from emgscribe.errors import EmgscribeError
@@ -29,6 +30,9 @@ class Source:
     rate: float = 0.0  # samples a second, where a file has no times; 0: its own
     unit: str = ""  # unit of the samples: uV, mV, V, nV or raw; empty: the file's, else uV
     start: str = ""  # date and time of the first sample, where the file does not say it
+
+    def __post_init__(self) -> None:
+        require(self.rate == 0 or SLOWEST <= self.rate <= FASTEST, "rate", self.rate, f"0, or {SLOWEST} to {FASTEST}")
 
     def read(self, path: Path) -> Recording:
         """The recording in a file; `EmgscribeError` where its format is unknown or it is damaged."""

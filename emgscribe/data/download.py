@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from io import RawIOBase
 from pathlib import Path, PurePosixPath
@@ -94,9 +95,14 @@ def fetch(
             _from_archive(left, out, source, progress)
         else:
             for number, one in enumerate(left):
-                share = lambda part, number=number: progress and progress((number + part) / len(left))  # noqa: E731
-                _from_mirror(one, out, source, share)
+                _from_mirror(one, out, source, partial(_part, progress, number, len(left)))
     return [out / f"{one.session}.hdf5" for one in wanted]
+
+
+def _part(progress: Progress | None, number: int, count: int, fraction: float) -> None:
+    """Progress of one file of `count`."""
+    if progress:
+        progress((number + fraction) / count)
 
 
 def cost(wanted: Sequence[Wanted], here: Sequence[Wanted], source: str) -> str:
@@ -277,16 +283,8 @@ def _from_archive(left: Sequence[Wanted], out: Path, source: str, progress: Prog
                 if (one := missing.pop(name, None)) is None:
                     continue
                 _require_plain(member, source)
-                part = out / f"{one.session}.hdf5.part"
-                try:
-                    with part.open("wb") as target:
-                        while block := file.read(_BLOCK):
-                            target.write(block)
-                            if progress and remote.size > 0:
-                                progress(remote.at / remote.size)
-                except OSError as error:
-                    raise failed("written", part, error) from error
-                _finish(part, one)
+                _unpack(file, out / f"{name}.hdf5.part", lambda: progress and progress(remote.at / max(remote.size, 1)))
+                _finish(out / f"{name}.hdf5.part", one)
                 if not missing:
                     return
         except (tarfile.TarError, EOFError, OSError) as error:
@@ -295,6 +293,21 @@ def _from_archive(left: Sequence[Wanted], out: Path, source: str, progress: Prog
             raise EmgscribeError(what, where=source, hint=hint) from error
     what = f"does not hold {len(missing)} of the sessions: {', '.join(sorted(missing)[:3])}"
     raise EmgscribeError(what, where=source, hint="name another source, or other sessions")
+
+
+def _unpack(member: Any, part: Path, each: Callable[[], object]) -> None:
+    """Copy a member of an archive, of which nothing is left where it ends early: it cannot be gone on with."""
+    try:
+        with part.open("wb") as target:
+            while block := member.read(_BLOCK):
+                try:
+                    target.write(block)
+                except OSError as error:
+                    raise failed("written", part, error) from error
+                each()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _members(remote: Remote, source: str) -> Iterator[tuple[str, tarfile.TarInfo, Any]]:

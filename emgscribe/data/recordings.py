@@ -14,7 +14,7 @@ import numpy as np
 
 from emgscribe.config import require
 from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, write_session
-from emgscribe.data.shape import Band, Shape
+from emgscribe.data.shape import FASTEST, SLOWEST, Band, Shape
 from emgscribe.errors import EmgscribeError
 
 _MICROVOLTS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
@@ -81,6 +81,8 @@ def write_recording(
     (Hz) the rate is changed, behind a filter against aliases. Raises `EmgscribeError` where the times cannot be those
     of a recording, the bands do not overlap, or the file cannot be written.
     """
+    fits = resample == 0 or SLOWEST <= resample <= FASTEST
+    require(fits, "resample", resample, f"0, or {SLOWEST} to {FASTEST}")
     recording, notes = _from_zero(recording), list[str]()
     emg, first, period, rate = _together(recording, notes)
     if resample:
@@ -214,7 +216,6 @@ def _resampled(emg: Emg, rate: float, wanted: float) -> Emg:
     from scipy import signal
 
     ratio = Fraction(wanted / rate).limit_denominator(1000)
-    require(ratio > 0, "resample", wanted, f"from {rate / 1000:g} Hz on")
     return np.asarray(signal.resample_poly(emg, ratio.numerator, ratio.denominator, axis=0), dtype=np.float32)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emgscribe.config import require
 from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
 from emgscribe.data.hdf5 import SessionFile, find_sessions
 from emgscribe.data.inspect import Inspection, inspect
@@ -45,6 +46,7 @@ def _paths(files: Sequence[Path]) -> list[Path]:
 
 def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], None] | None = None) -> list[Checked]:
     """Check files and folders, `jobs` files at a time; in order, whatever is found."""
+    require(0 <= jobs <= 1000, "jobs", jobs, "0 to 1000")
     listed, paths = {row["session"]: row for row in listed_sessions()}, _paths(files)
 
     def one(path: Path) -> Checked:
