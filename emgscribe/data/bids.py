@@ -8,15 +8,17 @@ start in unix seconds, with samples in BDF or EDF, the columns onset, duration, 
 import csv
 import math
 import re
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
 
+from emgscribe.config import require
 from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader
-from emgscribe.data.recordings import Recording, bands_of
+from emgscribe.data.recordings import UNITS, Recording, bands_of
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import failed, open_file, read_json, replacing, write_json
@@ -25,6 +27,7 @@ EVENTS = "*_events.tsv"
 _NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
 _COLUMNS = ("onset", "duration", "value", "key", "prompt_text")
 _VERSION = "1.11.0"
+_LATEST = 1e11  # s: later than any recording
 _EVENT_FIELDS = {
     "onset": {"Description": "Time of the event from the first sample", "Units": "s"},
     "duration": {"Description": "How long the key was held, or the prompt was shown", "Units": "s"},
@@ -53,6 +56,8 @@ def read_events(path: Path) -> tuple[str, float, tuple[Keystroke, ...], tuple[Pr
             for row in rows:
                 onset, duration, value, key, text = (str(row[name] or "") for name in _COLUMNS)
                 start, end = float(onset), float(onset) + float(duration)
+                if not math.isfinite(start + end):
+                    raise ValueError(f"{onset} for {duration} s is no time")
                 if value.startswith("keystroke"):
                     keys.append(Keystroke(key, start, end))
                 elif value == "prompt":
@@ -73,59 +78,100 @@ def find_recordings(folder: Path) -> list[Path]:
 def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:
     """The recording in a `*_emg.bdf` or `*_emg.edf` and the files beside it. Needs edfio (the extra `bids`).
 
-    `bands` are taken where `*_channels.tsv` does not say which arm a channel is of.
+    `bands` are taken where `*_channels.tsv` does not say which arm a channel is of. Raises `EmgscribeError` where one
+    of the files is damaged.
     """
-    edfio = _edfio()
     stem = path.name.removesuffix(path.suffix).removesuffix("_emg")
     beside = {kind: path.with_name(f"{stem}_{kind}") for kind in ("emg.json", "channels.tsv", "events.tsv")}
-    about = read_json(beside["emg.json"]) if beside["emg.json"].exists() else {}
-    with open_file(path):
-        pass
-    try:
-        read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
-        signals = list(read(path).signals)
-        rates = {signal.sampling_frequency for signal in signals}
-        units = {signal.physical_dimension for signal in signals}
-    except Exception as error:  # damaged bytes raise anything
-        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
-        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
-    rate = float(about.get("SamplingFrequency", 0) or max(rates, default=0))
-    groups = _groups(beside["channels.tsv"], [signal.label for signal in signals])
+    about = _Sidecar.read(beside["emg.json"])
+    signals = _signals(path)
+    groups = _groups(beside["channels.tsv"], signals)
     chosen: dict[Band, list[Any]] = {"left": [], "right": []}
-    for signal in signals:
-        if band := groups.get(signal.label):
+    for label, signal in signals.items():
+        if band := groups.get(label):
             chosen[band].append(signal)
     used: tuple[Band, ...] = tuple(band for band, own in chosen.items() if own) or tuple(bands)
-    own = [signal for band in used for signal in chosen[band]] or signals
-    if len(rates) != 1 or len(units) > 1 or not used or len({len(chosen[band]) for band in used}) != 1:
+    own = [signal for band in used for signal in chosen[band]] or list(signals.values())
+    rates, units = {signal.sampling_frequency for signal in own}, {signal.physical_dimension for signal in own}
+    if len(rates) != 1 or len(units) != 1 or not used or len({len(chosen[band]) for band in used}) != 1:
         what = f"has {len(own)} channels of EMG at {len(rates)} rates in {len(units)} units on {len(used)} bands"
         raise EmgscribeError(what, where=str(path), hint="say in channels.tsv which group (left, right) each is of")
+    rate = about.rate or float(*rates)
     samples = np.stack([signal.data.astype(np.float32) for signal in own], axis=1)
-    if "RecordingDuration" in about:  # a file has whole records, the last one filled up
-        samples = samples[: round(float(about["RecordingDuration"]) * rate)]
+    if about.seconds:  # a file has whole records, the last one filled up
+        samples = samples[: round(about.seconds * rate)]
+    (unit,) = units
     found = Recording(
         bands=used,
         tracks=tuple(bands_of(samples, np.arange(len(samples)) / rate, used)),
         rate=rate,
-        unit={"": "raw", "n/a": "raw"}.get(units.pop(), "uV"),
-        name=str(about.get("SessionName", stem)),
-        simulation=str(about.get("Simulation", "")),
+        unit=unit if unit in UNITS else "raw",
+        name=about.name or stem,
+        simulation=about.simulation,
     )
     if not beside["events.tsv"].exists():
         return found
     user, start, keys, prompts = read_events(beside["events.tsv"])
-    return replace(found, start=float(about.get("StartTime", start)), user=user, keystrokes=keys, prompts=prompts)
+    return replace(found, start=about.start or start, user=user, keystrokes=keys, prompts=prompts)
+
+
+@dataclass(frozen=True)
+class _Sidecar:
+    """What we read of a `*_emg.json`; 0 and empty where it does not say."""
+
+    rate: float = 0.0
+    seconds: float = 0.0
+    start: float = 0.0
+    name: str = ""
+    simulation: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> "_Sidecar":
+        if not path.exists():
+            return cls()
+        about = read_json(path)
+        require(isinstance(about, dict), "the content", about, "an object")
+
+        def number(field: str) -> float:
+            value = about.get(field, 0)
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LATEST
+            if not fits:
+                hint = "correct it, or copy the file again"
+                raise EmgscribeError(f"{field} is {value!r:.40}, not a number", where=str(path), hint=hint)
+            return float(value)
+
+        rate, seconds, start = map(number, ("SamplingFrequency", "RecordingDuration", "StartTime"))
+        return cls(rate, seconds, start, str(about.get("SessionName", "")), str(about.get("Simulation", "")))
+
+
+def _signals(path: Path) -> dict[str, Any]:
+    """The signals of a BDF or EDF file by label; samples that are missing at its end are an error, not a warning."""
+    edfio = _edfio()
+    open_file(path).close()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
+            return {signal.label: signal for signal in read(path).signals}
+    except Exception as error:  # damaged bytes raise anything
+        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
+        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
 
 
 def _groups(path: Path, labels: Iterable[str]) -> dict[str, Band]:
     """The arm of each channel: its group in channels.tsv, else what its name says."""
     found = {label: side for label in labels for side in get_args(Band) if side in label.lower()}
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                group = (row.get("group") or "").lower()
-                if (row.get("type") or "EMG").upper() == "EMG" and group in get_args(Band):
-                    found[row.get("name") or ""] = cast(Band, group)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file, delimiter="\t", strict=True):
+                    group = (row.get("group") or "").lower()
+                    if (row.get("type") or "EMG").upper() == "EMG" and group in get_args(Band):
+                        found[row.get("name") or ""] = cast(Band, group)
+        except (ValueError, csv.Error) as error:
+            raise EmgscribeError(
+                f"is no table ({error!s:.100})", where=str(path), hint="copy the file again"
+            ) from error
     return found
 
 

@@ -17,7 +17,7 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHead
 from emgscribe.data.shape import FASTEST, SLOWEST, Band, Shape
 from emgscribe.errors import EmgscribeError
 
-_MICROVOLTS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
+UNITS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
 _MOST_SECONDS = 12 * 3600
 _STEADY = 0.2  # sample periods: clocks that scatter by less show a sample that is missing
 _KEY_NAMES = {
@@ -127,7 +127,7 @@ def _from_zero(recording: Recording) -> Recording:
 def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float, float]:
     """EMG (T, bands, electrodes) in µV on one clock, its start and its period in s, and the nominal rate."""
     bands, tracks = recording.bands, recording.tracks
-    require(recording.unit in _MICROVOLTS, "unit", recording.unit, ", ".join(_MICROVOLTS))
+    require(recording.unit in UNITS, "unit", recording.unit, ", ".join(UNITS))
     if len({track.emg.shape[1] for track in tracks}) != 1:
         counts = ", ".join(str(track.emg.shape[1]) for track in tracks)
         raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose as many columns of each")
@@ -137,7 +137,7 @@ def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float
     if not 0 < seconds < _MOST_SECONDS:
         raise EmgscribeError(f"all bands were recorded for {seconds:.3f} s", hint="check the times of both bands")
     grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
-    scale = np.float32(_MICROVOLTS[recording.unit])
+    scale = np.float32(UNITS[recording.unit])
     pairs = zip(bands, clocks, tracks, strict=True)
     emg = np.stack(
         [scale * _on_grid(grid, period, clock, track.emg, band, notes) for band, clock, track in pairs], axis=1

@@ -66,7 +66,8 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
                 if sum(part.file_size for part in loaded.zip.infolist()) > min(_MOST_BYTES, 200 * size):
                     raise ValueError("it is far larger than its file")
                 arrays = {name: loaded[name] for name in ("emg", "times") if name in loaded.files}
-            emg = np.asarray(arrays["emg"], dtype=np.float32)
+            with np.errstate(over="raise"):
+                emg = np.asarray(arrays["emg"], dtype=np.float32)
             times = np.asarray(arrays["times"], dtype=np.float64) if "times" in arrays else None
         except KeyError as error:
             raise EmgscribeError(
@@ -109,7 +110,8 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
         )
     times = rows[:, timed[0]] if timed else None
     kept = [place for place in range(rows.shape[1]) if place not in timed[:1]]
-    return [names[place] for place in kept] if names else [], rows[:, kept].astype(np.float32), times
+    with np.errstate(over="ignore"):  # what is too large for EMG is infinite then, which every later step refuses
+        return [names[place] for place in kept] if names else [], rows[:, kept].astype(np.float32), times
 
 
 def _is_number(text: str) -> bool:
