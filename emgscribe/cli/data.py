@@ -1,7 +1,5 @@
 """Verbs about folders of sessions: download, check, sum up."""
 
-import json as json_format
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +7,7 @@ from typing import Annotated
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from emgscribe.cli.terminal import bar, screen
+from emgscribe.cli.terminal import bar, print_json, screen
 from emgscribe.data import download
 from emgscribe.data.survey import Checked, check_all, draw_stats, stats_of
 from emgscribe.errors import EmgscribeError
@@ -69,8 +67,7 @@ def check(
     with bar("checking") as progress:
         found = check_all(files, jobs, progress)
     if json:
-        content = [each.to_json() for each in found]
-        sys.stdout.write(json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        print_json([each.to_json() for each in found])
     else:
         _print_checked(found)
     return 0 if all(each.good for each in found) else 2
@@ -107,7 +104,7 @@ def stats(
         raise EmgscribeError("no session given", hint="name session files or folders of them")
     found = stats_of(files)
     if json:
-        sys.stdout.write(json_format.dumps([each.to_json() for each in found], indent=1, ensure_ascii=False) + "\n")
+        print_json([each.to_json() for each in found])
     else:
         table = Table("user", "kind", "sessions", "hours", "keys", "keys/s", "⌫ %", "commonest")
         for each in found:

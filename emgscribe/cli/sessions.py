@@ -1,7 +1,5 @@
 """Verbs about session files: simulate them, inspect them."""
 
-import json as json_format
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +7,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import bar, screen
+from emgscribe.cli.terminal import bar, print_json, screen
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.config import SimulationConfig
 
@@ -76,8 +74,7 @@ def inspect(
         raise EmgscribeError("no session given", hint="name session files or folders of them")
     found = es.inspect(files)
     if json:
-        content = [inspection.to_json() for inspection in found]
-        sys.stdout.write(json_format.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        print_json([inspection.to_json() for inspection in found])
     else:
         _print_inspections(found)
     return 0 if all(inspection.usable for inspection in found) else 2

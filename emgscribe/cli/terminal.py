@@ -1,10 +1,12 @@
 """What verbs share: the two streams, progress bars, names that must be known, options that several have."""
 
 import difflib
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -36,6 +38,11 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     listed = [other for other in names if other.rpartition("/")[0] == group] or names
     hint = "".join(f"did you mean {other}? " for other in near) + f"one of: {', '.join(listed)}"
     raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON to standard output, as it is: not wrapped to the screen."""
+    sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
