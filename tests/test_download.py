@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from emgscribe.cli import main
 from emgscribe.data import download
-from emgscribe.data.download import Wanted, choose, cost, fetch, fetch_key_logs, present
+from emgscribe.data.download import Wanted, choose, cost, fetch, fetch_bids, present
 from emgscribe.errors import EmgscribeError
 
 MakeSession = Callable[..., Path]
@@ -345,19 +346,40 @@ def test_key_logs_are_cloned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     events = origin / "sub-1" / "ses-2" / "emg" / "sub-1_ses-2_task-typing_events.tsv"
     events.parent.mkdir(parents=True)
     events.write_text("onset\tduration\tsample\tvalue\tkey\tprompt_text\n1.0\t0.1\t2000\tkeystroke_a\ta\tn/a\n")
-    (origin / "link").symlink_to("/etc/passwd")
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
         subprocess.run(["git", "-C", str(origin), *command], check=True)
-    out = fetch_key_logs(tmp_path / "events", f"file://{origin}")
+    out = fetch_bids(tmp_path / "events", f"file://{origin}")
     assert (out / events.relative_to(origin)).read_text() == events.read_text()
-    assert not (out / "link").is_symlink()
+    assert fetch_bids(out, f"file://{origin}") == out  # it is there
     with pytest.raises(EmgscribeError, match="not empty"):
-        fetch_key_logs(out, f"file://{origin}")
-    with pytest.raises(EmgscribeError, match="cannot be cloned"):
-        fetch_key_logs(tmp_path / "new", f"file://{tmp_path}/nowhere")
+        fetch_bids(origin.parent, f"file://{origin}")
+    with pytest.raises(EmgscribeError, match="git cannot do it"):
+        fetch_bids(tmp_path / "new", f"file://{tmp_path}/nowhere")
+    with pytest.raises(EmgscribeError, match="no user '9'"):
+        fetch_bids(out, f"file://{origin}", users=["9"])
     assert not list(tmp_path.glob("new*"))
     assert main(["data", "get", "--labels-only", "--out", str(tmp_path / "more"), "--dry-run"]) == 0
     assert main(["data", "get", "--course", "--out", str(tmp_path / "more"), "--dry-run"]) == 0
     assert "would clone" in (shown := capsys.readouterr().out)
     assert "18 sessions, 0 of them here" in shown
     assert present(choose(course=True), tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("git-annex") is None, reason="git-annex is not installed")
+def test_the_emg_of_a_user_comes_by_git_annex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    origin, files = tmp_path / "origin", []
+    for user in ("1", "2"):
+        files.append(Path(f"sub-{user}", "ses-2", "emg", f"sub-{user}_ses-2_task-typing_emg.bdf"))
+        (origin / files[-1]).parent.mkdir(parents=True)
+        (origin / files[-1]).write_bytes(user.encode() * 1000)
+    names = [word for name in ("name", "email") for word in ("-c", f"user.{name}=a@b")]
+    for command in (["init", "-q"], ["annex", "init", "-q"], ["annex", "add", "-q", "."], ["commit", "-qm", "a"]):
+        subprocess.run(["git", *names, "-C", str(origin), *command], check=True, capture_output=True)
+    for name in ("user.name", "user.email"):
+        subprocess.run(["git", "config", "--global", name, "a@b"], check=True)
+    out = fetch_bids(tmp_path / "bids", f"file://{origin}", users=["2"])
+    assert (out / files[1]).read_bytes() == b"2" * 1000
+    assert not (out / files[0]).is_file() or b"/annex/objects/" in (out / files[0]).read_bytes()
+    assert fetch_bids(out, f"file://{origin}", users=["1", "2"]) == out
+    assert (out / files[0]).read_bytes() == b"1" * 1000

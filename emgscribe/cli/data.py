@@ -23,6 +23,7 @@ def get(
     sessions: Annotated[tuple[str, ...], arg(help="Names of sessions, or parts that only they have.")] = (),
     source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
     labels_only: Annotated[bool, arg(help="Key logs of all sessions without EMG, by git: 60 MB.")] = False,
+    bids: Annotated[bool, arg(help="The BIDS copy: all key logs, and the EMG of --users, by git-annex.")] = False,
     dry_run: Annotated[bool, arg(help="Only say what it would fetch, and what that costs.")] = False,
 ) -> None:
     """The official archive has 239 GB and can only be read from its start: what is wanted is kept, and reading stops
@@ -32,12 +33,15 @@ def get(
       emgscribe data get --course --out emg2qwerty
       emgscribe data get --users 89335547 --out emg2qwerty --source https://mirror.example/emg2qwerty
       emgscribe data get --labels-only --out events
+      emgscribe data get --bids --users 89335547 --out nemar
     """
-    if labels_only:
+    if labels_only or bids:
+        copy, people = source or download.KEY_LOGS, () if labels_only else users
         if dry_run:
-            screen.print(f"would clone {source or download.KEY_LOGS} into {out}: about 60 MB")
+            more = f", and about 2 GB for each of {len(people)} users" * bool(people)
+            screen.print(f"would clone {copy} into {out}: about 60 MB{more}")
             return
-        screen.print(f"key logs: {download.fetch_key_logs(out, source or download.KEY_LOGS)}")
+        screen.print(f"BIDS data set: {download.fetch_bids(out, copy, users=people)}")
         return
     wanted = download.choose(course=course, users=users, sessions=sessions)
     here, source = download.present(wanted, out), source or download.ARCHIVE

@@ -338,29 +338,51 @@ def _require_plain(member: tarfile.TarInfo, source: str) -> None:
         raise EmgscribeError(f"{member.name!r:.100} {fault}", where=source, hint="name the official archive")
 
 
-def fetch_key_logs(out: Path, source: str = KEY_LOGS) -> Path:
-    """Clone the BIDS copy's repository into the folder `out`: the key logs of all sessions, without EMG.
+def fetch_bids(out: Path, source: str = KEY_LOGS, *, users: Sequence[str] = ()) -> Path:
+    """Clone the repository of the BIDS copy into `out`: the key logs of all sessions, and the EMG of `users`.
 
-    Raises `EmgscribeError` where git is missing or fails, and where `out` is there and not empty.
+    A clone that is there is gone on with. The EMG comes by git-annex, the copy's own client, which compares each file
+    with its SHA-256. Raises `EmgscribeError` where git or git-annex is missing or fails, where the copy has no such
+    user, and where `out` holds something else.
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise EmgscribeError("is there and not empty", where=str(out), hint="choose another folder")
-    make_folder(out.parent)
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    safe = ["-c", "core.symlinks=false", "-c", "core.hooksPath=/dev/null"]
-    command = ["git", *safe, "clone", "--quiet", "--depth", "1", "--no-recurse-submodules", "--", source, str(part)]
+    if not (out / ".git").is_dir():
+        if out.is_dir() and any(out.iterdir()):
+            raise EmgscribeError("is there and not empty", where=str(out), hint="choose another folder")
+        make_folder(out.parent)
+        part = out.with_name(f"{out.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _git("clone", "--quiet", "--depth", "1", "--no-recurse-submodules", "--", source, str(part), where=source)
+        except EmgscribeError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        if out.exists():
+            out.rmdir()
+        os.replace(part, out)
+    for user in users:
+        if not (out / f"sub-{user}").is_dir():
+            hint = "name ids of eight digits, such as 89335547"
+            raise EmgscribeError(f"the BIDS copy has no user {user!r}", where="--users", hint=hint)
+    if users:
+        if shutil.which("git-annex") is None:
+            raise EmgscribeError("the EMG of the BIDS copy needs git-annex", hint="install git-annex (or datalad)")
+        branch = "git-annex:refs/remotes/origin/git-annex"
+        _git("-C", str(out), "fetch", "--quiet", "--depth", "1", "origin", branch, where=source)
+        _git("-C", str(out), "annex", "init", "--quiet", where=source)
+        _git("-C", str(out), "annex", "get", "--quiet", "--", *(f"sub-{user}" for user in users), where=source)
+    return out
+
+
+def _git(*arguments: str, where: str) -> None:
+    """Call git without questions and without hooks."""
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"GIT_TERMINAL_PROMPT": "0"})
+        done = subprocess.run(
+            ["git", "-c", "core.hooksPath=/dev/null", *arguments], capture_output=True, text=True, env=environment
+        )
     except OSError as error:
         raise EmgscribeError("this needs git", hint="install git") from error
     if done.returncode:
-        shutil.rmtree(part, ignore_errors=True)
         lines = done.stderr.strip().splitlines() or ["it says nothing"]
-        raise EmgscribeError(
-            f"cannot be cloned ({lines[-1]:.200})", where=source, hint="check the network and the address"
-        )
-    if out.exists():
-        out.rmdir()
-    os.replace(part, out)
-    return out
+        hint = "check the network and the address, and give the same command again"
+        raise EmgscribeError(f"git cannot do it ({lines[-1]:.200})", where=where, hint=hint)
