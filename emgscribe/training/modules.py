@@ -41,9 +41,10 @@ def cut(
 class SessionsDataModule(lightning.LightningDataModule):
     """Windows of training and validation sessions, for any Lightning Trainer.
 
-    `context` is that of the model (`model.context`). Training windows are drawn again for each epoch, so that no sample
-    is favoured. With `config.long_windows` those of the last epochs are longer, and a step still sees as much signal.
-    Several devices each get a part of every batch.
+    `context` is that of the model (`model.context`). `windows` are in samples of the sessions' own rate: at another
+    rate than 2 kHz take those of `recipe.for_shape(session.shape)`, as `train` does. Training windows are drawn again
+    for each epoch, so that no sample is favoured. With `config.long_windows` those of the last epochs are longer, and a
+    step still sees as much signal. Several devices each get a part of every batch.
     """
 
     def __init__(
