@@ -36,6 +36,11 @@ VERBS = {
     "simulate": "simulate --out new --users 1 --sessions 1 --minutes 0.2 --report",
     "simulate keys": "simulate --out new --key-logs data",
     "inspect": "inspect data --json",
+    "convert": "convert arm.csv --out new --bands left --start 2026-01-31",
+    "to bids": "convert data --out new --to bids",
+    "import": "import published.ckpt --out new",
+    "export": "export published --out new/one.ckpt",
+    "data stats": "data stats data --out new/stats.png",
     "train": f"{TRAIN} --runs new",
     "train on": f"{TRAIN} --runs half",  # from a checkpoint
     "reproduce": "reproduce tiny --data data --runs new --results new-results",
