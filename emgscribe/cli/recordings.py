@@ -21,8 +21,8 @@ def convert(
     resample: Annotated[float, arg(help="Change to this many samples a second; 0: keep the rate.")] = 0.0,
     source: Annotated[Source, arg(name="")],
 ) -> None:
-    """Reads CSV, NumPy (.npy, .npz), XDF (LabRecorder), BDF and EDF of BIDS data sets, and session files. Gaps become
-    silence. What was changed is printed.
+    """Reads CSV, NumPy (.npy, .npz), XDF (LabRecorder), BDF and EDF of BIDS data sets, Intan (.rhd), the files of
+    myo-keylogging, and session files. Gaps become silence. What was changed is printed.
 
     Examples:
       emgscribe convert recordings --out data --bands left --user me
