@@ -216,6 +216,7 @@ STRANGE = {
     "parameter": "update trial_params set param_value = 'fast'",
     "setting": "update trial_params set param_name = '__class__' where param_name = 'train.lr'",
     "value": "update trial_values set value_type = 'INF_POS'",
+    "orphan": "update trial_params set distribution_json = 'Inf'; delete from trials",
     "huge value": "update trial_values set value = 1e308",
     "negative value": "update trial_values set value = -1",
     "state": "update trials set state = 'PICKLED'",
@@ -234,7 +235,7 @@ def test_a_strange_study_is_one_error_and_runs_nothing(
         path = Path(shutil.copytree("whole", kind), "tune", "tiny", "study.db")
         if statement:
             with closing(sqlite3.connect(path)) as database, database:
-                database.execute(statement)
+                database.executescript(statement)
         else:
             path.write_bytes(path.read_bytes()[:20_000])
         harmless = kind == "pickled system"  # where Optuna keeps a sampler's own state, which ours does not have

@@ -114,7 +114,7 @@ def search(
             study = _study(optuna, folder, about, space)
 
         def orders() -> Iterator[Order]:
-            for trial in _trials(optuna, study, space, trials, experiment.train.seed):
+            for trial in _read(_trials(optuna, study, space, trials, experiment.train.seed), stored):
                 name = f"tune/{experiment.name}/{trial.number}"
                 try:
                     one = replace(changed(experiment, trial.params), name=name)
@@ -132,7 +132,8 @@ def search(
                 what = f"trial {number} stopped ({order.news('Error: ').removeprefix('Error: ') or 'the disk is full'})"
                 hint = "free some disk space, or what else it lacks; the same command goes on with this trial"
                 raise EmgscribeError(what, where=str(order.log), hint=hint)
-            study.tell(number, cer, states.FAIL if cer is None else None)
+            with _usable(stored, Exception):
+                study.tell(number, cer, states.FAIL if cer is None else None)
             if cer is not None:
                 console.print(f"trial {number}: validation CER {cer:.2f} %")
 
@@ -145,6 +146,16 @@ def search(
     console.print(f"best of {len(finished)}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions")
     console.print(_command(base, changed(experiment, best.params), data), soft_wrap=True)
     return folder
+
+
+def _read(trials: Iterator[Any], path: Path) -> Iterator[Any]:
+    """The trials, one after another: rows that belong to none yet may make one that cannot be read."""
+    while True:
+        with _usable(path, Exception):
+            trial = next(trials, None)
+        if trial is None:
+            return
+        yield trial
 
 
 @contextmanager
