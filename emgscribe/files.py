@@ -1,5 +1,6 @@
-"""Files and folders that appear whole or not at all, JSON, and folders that one process holds."""
+"""Files and folders that appear whole or not at all, JSON, tables, and folders that one process holds."""
 
+import csv
 import json
 import os
 import platform
@@ -8,9 +9,10 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import psutil
 from filelock import BaseFileLock, FileLock, Timeout
@@ -118,6 +120,33 @@ def open_file(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:  # a NUL in its name
         raise failed("read", path, error) from error
     raise EmgscribeError("is not a file", where=str(path), hint="name a file: pipes and devices are not read")
+
+
+def open_text(path: Path, errors: str = "strict") -> TextIO:
+    """Open a file as `open_file` does, to read UTF-8 text with or without a byte order mark; line ends stay."""
+    return TextIOWrapper(open_file(path), encoding="utf-8-sig", errors=errors, newline="")
+
+
+@contextmanager
+def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader[str]"]:
+    """Yield the rows of a table, by the names in its first line; `form` is that of `csv.DictReader`.
+
+    Cells that a row lacks are empty. A column that is missing, text that is no table, and a `ValueError` of the block
+    that reads a row are an `EmgscribeError` with the number of the line and `hint`.
+    """
+    with open_text(path) as file:
+        rows = csv.DictReader(file, restval="", strict=True, **form)
+        try:
+            yield rows
+        except EmgscribeError:
+            raise
+        except KeyError as error:
+            what = f"line {rows.line_num}: no column {error.args[0]}"
+            raise EmgscribeError(what, where=str(path), hint=hint) from error
+        except (ValueError, csv.Error) as error:
+            raise EmgscribeError(f"line {rows.line_num}: {error!s:.150}", where=str(path), hint=hint) from error
+        except OSError as error:
+            raise failed("read", path, error) from error
 
 
 @contextmanager

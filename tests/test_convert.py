@@ -1,10 +1,11 @@
 """Recordings of other formats -> sessions, and sessions as a BIDS data set."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,7 @@ def test_damaged_files_are_one_error(suffix: str, data: bytes, tmp_path: Path, m
         ("key,start,end\na,1,1.5\n", [("a", 1, 1.5)]),
         ("Key, onset, duration\n", []),
         ("key,time\nSpace,2\n", [("Space", 2, 2.1)]),
+        (",key,start\n7,a,1\n", [("a", 1, 1.1)]),  # pandas numbers rows in a column without a name
         ("start,end,key,prompt\n0,5,,the fox\\n\n1,2,t,\n", [("t", 1, 2)]),
     ],
 )
@@ -332,6 +334,33 @@ def test_what_bids_cannot_hold_is_refused(tmp_path: Path, simulated: list[Path])
         write_bids([path], tmp_path / "bids2")
 
 
+def folder_there(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe_there(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+BESIDE = {"folder": folder_there, "pipe": pipe_there, "bytes": lambda path: path.write_bytes(b"onset\tname\n\xff\t1\n")}
+
+
+@pytest.mark.parametrize("damage", BESIDE)
+@pytest.mark.parametrize("kind", ["channels.tsv", "events.tsv", "emg.json"])
+def test_what_lies_beside_a_bids_recording_is_one_error(
+    kind: str, damage: str, simulated: list[Path], tmp_path: Path
+) -> None:
+    (path, _) = write_bids(simulated, tmp_path / "bids")
+    (beside,) = path.parent.glob(f"*_{kind}")
+    BESIDE[damage](beside)
+    with pytest.raises(EmgscribeError) as caught:
+        read_recording(path)
+    assert caught.value.where == str(beside)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("value", [-1.0, 1e-3, 1e9, float("nan"), float("inf")])
 def test_rates_out_of_range_are_refused(value: float, tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match=r"rate is .*, allowed: 0, or 10 to"):
@@ -417,22 +446,66 @@ def rhd(path: Path, emg: np.ndarray, rate: float = 2000.0) -> Path:
     return path
 
 
-def test_recordings_of_the_typing_database(tmp_path: Path) -> None:
+DAY = 50 * np.sin(np.arange(6000)[:, None] / np.arange(3, 19))  # (T, 16) in µV
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Path:
+    """The folder of a day of sEMG-TypingDatabase, with one recording of 3 s."""
     pytest.importorskip("neo", reason="pip install 'emgscribe[intan]'")
     day = tmp_path / "CleanData" / "P1" / "T1"
-    emg = 50 * np.sin(np.arange(6000)[:, None] / np.arange(3, 19))
-    rhd(day / "Data" / "S_220923_131650.rhd", emg)
+    rhd(day / "Data" / "S_220923_131650.rhd", DAY)
+    (day / "Keylogs.txt").write_text("2022-09-23 13:16:51,500 - 's'\n")
+    (day / "LAG_TIMINGS.csv").write_text("Filename,Lag,Error\nS_220923_131650,-0.25,0.1\n")
+    return day
+
+
+BAD_DAYS = {
+    "no number": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,x\n", "line 2: could not convert"),
+    "not finite": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,nan\n", "line 2: nan is no time"),
+    "no column": ("LAG_TIMINGS.csv", b"Filename,Late\nS_220923_131650,1\n", "line 2: no column Lag"),
+    "no text": ("LAG_TIMINGS.csv", b"Filename,Lag\n\xff,1\n", "decode"),
+    "no date": ("Keylogs.txt", b"2022-13-45 13:16:51,000 - 'a'\n", "line 1: 2022-13-45 13:16:51 is no date and time"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_DAYS)
+def test_a_bad_day_of_the_typing_database_is_one_error(fault: str, day: Path, tmp_path: Path) -> None:
+    name, content, message = BAD_DAYS[fault]
+    (day / name).write_bytes(content)
+    with pytest.raises(EmgscribeError, match=message) as caught:
+        one(day, tmp_path / "out", Source())
+    assert caught.value.where == str(day / name)
+
+
+@pytest.mark.parametrize("damage", [folder_there, pipe_there])
+@pytest.mark.parametrize("name", ["Keylogs.txt", "LAG_TIMINGS.csv"])
+def test_what_lies_beside_an_intan_file_is_not_waited_for(
+    name: str, damage: Callable[[Path], None], day: Path, tmp_path: Path
+) -> None:
+    damage(day / name)
+    with pytest.raises(EmgscribeError, match=f"{name}: is not a file"):
+        one(day, tmp_path / "out", Source())
+
+
+def test_a_name_without_a_date_has_no_keys(day: Path, tmp_path: Path) -> None:
+    named = day / "Data" / "S_220923_131650.rhd"
+    named.rename(named.with_name("S_999999_999999.rhd"))
+    made, _ = one(day, tmp_path / "out", Source())
+    assert open_session(made).text == ""
+
+
+def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
     (day / "Keylogs.txt").write_text(
         "Python 3.10.7\n2022-09-23 13:16:43,108 - 's'\n2022-09-23 13:16:51,500 - Key.space\n"
         "2022-09-23 13:16:52,153 - 's'\n2022-09-23 13:17:06,312 - Key.space\n"
     )
-    (day / "LAG_TIMINGS.csv").write_text("Filename,Lag,Error\nS_220923_131650,-0.25,0.1\n")
     made, _ = one(tmp_path / "CleanData", tmp_path / "out", Source())
     session = open_session(made)
     assert (session.user, session.name, session.text) == ("P1", "P1-T1-S_220923_131650", " s")
     assert session.onsets.tolist() == [2500, 3806]
     assert session.shape == Shape(electrodes=8)
-    np.testing.assert_allclose(session.emg[:, 1], emg[:, 8:], atol=0.2)
+    np.testing.assert_allclose(session.emg[:, 1], DAY[:, 8:], atol=0.2)
     (day / "Data" / "S_220923_131650.rhd").write_bytes(b"\x02\x27\x91\xc6" + bytes(40))
     with pytest.raises(EmgscribeError, match="is damaged, or no Intan file"):
         one(tmp_path / "CleanData", tmp_path / "out", Source())

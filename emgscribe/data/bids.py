@@ -21,11 +21,12 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHead
 from emgscribe.data.recordings import UNITS, Recording, bands_of
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import failed, open_file, read_json, replacing, write_json
+from emgscribe.files import open_file, read_json, reading_rows, replacing, write_json
 
 EVENTS = "*_events.tsv"
 _NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
 _COLUMNS = ("onset", "duration", "value", "key", "prompt_text")
+_TABLE = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 _VERSION = "1.11.0"
 _LATEST = 1e11  # s: later than any recording
 _EVENT_FIELDS = {
@@ -48,25 +49,18 @@ def read_events(path: Path) -> tuple[str, float, tuple[Keystroke, ...], tuple[Pr
         what = "is not named sub-USER_ses-TIME_…_events.tsv, TIME in unix seconds"
         raise EmgscribeError(what, where=str(path), hint="name it like the files of a BIDS data set")
     keys, prompts = list[Keystroke](), list[Prompt]()
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-            if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
-                raise ValueError(f"no column {', '.join(missing)}")
-            for row in rows:
-                onset, duration, value, key, text = (str(row[name] or "") for name in _COLUMNS)
-                start, end = float(onset), float(onset) + float(duration)
-                if not math.isfinite(start + end):
-                    raise ValueError(f"{onset} for {duration} s is no time")
-                if value.startswith("keystroke"):
-                    keys.append(Keystroke(key, start, end))
-                elif value == "prompt":
-                    prompts.append(Prompt(f"prompt-{len(prompts)}", start, end, text.replace("\\n", "\n")))
-    except OSError as error:
-        raise failed("read", path, error) from error
-    except (ValueError, csv.Error) as error:
-        what = f"line {rows.line_num}: {error}"
-        raise EmgscribeError(what, where=str(path), hint="copy the file again") from error
+    with reading_rows(path, "copy the file again", **_TABLE) as rows:
+        if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
+            raise ValueError(f"no column {', '.join(missing)}")
+        for row in rows:
+            onset, duration, value, key, text = (row[name] for name in _COLUMNS)
+            start, end = float(onset), float(onset) + float(duration)
+            if not math.isfinite(start + end):
+                raise ValueError(f"{onset} for {duration} s is no time")
+            if value.startswith("keystroke"):
+                keys.append(Keystroke(key, start, end))
+            elif value == "prompt":
+                prompts.append(Prompt(f"prompt-{len(prompts)}", start, end, text.replace("\\n", "\n")))
     return named[1], float(named[2]), tuple(keys), tuple(prompts)
 
 
@@ -162,16 +156,11 @@ def _groups(path: Path, labels: Iterable[str]) -> dict[str, Band]:
     """The arm of each channel: its group in channels.tsv, else what its name says."""
     found = {label: side for label in labels for side in get_args(Band) if side in label.lower()}
     if path.exists():
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file, delimiter="\t", strict=True):
-                    group = (row.get("group") or "").lower()
-                    if (row.get("type") or "EMG").upper() == "EMG" and group in get_args(Band):
-                        found[row.get("name") or ""] = cast(Band, group)
-        except (ValueError, csv.Error) as error:
-            raise EmgscribeError(
-                f"is no table ({error!s:.100})", where=str(path), hint="copy the file again"
-            ) from error
+        with reading_rows(path, "copy the file again", **_TABLE) as rows:
+            for row in rows:
+                group = row.get("group", "").lower()
+                if (row.get("type") or "EMG").upper() == "EMG" and group in get_args(Band):
+                    found[row["name"]] = cast(Band, group)
     return found
 
 

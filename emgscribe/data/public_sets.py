@@ -10,7 +10,6 @@ Nothing was measured on either yet. Sources: their READMEs and example files; in
 which arm is not said, and the first eight are taken for the left one.
 """
 
-import csv
 import re
 import string
 from collections.abc import Iterator, Sequence
@@ -23,9 +22,9 @@ import numpy as np
 from emgscribe.data.hdf5 import Keystroke
 from emgscribe.data.recordings import Recording, Track, bands_of
 from emgscribe.data.shape import Band
-from emgscribe.data.tables import read_table
+from emgscribe.data.tables import read_table, seconds_in
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import open_file
+from emgscribe.files import open_file, open_text, reading_rows
 
 MYO = ".emg.csv"
 _MYO_RATE = 200.0
@@ -56,19 +55,14 @@ def read_myo(path: Path) -> Recording:
 def _pressed(path: Path) -> Iterator[Keystroke]:
     """Keystrokes of a log with the columns time, keysym and event, a row for each press and each release."""
     held: dict[str, float] = {}
-    with open_file(path), path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        try:
-            for row in rows:
-                key, time, event = _SIGNS.get(row["keysym"], row["keysym"]), float(row["time"]), row["event"].lower()
-                if "release" in event or "up" in event:
-                    if key in held:
-                        yield Keystroke(key, held.pop(key), time)
-                else:
-                    held.setdefault(key, time)  # a key that repeats was pressed once
-        except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
-            hint = "the columns are time, keycode, keysym and event"
-            raise EmgscribeError(f"line {rows.line_num}: {error!s:.100}", where=str(path), hint=hint) from error
+    with reading_rows(path, "the columns are time, keycode, keysym and event") as rows:
+        for row in rows:
+            key, time, event = _SIGNS.get(row["keysym"], row["keysym"]), seconds_in(row["time"]), row["event"].lower()
+            if "release" in event or "up" in event:
+                if key in held:
+                    yield Keystroke(key, held.pop(key), time)
+            else:
+                held.setdefault(key, time)  # a key that repeats was pressed once
     for key, time in held.items():
         yield Keystroke(key, time, time + _HOLD)
 
@@ -93,9 +87,9 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     found = Recording(tuple(bands), tracks, rate, unit="uV", name=path.stem)
     named, day = _RHD.match(path.stem), path.parent.parent
     logs = [log for log in day.glob("*.txt") if log.name.lower() == "keylogs.txt"]
-    if named is None or not logs:
+    start = named and _unix(named[2], "%y%m%d_%H%M%S")
+    if start is None or not logs:
         return found
-    start = datetime.strptime(named[2], "%y%m%d_%H%M%S").replace(tzinfo=UTC).timestamp()
     lag = _lag(day / "LAG_TIMINGS.csv", path.stem)
     keys = ((key, time - start + lag) for key, time in _logged(logs[0]))
     strokes = tuple(Keystroke(key, time, time + _HOLD) for key, time in keys if 0 <= time < len(emg) / rate)
@@ -105,15 +99,27 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
 
 def _logged(path: Path) -> Iterator[tuple[str, float]]:
     """(key, time as if it were UTC) of each line of a key log that holds one."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if found := _LINE.match(line.strip()):
-            moment = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    with open_text(path, errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if (found := _LINE.match(line.strip())) is None:
+                continue
+            if (moment := _unix(found[1], "%Y-%m-%d %H:%M:%S")) is None:
+                what = f"line {number}: {found[1]} is no date and time"
+                raise EmgscribeError(what, where=str(path), hint="copy the file again")
             yield found[3] or found[4], moment + int(found[2]) / 1000
+
+
+def _unix(text: str, form: str) -> float | None:
+    """Unix seconds of a date and time as if it were UTC; None where there is no such date."""
+    try:
+        return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def _lag(path: Path, name: str) -> float:
     """Seconds to add to a key's time: the file's name says its start in whole seconds only."""
     if not path.exists():
         return 0.0
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return next((float(row["Lag"]) for row in csv.DictReader(file) if row.get("Filename") == name), 0.0)
+    with reading_rows(path, "copy the file again") as rows:
+        return next((seconds_in(row["Lag"]) for row in rows if row["Filename"] == name), 0.0)

@@ -19,7 +19,7 @@ from emgscribe.data.cache import Entry
 from emgscribe.data.hdf5 import SessionFile, find_sessions, read_header
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import open_file
+from emgscribe.files import reading_rows
 
 Users = Literal["user0", "user1", "user2", "user3", "user4", "user5", "user6", "user7"]
 Protocol = Literal["latest", "course", "generic", Users]
@@ -123,22 +123,16 @@ def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
     files = {path.stem: path for path in paths}
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     placed: dict[str, str] = {}
-    open_file(table).close()
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, strict=True)
-        try:
-            for row in rows:
-                name, part = (row.get("session") or "").removesuffix(".hdf5"), row.get("partition") or ""
-                if name in placed:
-                    raise ValueError(f"{name!r:.80} is in {placed[name]} already")
-                if part not in parts or name not in files:
-                    fault = "no session of the folder" if part in parts else f"in no part, but {part!r:.40}"
-                    raise ValueError(f"{name!r:.80} is {fault}")
-                placed[name] = part
-                parts[part].append(files[name])
-        except (ValueError, csv.Error) as error:
-            hint = "write a header session,partition, and a row a session: train, val or test"
-            raise EmgscribeError(f"line {rows.line_num}: {error}", where=str(table), hint=hint) from error
+    with reading_rows(table, "write a header session,partition, and a row a session: train, val or test") as rows:
+        for row in rows:
+            name, part = row["session"].removesuffix(".hdf5"), row["partition"]
+            if name in placed:
+                raise ValueError(f"{name!r:.80} is in {placed[name]} already")
+            if part not in parts or name not in files:
+                fault = "no session of the folder" if part in parts else f"in no part, but {part!r:.40}"
+                raise ValueError(f"{name!r:.80} is {fault}")
+            placed[name] = part
+            parts[part].append(files[name])
     if empty := [part for part, own in parts.items() if not own]:
         raise EmgscribeError(f"names no session for {', '.join(empty)}", where=str(table), hint="name one of each part")
     return Split("file", tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))

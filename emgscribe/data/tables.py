@@ -13,9 +13,8 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, Times
 from emgscribe.data.recordings import Recording, bands_of
 from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import open_file
+from emgscribe.files import open_file, open_text, reading_rows
 
-TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 _TIMES = ("time", "times", "timestamp", "timestamps", "t", "seconds", "unix_time", "time_s")
 _STARTS, _ENDS = ("start", "onset", "time", "timestamp", "down", "press"), ("end", "offset", "up", "release")
@@ -83,10 +82,8 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
 
 
 def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
-    with open_file(path):
-        pass
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file, warnings.catch_warnings():
+        with open_text(path) as file, warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy's about a table without a row
             if not (start := "".join(islice(file, 5))).strip():
                 raise ValueError("it is empty")
@@ -97,6 +94,8 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
             rows = np.loadtxt(
                 file, delimiter=None if mark == " " else mark, skiprows=int(named), ndmin=2, dtype=np.float64
             )
+    except EmgscribeError:
+        raise
     except (ValueError, UserWarning, csv.Error) as error:
         what = f"is no table of numbers ({error!s:.150})"
         raise EmgscribeError(what, where=str(path), hint="write a row a sample, a column an electrode") from error
@@ -129,34 +128,25 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
     for 0.1 s. Keys have the names of pynput, browsers or plain words: a, space, Enter, Key.backspace.
     """
     keys, prompts = list[Keystroke](), list[Prompt]()
-    with open_file(path):
-        pass
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-            found = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
-            start = next((found[name] for name in _STARTS if name in found), None)
-            end = next((found[name] for name in _ENDS if name in found), None)
-            if start is None or "key" not in found:
-                raise ValueError(f"no column {'key' if start else 'start'}")
-            for row in rows:
-                began = _seconds(row[start])
-                held = row.get(found.get("duration", "")) or ""
-                ended = _seconds(row[end]) if end and row[end] else began + (_seconds(held) if held else _HOLD)
-                prompt = row.get(found.get("prompt", "")) or ""
-                if prompt:
-                    prompts.append(Prompt(f"prompt-{len(prompts)}", began, ended, prompt.replace("\\n", "\n")))
-                elif row[found["key"]]:
-                    keys.append(Keystroke(row[found["key"]], began, ended))
-    except (ValueError, TypeError, csv.Error, UnicodeError) as error:
-        what = f"line {rows.line_num if 'rows' in locals() else 1}: {error!s:.150}"
-        raise EmgscribeError(
-            what, where=str(path), hint="write a header key,start,end and a row a key, in seconds"
-        ) from error
+    mark = "\t" if path.suffix == ".tsv" else ","
+    with reading_rows(path, "write a header key,start,end and a row a key, in seconds", delimiter=mark) as rows:
+        rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
+        start = next((name for name in _STARTS if name in rows.fieldnames), "start")
+        end = next((name for name in _ENDS if name in rows.fieldnames), "end")
+        if missing := [name for name in (start, "key") if name not in rows.fieldnames]:
+            raise ValueError(f"no column {missing[0]}")
+        for row in rows:
+            began = seconds_in(row[start])
+            ended = seconds_in(row[end]) if row.get(end) else began + seconds_in(row.get("duration") or str(_HOLD))
+            if prompt := row.get("prompt"):
+                prompts.append(Prompt(f"prompt-{len(prompts)}", began, ended, prompt.replace("\\n", "\n")))
+            elif row["key"]:
+                keys.append(Keystroke(row["key"], began, ended))
     return tuple(keys), tuple(prompts)
 
 
-def _seconds(text: str) -> float:
+def seconds_in(text: str) -> float:
+    """The seconds that `text` says; `ValueError` where it is no finite number."""
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text} is no time")
     return value
