@@ -73,8 +73,8 @@ class Settings:
 
     def at_rate(self, factor: float) -> Self:
         """The same settings where the sampling rate is `factor` times as high: times stay, samples change."""
-        changes = {name: _at_rate(hint, getattr(self, name), factor) for name, hint in _hints(type(self)).items()}  # type: ignore[arg-type]
-        return replace(self, **changes)
+        hints = _hints(type(self))  # type: ignore[arg-type]  # a class is hashable
+        return replace(self, **{name: _at_rate(hint, getattr(self, name), factor) for name, hint in hints.items()})
 
 
 @dataclass(frozen=True)

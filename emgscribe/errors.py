@@ -1,6 +1,8 @@
-"""The one error that users see."""
+"""The one error that users see, and packages that may be missing."""
 
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 
 class EmgscribeError(ValueError):
@@ -17,3 +19,11 @@ class EmgscribeError(ValueError):
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process boundaries by their `args`; these are keyword-only.
         return partial(EmgscribeError, where=self.where, hint=self.hint), (self.what,)
+
+
+def optional(package: str, extra: str) -> Any:
+    """A package that comes with an extra; `EmgscribeError` with the extra's name where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise EmgscribeError(f"this needs {package} ({error})", hint=f"pip install 'emgscribe[{extra}]'") from error

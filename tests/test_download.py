@@ -17,7 +17,8 @@ import pytest
 
 from emgscribe.cli import main
 from emgscribe.data import download
-from emgscribe.data.download import Wanted, choose, cost, fetch, fetch_bids, present
+from emgscribe.data.download import choose, cost, fetch, fetch_bids, present
+from emgscribe.data.splits import Listed
 from emgscribe.errors import EmgscribeError
 
 MakeSession = Callable[..., Path]
@@ -105,9 +106,9 @@ def sessions(make_session: MakeSession) -> dict[str, bytes]:
     return made
 
 
-def wanted(sessions: dict[str, bytes], *, hashes: bool = True) -> list[Wanted]:
+def wanted(sessions: dict[str, bytes], *, hashes: bool = True) -> list[Listed]:
     return [
-        Wanted(name, "user", len(data) * hashes, hashlib.sha256(data).hexdigest() * hashes)
+        Listed(name, "user", len(data) * hashes, hashlib.sha256(data).hexdigest() * hashes)
         for name, data in sessions.items()
     ]
 
@@ -233,7 +234,7 @@ def test_a_server_that_says_too_short_a_length_is_one_error(
     for kind in ("mirror", "archive"):
         source = fill(server, sessions, kind)
         server.faults = {name: ["too short"] for name in server.files}
-        last = Wanted("2022-last", "user", 0, "")
+        last = Listed("2022-last", "user", 0, "")
         with pytest.raises(EmgscribeError, match=r"is not the published session|ends early or is damaged"):
             fetch([*wanted(sessions), *[last] * (kind == "archive")], tmp_path / kind, source)
     assert {path.name for path in tmp_path.rglob("*.part")} == set()
@@ -256,14 +257,14 @@ def test_a_truncated_archive_is_one_error(cut: int, server: Server, sessions: di
     source = fill(server, sessions, "archive")
     server.files = {name: data[:cut] for name, data in server.files.items()}
     with pytest.raises(EmgscribeError, match=r"ends early or is damaged|does not hold"):
-        fetch([*wanted(sessions), Wanted("2022-last", "user", 0, "")], tmp_path, source)
+        fetch([*wanted(sessions), Listed("2022-last", "user", 0, "")], tmp_path, source)
     for path in tmp_path.glob("*.hdf5"):
         assert path.read_bytes() == sessions[path.stem]
 
 
 def test_an_archive_without_a_session_says_so(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match="does not hold 1 of the sessions: 1999"):
-        fetch([*wanted(sessions), Wanted("1999", "user", 0, "")], tmp_path, fill(server, sessions, "archive"))
+        fetch([*wanted(sessions), Listed("1999", "user", 0, "")], tmp_path, fill(server, sessions, "archive"))
     assert len(list(tmp_path.glob("*.hdf5"))) == 3  # what was there is kept
 
 

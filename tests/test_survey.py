@@ -9,6 +9,7 @@ import pytest
 
 from emgscribe.cli import main
 from emgscribe.data import survey
+from emgscribe.data.splits import Listed
 from emgscribe.data.survey import check_all, stats_of
 
 Make = Callable[..., Path]
@@ -18,12 +19,9 @@ Make = Callable[..., Path]
 def folder(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = {name: make_session(name, samples=1000 + 500 * place) for place, name in enumerate("abcd")}
     digest = hashlib.sha256(paths["a"].read_bytes()).hexdigest()
-    listed = [
-        {"session": "a", "user": "1", "bytes": str(paths["a"].stat().st_size), "sha256": digest},
-        {"session": "b", "user": "1", "bytes": "17", "sha256": ""},
-        {"session": "c", "user": "1", "bytes": "", "sha256": ""},
-    ]
-    monkeypatch.setattr(survey, "listed_sessions", lambda: listed)
+    size = paths["a"].stat().st_size
+    listed = [Listed("a", "1", size, digest), Listed("b", "1", 17, ""), Listed("c", "1", 0, "")]
+    monkeypatch.setattr(survey, "listed_sessions", lambda: {row.session: row for row in listed})
     (paths["a"].parent / "e.hdf5").write_bytes(b"no session")
     return paths["a"].parent
 

@@ -62,7 +62,7 @@ def recorded(name: str, user: str, folder: Path, day: int) -> Path:
 
 def publish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A data set of 18 sessions like that of Borthakur et al., listed as published; returns its archive."""
-    names = [row["session"] for row in splits.listed_sessions() if row["user"] == USER]
+    names = [row.session for row in splits.listed_sessions().values() if row.user == USER]
     with (splits.PROTOCOLS / "held_out.csv").open() as file:
         held_out = [row for row in csv.DictReader(file) if row["session"] in names]
     paths = [recorded(name, USER, folder / "published", day) for day, name in enumerate(sorted(names))]

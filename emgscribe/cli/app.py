@@ -25,15 +25,9 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
-    "data check": (
-        "data",
-        "Check many session files, also against the published sizes and hashes.",
-    ),
+    "data check": ("data", "Check many session files, also against the published sizes and hashes."),
     "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),
-    "convert": (
-        "recordings",
-        "Bring recordings of other formats and devices into session files, or write them as BIDS.",
-    ),
+    "convert": ("recordings", "Bring recordings of other formats into session files, or sessions into BIDS."),
     "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
     "export": ("models", "Write a model as a checkpoint whose weights the emg2qwerty project's code loads."),
     "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),

@@ -100,7 +100,7 @@ def import_(
     """
     model = es.import_checkpoint(checkpoint, trained_on=trained_on, hop=hop)
     es.save_model(model, out)
-    screen.print(f"{model!r}: {out}", markup=False)
+    screen.print(f"{model!r}: {out}")
 
 
 def export(
@@ -114,4 +114,4 @@ def export(
       emgscribe export runs/baseline-1501/best --out baseline.ckpt
     """
     es.export_checkpoint(es.load_model(model), out)
-    screen.print(f"checkpoint: {out}", markup=False)
+    screen.print(f"checkpoint: {out}")

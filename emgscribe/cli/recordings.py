@@ -34,12 +34,12 @@ def convert(
     """
     if to == "bids":
         made = write_bids([path for given in files for path in recordings_in(given)], out)
-        screen.print(f"{len(made)} sessions as a BIDS data set in {out}", markup=False)
+        screen.print(f"{len(made)} sessions as a BIDS data set in {out}")
         return
     convert_files(files, out, source, user=user, resample=resample, each=_print)
 
 
 def _print(done: Conversion) -> None:
-    screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys", markup=False)
+    screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys")
     for note in done.notes:
-        screen.print(f"  {note}", markup=False)
+        screen.print(f"  {note}")

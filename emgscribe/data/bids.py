@@ -20,7 +20,7 @@ from emgscribe.config import require
 from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader
 from emgscribe.data.recordings import UNITS, Recording, bands_of
 from emgscribe.data.shape import Band, Shape
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import open_file, read_json, reading_rows, replacing, write_json
 
 EVENTS = "*_events.tsv"
@@ -140,7 +140,7 @@ class _Sidecar:
 
 def _signals(path: Path) -> dict[str, Any]:
     """The signals of a BDF or EDF file by label; samples that are missing at its end are an error, not a warning."""
-    edfio = _edfio()
+    edfio = optional("edfio", "bids")
     open_file(path).close()
     try:
         with warnings.catch_warnings():
@@ -162,14 +162,6 @@ def _groups(path: Path, labels: Iterable[str]) -> dict[str, Band]:
                 if (row.get("type") or "EMG").upper() == "EMG" and group in get_args(Band):
                     found[row["name"]] = cast(Band, group)
     return found
-
-
-def _edfio() -> Any:
-    try:
-        import edfio
-    except ImportError as error:
-        raise EmgscribeError(f"this needs edfio ({error})", hint="pip install 'emgscribe[bids]'") from error
-    return edfio
 
 
 def write_bids(sessions: Iterable[Path], out: Path) -> list[Path]:
@@ -254,7 +246,7 @@ def _about(shape: Shape, samples: int, start: float, header: SessionHeader) -> d
 
 
 def _write_samples(path: Path, emg: Emg, shape: Shape) -> None:
-    edfio, rate, signals = _edfio(), int(shape.rate), []
+    edfio, rate, signals = optional("edfio", "bids"), int(shape.rate), []
     for number, column in enumerate(emg.reshape(len(emg), -1).T):
         whole = np.pad(column.astype(np.float64), (0, -len(column) % rate))  # records of a second
         most = float(f"{1.001 * max(float(np.abs(whole).max()), 1e-3):.4g}")  # a header's field has eight characters

@@ -5,7 +5,6 @@ stops when all is found. A connection that breaks is taken up where it was. A fi
 has been opened; what was fetched of an unfinished one stays beside it, and a mirror's is gone on with.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
-from io import RawIOBase
+from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from emgscribe.data.hdf5 import SessionFile
-from emgscribe.data.splits import listed_sessions
+from emgscribe.data.splits import Listed, file_fault, listed_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, failed, make_folder
 
@@ -37,22 +36,13 @@ _RATIO = 64  # EMG does not compress further: a stream that does is no data set
 Progress = Callable[[float], None]
 
 
-class Wanted(NamedTuple):
-    """A session of the data set; its size and SHA-256 where they are published, else 0 and empty."""
-
-    session: str
-    user: str
-    bytes: int
-    sha256: str
-
-
-def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[Wanted]:
+def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[Listed]:
     """Sessions of the data set: the 18 of Borthakur et al., those of users, or single ones; each once.
 
     A user is an id, or a number N below 1,000 for the first N users. A session is its name, or a part that only it has.
     Raises `EmgscribeError` for what the data set does not have.
     """
-    rows = [Wanted(row["session"], row["user"], int(row["bytes"] or 0), row["sha256"]) for row in listed_sessions()]
+    rows = listed_sessions().values()
     known = list(dict.fromkeys(row.user for row in rows))
     chosen = [COURSE_USER] * course
     for user in users:
@@ -73,13 +63,13 @@ def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequenc
     return sorted(found)
 
 
-def present(wanted: Sequence[Wanted], out: Path) -> list[Wanted]:
+def present(wanted: Sequence[Listed], out: Path) -> list[Listed]:
     """Those that are in the folder `out`, with the published size and hash where these are known."""
     return [one for one in wanted if (path := out / f"{one.session}.hdf5").is_file() and not _fault(path, one)]
 
 
 def fetch(
-    wanted: Sequence[Wanted], out: Path, source: str = ARCHIVE, *, progress: Progress | None = None
+    wanted: Sequence[Listed], out: Path, source: str = ARCHIVE, *, progress: Progress | None = None
 ) -> list[Path]:
     """Bring the wanted sessions into the folder `out`; returns their paths.
 
@@ -105,7 +95,7 @@ def _part(progress: Progress | None, number: int, count: int, fraction: float) -
         progress((number + fraction) / count)
 
 
-def cost(wanted: Sequence[Wanted], here: Sequence[Wanted], source: str) -> str:
+def cost(wanted: Sequence[Listed], here: Sequence[Listed], source: str) -> str:
     """What fetching costs, in a line."""
     left = [one for one in wanted if one not in here]
     size = sum(one.bytes or _USUAL for one in left)
@@ -116,21 +106,18 @@ def cost(wanted: Sequence[Wanted], here: Sequence[Wanted], source: str) -> str:
     return line
 
 
-def _require_room(left: Sequence[Wanted], out: Path) -> None:
+def _require_room(left: Sequence[Listed], out: Path) -> None:
     needed, free = sum(one.bytes or _USUAL for one in left), shutil.disk_usage(out).free
     if needed > free:
         what = f"{len(left)} sessions take about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         raise EmgscribeError(what, where=str(out), hint="free some disk space, or choose fewer sessions")
 
 
-def _fault(path: Path, one: Wanted) -> str:
-    """How a file differs from what was published; empty where it does not."""
-    if one.bytes and (size := path.stat().st_size) != one.bytes:
-        return f"{size:,} bytes instead of {one.bytes:,}"
-    if one.sha256:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        return "" if found == one.sha256 else f"its SHA-256 is {found}, not {one.sha256}"
+def _fault(path: Path, one: Listed) -> str:
+    """How a file differs from what was published, or cannot be opened where that is not known; else empty."""
+    fault = file_fault(path, one)
+    if fault or one.sha256:
+        return fault
     try:
         with SessionFile(path) as session:
             return "" if session.header.name else "it has no name"
@@ -138,7 +125,7 @@ def _fault(path: Path, one: Wanted) -> str:
         return error.what
 
 
-def _finish(part: Path, one: Wanted) -> None:
+def _finish(part: Path, one: Listed) -> None:
     """Give a complete file its name; one that is not what was published is removed, and an `EmgscribeError`."""
     if fault := _fault(part, one):
         part.unlink()
@@ -153,7 +140,7 @@ class Remote(RawIOBase):
     def __init__(self, source: str, start: int = 0) -> None:
         self.source, self.at, self.size = source, start, -1
         self._tag, self._open = "", None
-        self._file: BinaryIO | None = None
+        self._file: BufferedReader | None = None
         if "://" not in source:
             self._open_file()
 
@@ -170,9 +157,9 @@ class Remote(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._file is not None:
-            count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+            count = self._file.readinto(buffer)
             self.at += count
-            return int(count)
+            return count
         for attempt in range(_TRIES):
             if 0 <= self.size <= self.at:
                 return 0
@@ -256,7 +243,7 @@ def _pause(error: Exception, attempt: int) -> float:
     return min(float(said), 300.0) if said.isdecimal() else min(0.5 * 2**attempt, 30.0)
 
 
-def _from_mirror(one: Wanted, out: Path, source: str, progress: Callable[[float], object]) -> None:
+def _from_mirror(one: Listed, out: Path, source: str, progress: Callable[[float], object]) -> None:
     part = out / f"{one.session}.hdf5.part"
     place = f"{source.rstrip('/')}/{one.session}.hdf5"
     start = part.stat().st_size if part.exists() else 0
@@ -272,7 +259,7 @@ def _from_mirror(one: Wanted, out: Path, source: str, progress: Callable[[float]
     _finish(part, one)
 
 
-def _from_archive(left: Sequence[Wanted], out: Path, source: str, progress: Progress | None) -> None:
+def _from_archive(left: Sequence[Listed], out: Path, source: str, progress: Progress | None) -> None:
     """Read the archive until every wanted session was found."""
     missing = {one.session: one for one in left}
     if not missing:

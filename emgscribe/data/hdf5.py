@@ -9,13 +9,13 @@ the layout.
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import h5py
 import numpy as np
@@ -37,7 +37,7 @@ Emg = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Keystroke:
-    """One key press; `key` is the pynput name, `start` and `end` are unix seconds."""
+    """One key press; `key` is the pynput name, `start` and `end` are seconds, in a session file unix seconds."""
 
     key: str
     start: float
@@ -46,12 +46,20 @@ class Keystroke:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the wearer was asked to type from `start` to `end` (unix seconds); `text` is None for a pause."""
+    """What the wearer was asked to type from `start` to `end` (s, as of a key); `text` is None for a pause."""
 
     name: str
     start: float
     end: float
     text: str | None
+
+
+Event = TypeVar("Event", Keystroke, Prompt)
+
+
+def moved(events: Iterable[Event], seconds: float) -> tuple[Event, ...]:
+    """Keystrokes or prompts on a clock that shows `seconds` more."""
+    return tuple(replace(event, start=event.start + seconds, end=event.end + seconds) for event in events)
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,18 @@ import string
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from emgscribe.data.hdf5 import Keystroke
-from emgscribe.data.recordings import Recording, Track, bands_of
+from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
 from emgscribe.data.tables import read_table, seconds_in
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import open_file, open_text, reading_rows
 
 MYO = ".emg.csv"
 _MYO_RATE = 200.0
-_HOLD = 0.1  # s, of a key whose release is not known
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - (?:'(.)'|(Key\.\w+))$")
 _RHD = re.compile(r"(\w+?)_(\d{6}_\d{6})$")
 # Names of signs in X11, in the order of `string.punctuation`.
@@ -48,34 +46,24 @@ def read_myo(path: Path) -> Recording:
         if (table := path.with_name(f"{name}.{band}{MYO}")).exists():
             (tracks[band],) = read_table(table, [band], columns=[f"emg{place}" for place in range(8)]).tracks
     keys = path.with_name(f"{name}.key.csv")
-    strokes = tuple(_pressed(keys)) if keys.exists() else ()
+    strokes = tuple(keystrokes_of(_events(keys))) if keys.exists() else ()
     return Recording(tuple(tracks), tuple(tracks.values()), _MYO_RATE, unit="raw", keystrokes=strokes, name=name)
 
 
-def _pressed(path: Path) -> Iterator[Keystroke]:
-    """Keystrokes of a log with the columns time, keysym and event, a row for each press and each release."""
-    held: dict[str, float] = {}
+def _events(path: Path) -> Iterator[tuple[str, float, bool]]:
+    """(key, time, whether it went down) of a log with the columns time, keysym and event."""
     with reading_rows(path, "the columns are time, keycode, keysym and event") as rows:
         for row in rows:
             key, time, event = _SIGNS.get(row["keysym"], row["keysym"]), seconds_in(row["time"]), row["event"].lower()
-            if "release" in event or "up" in event:
-                if key in held:
-                    yield Keystroke(key, held.pop(key), time)
-            else:
-                held.setdefault(key, time)  # a key that repeats was pressed once
-    for key, time in held.items():
-        yield Keystroke(key, time, time + _HOLD)
+            yield key, time, not ("release" in event or "up" in event)
 
 
 def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     """The recording in an `.rhd` file, with keys of sEMG-TypingDatabase beside it. Needs neo (the extra `intan`)."""
-    try:
-        from neo.rawio import IntanRawIO
-    except ImportError as error:
-        raise EmgscribeError(f"this needs neo ({error})", hint="pip install 'emgscribe[intan]'") from error
+    rawio = optional("neo.rawio", "intan")
     open_file(path).close()
     try:
-        raw: Any = IntanRawIO(filename=str(path))
+        raw = rawio.IntanRawIO(filename=str(path))
         raw.parse_header()
         rate = float(raw.get_signal_sampling_rate(stream_index=0))
         counts = raw.get_analogsignal_chunk(stream_index=0)
@@ -91,8 +79,8 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     if start is None or not logs:
         return found
     lag = _lag(day / "LAG_TIMINGS.csv", path.stem)
-    keys = ((key, time - start + lag) for key, time in _logged(logs[0]))
-    strokes = tuple(Keystroke(key, time, time + _HOLD) for key, time in keys if 0 <= time < len(emg) / rate)
+    keys = ((key, time - start + lag, None) for key, time in _logged(logs[0]))
+    strokes = tuple(keystrokes_of(key for key in keys if 0 <= key[1] < len(emg) / rate))
     person, session = day.parent.name, f"{day.parent.name}-{day.name}-{path.stem}"
     return Recording(tuple(bands), tracks, rate, start, "uV", strokes, user=person, name=session)
 

@@ -4,7 +4,7 @@ A reader of a format (`tables`, `xdf`, `bids`) gives a `Recording`; `write_recor
 what it had to change.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from emgscribe.config import require
-from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, write_session
+from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, moved, write_session
 from emgscribe.data.shape import FASTEST, SLOWEST, Band, Shape
 from emgscribe.errors import EmgscribeError
 
 UNITS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
+HOLD = 0.1  # s, of a key whose release is not known
 _MOST_SECONDS = 12 * 3600
 _STEADY = 0.2  # sample periods: clocks that scatter by less show a sample that is missing
 _KEY_NAMES = {
@@ -67,6 +68,24 @@ class Conversion:
     notes: list[str] = field(default_factory=list)
 
 
+def keystrokes_of(events: Iterable[tuple[str, float, bool | None]]) -> Iterator[Keystroke]:
+    """Keystrokes of events (key, time in s, whether it went down) in order of time.
+
+    None instead of down or up, and a press without a release, count as held for 0.1 s. A key that repeats while it is
+    held was pressed once.
+    """
+    held: dict[str, float] = {}
+    for key, time, down in events:
+        if down is None:
+            yield Keystroke(key, time, time + HOLD)
+        elif down:
+            held.setdefault(key, time)
+        elif key in held:
+            yield Keystroke(key, held.pop(key), time)
+    for key, time in held.items():
+        yield Keystroke(key, time, time + HOLD)
+
+
 def key_name(key: str) -> str:
     """The pynput name of a key that a logger, a browser or a marker calls `key`."""
     return _KEY_NAMES.get(key.lower(), key)
@@ -97,8 +116,8 @@ def write_recording(
         user=user,
         condition="on_keyboard",
         duration_mins=len(times) / rate / 60,
-        keystrokes=tuple(Keystroke(key_name(k.key), k.start + by, k.end + by) for k in recording.keystrokes),
-        prompts=tuple(Prompt(p.name, p.start + by, p.end + by, p.text) for p in recording.prompts),
+        keystrokes=moved((replace(key, key=key_name(key.key)) for key in recording.keystrokes), by),
+        prompts=moved(recording.prompts, by),
         simulation=recording.simulation,
     )
     if outside := sum(not times[0] <= key.start <= times[-1] for key in header.keystrokes):
@@ -119,8 +138,8 @@ def _from_zero(recording: Recording) -> Recording:
         recording,
         start=recording.start + zero,
         tracks=tuple(Track(track.times - zero, track.emg) for track in recording.tracks),
-        keystrokes=tuple(Keystroke(k.key, k.start - zero, k.end - zero) for k in recording.keystrokes),
-        prompts=tuple(Prompt(p.name, p.start - zero, p.end - zero, p.text) for p in recording.prompts),
+        keystrokes=moved(recording.keystrokes, -zero),
+        prompts=moved(recording.prompts, -zero),
     )
 
 
@@ -238,8 +257,8 @@ def of_session(path: Path) -> Recording:
         tracks=tracks,
         rate=shape.rate,
         start=start,
-        keystrokes=tuple(Keystroke(k.key, k.start - start, k.end - start) for k in header.keystrokes),
-        prompts=tuple(Prompt(p.name, p.start - start, p.end - start, p.text) for p in header.prompts),
+        keystrokes=moved(header.keystrokes, -start),
+        prompts=moved(header.prompts, -start),
         user=header.user,
         name=header.name,
         simulation=header.simulation,

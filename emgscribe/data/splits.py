@@ -112,7 +112,7 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
         return _split_by_file(paths, Path(data.split))
     if data.protocol == LATEST:
         return _split_by_date(paths, str(folder), data)
-    listed = {row["session"]: row for row in _rows("sessions")}
+    listed = listed_sessions()
     if all(path.stem not in listed and read_header(path).simulation for path in paths):
         return _split_by_date(paths, str(folder), data)
     return _split_as_published(paths, str(folder), listed, data)
@@ -174,15 +174,25 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     )
 
 
-def listed_sessions() -> list[dict[str, str]]:
-    """Every session of the data set: user, session, and bytes and sha256 where they are published."""
-    return _rows("sessions")
+class Listed(NamedTuple):
+    """A session of the data set; its size and SHA-256 where they are published, else 0 and empty."""
+
+    session: str
+    user: str
+    bytes: int
+    sha256: str
+
+
+def listed_sessions() -> dict[str, Listed]:
+    """Every session of the data set by name."""
+    rows = (Listed(row["session"], row["user"], int(row["bytes"] or 0), row["sha256"]) for row in _rows("sessions"))
+    return {row.session: row for row in rows}
 
 
 def published_names(protocol: Protocol, part: Literal["train", "val", "test"]) -> list[tuple[str, str]]:
     """(session, user) of a part of a published split."""
-    listed = {row["session"]: row for row in _rows("sessions")}
-    return [(name, listed[name]["user"]) for name in _published_parts(protocol, listed, 0)[part]]
+    listed = listed_sessions()
+    return [(name, listed[name].user) for name in _published_parts(protocol, listed, 0)[part]]
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -190,9 +200,7 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _split_as_published(
-    paths: Sequence[Path], folder: str, listed: Mapping[str, Mapping[str, str]], data: DataConfig
-) -> Split:
+def _split_as_published(paths: Sequence[Path], folder: str, listed: Mapping[str, Listed], data: DataConfig) -> Split:
     parts = _published_parts(data.protocol, listed, data.sessions)
     names = [name for part in parts.values() for name in part]
     found = {path.stem: path for path in paths}
@@ -210,14 +218,14 @@ def _split_as_published(
     return Split(data.protocol, *(tuple(found[name] for name in part) for part in parts.values()))
 
 
-def _published_parts(protocol: Protocol, listed: Mapping[str, Mapping[str, str]], latest: int) -> dict[str, list[str]]:
+def _published_parts(protocol: Protocol, listed: Mapping[str, Listed], latest: int) -> dict[str, list[str]]:
     """Names of the sessions that train (each user's `latest`; 0: all), validate and test."""
     held_out = [row for row in _rows("held_out") if row["protocol"] == protocol]
     val, test = ([row["session"] for row in held_out if row["partition"] == part] for part in ("val", "test"))
     # The users who validate also train, with all that is not held out; names begin with the date.
     by_user: dict[str, list[str]] = {row["user"]: [] for row in held_out if row["partition"] == "val"}
     for name in sorted(listed.keys() - {*val, *test}):
-        by_user.get(listed[name]["user"], []).append(name)
+        by_user.get(listed[name].user, []).append(name)
     return {
         "train": [name for _, names in sorted(by_user.items()) for name in names[-latest:]],
         "val": val,
@@ -225,17 +233,17 @@ def _published_parts(protocol: Protocol, listed: Mapping[str, Mapping[str, str]]
     }
 
 
-def file_fault(path: Path | None, expected: Mapping[str, str]) -> str:
+def file_fault(path: Path | None, expected: Listed) -> str:
     """How a session differs from its listing, empty where it does not. Its hash is kept until it changes."""
     if path is None:
         return "missing"
-    if expected["bytes"] and (size := path.stat().st_size) != int(expected["bytes"]):
-        return f"{size:,} bytes instead of {int(expected['bytes']):,}"
-    if not expected["sha256"]:
+    if expected.bytes and (size := path.stat().st_size) != expected.bytes:
+        return f"{size:,} bytes instead of {expected.bytes:,}"
+    if not expected.sha256:
         return ""
     entry = Entry(path, "hashes")
     found, _ = entry.read() or ("", b"")
     if not found:
         with path.open("rb") as file:
             entry.write(found := hashlib.file_digest(file, "sha256").hexdigest())
-    return "" if found == expected["sha256"] else f"its SHA-256 is not {expected['sha256']}"
+    return "" if found == expected.sha256 else f"its SHA-256 is not {expected.sha256}"

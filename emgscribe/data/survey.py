@@ -47,13 +47,13 @@ def _paths(files: Sequence[Path]) -> list[Path]:
 def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], None] | None = None) -> list[Checked]:
     """Check files and folders, `jobs` files at a time; in order, whatever is found."""
     require(0 <= jobs <= 1000, "jobs", jobs, "0 to 1000")
-    listed, paths = {row["session"]: row for row in listed_sessions()}, _paths(files)
+    listed, paths = listed_sessions(), _paths(files)
 
     def one(path: Path) -> Checked:
         (found,), row = inspect(path), listed.get(path.stem)
         if row is None or not path.is_file():
             return Checked(found, "")
-        return Checked(found, file_fault(path, row) or ("same" if row["sha256"] else "listed"))
+        return Checked(found, file_fault(path, row) or ("same" if row.sha256 else "listed"))
 
     # Threads: what takes time is reading, hashing and NumPy's, which let others run meanwhile.
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, Times
-from emgscribe.data.recordings import Recording, bands_of
+from emgscribe.data.recordings import HOLD, Recording, bands_of
 from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import open_file, open_text, reading_rows
@@ -18,7 +18,6 @@ from emgscribe.files import open_file, open_text, reading_rows
 TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 _TIMES = ("time", "times", "timestamp", "timestamps", "t", "seconds", "unix_time", "time_s")
 _STARTS, _ENDS = ("start", "onset", "time", "timestamp", "down", "press"), ("end", "offset", "up", "release")
-_HOLD = 0.1  # s, of a key whose log has no end
 _MOST_BYTES = 8 << 30
 
 
@@ -137,7 +136,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
             raise ValueError(f"no column {missing[0]}")
         for row in rows:
             began = seconds_in(row[start])
-            ended = seconds_in(row[end]) if row.get(end) else began + seconds_in(row.get("duration") or str(_HOLD))
+            ended = seconds_in(row[end]) if row.get(end) else began + seconds_in(row.get("duration") or str(HOLD))
             if prompt := row.get("prompt"):
                 prompts.append(Prompt(f"prompt-{len(prompts)}", began, ended, prompt.replace("\\n", "\n")))
             elif row["key"]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from emgscribe.data.hdf5 import Keystroke
-from emgscribe.data.recordings import Recording, Track, bands_of
+from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import open_file
 
 _EVENT = re.compile(r"(.+?)[ _:](pressed|down|released|up)", re.IGNORECASE | re.DOTALL)
@@ -24,7 +23,6 @@ _UNITS = {
     "volts": "V",
     "v": "V",
 }
-_HOLD = 0.1  # s, of a key whose release is not in the markers
 _MAGIC = b"XDF:"
 
 
@@ -34,10 +32,7 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
     `streams` names those of the EMG; without it they are those of the type EMG. Clocks are synchronised as LabRecorder
     measured them. Markers are key names, or `KEY pressed` and `KEY released`. Needs pyxdf (the extra `xdf`).
     """
-    try:
-        import pyxdf
-    except ImportError as error:
-        raise EmgscribeError(f"this needs pyxdf ({error})", hint="pip install 'emgscribe[xdf]'") from error
+    pyxdf = optional("pyxdf", "xdf")
     with open_file(path) as file:
         if file.read(4) != _MAGIC:
             raise EmgscribeError("is no XDF file", where=str(path), hint="name a file that LabRecorder wrote")
@@ -58,7 +53,8 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
         what = f"{len(tracks)} streams of EMG ({', '.join(chosen)}) for {len(bands)} bands"
         raise EmgscribeError(what, where=str(path), hint="name the streams (--streams) and the bands (--bands)")
     rate = float(held[chosen[0]]["info"]["nominal_srate"][0])
-    keys = tuple(key for stream in found if isinstance(stream["time_series"], list) for key in _keys(stream))
+    markers = [stream for stream in found if isinstance(stream["time_series"], list)]
+    keys = tuple(key for stream in markers for key in keystrokes_of(_events(stream)))
     known = unit or _unit(held[chosen[0]]) or "raw"
     return Recording(tuple(bands), tuple(tracks), rate, 0.0, known, keys, name=path.stem)
 
@@ -89,16 +85,8 @@ def _unit(stream: Any) -> str:
         return ""
 
 
-def _keys(stream: Any) -> Iterator[Keystroke]:
-    """Keystrokes of a marker stream."""
-    held: dict[str, float] = {}
+def _events(stream: Any) -> Iterator[tuple[str, float, bool | None]]:
+    """(key, time, whether it went down) of a marker stream; None where a marker is the key alone."""
     for (marker, *_), time in zip(stream["time_series"], stream["time_stamps"].tolist(), strict=True):
         event = _EVENT.fullmatch(marker)
-        if event is None:
-            yield Keystroke(marker, time, time + _HOLD)
-        elif event[2].lower() in ("pressed", "down"):
-            held.setdefault(event[1], time)  # a key that repeats was pressed once
-        elif event[1] in held:
-            yield Keystroke(event[1], held.pop(event[1]), time)
-    for key, time in held.items():
-        yield Keystroke(key, time, time + _HOLD)
+        yield (event[1], time, event[2].lower() in ("pressed", "down")) if event else (marker, time, None)

@@ -5,7 +5,6 @@ a Slurm queue outlive a command that was killed.
 """
 
 import gc
-import importlib
 import os
 import pickle
 import platform
@@ -26,7 +25,7 @@ import torch
 from rich.console import Console
 
 from emgscribe.config import Count, Settings, Whole
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import holder, make_folder
@@ -252,14 +251,6 @@ def _ray(workers: Workers) -> Iterator[Submit]:
 
 
 _BACKENDS = {"local": _local, "slurm": _slurm, "ray": _ray}
-
-
-def optional(package: str, extra: str) -> Any:
-    """A package that comes with an extra; `EmgscribeError` with the extra's name where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise EmgscribeError(f"this needs {package} ({error})", hint=f"pip install 'emgscribe[{extra}]'") from error
 
 
 def _end_with_parent() -> None:

@@ -21,8 +21,8 @@ from rich.console import Console
 from emgscribe.config import from_json, leaves, reads_as, require, to_json
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
-from emgscribe.errors import EmgscribeError
-from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch, optional
+from emgscribe.errors import EmgscribeError, optional
+from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment

@@ -236,11 +236,8 @@ def save_model(model: Model, folder: Path | str) -> None:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
     folder = Path(folder)
-    config, shape, ancestry = (
-        _stored(ModelConfig, folder, "model"),
-        _stored(Shape, folder, "shape"),
-        load_ancestry(folder),
-    )
+    config, shape = _stored(ModelConfig, folder, "model"), _stored(Shape, folder, "shape")
+    ancestry = load_ancestry(folder)
     try:
         weights = _weights(folder / "model.safetensors", sketch(config, shape))
         model = Model(config, shape)

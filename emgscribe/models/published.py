@@ -238,11 +238,9 @@ class _Tensors(pickle.Unpickler):
         super().__init__(BytesIO(parts.read(name)))
         self.parts, self.folder = parts, name.rpartition("/")[0]
         self.known: dict[str, Any] = {f"torch.{name}": kind for name, kind in _KINDS.items()}
-        self.known |= {
-            "torch._utils._rebuild_tensor_v2": _tensor,
-            "torch._utils._rebuild_parameter": lambda one, *_: one,
-        }
-        self.known |= {"collections.OrderedDict": _Names}
+        rebuild = {"_rebuild_tensor_v2": _tensor, "_rebuild_parameter": lambda one, *_: one}
+        self.known |= {f"torch._utils.{name}": function for name, function in rebuild.items()}
+        self.known["collections.OrderedDict"] = _Names
 
     def find_class(self, module: str, name: str) -> Any:
         place = f"{module}.{name}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from zlib import crc32
 
 from emgscribe.data.bids import EVENTS, read_events
-from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile
+from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, moved
 from emgscribe.errors import EmgscribeError
 
 NUM_USERS = 100_000_000  # users are numbered with eight digits
@@ -61,8 +61,8 @@ def read_key_log(path: Path) -> KeyLog:
 def _of_session(path: Path) -> KeyLog:
     with SessionFile(path) as session:
         header, start = session.header, session.layout.start
-    keys = tuple(Keystroke(k.key, k.start - start, k.end - start) for k in header.keystrokes)
-    prompts = tuple(Prompt(p.name, p.start - start, p.end - start, p.text) for p in header.prompts)
+    keys = moved(header.keystrokes, -start)
+    prompts = moved(header.prompts, -start)
     duration = max(header.duration_mins * 60, _end(keys, prompts))
     return KeyLog(header.user, start, duration, keys, prompts, not header.simulation or header.real_keys)
 

@@ -16,8 +16,8 @@ from emgscribe.data.charset import key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import (
     REAL_KEYS,
     Keystroke,
-    Prompt,
     SessionHeader,
+    moved,
     read_header,
     writing_session,
 )
@@ -71,7 +71,7 @@ def simulate_session(
         condition="on_keyboard",
         duration_mins=frames / DRIVE_RATE / 60,
         keystrokes=logged_keys(presses, origin, _TICKS[int(typing.random() < _SLOW_TICK)]),
-        prompts=tuple(Prompt(p.name, origin + p.start, origin + p.end, p.text) for p in prompts),
+        prompts=moved(prompts, origin),
         simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
     )
     _write_emg(path, header, origin, presses, person[1], streams, config, progress)
@@ -220,8 +220,8 @@ def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig,
         user=keys.user,
         condition="on_keyboard",
         duration_mins=keys.duration / 60,
-        keystrokes=tuple(Keystroke(k.key, keys.start + k.start, keys.start + k.end) for k in keys.keystrokes),
-        prompts=tuple(Prompt(p.name, keys.start + p.start, keys.start + p.end, p.text) for p in keys.prompts),
+        keystrokes=moved(keys.keystrokes, keys.start),
+        prompts=moved(keys.prompts, keys.start),
         simulation=json.dumps({"about": REAL_KEYS if keys.real else "", "seed": seed, **asdict(config)}),
     )
     presses = with_fingers(sorted(strokes, key=lambda stroke: stroke[1]), habits)
