@@ -34,6 +34,7 @@ from typing import Any, NoReturn
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"}
 
+import devices
 import numpy as np
 import tiny
 from mutators import MUTATORS, change_command
@@ -51,7 +52,8 @@ TRAIN = "train tiny --data data"
 HALF = f"{TRAIN} --runs half"  # one epoch of two is done
 TUNE = "tune tiny --data data --search train.lr=1e-3,1e-2 --trials 1 --cores 1"
 READ, SCORE = f"transcribe {TEST} --model {MODEL}", f"evaluate {MODEL} {TEST}"
-CONVERT, PUBLISHED = "convert FILE --out new --bands left --rate 200 --start 2026-01-31", "published"
+CONVERT = "convert FILE --out new --bands left --rate 200 --start 2026-01-31"
+FOREIGN, PUBLISHED = "convert FOLDER --out new --start 2026-01-31", "published"
 BEAM, PLAN = f"{READ} --decoder beam", "reproduce tiny --data data --dry-run"
 
 
@@ -90,6 +92,10 @@ KINDS = {
     "numpy": Kind(("arm.npy", "arm.npz"), _BINARY, (CONVERT,)),
     "bids": Kind(("bids/sub-*/ses-*/emg/*",), ("text", "bytes"), ("convert bids --out new",)),
     "bdf": Kind(("bids/sub-*/ses-*/emg/*.bdf",), _BINARY, ("convert bids --out new",)),
+    "xdf": Kind(("lab.xdf",), ("text", *_BINARY), (f"{CONVERT.replace(' --rate 200', '')} --streams Myo",)),
+    "myo": Kind(("myo/*",), ("text", "bytes"), (FOREIGN.replace("FOLDER", "myo"),)),
+    "intan": Kind(("days/P1/T1/Data/*.rhd",), _BINARY, (FOREIGN.replace("FOLDER", "days"),)),
+    "day": Kind(("days/P1/T1/*.*",), ("text", "bytes"), (FOREIGN.replace("FOLDER", "days"),)),
     "published": Kind(("published.ckpt",), _BINARY, ("import FILE --out new", "import FILE --out new --hop 8")),
     "split": Kind(("own.csv",), ("text", "bytes"), ("train tiny --data data --data.split FILE --name own",)),
     "arguments": Kind(
@@ -139,10 +145,19 @@ def prepare(folder: Path) -> None:
     np.savez("arm.npz", emg=emg, times=times)
     np.savetxt("arm.csv", np.column_stack([times, emg]), "%.4f", ",", header="time,a,b,c,d,e,f,g,h", comments="")
     Path("arm_keys.csv").write_text("key,start,end\nh,0.5,0.6\nSpace,1.0,1.1\n")
+    devices.myo(Path("myo"), emg, "left", "right")
+    devices.typing_day(Path("days"), np.sin(np.arange(96_000.0)).reshape(6000, 16))
+    streams = (
+        ("Myo", "EMG", emg, times),
+        ("Keyboard", "Markers", ["t pressed", "t released", "Space"], times[9:99:30]),
+    )
+    devices.xdf(Path("lab.xdf"), *(devices.xdf_stream(at, *stream) for at, stream in enumerate(streams, 1)))
     Path("own.csv").write_text("session,partition\na,train\nb,val\nc,test\n")
     es.save_model(es.Model(es.ModelConfig(encoder=TdsConfig(8, 1, 4, 3, 1))), PUBLISHED)
     for command in ("convert data --out bids --to bids", f"export {PUBLISHED} --out published.ckpt"):
         _command(command)
+    for command in (FOREIGN.replace("FOLDER", "myo"), FOREIGN.replace("FOLDER", "days"), f"{CONVERT} --streams Myo"):
+        _command(command.replace("FILE", "lab.xdf").replace("--out new", "--out warm").replace(" --rate 200", ""))
     for command in (SCORE, PLAN, TUNE, "report", "inspect data"):
         _command(command)
     reader._child.close()

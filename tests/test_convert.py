@@ -2,15 +2,15 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import START
+from devices import myo, text_table, typing_day, xdf, xdf_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,14 +38,6 @@ def one(path: Path, out: Path, source: Source = LEFT, **options: object) -> tupl
     """Convert one file; returns the session and what was noted."""
     (done,) = convert(path, out, source, **options)  # type: ignore[arg-type]
     return done.path, done.notes
-
-
-def text_table(path: Path, *columns: Sequence[float] | np.ndarray, names: Sequence[str] = (), mark: str = ",") -> Path:
-    rows = np.column_stack(columns)
-    path.write_text(
-        (mark.join(names) + "\n") * bool(names) + "".join(mark.join(map(repr, row)) + "\n" for row in rows.tolist())
-    )
-    return path
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -103,7 +95,7 @@ def test_gaps_become_silence(tmp_path: Path) -> None:
     assert len(session) == 800
     assert not session.emg[300:340].any()
     np.testing.assert_array_equal(session.emg[340:, 0], WAVES[340:])
-    assert "the left band has 1 gaps of together 0.200 s, which are silent now" in made.notes
+    assert "the left band lacks 0.200 s (gaps: 1), which are silent now" in made.notes
 
 
 def test_a_single_missing_sample_moves_nothing(tmp_path: Path) -> None:
@@ -178,7 +170,8 @@ BAD_TABLES = {
     "backwards": ("time,e\n0,1\n1,1\n0.5,1\n", "time runs backwards 1x, first at sample 2"),
     "not finite": ("time,e\n0,1\nnan,1\n", "not finite"),
     "standing": ("time,e\n1,1\n1,1\n1,1\n", "same time"),
-    "one sample": ("time,e\n1,1\n", "two samples|no times"),
+    "one sample": ("time,e\n1,1\n", "fewer than two times"),
+    "no EMG": ("time,e\n0,1\n1,nan\n2,1e30\n", "2 of 3 samples are not finite, or too large"),
     "odd columns": ("time,e,f,g\n0,1,2,3\n1,1,2,3\n", "3 columns cannot be divided"),
 }
 
@@ -230,46 +223,13 @@ def test_a_bad_key_log_is_one_error(content: str, tmp_path: Path) -> None:
         read_keys(tmp_path / "keys.csv")
 
 
-def chunk(tag: int, content: bytes) -> bytes:
-    return b"\x04" + struct.pack("<IH", len(content) + 2, tag) + content
-
-
-def stream(number: int, name: str, kind: str, samples: np.ndarray | list[str], times: np.ndarray) -> bytes:
-    """A stream of an XDF file, as the format's specification says."""
-    words = isinstance(samples, list)
-    channels = 1 if words else samples.shape[1]
-    unit = "<channels><channel><label>e</label><unit>millivolts</unit></channel></channels>"
-    about = (
-        f"<?xml version='1.0'?><info><name>{name}</name><type>{kind}</type><channel_count>{channels}</channel_count>"
-        f"<nominal_srate>{0 if words else RATE}</nominal_srate><channel_format>{'string' if words else 'float32'}"
-        f"</channel_format><source_id>{name}</source_id><desc>{unit}</desc></info>"
-    )
-    own = struct.pack("<I", number)
-    body = own + b"\x04" + struct.pack("<I", len(times))
-    for sample, time in zip(samples, times.tolist(), strict=True):
-        body += b"\x08" + struct.pack("<d", time)
-        if isinstance(sample, str):
-            body += b"\x01" + bytes([len(sample.encode())]) + sample.encode()
-        else:
-            body += sample.astype("<f4").tobytes()
-    clocks = b"".join(chunk(4, own + struct.pack("<dd", at, 0.0)) for at in np.linspace(times[0], times[-1], 5))
-    last = f"<?xml version='1.0'?><info><first_timestamp>{times[0]}</first_timestamp></info>"
-    return chunk(2, own + about.encode()) + chunk(3, body) + clocks + chunk(6, own + last.encode())
-
-
-def xdf(path: Path, *streams: bytes) -> Path:
-    header = b"<?xml version='1.0'?><info><version>1.0</version></info>"
-    path.write_bytes(b"XDF:" + chunk(1, header) + b"".join(streams))
-    return path
-
-
 def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
     keys = ["t pressed", "t pressed", "t released", "Space pressed", "Space released", "ü"]
     path = xdf(
         tmp_path / "lab.xdf",
-        stream(1, "MyoLeft", "EMG", WAVES, 77 + TIMES),
-        stream(2, "Keyboard", "Markers", keys, 77 + np.array([1.0, 1.02, 1.1, 2.0, 2.1, 3.0])),
-        stream(3, "MyoRight", "EMG", -WAVES, 77 + TIMES),
+        xdf_stream(1, "MyoLeft", "EMG", WAVES, 77 + TIMES),
+        xdf_stream(2, "Keyboard", "Markers", keys, 77 + np.array([1.0, 1.02, 1.1, 2.0, 2.1, 3.0])),
+        xdf_stream(3, "MyoRight", "EMG", -WAVES, 77 + TIMES),
     )
     made, notes = one(path, tmp_path / "out", Source(start="2026-11-28T12:00:00", streams=("MyoLeft", "MyoRight")))
     session = open_session(made)
@@ -282,6 +242,17 @@ def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
         one(path, tmp_path / "out", Source(streams=("Myo",)))
     with pytest.raises(EmgscribeError, match="no samples of EMG"):
         one(path, tmp_path / "out", Source(streams=("Keyboard",), bands=("left",)))
+
+
+def test_a_damaged_part_of_an_xdf_file_is_noted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A recorder that was cut off leaves such files: the whole parts are worth having."""
+    markers = xdf_stream(2, "Keyboard", "Markers", ["t pressed", "t released"], np.array([1.0, 1.1]))
+    xdf(tmp_path / "lab.xdf", xdf_stream(1, "Myo", "EMG", WAVES, TIMES), markers.replace(b"\x01\x09t", b"\x05\x09t"))
+    made, notes = one(tmp_path / "lab.xdf", tmp_path / "out", LEFT)
+    assert open_session(made).text == ""
+    (note,) = notes
+    assert note.startswith("pyxdf: found likely XDF file corruption (")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.fixture
@@ -375,7 +346,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     options = ["--bands", "left", "--keys", str(tmp_path / "keys.csv"), "--start", "2026-11-28"]
     assert main(["convert", str(path), "--out", str(tmp_path / "out"), *options]) == 0
     shown = capsys.readouterr().out
-    assert "arm.hdf5: a left band of 8 electrodes at 200 Hz, 0.03 min, 1 keys" in shown
+    assert "arm.hdf5: a left band of 8 electrodes at 200 Hz, 0.03 min, keys: 1" in shown
     assert "1 of 2 keys lie outside the samples" in shown
     assert main(["convert", str(path), str(path), "--out", str(tmp_path / "out"), *options]) == 2
     assert main(["convert", "--out", str(tmp_path / "out")]) == 2
@@ -390,24 +361,9 @@ def test_a_key_has_one_name_whoever_logged_it(tmp_path: Path) -> None:
     assert open_session(write_recording(recording, tmp_path / "one.hdf5").path).text == "a ⏎⏎⌫⌫⇧⇧ ⏎A"
 
 
-def myo(folder: Path, *arms: str) -> Path:
-    """A recording as myo-keylogging has them."""
-    folder.mkdir(exist_ok=True)
-    for place, arm in enumerate(arms):
-        names = ["time", *(f"emg{number}" for number in range(8)), "moving", "characteristics"]
-        extra = np.zeros((len(WAVES), 2))
-        text_table(folder / f"P1-0.{arm}.emg.csv", TIMES + 0.01 * place, 100 * WAVES, extra, names=names)
-    (folder / "P1-0.key.csv").write_text(
-        "time,keycode,keysym,event\n1.0,30,t,pressed\n1.05,30,t,pressed\n1.1,30,t,released\n"
-        "1.5,50,Shift_L,pressed\n1.6,10,exclam,pressed\n1.7,10,exclam,released\n2.0,65,space,pressed\n"
-    )
-    (folder / "P1-0.meta.json").write_text("{}")
-    return folder
-
-
 @pytest.mark.parametrize("arms", [("left", "right"), ("right",)])
 def test_recordings_of_myo_keylogging(arms: tuple[str, ...], tmp_path: Path) -> None:
-    made, notes = one(myo(tmp_path / "train-data", *arms), tmp_path / "out", Source(start="2021-01-01"))
+    made, notes = one(myo(tmp_path / "train-data", 100 * WAVES, *arms), tmp_path / "out", Source(start="2021-01-01"))
     session = open_session(made)
     assert (session.shape, session.name) == (Shape(arms, 8, 200.0), "P1-0")  # type: ignore[arg-type]
     assert session.text == "t⇧! "
@@ -417,33 +373,9 @@ def test_recordings_of_myo_keylogging(arms: tuple[str, ...], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("log", ["time,keysym\n1,a\n", "time,keycode,keysym,event\nsoon,1,a,pressed\n"])
 def test_a_bad_log_of_myo_keylogging_is_one_error(log: str, tmp_path: Path) -> None:
-    (myo(tmp_path / "data", "left") / "P1-0.key.csv").write_text(log)
+    (myo(tmp_path / "data", WAVES, "left") / "P1-0.key.csv").write_text(log)
     with pytest.raises(EmgscribeError, match=r"P1-0\.key\.csv: line 2"):
         one(tmp_path / "data", tmp_path / "out", Source(start="2021-01-01"))
-
-
-def qstring(text: str) -> bytes:
-    data = text.encode("utf-16-le")
-    return struct.pack("<I", len(data)) + data
-
-
-def rhd(path: Path, emg: np.ndarray, rate: float = 2000.0) -> Path:
-    """An Intan file of version 1.5 with amplifier channels alone, as its format's description says."""
-    channels = emg.shape[1]
-    head = struct.pack("<IhhfhffffffhffI", 0xC6912702, 1, 5, rate, 1, 1, 1, 1e3, 1, 1, 1e3, 0, 1e3, 1e3, 0)[:-4]
-    head += qstring("") * 3 + struct.pack("<hh", 0, 0) + struct.pack("<h", 1)
-    head += qstring("Port A") + qstring("A") + struct.pack("<hhh", 1, channels, channels)
-    for number in range(channels):
-        head += qstring(f"A-{number:03d}") * 2 + struct.pack("<hhhhhh", number, number, 0, 1, number, 0)
-        head += struct.pack("<hhhhff", 0, 0, 0, 0, 0.0, 0.0)
-    counts = np.rint(emg / 0.195 + 32768).astype("<u2")
-    blocks = b"".join(
-        np.arange(at, at + 60, dtype="<i4").tobytes() + counts[at : at + 60].T.tobytes()
-        for at in range(0, len(emg), 60)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(head + blocks)
-    return path
 
 
 DAY = 50 * np.sin(np.arange(6000)[:, None] / np.arange(3, 19))  # (T, 16) in µV
@@ -453,11 +385,7 @@ DAY = 50 * np.sin(np.arange(6000)[:, None] / np.arange(3, 19))  # (T, 16) in µV
 def day(tmp_path: Path) -> Path:
     """The folder of a day of sEMG-TypingDatabase, with one recording of 3 s."""
     pytest.importorskip("neo", reason="pip install 'emgscribe[intan]'")
-    day = tmp_path / "CleanData" / "P1" / "T1"
-    rhd(day / "Data" / "S_220923_131650.rhd", DAY)
-    (day / "Keylogs.txt").write_text("2022-09-23 13:16:51,500 - 's'\n")
-    (day / "LAG_TIMINGS.csv").write_text("Filename,Lag,Error\nS_220923_131650,-0.25,0.1\n")
-    return day
+    return typing_day(tmp_path / "CleanData", DAY)
 
 
 BAD_DAYS = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, holder, make_folder, read_json, replacing, write_json
+from emgscribe.files import alone, damage_told, holder, make_folder, read_json, replacing, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -36,6 +36,34 @@ def test_an_error_says_what_where_and_hint() -> None:
     assert str(EmgscribeError("is empty")) == "is empty"
     again = pickle.loads(pickle.dumps(error))
     assert (again.what, again.where, again.hint, str(again)) == ("is empty", "a.hdf5", "copy it again", str(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("two\nlines"), "is damaged (ValueError: two lines)"),
+        (RuntimeWarning("bytes"), "is damaged (RuntimeWarning: bytes)"),
+        (EmgscribeError("is ours"), "is ours"),
+    ],
+)
+def test_what_a_library_raises_is_one_error(error: Exception, told: str, room: Path) -> None:
+    (room / "a").touch()
+    with pytest.raises(EmgscribeError) as caught, damage_told(room / "a"):
+        raise error
+    assert caught.value.what == told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory can be bounded under Linux")
+def test_a_library_cannot_be_asked_for_any_memory(room: Path) -> None:
+    import resource
+
+    (room / "a").touch()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(EmgscribeError, match="far more memory than its size"), damage_told(room / "a"):
+        bytes(3 << 30)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    with damage_told(room / "a"):
+        assert len(bytes(1 << 29)) == 1 << 29
 
 
 def make(path: Path, content: str, error: BaseException | None = None) -> None:

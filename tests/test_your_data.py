@@ -133,5 +133,5 @@ def test_the_page_is_followed_command_by_command(
     shown = capsys.readouterr().out
     assert "18 sessions, 0 of them here" in shown
     assert "18 of 18 are good" in shown
-    assert "monday.hdf5: a left band of 8 electrodes at 200 Hz, 0.17 min, 9 keys" in shown
+    assert "monday.hdf5: a left band of 8 electrodes at 200 Hz, 0.17 min, keys: 9" in shown
     assert "CER 100.00 %" in shown

@@ -40,6 +40,6 @@ def convert(
 
 
 def _print(done: Conversion) -> None:
-    screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, {done.keys} keys")
+    screen.print(f"{done.path}: {done.shape}, {done.seconds / 60:.2f} min, keys: {done.keys}")
     for note in done.notes:
         screen.print(f"  {note}")

@@ -21,7 +21,7 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHead
 from emgscribe.data.recordings import UNITS, Recording, bands_of
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import open_file, read_json, reading_rows, replacing, write_json
+from emgscribe.files import damage_told, open_file, read_json, reading_rows, replacing, write_json
 
 EVENTS = "*_events.tsv"
 _NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
@@ -142,14 +142,10 @@ def _signals(path: Path) -> dict[str, Any]:
     """The signals of a BDF or EDF file by label; samples that are missing at its end are an error, not a warning."""
     edfio = optional("edfio", "bids")
     open_file(path).close()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
-            return {signal.label: signal for signal in read(path).signals}
-    except Exception as error:  # damaged bytes raise anything
-        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
-        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
+    with damage_told(path):
+        warnings.simplefilter("error")
+        read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
+        return {signal.label: signal for signal in read(path).signals}
 
 
 def _groups(path: Path, labels: Iterable[str]) -> dict[str, Band]:

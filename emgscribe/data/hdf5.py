@@ -30,6 +30,7 @@ from emgscribe.files import failed, replacing
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
 REAL_KEYS = "simulated EMG, real keys"  # in the settings of a simulation under keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
+LARGEST = 2.0**32  # of a sample, in any unit: what a converter of 32 bits counts; 6.6 mV are 6.6e6 nV
 
 Times = npt.NDArray[np.float64]
 Emg = npt.NDArray[np.float32]

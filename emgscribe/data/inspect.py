@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emgscribe.data.charset import symbol_of_key
-from emgscribe.data.hdf5 import SessionFile, SessionHeader, Times, find_sessions
+from emgscribe.data.hdf5 import LARGEST, SessionFile, SessionHeader, Times, find_sessions
 from emgscribe.errors import EmgscribeError
 
 _GAP = 10  # sample periods between two samples that count as a gap
 _FEW = 100  # steps from sample to sample, too few to tell a rate
 _INTERRUPTED = 60.0  # s between two samples of which the second belongs to another recording
-_LARGEST = 2.0**32  # what a converter of 32 bits counts; 6.6 mV are 6.6e6 nV
 
 
 class Finding(NamedTuple):
@@ -86,8 +85,8 @@ def scan(file: SessionFile, found: Inspection) -> tuple[Times, "hashlib._Hash"]:
     for block, emg in file.blocks():
         content.update(emg.data)
         seconds.append(block)
-        if not -_LARGEST <= emg.min() <= emg.max() <= _LARGEST:  # NaN is not
-            unusable += (~(np.abs(emg) <= _LARGEST).all(axis=2)).sum(axis=0)
+        if not -LARGEST <= emg.min() <= emg.max() <= LARGEST:  # NaN is not
+            unusable += (~(np.abs(emg) <= LARGEST).all(axis=2)).sum(axis=0)
         if unchanged.any():
             unchanged &= (emg == first).all(axis=0)
     found.summary |= {"samples": len(file), "shape": str(file.shape)}

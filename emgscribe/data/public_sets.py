@@ -23,7 +23,7 @@ from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
 from emgscribe.data.tables import read_table, seconds_in
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import open_file, open_text, reading_rows
+from emgscribe.files import damage_told, open_file, open_text, reading_rows
 
 MYO = ".emg.csv"
 _MYO_RATE = 200.0
@@ -62,15 +62,12 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     """The recording in an `.rhd` file, with keys of sEMG-TypingDatabase beside it. Needs neo (the extra `intan`)."""
     rawio = optional("neo.rawio", "intan")
     open_file(path).close()
-    try:
+    with damage_told(path, "is damaged, or no Intan file"):
         raw = rawio.IntanRawIO(filename=str(path))
         raw.parse_header()
         rate = float(raw.get_signal_sampling_rate(stream_index=0))
         counts = raw.get_analogsignal_chunk(stream_index=0)
         emg = raw.rescale_signal_raw_to_float(counts, dtype="float32", stream_index=0)  # µV
-    except Exception as error:  # damaged bytes raise anything
-        what = f"is damaged, or no Intan file ({type(error).__name__}: {error!s:.100})"
-        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
     tracks = tuple(bands_of(np.asarray(emg, np.float32), np.arange(len(emg)) / rate, bands))
     found = Recording(tuple(bands), tracks, rate, unit="uV", name=path.stem)
     named, day = _RHD.match(path.stem), path.parent.parent

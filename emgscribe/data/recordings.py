@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from emgscribe.config import require
-from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, moved, write_session
+from emgscribe.data.hdf5 import LARGEST, Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, moved, write_session
 from emgscribe.data.shape import FASTEST, SLOWEST, Band, Shape
 from emgscribe.errors import EmgscribeError
 
@@ -55,6 +55,7 @@ class Recording:
     user: str = ""
     name: str = ""
     simulation: str = ""  # the simulator's settings as JSON, of a simulated recording
+    notes: tuple[str, ...] = ()  # what its reader found
 
 
 @dataclass
@@ -102,7 +103,7 @@ def write_recording(
     """
     fits = resample == 0 or SLOWEST <= resample <= FASTEST
     require(fits, "resample", resample, f"0, or {SLOWEST} to {FASTEST}")
-    recording, notes = _from_zero(recording), list[str]()
+    recording, notes = _from_zero(recording), [*recording.notes]
     emg, first, period, rate = _together(recording, notes)
     if resample:
         emg = _resampled(emg, rate, resample)
@@ -129,11 +130,11 @@ def write_recording(
 
 def _from_zero(recording: Recording) -> Recording:
     """The recording with times from the first sample of the first band on: unix seconds leave few digits."""
-    zero = float(recording.tracks[0].times[0]) if len(recording.tracks[0].times) else 0.0
-    if not np.isfinite(zero):
-        raise EmgscribeError(
-            "its first time is not finite", hint="correct the times, or leave them out and give --rate"
-        )
+    for band, track in zip(recording.bands, recording.tracks, strict=True):
+        if len(track.times) < 2 or not np.isfinite(track.times).all():
+            hint = "correct the times, or leave them out and give --rate"
+            raise EmgscribeError(f"the {band} band has fewer than two times, or some that are not finite", hint=hint)
+    zero = float(recording.tracks[0].times[0])
     return replace(
         recording,
         start=recording.start + zero,
@@ -158,9 +159,15 @@ def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float
     grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
     scale = np.float32(UNITS[recording.unit])
     pairs = zip(bands, clocks, tracks, strict=True)
-    emg = np.stack(
-        [scale * _on_grid(grid, period, clock, track.emg, band, notes) for band, clock, track in pairs], axis=1
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        emg = np.stack(
+            [scale * _on_grid(grid, period, clock, track.emg, band, notes) for band, clock, track in pairs], axis=1
+        )
+    if count := int((~(np.abs(emg) <= LARGEST).all(axis=(1, 2))).sum()):  # NaN is not
+        hint = "set them to 0, or cut them out: what is missing is filled with 0"
+        raise EmgscribeError(
+            f"{count} of {len(emg)} samples are not finite, or too large for EMG in any unit", hint=hint
+        )
     if recording.unit == "raw":
         notes.append("the unit is unknown: numbers are kept as they are")
     return emg, first, period, recording.rate or round(1 / period, 2)
@@ -176,10 +183,6 @@ class _Clock:
 
 def _clock(times: Times, nominal: float, band: str, notes: list[str]) -> _Clock:
     """Fit a regular clock to the times of each stretch without a gap; say what is unusual."""
-    if len(times) < 2 or not np.isfinite(times).all():
-        raise EmgscribeError(
-            f"the {band} band has no times, or some that are not finite", hint="give two samples or more"
-        )
     steps = np.diff(times)
     if (backwards := int((steps < 0).sum())) > 0:
         at = int(np.argmax(steps < 0)) + 1
@@ -227,7 +230,7 @@ def _on_grid(grid: Times, period: float, clock: _Clock, emg: Emg, band: str, not
     found[missing] = 0
     if count := int(missing.sum()):
         runs = int((np.diff(np.concatenate([[0], missing.astype(np.int8)])) == 1).sum())
-        notes.append(f"the {band} band has {runs} gaps of together {count * period:.3f} s, which are silent now")
+        notes.append(f"the {band} band lacks {count * period:.3f} s (gaps: {runs}), which are silent now")
     return found
 
 

@@ -1,7 +1,9 @@
 """Recordings of the Lab Streaming Layer in XDF files, as its LabRecorder writes them."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import open_file
+from emgscribe.files import damage_told, open_file
 
 _EVENT = re.compile(r"(.+?)[ _:](pressed|down|released|up)", re.IGNORECASE | re.DOTALL)
 _UNITS = {
@@ -36,11 +38,8 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
     with open_file(path) as file:
         if file.read(4) != _MAGIC:
             raise EmgscribeError("is no XDF file", where=str(path), hint="name a file that LabRecorder wrote")
-    try:
+    with _logged() as messages, damage_told(path):
         found, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
-    except Exception as error:  # damaged bytes raise anything
-        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
-        raise EmgscribeError(what, where=str(path), hint="copy it again") from error
     held = {_name(stream): stream for stream in found}
     chosen = _chosen(held, streams, path)
     tracks: list[Track] = []
@@ -56,7 +55,27 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
     markers = [stream for stream in found if isinstance(stream["time_series"], list)]
     keys = tuple(key for stream in markers for key in keystrokes_of(_events(stream)))
     known = unit or _unit(held[chosen[0]]) or "raw"
-    return Recording(tuple(bands), tuple(tracks), rate, 0.0, known, keys, name=path.stem)
+    return Recording(tuple(bands), tuple(tracks), rate, 0.0, known, keys, name=path.stem, notes=_noted(messages))
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Collect what pyxdf logs: it goes on behind a damaged part of a file."""
+    logger, messages = logging.getLogger("pyxdf"), list[str]()
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+def _noted(messages: list[str]) -> tuple[str, ...]:
+    more = (f"and {len(messages) - 2} more messages of pyxdf",) if len(messages) > 3 else ()
+    return (*(f"pyxdf: {message:.150}" for message in messages[: 2 if more else 3]), *more)
 
 
 def _name(stream: Any) -> str:

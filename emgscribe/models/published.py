@@ -15,7 +15,7 @@ from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from emgscribe.data.shape import Shape
 from emgscribe.data.splits import Protocol, published_names
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import open_file, replacing
+from emgscribe.files import damage_told, open_file, replacing
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
@@ -178,16 +178,10 @@ def _state(path: Path) -> dict[str, Tensor]:
             hint = "fetch the file itself: git lfs pull, in the repository that it is of"
             raise EmgscribeError("is a Git LFS pointer, not the file that it points to", where=str(path), hint=hint)
     try:
-        with ZipFile(path) as parts:
+        with damage_told(path, "is damaged, or no checkpoint"), ZipFile(path) as parts:
             content = _read(parts, path.stat().st_size)
     except EmgscribeError as error:
         raise EmgscribeError(error.what, where=str(path), hint=error.hint or _HINT) from error
-    except BadZipFile as error:
-        what = "is no checkpoint, or cut off: its list of contents is missing"
-        raise EmgscribeError(what, where=str(path), hint="copy or download it again and compare its size") from error
-    except Exception as error:  # damaged bytes raise anything
-        what = f"is damaged ({type(error).__name__}: {error!s:.100})"
-        raise EmgscribeError(what, where=str(path), hint="copy or download it again") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     found = dict(state.items()) if isinstance(state, dict) else {}
     if not found or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()):
