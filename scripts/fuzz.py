@@ -289,7 +289,8 @@ def judge(status: int, words: list[str], place: Path, output: Path) -> str:
     if leftovers(place):
         return "leftover"
     errors = len(re.findall("^Error: .*\nHint: ", told, re.MULTILINE)) + told.count("╭─ ")
-    return "ok" if code == 0 else "error" if errors == 1 or (not errors and words[0] == "inspect") else "mute"
+    verdicts = words[0] == "inspect" or words[:2] == ["data", "check"]  # a table of files, with what is wrong with each
+    return "ok" if code == 0 else "error" if errors == 1 or (verdicts and not errors) else "mute"
 
 
 GOOD = ("ok", "error")
