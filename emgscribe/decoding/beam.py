@@ -77,6 +77,7 @@ class BeamDecoder(Decoder):
         size = self.config.beam_size
         self._search = begin(self._rules, size, self.config.labels_per_frame, max(_CAPACITY, 4 * size))
         self._labels = self._frames = np.empty(0, dtype=np.int64)
+        self._taken = -1  # frame of the last key that was taken out
 
     @property
     def nodes(self) -> int:
@@ -98,6 +99,15 @@ class BeamDecoder(Decoder):
         """The best hypothesis of all that was read, its last word ended where the convention says so."""
         return self.n_best(1)[0].hypothesis
 
+    def settle(self, before: int) -> Hypothesis:
+        labels, frames = self._leader()
+        if old := int(np.searchsorted(frames, before)):
+            self._decide(labels[:old])
+        labels, frames = self._joined(*collect(self._search, _REMEMBERED))
+        self._labels = self._frames = np.empty(0, dtype=np.int64)
+        self._taken = max((self._taken, *frames.tolist()))
+        return Hypothesis(tuple(labels.tolist()), tuple(frames.tolist()))
+
     def n_best(self, count: int) -> list[Scored]:
         """The `count` best hypotheses of all that was read, best first; fewer where the beam holds fewer."""
         require(count >= 1, "count", count, "1 or more")
@@ -115,7 +125,8 @@ class BeamDecoder(Decoder):
         settled = self._frames
         if len(frames) and len(settled) and settled[-1] >= frames[0]:
             settled = np.minimum(settled, frames[0] - np.arange(len(settled), 0, -1))
-        return np.concatenate([self._labels, labels]), np.concatenate([settled, frames])
+        joined = np.concatenate([settled, frames])
+        return np.concatenate([self._labels, labels]), np.maximum(joined, self._taken + 1 + np.arange(len(joined)))
 
     def _make_room(self) -> None:
         while True:
@@ -123,22 +134,27 @@ class BeamDecoder(Decoder):
             nodes = self._search.nodes
             if 2 * int(self._search.place[0]["used"]) <= len(nodes):
                 return
-            if len(nodes) < _MOST or not self._decide():
+            best, _ = self._leader()
+            if len(nodes) < _MOST or not len(best):
                 break
+            self._decide(best[: -(-len(best) // 2)])
         self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
 
-    def _decide(self) -> bool:
-        """Drop the hypotheses that differ from the best one in the older half of its unsettled keys, if it has any."""
-        search, beam, scores = self._search, self._search.beam, rank(self._search, self._rules, False)
-        paths = [trace(search, int(node))[0] for node in beam["node"][: len(scores)]]
-        best = paths[int(np.argmax(scores))]
-        old = best[: -(-len(best) // 2)]
+    def _leader(self) -> tuple[Ints, Ints]:
+        """Labels and onset frames of the best hypothesis, without what is settled."""
+        scores = rank(self._search, self._rules, False)
+        return trace(self._search, int(self._search.beam["node"][np.argmax(scores)]))
+
+    def _decide(self, old: Ints) -> None:
+        """Drop the hypotheses that do not begin with the keys `old`."""
+        search, beam = self._search, self._search.beam
+        slots = int(search.place[0]["slots"])
+        paths = [trace(search, int(node))[0] for node in beam["node"][:slots]]
         alike = [place for place, path in enumerate(paths) if np.array_equal(path[: len(old)], old)]
-        search.nodes["slot"][beam["node"][: len(paths)]] = -1
+        search.nodes["slot"][beam["node"][:slots]] = -1
         beam[: len(alike)] = beam[alike]
         search.nodes["slot"][beam["node"][: len(alike)]] = np.arange(len(alike))
         search.place[0]["slots"] = len(alike)
-        return len(old) > 0
 
 
 def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:

@@ -44,6 +44,14 @@ class Decoder(Protocol):
     def flush(self) -> Hypothesis:
         """Return the final hypothesis: nothing more will be fed before the next `reset`."""
 
+    def settle(self, before: int) -> Hypothesis:
+        """Take out the keys that nothing fed later can change, and those that began before the frame `before`.
+
+        The latter become as the best hypothesis has them. Later hypotheses go on after what was taken out, so that an
+        endless stream needs bounded memory. A decoder without a way of its own settles nothing before the end.
+        """
+        return Hypothesis()
+
     def decode(self, log_probs: Emissions) -> Hypothesis:
         """The hypothesis for log-probabilities (F, V) of a whole recording."""
         self.reset()
@@ -75,6 +83,10 @@ class GreedyDecoder(Decoder):
 
     def flush(self) -> Hypothesis:
         return Hypothesis(tuple(self._labels), tuple(self._frames))
+
+    def settle(self, before: int) -> Hypothesis:
+        settled, self._labels, self._frames = self.flush(), [], []
+        return settled
 
 
 def check_emissions(log_probs: Emissions) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from emgscribe.config import SAMPLES, Kind, Range, Whole, register, require
 from emgscribe.data.shape import Shape
+from emgscribe.models.steps import Kept, Step
 
 Filters = Annotated[int, Range(1, 1 << 14)]
 Stride = Annotated[int, Range(1, 1000)]
@@ -31,6 +32,10 @@ class Features(nn.Module):
     def load(self) -> float:
         """Numbers that are held at a time for each sample of an electrode channel, roughly."""
         return 2 + 5 * self.bins / self.hop
+
+    def streamed(self) -> list[Step]:
+        """The steps of a stream: EMG (N, n, B, C) -> features."""
+        return [Kept(self, self.span, self.hop)]
 
     def frames(self, samples: int) -> int:
         """Whole frames within `samples` samples."""

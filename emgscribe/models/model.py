@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from emgscribe.config import Settings, from_json, require, to_json
+from emgscribe.config import Settings, from_json, leaves, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
@@ -32,6 +32,7 @@ from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig, AttentionDecoder
 from emgscribe.models.encoders import EncoderConfig, TdsConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig
+from emgscribe.models.steps import Chain, each
 
 if TYPE_CHECKING:
     from emgscribe.decoding.greedy import Decoder, Emissions
@@ -137,6 +138,20 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         frames = self.encode(self.featurize(batch), batch.lengths)
         return self.classify(frames), self.frames(batch.lengths)
+
+    def streamed(self) -> Chain:
+        """The steps of a stream: EMG (N, n, B, C), from `context[0]` samples before the first on -> emissions.
+
+        A model that waits for the end of a recording is an `EmgscribeError`.
+        """
+        there, nearest = (to_json(one) for one in (self.config.encoder, self.config.encoder.streaming()))
+        if there != nearest:
+            found, wanted = dict(leaves(there)), dict(leaves(nearest))
+            changes = [f"encoder.{name} = {value}" for name, value in wanted.items() if found[name] != value]
+            what = "the model reads a recording to its end before it can say what stands at its beginning"
+            hint = f"train a model with {', '.join(changes)}; or read windows that slide: Stream(model, window=4)"
+            raise EmgscribeError(what, hint=hint)
+        return Chain([*self.features.streamed(), *self.encoder.streamed(), each(self.classify)])
 
     def require_shape(self, session: Session) -> None:
         """Refuse a session of another shape."""

@@ -14,6 +14,7 @@ from emgscribe.models.encoders.contract import EncoderConfig, Frames, Kernel, Wi
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.encoders.transformer import Attention, TransformerConfig
+from emgscribe.models.steps import Kept, State, Step, each, residual
 
 
 @register("conformer")
@@ -57,6 +58,15 @@ class ConformerBlock(nn.Module):
         self.second = feed_forward(width, config.feed_forward, nn.SiLU(), config.dropout)
         self.norm = nn.LayerNorm(width)
 
+    def streamed(self) -> list[Step]:
+        """Its steps, where its reach is bounded."""
+        return [
+            each(lambda frames: frames + 0.5 * self.first(frames)),
+            residual(each(self.attention_norm), self.attention.step),
+            residual(self.conv.step),
+            each(lambda frames: self.norm(frames + 0.5 * self.second(frames))),
+        ]
+
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         frames = frames + 0.5 * self.first(frames)
         frames = frames + self.attention(self.attention_norm(frames), padding)
@@ -78,3 +88,11 @@ class ConvModule(nn.Module):
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
         return self.output(self.depthwise(F.pad(gated, self.around)).transpose(1, 2))  # (N, F, width)
+
+    def step(self, frames: Tensor, state: State) -> tuple[Tensor | None, State]:
+        """The step of a stream; before its first frame there are zeros."""
+        gated = self.gated(self.norm(frames)).transpose(1, 2)  # (N, width, n)
+        if state is None:
+            state = gated.new_zeros(*gated.shape[:2], self.around[0])
+        made, state = Kept(self.depthwise, sum(self.around) + 1, axis=2)(gated, state)
+        return made if made is None else self.output(made.transpose(1, 2)), state

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from emgscribe.config import Kind, Range, Settings
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.steps import Dropped, Kept, Step, each
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,22 @@ class Encoder(nn.Module):
     unbounded_right: bool = False
     extrapolates: bool = True
 
+    def streamed(self) -> list[Step]:
+        """The steps of a stream: features (N, n, B, C, K), from the left context on -> frames.
+
+        By default every chunk is computed with all of the receptive field before it, which an architecture can do with
+        less work. One that depends on everything before or after is an `EmgscribeError`.
+        """
+        if self.unbounded_left or self.unbounded_right:
+            what = f"{type(self).__name__} cannot be streamed: its frames depend on all of the recording"
+            raise EmgscribeError(what, hint="choose an encoder with a finite receptive field, or define `streamed`")
+        around = self.left_context + self.right_context
+
+        def whole(features: Tensor) -> Tensor:
+            return self(features, torch.full((len(features),), features.shape[1] - around))
+
+        return [Kept(whole, around + self.stride, self.stride)]
+
     @property
     def causal(self) -> bool:
         """Whether no frame depends on a later feature frame than those it stands for."""
@@ -91,6 +110,11 @@ class EncoderConfig(Sized, Kind):
     def build(self, bands: int, channels: int, bins: int) -> Encoder:
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         raise NotImplementedError  # each architecture has its own
+
+    def streaming(self) -> Self:
+        """The nearest architecture that can be streamed: itself, where no frame waits for the end of the recording."""
+        base = getattr(self, "base", None)
+        return replace(self, base=base.streaming()) if isinstance(base, EncoderConfig) else self  # type: ignore[call-arg]
 
 
 class Stacked(Encoder):
@@ -118,6 +142,15 @@ class Stacked(Encoder):
         first = around if self.delay else self.left
         return frames[:, first : first + count]  # (N, F, width)
 
+    def streamed(self) -> list[Step]:
+        if not (steps := self.steps()):
+            return super().streamed()
+        return [*self.base.streamed(), *steps, Dropped(self.left + self.right if self.delay else self.left)]
+
+    def steps(self) -> list[Step]:
+        """The steps of `transform` in a stream; none: the default of every encoder serves."""
+        return []
+
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         """Frames (N, S, base.width), of which `padding` (N,), on the CPU, at the end are padding -> (N, S, width)."""
         raise NotImplementedError  # what an encoder stacks on its base
@@ -126,7 +159,8 @@ class Stacked(Encoder):
 class StackedBlocks(Stacked):
     """A linear layer to `width` (0: none), `layers` blocks, each made by `block(width)`, and a norm.
 
-    A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to that shape.
+    A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to that shape;
+    `streamed` are its steps in a stream.
     """
 
     def __init__(
@@ -137,6 +171,10 @@ class StackedBlocks(Stacked):
         self.projection = nn.Linear(base.width, width) if width else nn.Identity()
         self.blocks = nn.ModuleList(block(self.width) for _ in range(layers))
         self.norm = nn.LayerNorm(self.width)
+
+    def steps(self) -> list[Step]:
+        inner = [step for block in self.blocks for step in block.streamed()]  # type: ignore[operator]
+        return [each(self.projection), *inner, each(self.norm)]
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         hidden = self.projection(frames)  # (N, S, width)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from emgscribe.models.steps import State, joined
+
 
 class SpectrogramNorm(nn.Module):
     """Batch normalisation with one mean and variance for each electrode channel, over items, frames and bins."""
@@ -54,9 +56,32 @@ class RollingNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> (N, F - span + 1, B, C, K)."""
         sums = running_sums(features), running_sums(features, 2)  # each (N, F + 1, B, C, K)
-        mean, power = ((part[:, self.span :] - part[:, : -self.span]) / self.span for part in sums)
-        deviation = (power - mean.square()).clamp(min=1e-4).sqrt()
-        return (features[:, self.span - 1 :] - mean.to(features.dtype)) / deviation.to(features.dtype)
+        total, squares = (part[:, self.span :] - part[:, : -self.span] for part in sums)
+        return self._normed(features[:, self.span - 1 :], total, squares)
+
+    def _normed(self, features: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+        """Features, and the sums of the spans that end with them, in double precision."""
+        mean = total / self.span
+        deviation = (squares / self.span - mean.square()).clamp(min=1e-4).sqrt()
+        return (features - mean.to(features.dtype)) / deviation.to(features.dtype)
+
+    def step(self, features: Tensor, state: State) -> tuple[Tensor | None, State]:
+        """The step of a stream. It keeps the features of a span but one frame, and the sums of them and their squares.
+
+        A chunk costs what its own frames cost, not what a span does.
+        """
+        kept, sums = state or (None, None)
+        seen, before = joined(kept, features), self.span - 1
+        if seen.shape[1] < self.span:
+            return None, (seen, None)
+        sums = sums or tuple(running_sums(seen[:, :before], power)[:, -1:] for power in (1, 2))
+        count = seen.shape[1] - before
+        made, after = [], []
+        for power, total in zip((1, 2), sums, strict=True):
+            coming, going = (running_sums(part, power) for part in (seen[:, before:], seen[:, :count]))
+            made.append(total + coming[:, 1:] - going[:, :-1])
+            after.append(total + coming[:, -1:] - going[:, -1:])
+        return self._normed(seen[:, before:], *made), (seen[:, count:].clone(), tuple(after))
 
 
 class Reduction(nn.Module):

@@ -5,7 +5,8 @@ the frame and not on the state, so the state is a running weighted sum, and segm
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, StackedBlocks, Width
 from emgscribe.models.encoders.layers import feed_forward, without
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
+from emgscribe.models.steps import State, Step, each, residual
 
 _SPANS = 2.0, 128.0  # memory of a new network's states in frames: the shortest and the longest
 
@@ -32,6 +34,9 @@ class LinearRecurrenceConfig(EncoderConfig):
     bidirectional: bool = True  # also from the window's end to its start
     left: Frames = 36  # frames of context before, to warm up the recurrence
     right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
+
+    def streaming(self) -> Self:
+        return replace(super().streaming(), bidirectional=False)
 
     def build(self, bands: int, channels: int, bins: int) -> "LinearRecurrenceEncoder":
         return LinearRecurrenceEncoder(self, self.base.build(bands, channels, bins))
@@ -65,6 +70,20 @@ class LinearRecurrenceBlock(nn.Module):
             shortest, longest = (torch.tensor(span).log() for span in _SPANS)
             spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest
             self.gate.bias.copy_((-spans).exp().logit().repeat(self.ways))
+
+    def streamed(self) -> list[Step]:
+        """Its steps, where it has one way."""
+
+        def recur(frames: Tensor, state: State) -> tuple[Tensor, State]:
+            normed = self.norm(frames)
+            gate = self.gate(normed).float().sigmoid()  # (N, n, hidden)
+            add = gate * self.candidate(normed).float()
+            if state is not None:
+                add[:, 0] += (1 - gate[:, 0]) * state
+            states = scan(1 - gate, add)
+            return self.output(states.to(frames.dtype)), states[:, -1].clone()
+
+        return [residual(recur), residual(each(self.feed_forward))]
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         normed = self.norm(frames)

@@ -7,6 +7,7 @@ from torch import Tensor
 from emgscribe.config import register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Front
 from emgscribe.models.encoders.layers import RollingNorm, RotationInvariantMLP, SpectrogramNorm
+from emgscribe.models.steps import Step, each
 
 
 @register("mlp")
@@ -30,6 +31,14 @@ class MlpEncoder(Encoder):
         self.mlp = RotationInvariantMLP(bands, channels, bins, mlp_features)
         self.width = bands * mlp_features
         self.left_context = max(rolling - 1, 0)
+
+    def streamed(self) -> list[Step]:
+        return [*self.front(), each(lambda hidden: hidden.flatten(2))]
+
+    def front(self) -> list[Step]:
+        """The steps of norm and MLP: features (N, n, B, C, K) -> (N, n, B, mlp_features)."""
+        norm = self.norm.step if isinstance(self.norm, RollingNorm) else each(self.norm)
+        return [norm, each(self.mlp)]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.mlp(self.norm(features)).flatten(2)  # (N, F, width)

@@ -3,8 +3,8 @@
 Sources: rows 4 to 8 of table 2 of Borthakur et al.; the recipes of other emg2qwerty course projects.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from torch import Tensor, nn
 from torch.nn.utils import rnn
@@ -12,6 +12,7 @@ from torch.nn.utils import rnn
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
 from emgscribe.models.encoders.mlp import MlpConfig
+from emgscribe.models.steps import State, Step
 
 
 @register("recurrent")
@@ -28,6 +29,9 @@ class RecurrentConfig(EncoderConfig):
     output: WidthOrNone = 0  # features of a linear layer at the end; 0: none
     left: Frames = 36  # frames of context before, to warm up the recurrence
     right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
+
+    def streaming(self) -> Self:
+        return replace(super().streaming(), bidirectional=False)
 
     def build(self, bands: int, channels: int, bins: int) -> "RecurrentEncoder":
         return RecurrentEncoder(self, self.base.build(bands, channels, bins))
@@ -48,6 +52,13 @@ class RecurrentEncoder(Stacked):
         if config.output:
             self.output.extend([nn.Linear(self.width, config.output), nn.Dropout(config.dropout)])
             self.width = config.output
+
+    def steps(self) -> list[Step]:
+        def recur(frames: Tensor, state: State) -> tuple[Tensor, State]:
+            hidden, state = self.cells(frames, state)
+            return self.output(hidden), state
+
+        return [recur]
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         if not (self.cells.bidirectional and padding.any()):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, Kernel, Width, WidthOrNone
 from emgscribe.models.encoders.mlp import MlpEncoder
+from emgscribe.models.steps import Kept, Step, each
 
 
 @register("residual-cnn")
@@ -50,6 +51,10 @@ class ResidualCnnEncoder(MlpEncoder):
             self.left_context += block.before * self.stride
             self.right_context += config.lookahead * self.stride
             self.stride, self.width = self.stride * stride, width
+
+    def streamed(self) -> list[Step]:
+        blocks = [Kept(block, block.conv.kernel_size[0], block.stride) for block in self.blocks]  # type: ignore[union-attr, index, arg-type]
+        return [*super().streamed(), each(self.projection), *blocks]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.blocks(self.projection(super().forward(features, lengths)))  # (N, F, width)

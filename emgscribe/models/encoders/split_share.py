@@ -8,6 +8,7 @@ from torch import Tensor
 from emgscribe.config import register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked
 from emgscribe.models.encoders.tds import TdsConfig
+from emgscribe.models.steps import Step, each
 
 
 @register("split-share")
@@ -29,8 +30,16 @@ class SplitShareEncoder(Stacked):
         self.width = bands * base.width
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        items, _, bands = features.shape[:3]
+        return self._beside(self.base(self._hands(features), lengths.repeat_interleave(features.shape[2])))
+
+    def streamed(self) -> list[Step]:
+        return [each(self._hands), *self.base.streamed(), each(self._beside)]
+
+    def _hands(self, features: Tensor) -> Tensor:
+        """Features (N, F, B, C, K) -> (N*B, F, 1, C, K)."""
         mirrored = torch.cat([features[:, :, :1], features[:, :, 1:].flip(3)], dim=2)
-        hands = mirrored.transpose(1, 2).flatten(0, 1)[:, :, None]  # (N*B, F, 1, C, K)
-        frames = self.base(hands, lengths.repeat_interleave(bands)).unflatten(0, (items, bands))
-        return frames.transpose(1, 2).flatten(2)  # (N, F, B * base.width)
+        return mirrored.transpose(1, 2).flatten(0, 1)[:, :, None]
+
+    def _beside(self, frames: Tensor) -> Tensor:
+        """Frames of the hands (N*B, F, base.width) -> (N, F, B * base.width)."""
+        return frames.view(-1, self.width // self.base.width, *frames.shape[1:]).transpose(1, 2).flatten(2)

@@ -4,8 +4,8 @@ The published network splits its features into channels x width with the channel
 the layout in which convolutions are fastest and linear layers need no copy; otherwise the network is the same.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, FrontOrNone, Kernel
 from emgscribe.models.encoders.layers import Reduction, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
+from emgscribe.models.steps import Kept, Recent, Step, each
 
 
 @register("tds")
@@ -46,6 +47,10 @@ class TdsConfig(EncoderConfig):
         require(fits, "encoder.reduction", self.reduction, f"0 or a multiple of channels = {self.channels}")
         fits = self.lookahead <= self.consumed
         require(fits, "encoder.lookahead", self.lookahead, f"0 to {self.consumed} frames")
+
+    def streaming(self) -> Self:
+        waits = self.excitation == "global" or (self.excitation == "sliding" and self.lookahead > 0)
+        return replace(self, excitation="finite") if waits else self
 
     @property
     def consumed(self) -> int:
@@ -92,13 +97,31 @@ class TdsEncoder(MlpEncoder):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         padding = features.shape[1] - self.left_context - self.right_context - lengths
-        hidden = self.mlp(self.norm(features))  # (N, F, B, mlp_features)
-        # Every column of the convolution's width holds channels of both bands.
-        split = hidden.view(*hidden.shape[:3], -1, self.channels // hidden.shape[2])  # (N, F, B, W, channels / B)
-        frames = split.transpose(2, 3).flatten(2)  # (N, F, width)
+        frames = self._split(self.mlp(self.norm(features)))
         for block in self.blocks:
             frames = block(frames, padding) if isinstance(block, SqueezeExcitation) else block(frames)
         return frames
+
+    def streamed(self) -> list[Step]:
+        return [*self.front(), each(self._split), *(_streamed(block) for block in self.blocks)]
+
+    def _split(self, hidden: Tensor) -> Tensor:
+        """Hidden (N, F, B, mlp_features) -> frames (N, F, width), each of whose columns holds channels of all bands."""
+        split = hidden.view(*hidden.shape[:3], -1, self.channels // hidden.shape[2])  # (N, F, B, W, channels / B)
+        return split.transpose(2, 3).flatten(2)
+
+
+def _streamed(block: nn.Module) -> Step:
+    if isinstance(block, SqueezeExcitation):
+        before, after = block.span or (0, 0)  # one that sees everything is not streamed
+
+        def excite(frames: Tensor) -> Tensor:
+            return block(frames, torch.zeros(len(frames), dtype=torch.int64))
+
+        return Kept(excite, before + 1 + after) if block.cropped else Recent(excite, before)
+    if isinstance(block, TdsConv):
+        return Kept(block, block.conv.kernel_size[0])
+    return Kept(block, block.consumed + 1) if isinstance(block, Reduction) else each(block)
 
 
 class TdsConv(nn.Module):

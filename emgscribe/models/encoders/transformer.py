@@ -4,7 +4,8 @@ Rows 10 to 12 of table 2 of Borthakur et al. attended over the batch, without po
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Reach, StackedBlocks, Width, WidthOrNone
 from emgscribe.models.encoders.layers import feed_forward
 from emgscribe.models.encoders.tds import TdsConfig
+from emgscribe.models.steps import State, Step, each, joined, residual
+
+_REACH = 125  # frames of the past that a stream attends to where all were: a second, as published
 
 
 @register("transformer")
@@ -35,6 +39,10 @@ class TransformerConfig(EncoderConfig):
     future: Reach = -1  # frames after its own that a frame attends to in each layer; -1: all of the window
     left: Frames = 0  # frames of context before, where past is -1
     right: Frames = 0  # frames of context after, where future is -1
+
+    def streaming(self) -> Self:
+        past, future = (_REACH if self.past < 0 else self.past), (self.right if self.future < 0 else self.future)
+        return replace(super().streaming(), past=past, future=future)
 
     def build(self, bands: int, channels: int, bins: int) -> "TransformerEncoder":
         return TransformerEncoder(self, self.base.build(bands, channels, bins))
@@ -74,6 +82,10 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(width, config.heads, past=config.past, future=config.future, dropout=config.dropout)
         self.feed_forward = feed_forward(width, config.feed_forward, nn.ReLU(), config.dropout)
 
+    def streamed(self) -> list[Step]:
+        """Its steps, where its reach is bounded."""
+        return [residual(each(self.attention_norm), self.attention.step), residual(each(self.feed_forward))]
+
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         frames = frames + self.attention(self.attention_norm(frames), padding)
         return frames + self.feed_forward(frames)
@@ -90,8 +102,8 @@ class Attention(nn.Module):
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         count = frames.shape[1]
-        query, key, value = self.inputs(frames).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        query, key = rotated(query), rotated(key)  # each (N, heads, F, width / heads)
+        query, key, value = self._heads(frames)
+        query, key = rotated(query), rotated(key)
         place = torch.arange(count, device=frames.device)
         ends = (count - padding).to(frames.device, non_blocking=True)[:, None, None] if padding.any() else None
         banded = self.past >= 0 and self.future >= 0
@@ -106,6 +118,30 @@ class Attention(nn.Module):
             mixed.append(F.scaled_dot_product_attention(*part, attn_mask=mask, dropout_p=rate))
         return self.output(torch.cat(mixed, dim=2).transpose(1, 2).flatten(2))  # (N, F, width)
 
+    def _heads(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Frames (N, F, width) -> queries, keys and values, each (N, heads, F, width / heads)."""
+        return self.inputs(frames).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+    def step(self, frames: Tensor, state: State) -> tuple[Tensor | None, State]:
+        """The step of a stream. It keeps queries that wait for later frames, and the keys and values in their reach.
+
+        They are rotated when they are used, from the first kept key on: positions do not grow with the stream.
+        """
+        kept = state or (None, None, None)
+        query, key, value = (joined(old, new, 2) for old, new in zip(kept, self._heads(frames), strict=True))
+        first = key.shape[2] - query.shape[2]  # place of the first query among the keys
+        count = max(0, query.shape[2] - self.future)
+        low = max(0, first + count - self.past)  # no later query sees a key before it
+        state = tuple(part.clone() for part in (query[:, :, count:], key[:, :, low:], value[:, :, low:]))
+        if not count:
+            return None, state
+        place = torch.arange(key.shape[2], device=frames.device)
+        mask = self._mask(place[first : first + count, None], place, None)
+        mixed = F.scaled_dot_product_attention(
+            rotated(query[:, :, :count], first), rotated(key), value, attn_mask=mask
+        )  # (N, heads, count, width / heads)
+        return self.output(mixed.transpose(1, 2).flatten(2)), state
+
     def _mask(self, queries: Tensor, keys: Tensor, ends: Tensor | None) -> Tensor | None:
         """Which keys each query sees, (1 or N, 1, queries, keys); None where all see all."""
         if self.past < 0 and self.future < 0 and ends is None:
@@ -119,16 +155,16 @@ class Attention(nn.Module):
         return seen[:, None]
 
 
-def rotated(heads: Tensor) -> Tensor:
-    """Queries or keys (..., F, D) rotated by angles that grow with time: products depend only on distances in time.
+def rotated(heads: Tensor, first: int = 0) -> Tensor:
+    """Queries or keys (..., F, D), from the place `first` on, rotated by angles that grow with time.
 
-    Source: Su et al. 2021 (RoFormer, arXiv 2104.09864).
+    Their products depend only on distances in time. Source: Su et al. 2021 (RoFormer, arXiv 2104.09864).
     """
     count, width = heads.shape[-2:]
-    turns = angles(0, count, width, heads.device)
+    turns = angles(first, count, width, heads.device)
     cosine, sine = turns.cos(), turns.sin()
-    first, second = heads.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)  # (..., F, D)
+    one, other = heads.float().chunk(2, dim=-1)
+    turned = torch.cat([one * cosine - other * sine, one * sine + other * cosine], dim=-1)  # (..., F, D)
     return turned.to(heads.dtype)
 
 
