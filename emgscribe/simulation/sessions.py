@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from emgscribe.data.charset import key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import (
     REAL_KEYS,
     Keystroke,
+    Prompt,
     SessionHeader,
     moved,
     read_header,
@@ -58,23 +59,46 @@ def simulate_session(
     `seed` too. The same arguments give the same bytes. `progress` gets the fraction done after every block. The file
     has its name only when it is complete. Raises `EmgscribeError` for a number out of range or an unwritable path.
     """
-    _check(minutes, user=user, session=session, seed=seed)
     config, path = config or SimulationConfig(), Path(path)
-    person = draw_person(user, config)
-    typing, *streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + HANDS)
-    frames = round(minutes * 60 * DRIVE_RATE)
-    presses, prompts = Typist(person[0], config, typing).perform(frames / DRIVE_RATE)
-    origin = float(_start(user, session))
+    made = perform(user=user, session=session, minutes=minutes, seed=seed, config=config)
     header = SessionHeader(
         name=path.stem,
         user=f"{user:08d}",
         condition="on_keyboard",
-        duration_mins=frames / DRIVE_RATE / 60,
-        keystrokes=logged_keys(presses, origin, _TICKS[int(typing.random() < _SLOW_TICK)]),
-        prompts=moved(prompts, origin),
+        duration_mins=made.seconds / 60,
+        keystrokes=logged_keys(made.presses, made.start, made.tick),
+        prompts=moved(made.prompts, made.start),
         simulation=json.dumps({"seed": seed, "session": session, **asdict(config)}),
     )
-    _write_emg(path, header, origin, presses, person[1], streams, config, progress)
+    _write_emg(path, header, made, config, progress)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What one person types in one session, and its EMG.
+
+    Times of `presses` and `prompts` are seconds from `start` (unix s) on; `tick` is the step of the key logger's clock.
+    `blocks` make the samples (T, B, C) in µV, ten seconds at a time, once.
+    """
+
+    start: float
+    seconds: float
+    presses: Sequence[Press]
+    prompts: Sequence[Prompt]
+    tick: float
+    blocks: Iterator[Float32]
+
+
+def perform(*, user: int, session: int, minutes: float, seed: int, config: SimulationConfig) -> Performance:
+    """One session of a person; see `simulate_session`, which writes it."""
+    _check(minutes, user=user, session=session, seed=seed)
+    habits, forearms = draw_person(user, config)
+    typing, *streams = np.random.default_rng([_SESSION_STREAM, seed, user, session]).spawn(2 + HANDS)
+    seconds = round(minutes * 60 * DRIVE_RATE) / DRIVE_RATE
+    presses, prompts = Typist(habits, config, typing).perform(seconds)
+    tick = _TICKS[int(typing.random() < _SLOW_TICK)]
+    blocks = _emg(presses, forearms, streams, seconds, config)
+    return Performance(float(_start(user, session)), seconds, presses, prompts, tick, blocks)
 
 
 def logged_keys(presses: Sequence[Press], origin: float, tick: float) -> tuple[Keystroke, ...]:
@@ -88,33 +112,36 @@ def logged_keys(presses: Sequence[Press], origin: float, tick: float) -> tuple[K
 
 
 def _write_emg(
-    path: Path,
-    header: SessionHeader,
-    origin: float,
+    path: Path, header: SessionHeader, made: Performance, config: SimulationConfig, progress: Progress | None
+) -> None:
+    frames = round(made.seconds * DRIVE_RATE)
+    done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
+    with writing_session(path, header, samples, config.shape) as append:
+        for emg in made.blocks:
+            append(made.start + (done + np.arange(len(emg))) / config.sample_rate, emg)
+            done += len(emg)
+            if progress is not None:
+                progress(done / samples)
+
+
+def _emg(
     presses: Sequence[Press],
     forearms: Sequence[Forearm],
     streams: Sequence[Rng],
+    seconds: float,
     config: SimulationConfig,
-    progress: Progress | None,
-) -> None:
-    """Write the session that `header` describes, with the EMG of `presses`, from `origin` (unix s) on.
+) -> Iterator[Float32]:
+    """Blocks of the EMG (T, B, C) of `presses`.
 
     `streams` are the random generators of both bands, and of the offset between their clocks.
     """
-    frames = round(header.duration_mins * 60 * DRIVE_RATE)
+    frames = round(seconds * DRIVE_RATE)
     # The session has the clock of the left band; that of the right one is a little off.
     late = (0.0, config.band_offset * config.difficulty * float(streams[-1].standard_normal()))
     by_hand = [[press for press in presses if press.place.hand == hand] for hand in range(HANDS)]
     hands = [_band(*own, frames, config) for own in zip(forearms, by_hand, late, streams[:-1], strict=True)]
     bands = [hands[("left", "right").index(band)] for band in config.bands]
-    done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
-    with writing_session(path, header, samples, config.shape) as append:
-        for blocks in zip(*bands, strict=True):
-            emg = np.stack(blocks, axis=1)
-            append(origin + (done + np.arange(len(emg))) / config.sample_rate, emg)
-            done += len(emg)
-            if progress is not None:
-                progress(done / samples)
+    return (np.stack(blocks, axis=1) for blocks in zip(*bands, strict=True))
 
 
 def _band(
@@ -225,7 +252,9 @@ def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig,
         simulation=json.dumps({"about": REAL_KEYS if keys.real else "", "seed": seed, **asdict(config)}),
     )
     presses = with_fingers(sorted(strokes, key=lambda stroke: stroke[1]), habits)
-    _write_emg(path, header, keys.start, presses, forearms, streams, config, progress)
+    blocks = _emg(presses, forearms, streams, keys.duration, config)
+    made = Performance(keys.start, keys.duration, presses, keys.prompts, max(_TICKS), blocks)
+    _write_emg(path, header, made, config, progress)
 
 
 def _write_all(out: Path, jobs: Mapping[str, Callable[..., None]], progress: Progress | None) -> list[Path]:
