@@ -355,6 +355,7 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "commit": lambda content: content["callbacks"]["Record"].update(commits=["\ud800"]),
     "column": lambda content: curves(content)[0].update({"\x1b[31m": 1.0}),
     "path": lambda content: [state.update(dirpath=0.5) for state in content["callbacks"].values()],
+    "callback": lambda content: content["callbacks"].update({"another's": {}}),
     "groups": lambda content: content["optimizer_states"][0].pop("param_groups"),
     "scheduler": lambda content: content["lr_schedulers"][0].update(_step_count="many"),
 }

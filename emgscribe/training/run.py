@@ -193,6 +193,8 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     texts = (*record["commits"], *(name for line in curves for name in line))
     paths = (value for state in kept["callbacks"].values() for name, value in state.items() if name.endswith("path"))
     sound = all(type(count) in (int, bool) for count in counts) and all(isinstance(path, str) for path in paths)
+    callbacks = {Record.__qualname__, Averaging.__qualname__, _checkpoints(Path()).state_key}
+    sound = sound and kept["callbacks"].keys() <= callbacks  # Lightning warns of others
     if not _alike(parts, fresh) or not sound:
         return "it holds something else than a run"
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
@@ -218,13 +220,16 @@ def _alike(found: Any, expected: Any) -> bool:
     return True
 
 
+def _checkpoints(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
+
+
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
     config, device, last = module.config, best_device().type, folder / LAST
     interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
-    checkpoint = ModelCheckpoint(folder, last.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     record = Record(folder, console, current_commit())
-    callbacks: list[Callback] = [record, checkpoint]
+    callbacks: list[Callback] = [record, _checkpoints(folder)]
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
     callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
