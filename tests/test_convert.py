@@ -332,6 +332,12 @@ def test_what_lies_beside_a_bids_recording_is_one_error(
     assert caught.value.hint
 
 
+def test_no_bands_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "arm.csv").write_text("1,2\n3,4\n")
+    assert main(["convert", str(tmp_path / "arm.csv"), "--out", str(tmp_path / "out"), "--rate", "200", "--bands"]) == 2
+    assert "bands is" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", [-1.0, 1e-3, 1e9, float("nan"), float("inf")])
 def test_rates_out_of_range_are_refused(value: float, tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match=r"rate is .*, allowed: 0, or 10 to"):

@@ -32,6 +32,7 @@ class Source:
     start: str = ""  # date and time of the first sample, where the file does not say it
 
     def __post_init__(self) -> None:
+        require(len(self.bands) > 0, "bands", "empty", "left, right, or both")
         require(self.rate == 0 or SLOWEST <= self.rate <= FASTEST, "rate", self.rate, f"0, or {SLOWEST} to {FASTEST}")
 
     def read(self, path: Path) -> Recording:

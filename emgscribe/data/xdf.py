@@ -15,7 +15,7 @@ from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import damage_told, open_file
 
 _EVENT = re.compile(r"(.+?)[ _:](pressed|down|released|up)", re.IGNORECASE | re.DOTALL)
-_UNITS = {
+UNIT_NAMES = {
     "microvolts": "uV",
     "microvolt": "uV",
     "uv": "uV",
@@ -99,7 +99,7 @@ def _chosen(held: dict[str, Any], streams: Sequence[str], path: Path) -> list[st
 def _unit(stream: Any) -> str:
     try:
         channel = stream["info"]["desc"][0]["channels"][0]["channel"][0]
-        return _UNITS.get(str(channel["unit"][0]).lower(), "")
+        return UNIT_NAMES.get(str(channel["unit"][0]).lower(), "")
     except (KeyError, IndexError, TypeError):
         return ""
 
