@@ -42,6 +42,8 @@ from mutators import MUTATORS, change_command
 import emgscribe as es
 from emgscribe import cli
 from emgscribe.data import reader
+from emgscribe.data.hdf5 import prompts_of
+from emgscribe.decoding.language_model import default_language_model
 from emgscribe.experiments import launch
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.training.run import WholeFile
@@ -152,6 +154,8 @@ def prepare(folder: Path) -> None:
         ("Keyboard", "Markers", ["t pressed", "t released", "Space"], times[9:99:30]),
     )
     devices.xdf(Path("lab.xdf"), *(devices.xdf_stream(at, *stream) for at, stream in enumerate(streams, 1)))
+    for sessions in ([], ["data/b.hdf5"], ["data/c.hdf5"]):  # seconds of work that no file asks for
+        default_language_model(exclude=prompts_of(sessions))
     Path("own.csv").write_text("session,partition\na,train\nb,val\nc,test\n")
     es.save_model(es.Model(es.ModelConfig(encoder=TdsConfig(8, 1, 4, 3, 1))), PUBLISHED)
     for command in ("convert data --out bids --to bids", f"export {PUBLISHED} --out published.ckpt"):
