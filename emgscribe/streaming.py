@@ -27,8 +27,8 @@ class Update:
 
     `committed` are keys that will never change, each given once; `tentative` are the keys after them as they look now.
     Their `onsets` are seconds, of the times that were fed, else from the start of the stream. `emissions` (F, 99) are
-    natural log-probabilities of the frames that the chunk completed. `seconds` is how much of the signal has been read,
-    `lag` how much of it was fed and waits for what comes after it.
+    natural log-probabilities of the frames that the chunk completed. `seconds` is the time up to which the signal has
+    been read, `lag` how much of it was fed and waits for what comes after it.
     """
 
     committed: Transcript
@@ -142,9 +142,8 @@ class Stream:
         committed, tentative = self._timed(*settled), self._timed(self._tentative)
         self._clock.forget(min((*self._tentative.frames, self._read)) * self._spf)
         read = self._read * self._spf
-        return Update(
-            committed, tentative, emissions, *(count / self.model.shape.rate for count in (read, self._fed - read))
-        )
+        lag = (self._fed - read) / self.model.shape.rate
+        return Update(committed, tentative, emissions, self._clock.at(read), lag)
 
     def _timed(self, *found: Hypothesis) -> Transcript:
         onsets = (self._clock.at(frame * self._spf) for one in found for frame in one.frames)

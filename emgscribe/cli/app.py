@@ -24,6 +24,7 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "report": ("experiments", "Make a report of result files: tables beside published numbers, CSV, figures."),
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
+    "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
     "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),

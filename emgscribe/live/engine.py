@@ -1,0 +1,166 @@
+"""A source, a model and a decoder at work: one thread takes samples, another reads them."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from emgscribe.data.hdf5 import Emg, Times
+from emgscribe.decoding.greedy import Decoder
+from emgscribe.errors import EmgscribeError
+from emgscribe.live.grid import Grid
+from emgscribe.live.meter import Meter, Scored
+from emgscribe.live.sources import Source, Typed
+from emgscribe.models.model import Model
+from emgscribe.streaming import Stream, Update
+
+_STEP = 0.015  # s from one sample to the next that are neighbours, at any rate
+_MOST, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
+
+
+@dataclass(frozen=True)
+class Came:
+    """Samples (T, B, C) that came, their times (T,), and the keys that are known to have gone down."""
+
+    emg: Emg
+    times: Times
+    typed: list[Typed] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The source has ended and all of it is read, or `error` ended it."""
+
+    error: EmgscribeError | None = None
+
+
+class Engine:
+    """Reads a source until it ends or `stop` is called.
+
+    `on_event` is called by the engine's threads, with what came, what was read, what was scored, and the end. Taking
+    samples never waits for the network, unless the source can wait. Where the network is too slow for a live source,
+    old samples are left out: `late` counts them, and no more than two seconds wait.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        model: Model,
+        decoder: Decoder | None = None,
+        *,
+        on_event: Callable[[Came | Update | Scored | Ended], None],
+        settle_after: float = 2.0,
+    ) -> None:
+        if source.shape != model.shape:
+            what = f"has {source.shape}, but the model reads {model.shape}"
+            raise EmgscribeError(what, where=source.about, hint="choose a model of this shape, or train one")
+        self.source, self.stream = source, Stream(model, decoder, settle_after=settle_after)
+        self.grid, self.meter, self.late = (
+            Grid(source.shape, source.devices),
+            Meter(None if source.waits else source.when),
+            0,
+        )
+        self._on_event, self._changed = on_event, threading.Condition()
+        self._waiting: deque[tuple[Emg, Times]] = deque()
+        self._stopped = self._taken = False
+        self._error: EmgscribeError | None = None
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._take, self._read)]
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End both threads, and let go of the source."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the source has ended and all of it is read."""
+        for thread in self._threads:
+            thread.join()
+        self.source.close()
+
+    @property
+    def waiting(self) -> float:
+        """Seconds of samples that wait for the network."""
+        return sum(len(emg) for emg, _ in list(self._waiting)) / self.source.shape.rate
+
+    def _take(self) -> None:
+        try:
+            for piece in self.source.pieces():
+                if self._stopped:
+                    break
+                if piece is not None:
+                    self.grid.add(piece)
+                emg, times = self.grid.take()
+                typed = self.source.typed()
+                self.meter.typed(typed)
+                self._on_event(Came(emg, times, typed))
+                if len(emg):
+                    self._put(emg, times)
+        except EmgscribeError as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._taken = True
+                self._changed.notify_all()
+
+    def _put(self, emg: Emg, times: Times) -> None:
+        with self._changed:
+            self._waiting.append((emg, times))
+            if self.source.waits:
+                self._changed.wait_for(lambda: self._stopped or self.waiting < _MOST)
+            elif self.waiting > _MOST:
+                while self.waiting > _LEFT and len(self._waiting) > 1:
+                    self.late += len(self._waiting.popleft()[0])
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._taken or self._stopped)
+                if self._stopped:
+                    return
+                ended = not self._waiting
+                parts = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._changed.notify_all()
+            try:
+                for emg, times in _runs(parts):
+                    self._publish(partial(self.stream.feed, emg, times))
+                if ended:
+                    self._publish(self.stream.flush)
+                    for piece in self.meter.finish():
+                        self._on_event(piece)
+            except EmgscribeError as error:
+                self._error, ended = error, True
+            if ended:
+                self._on_event(Ended(self._error))
+                return
+
+    def _publish(self, read: Callable[[], Update]) -> None:
+        begun = time.perf_counter()
+        update = read()
+        scored = self.meter.read(update, time.perf_counter() - begun)
+        self._on_event(update)
+        for piece in scored:
+            self._on_event(piece)
+
+
+def _runs(parts: list[tuple[Emg, Times]]) -> Iterator[tuple[Emg, Times]]:
+    """Neighbouring parts together, up to where samples are missing between them or the time jumps."""
+    run: list[tuple[Emg, Times]] = []
+    for part in parts:
+        if run and not 0 < part[1][0] - run[-1][1][-1] < _STEP:
+            yield np.concatenate([emg for emg, _ in run]), np.concatenate([times for _, times in run])
+            run = []
+        run.append(part)
+    if run:
+        yield np.concatenate([emg for emg, _ in run]), np.concatenate([times for _, times in run])

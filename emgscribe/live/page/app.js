@@ -1,0 +1,248 @@
+// The page of `emgscribe live`. It draws what the server says (docs/live.md has the messages) and asks for choices.
+"use strict";
+
+const SECONDS = 4; // that the scope shows
+const SHOWN_KEYS = 2000; // keystrokes that are kept
+const ROWS = ["1234567890-=⌫", "qwertyuiop[]\\", "asdfghjkl;'⏎", "⇧zxcvbnm,./"];
+const SHIFTED = { "!": "1", "@": "2", "#": "3", $: "4", "%": "5", "^": "6", "&": "7", "*": "8", "(": "9", ")": "0", _: "-",
+  "+": "=", "{": "[", "}": "]", "|": "\\", ":": ";", '"': "'", "<": ",", ">": ".", "?": "/" };
+const byId = (id) => document.getElementById(id);
+
+/** What a screen shows after keystrokes: backspaces applied, shift dropped. */
+export function screenOf(keys) {
+  const shown = [];
+  for (const key of keys) {
+    if (key === "⌫") shown.pop();
+    else if (key !== "⇧") shown.push(key === "⏎" ? "\n" : key);
+  }
+  return shown.join("");
+}
+
+// Text ----------------------------------------------------------------------------------------------------------------
+
+const text = { committed: [], tentative: [] };
+
+function showText() {
+  const committed = screenOf(text.committed);
+  const all = screenOf([...text.committed, ...text.tentative]);
+  let same = 0; // tentative backspaces may take back committed text
+  while (same < committed.length && committed[same] === all[same]) same += 1;
+  const lines = all.split("\n");
+  const first = all.length - lines.slice(-3).join("\n").length;
+  byId("committed").textContent = all.slice(Math.min(first, same), same);
+  byId("tentative").textContent = all.slice(Math.max(first, same));
+}
+
+function commit(keys) {
+  text.committed = [...text.committed, ...keys].slice(-SHOWN_KEYS);
+  byId("spoken").textContent = screenOf(text.committed).split("\n").slice(-2).join("\n");
+}
+
+function showScored([typed, read, marks]) {
+  const item = document.createElement("li");
+  for (const [name, line] of [["typed", typed], ["read", read]]) {
+    const row = item.appendChild(document.createElement("div"));
+    row.className = name;
+    for (let at = 0; at < line.length; ) {
+      const wrong = marks[at] !== " ";
+      let end = at;
+      while (end < line.length && (marks[end] !== " ") === wrong) end += 1;
+      const part = document.createElement(wrong ? "mark" : "span");
+      part.textContent = line.slice(at, end);
+      row.append(part);
+      at = end;
+    }
+  }
+  const list = byId("scored");
+  list.append(item);
+  while (list.children.length > 3) list.firstChild.remove();
+  byId("truth").hidden = false;
+}
+
+// Keyboard ------------------------------------------------------------------------------------------------------------
+
+const keys = new Map();
+
+function makeKeyboard() {
+  const board = byId("keyboard");
+  for (const row of [...ROWS.map((row) => [...row]), [" "]]) {
+    const line = board.appendChild(document.createElement("div"));
+    line.className = "row";
+    for (const name of row) {
+      const key = line.appendChild(document.createElement("div"));
+      key.className = "key" + ("⌫⏎⇧".includes(name) ? " wide" : name === " " ? " space" : "");
+      key.appendChild(document.createElement("b")).textContent = name === " " ? "space" : name;
+      keys.set(name, key);
+    }
+  }
+}
+
+function light(likely) {
+  const found = new Map();
+  for (const [symbol, p] of likely) {
+    const name = SHIFTED[symbol] ?? symbol.toLowerCase();
+    found.set(name, Math.max(found.get(name) ?? 0, p));
+  }
+  for (const [name, key] of keys) key.style.setProperty("--p", found.get(name) ?? 0);
+}
+
+// Scope ---------------------------------------------------------------------------------------------------------------
+
+const scope = { canvas: byId("scope"), waiting: [], rows: 32, bands: 2, unit: 0.25, loud: 50 };
+
+function startScope(ready) {
+  scope.rows = ready.bands.length * ready.electrodes;
+  scope.bands = ready.bands.length;
+  scope.unit = ready.unit;
+  scope.canvas.width = Math.round(SECONDS / ready.column);
+  scope.canvas.height = 16 * scope.rows;
+  scope.waiting = [];
+  scope.pen = scope.canvas.getContext("2d");
+}
+
+function receiveColumns(buffer) {
+  const head = new DataView(buffer);
+  if (head.getUint32(0, true) !== 1) return;
+  const numbers = new Int16Array(buffer, 8);
+  const size = 2 * scope.rows;
+  for (let at = 0; at + size <= numbers.length; at += size) scope.waiting.push(numbers.subarray(at, at + size));
+  if (scope.waiting.length > scope.canvas.width) scope.waiting.splice(0, scope.waiting.length - scope.canvas.width);
+}
+
+function drawScope() {
+  requestAnimationFrame(drawScope);
+  const { pen, canvas, waiting, rows, bands } = scope;
+  const count = waiting.length;
+  if (!pen || !count) return;
+  const { width, height } = canvas;
+  const style = getComputedStyle(document.documentElement);
+  const colours = ["--left", "--right"].map((name) => style.getPropertyValue(name));
+  const tall = height / rows;
+  pen.globalCompositeOperation = "copy"; // move what is there to the left
+  pen.drawImage(canvas, -count, 0);
+  pen.globalCompositeOperation = "source-over";
+  let loudest = 0;
+  for (const column of waiting) for (const value of column) loudest = Math.max(loudest, Math.abs(value));
+  scope.loud += (loudest * scope.unit > scope.loud ? 0.2 : 0.004) * (loudest * scope.unit - scope.loud);
+  const gain = (0.9 * tall * scope.unit) / Math.max(scope.loud, 5);
+  for (let row = 0; row < rows; row += 1) {
+    const middle = (row + 0.5) * tall;
+    pen.fillStyle = colours[bands === 2 ? Math.floor((2 * row) / rows) : 0];
+    waiting.forEach((column, place) => {
+      const top = middle - gain * column[2 * row + 1];
+      const bottom = middle - gain * column[2 * row];
+      pen.fillRect(width - count + place, top, 1, Math.max(1, bottom - top));
+    });
+  }
+  scope.waiting = [];
+  byId("scale").textContent = `${SECONDS} s, rows ${(scope.loud / 0.9).toFixed(0)} µV apart`;
+}
+
+// Figures -------------------------------------------------------------------------------------------------------------
+
+const milliseconds = (times) => (times.length ? times.map((time) => Math.round(1000 * time)).join(" / ") : "–");
+
+function showStats(stats) {
+  byId("wpm").textContent = stats.words_per_minute.toFixed(0);
+  byId("cer").textContent = stats.cer === null ? "–" : `${stats.cer.toFixed(1)} % of ${stats.characters}`;
+  byId("shown").textContent = milliseconds(stats.shown);
+  byId("committed-after").textContent = milliseconds(stats.committed);
+  byId("computing").textContent = milliseconds(stats.computing);
+  byId("waiting").textContent = `${Math.round(1000 * stats.waiting)} ms, ${stats.late}`;
+  byId("faults").textContent = `${stats.missing + stats.stalled + stats.not_finite}, ${stats.jumps}`;
+  document.body.classList.toggle("late", stats.late > 0);
+  document.body.classList.toggle("faulty", stats.missing + stats.stalled + stats.not_finite + stats.jumps > 0);
+}
+
+// The server ----------------------------------------------------------------------------------------------------------
+
+let socket = null;
+let pause = 500; // ms before the next attempt to connect
+
+function state(words, kind) {
+  byId("state").textContent = words;
+  document.body.classList.remove("running", "broken");
+  if (kind) document.body.classList.add(kind);
+}
+
+function showReady(ready) {
+  for (const name of ["source", "model", "decoder"]) {
+    const list = byId(name);
+    const { chosen, known } = ready.choices[name];
+    list.replaceChildren(...known.map((one) => new Option(one, one, false, one === chosen)));
+  }
+  byId("weight").hidden = ready.choices.decoder.chosen !== "beam";
+  if (ready.choices.lm_weight !== null) byId("lm_weight").value = ready.choices.lm_weight;
+  byId("lm_shown").textContent = byId("lm_weight").value;
+  byId("simulated").hidden = !ready.simulated;
+  text.committed = [...(ready.text ?? "")];
+  text.tentative = [];
+  byId("scored").replaceChildren();
+  byId("truth").hidden = true;
+  light([]);
+  showText();
+  if (!ready.bands) return state("nothing runs", "broken");
+  startScope(ready);
+  byId("about").textContent = `${ready.source} · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind`;
+  state("running", "running");
+}
+
+const received = {
+  ready: showReady,
+  final(content) {
+    commit([...content.text]);
+  },
+  partial(content) {
+    text.tentative = [...content.text];
+    showText();
+    light(content.keys);
+  },
+  scored(content) {
+    showScored(content.lines);
+  },
+  stats: showStats,
+  ended(content) {
+    state(content.what ? `${content.what} (${content.hint})` : "the source has ended", content.what ? "broken" : "");
+  },
+  error(content) {
+    state(`${content.what} (${content.hint})`, "broken");
+  },
+};
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/live`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => {
+    pause = 500;
+  };
+  socket.onmessage = ({ data }) => {
+    if (typeof data !== "string") return receiveColumns(data);
+    const content = JSON.parse(data);
+    received[content.type]?.(content);
+  };
+  socket.onclose = () => {
+    state("the server does not answer; trying again", "broken");
+    setTimeout(connect, pause);
+    pause = Math.min(1.6 * pause, 5000);
+  };
+}
+
+function choose(change) {
+  if (socket?.readyState !== WebSocket.OPEN) return;
+  state("starting", "");
+  socket.send(JSON.stringify({ type: "choose", ...change }));
+}
+
+for (const name of ["source", "model", "decoder"]) {
+  byId(name).addEventListener("change", ({ target }) => choose({ [name]: target.value }));
+}
+byId("lm_weight").addEventListener("input", ({ target }) => {
+  byId("lm_shown").textContent = target.value;
+});
+byId("lm_weight").addEventListener("change", ({ target }) => choose({ lm_weight: Number(target.value) }));
+byId("choices").addEventListener("submit", (event) => event.preventDefault());
+
+makeKeyboard();
+requestAnimationFrame(drawScope);
+connect();

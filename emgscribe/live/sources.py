@@ -1,0 +1,206 @@
+"""Where EMG comes from: a simulated typist, a session file, or a program that writes samples to a pipe."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from emgscribe.config import require
+from emgscribe.data.charset import labels_of_text
+from emgscribe.data.hdf5 import Emg
+from emgscribe.data.session import open_session
+from emgscribe.data.shape import Shape
+from emgscribe.errors import EmgscribeError
+from emgscribe.live.grid import Piece
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.key_logs import NUM_USERS
+from emgscribe.simulation.sessions import perform
+
+PIECE_SECONDS = 0.02
+_LOOK = 0.1  # s from one look to the next where nothing comes
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A key that went down: its label, and when, in s on the source's clock."""
+
+    label: int
+    time: float
+
+
+class Source:
+    """EMG as it comes. `shape` is that of the recording, `about` says in words what it is.
+
+    `simulated` marks what no muscle made, `waits` what need not be taken in time. `devices` are the bands of each
+    device that sends pieces of its own.
+    """
+
+    shape: Shape
+    about: str
+    simulated: bool = False
+    waits: bool = False
+    devices: Sequence[slice] = (slice(None),)
+
+    def pieces(self) -> Iterator[Piece | None]:
+        """Pieces as they come, None where none has come for a while. It ends where the source does.
+
+        A device that is lost and comes back goes on; one that is lost for good is an `EmgscribeError`.
+        """
+        raise NotImplementedError  # each source has its own
+
+    def typed(self) -> list[Typed]:
+        """The keys that went down since the last call, as far as they are known."""
+        return []
+
+    def when(self, time: float) -> float:
+        """A time of the source's clock on that of `time.monotonic`; by default they are one."""
+        return time
+
+    def close(self) -> None:
+        """Let go of devices and processes."""
+
+
+class _Paced(Source):
+    """A source that has its samples beforehand, and gives them out in time. Its clock begins at 0.
+
+    `speed` is how much faster than in reality; 0 is as fast as they are taken.
+    """
+
+    def __init__(self, shape: Shape, speed: float = 1.0) -> None:
+        require(0 <= speed <= 1000, "speed", speed, "0 to 1000")
+        self.shape, self.speed, self.waits = shape, speed, speed == 0
+        self._begun: float | None = None
+        self._given = 0  # samples
+        self._keys: list[Typed] = []
+
+    @property
+    def _seconds(self) -> float:
+        return self._given / self.shape.rate
+
+    def when(self, time: float) -> float:
+        return (self._begun or 0.0) + time / (self.speed or 1.0)
+
+    def typed(self) -> list[Typed]:
+        count = sum(key.time <= self._seconds for key in self._keys[:50])
+        now, self._keys = self._keys[:count], self._keys[count:]
+        return now
+
+    def _give(self, emg: Emg) -> Iterator[Piece]:
+        """Pieces of samples (T, B, C), each when its last sample has been recorded."""
+        if self._begun is None:
+            self._begun = time.monotonic()
+        size = max(1, self.shape.samples(PIECE_SECONDS))
+        for at in range(0, len(emg), size):
+            samples = np.array(emg[at : at + size])
+            times = (self._given + np.arange(len(samples))) / self.shape.rate
+            self._given += len(samples)
+            if self.speed:
+                time.sleep(max(0.0, self.when(self._seconds) - time.monotonic()))
+            yield Piece(samples, times)
+
+
+class Replay(_Paced):
+    """A session file, as if it were being recorded, `speed` times as fast."""
+
+    def __init__(self, path: Path | str, *, speed: float = 1.0) -> None:
+        self.session = open_session(path)
+        super().__init__(self.session.shape, speed)
+        self.simulated = self.session.simulated
+        self.about = f"{self.session.name}, {'simulated' if self.simulated else 'recorded'}"
+
+    def pieces(self) -> Iterator[Piece | None]:
+        onsets = (self.session.onsets / self.shape.rate).tolist()
+        self._keys = [Typed(*key) for key in zip(self.session.labels.tolist(), onsets, strict=True)]
+        yield from self._give(self.session.emg)
+
+
+class Simulated(_Paced):
+    """A simulated typist, and after `minutes` another one, without end. A process of its own makes the EMG.
+
+    `seed` decides who types what; by default it is another one every time.
+    """
+
+    simulated = True
+    about = "a simulated typist"
+
+    def __init__(
+        self, config: SimulationConfig | None = None, *, seed: int | None = None, minutes: float = 5.0
+    ) -> None:
+        self.config, self.minutes = config or SimulationConfig(), minutes
+        self.seed = int.from_bytes(os.urandom(3), "big") if seed is None else seed
+        require(0.05 <= minutes <= 600, "minutes", minutes, "0.05 to 600")
+        require(0 <= self.seed < NUM_USERS, "seed", self.seed, f"0 to {NUM_USERS - 1}")
+        super().__init__(self.config.shape)
+        self._process: BaseProcess | None = None
+
+    def pieces(self) -> Iterator[Piece | None]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        given = (theirs, self.config, self.seed, self.minutes)
+        self._process = context.Process(target=_type, args=given, daemon=True)
+        self._process.start()
+        theirs.close()
+        expected = 0.0  # s of the blocks that have been received
+        while True:
+            while not ours.poll(_LOOK):
+                yield None
+            try:
+                keys, block = ours.recv()
+            except EOFError as error:
+                raise EmgscribeError("the simulated typist has stopped", hint="start again") from error
+            self._keys += [Typed(label, expected + time) for label, time in keys]
+            expected += len(block) / self.shape.rate
+            if self._begun is not None:  # where the simulator was late, the typist waited
+                self._begun += max(0.0, time.monotonic() - self.when(self._seconds) - _LOOK)
+            yield from self._give(block)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+
+
+def _type(out: Connection, config: SimulationConfig, seed: int, minutes: float) -> None:
+    """Send (keys, block) again and again: the labels and times of keys from the block's start on, samples (T, B, C).
+
+    The pipe is full with one block, so only one is made ahead.
+    """
+    rng = np.random.default_rng(seed)
+    with suppress(BrokenPipeError, KeyboardInterrupt):
+        while True:
+            made = perform(user=int(rng.integers(NUM_USERS)), session=0, minutes=minutes, seed=seed, config=config)
+            keys = [(labels_of_text(press.symbol)[0], press.start) for press in made.presses]
+            for block in made.blocks:
+                out.send((keys, block))
+                keys = []
+
+
+class Pipe(_Paced):
+    """Samples that a program writes: rows of float32, little-endian, in µV, all electrodes of the left band first."""
+
+    def __init__(self, shape: Shape, file: BinaryIO) -> None:
+        super().__init__(shape, speed=0)
+        self.file, self.about = file, f"samples from a pipe, {shape}"
+
+    def when(self, time: float) -> float:
+        return (self._begun or 0.0) + time
+
+    def pieces(self) -> Iterator[Piece | None]:
+        row = 4 * len(self.shape.bands) * self.shape.electrodes
+        rest = b""
+        while data := os.read(self.file.fileno(), 1 << 16):
+            data = rest + data
+            rest = data[len(data) // row * row :]
+            samples = np.frombuffer(data[: len(data) - len(rest)], "<f4")
+            yield from self._give(samples.reshape(-1, len(self.shape.bands), self.shape.electrodes))
+        if rest:
+            what = f"ends within a row: {len(rest)} of {row} bytes"
+            raise EmgscribeError(what, where="stdin", hint=f"write rows of {row // 4} float32 numbers")

@@ -1,0 +1,268 @@
+"""Live use without a page: sources, the engine, the meter, and the messages for clients."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import FEATURES, TDS, scrambled
+
+from emgscribe.data.charset import labels_of_text
+from emgscribe.data.session import Session, open_session
+from emgscribe.data.shape import Shape
+from emgscribe.errors import EmgscribeError
+from emgscribe.live.engine import Came, Ended, Engine
+from emgscribe.live.grid import Piece
+from emgscribe.live.hub import Choice, Live
+from emgscribe.live.meter import Meter, Scored
+from emgscribe.live.show import UNIT, Scope, shown
+from emgscribe.live.sources import Pipe, Replay, Simulated, Source, Typed
+from emgscribe.models.model import Model, ModelConfig, save_model
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.sessions import simulate
+from emgscribe.streaming import Update
+from emgscribe.transcription import Transcript
+
+Event = Came | Update | Scored | Ended
+
+
+@pytest.fixture
+def model() -> Model:
+    model = Model(ModelConfig(FEATURES, TDS))
+    scrambled(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Six simulated seconds."""
+    (path,) = simulate(tmp_path_factory.mktemp("live"), users=1, sessions=1, minutes=0.1)
+    return open_session(path)
+
+
+def run(source: Source, model: Model, seconds: float = 0.0) -> tuple[Engine, list[Event]]:
+    """The events of an engine until its source ends, or for some seconds."""
+    events: list[Event] = []
+    engine = Engine(source, model, on_event=events.append)
+    engine.start()
+    if seconds:
+        time.sleep(seconds)
+        engine.stop()
+    else:
+        engine.join()
+    return engine, events
+
+
+def committed(events: list[Event]) -> str:
+    return "".join(event.committed.text for event in events if isinstance(event, Update))
+
+
+def test_a_session_is_read_live_as_it_is_read_at_rest(session: Session, model: Model) -> None:
+    engine, events = run(Replay(session.path, speed=0), model)
+    assert committed(events) == model.transcribe(session).text
+    assert np.concatenate([event.emg for event in events if isinstance(event, Came)]).shape == session.emg.shape
+    typed = [key for event in events if isinstance(event, Came) for key in event.typed]
+    assert [key.label for key in typed] == session.labels.tolist()
+    np.testing.assert_allclose([key.time for key in typed], session.onsets / 2000, atol=1e-9)
+    assert events[-1] == Ended()
+    assert (engine.late, engine.grid.faults.missing) == (0, 0)
+
+
+def test_a_replay_takes_its_time(session: Session, model: Model) -> None:
+    begun = time.monotonic()
+    engine, events = run(Replay(session.path, speed=4), model)
+    assert time.monotonic() - begun > 1.4
+    assert committed(events) == model.transcribe(session).text or engine.late  # this machine may be busy
+
+
+def test_a_simulated_typist_types_without_end(model: Model) -> None:
+    source = Simulated(SimulationConfig(difficulty=0.0), seed=5, minutes=0.05)
+    heard: list[Piece] = []
+    keys: list[Typed] = []
+    for piece in source.pieces():
+        if piece is not None:
+            heard.append(piece)
+            keys += source.typed()
+        if len(heard) > 200:
+            break
+    source.close()
+    times = np.concatenate([piece.times for piece in heard])
+    np.testing.assert_allclose(np.diff(times), 1 / 2000, atol=1e-9)  # across people too, each of whom types 3 s
+    assert keys
+    assert all(0 <= key.time <= times[-1] for key in keys)
+    loud = np.concatenate([piece.samples for piece in heard]).std()
+    assert 1 < loud < 1000
+
+
+def test_the_same_seed_types_the_same(model: Model) -> None:
+    def first(seed: int) -> np.ndarray:
+        source = Simulated(seed=seed, minutes=0.05)
+        piece = next(piece for piece in source.pieces() if piece is not None)
+        source.close()
+        return piece.samples
+
+    np.testing.assert_array_equal(first(7), first(7))
+    assert not np.array_equal(first(7), first(8))
+
+
+def test_rows_of_a_pipe_are_read_in_any_portions(session: Session, model: Model) -> None:
+    data = np.asarray(session.emg, "<f4").tobytes()
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb", buffering=0) as file:
+            for at in range(0, len(data), 30_001):
+                file.write(data[at : at + 30_001])
+
+    threading.Thread(target=write).start()
+    with open(reading, "rb") as file:
+        _, events = run(Pipe(model.shape, file), model)
+    assert committed(events) == model.transcribe(session).text
+
+
+def test_a_row_that_is_cut_off_is_one_error_after_what_was_whole(session: Session, model: Model) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, bytes(128 * 100 + 7))
+    os.close(writing)
+    with open(reading, "rb") as file:
+        _, events = run(Pipe(model.shape, file), model)
+    ended = events[-1]
+    assert isinstance(ended, Ended)
+    assert "7 of 128 bytes" in str(ended.error)
+    assert sum(len(event.emg) for event in events if isinstance(event, Came)) == 100
+
+
+class Slow(Model):
+    """A network that takes longer than its signal lasts."""
+
+    def classify(self, frames: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.3)
+        return super().classify(frames)
+
+
+class Fast(Source):
+    """Half a minute of samples, twenty times as fast as in reality, which do not wait."""
+
+    shape, about = Shape(), "fast"
+
+    def pieces(self):
+        for at in range(300):
+            time.sleep(0.005)
+            yield Piece(np.zeros((200, 2, 16), np.float32), (200 * at + np.arange(200)) / 2000)
+
+
+def test_where_the_network_is_too_slow_samples_are_left_out_and_counted() -> None:
+    model = Slow(ModelConfig(FEATURES, TDS))
+    waited: list[float] = []
+    events: list[Event] = []
+    engine = Engine(Fast(), model, on_event=lambda event: (events.append(event), waited.append(engine.waiting)))
+    engine.start()
+    engine.join()
+    read = [event for event in events if isinstance(event, Update)]
+    assert sum(len(event.emg) for event in events if isinstance(event, Came)) == 60_000  # taking did not wait
+    assert engine.late > 10_000
+    assert sum(len(event.emissions) for event in read) == pytest.approx((60_000 - engine.late) / 16, abs=2)
+    assert max(waited) <= 2.3
+    assert read[-1].seconds == pytest.approx(30, abs=0.1)  # its clock knows what was left out
+
+
+def test_a_source_of_another_shape_is_refused(session: Session) -> None:
+    model = Model(ModelConfig(FEATURES, TDS), Shape(("left", "right"), 8, 200.0))
+    with pytest.raises(EmgscribeError, match=r"16 electrodes.* 8 electrodes"):
+        Engine(Replay(session.path), model, on_event=print)
+
+
+def said(text: str, *onsets: float) -> Transcript:
+    return Transcript(tuple(labels_of_text(text)), onsets)
+
+
+def reading(committed: Transcript, tentative: Transcript, seconds: float) -> Update:
+    return Update(committed, tentative, np.zeros((0, 99), np.float32), seconds, 0.1)
+
+
+def test_latencies_count_from_the_key_to_its_first_appearance(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("emgscribe.live.meter.time.monotonic", lambda: now)
+    meter = Meter(lambda time: time + 100)
+    meter.typed([Typed(label, at) for label, at in zip(labels_of_text("aba"), (1.0, 1.2, 1.4), strict=True)])
+    for now, done, doubt in (
+        (101.15, said(""), said("a", 1.02)),
+        (101.4, said("a", 1.02), said("b", 1.2)),
+        (101.6, said(""), said("xa", 1.2, 1.41)),
+        (102.0, said("ba", 1.21, 1.41), said("")),
+    ):
+        meter.read(reading(done, doubt, now - 100), 0.01)
+    found = meter.measured()
+    assert sorted([0.15, 0.2, 0.2]) == pytest.approx(sorted(meter._shown))
+    assert sorted(meter._committed) == pytest.approx([0.4, 0.6, 0.8])
+    assert found.shown[0] == pytest.approx(0.2)
+    assert found.computing == pytest.approx((0.01,) * 3)
+
+
+def test_errors_are_counted_once_and_nothing_is_kept() -> None:
+    meter, scored = Meter(None), []
+    for line in range(200):
+        begun = 3.0 * line
+        meter.typed([Typed(label, begun + 0.2 * at) for at, label in enumerate(labels_of_text("abcde"))])
+        committed = said("abxde" if line % 2 else "abde", *(begun + 0.2 * at for at in range(4 + line % 2)))
+        scored += meter.read(reading(committed, said(""), begun + 2.9), 0.0)
+    assert [len(piece.typed) for piece in scored] == [5] * 200
+    assert meter.measured().counts.cer == pytest.approx(20)
+    assert (meter.measured().counts.deletions, meter.measured().counts.substitutions) == (100, 100)
+    assert len(meter._keys) + len(meter._read) == 0
+
+
+def test_typing_without_a_pause_is_scored_too() -> None:
+    meter, scored = Meter(None), []
+    for at in range(3000):
+        meter.typed([Typed(3, 0.2 * at)])
+        scored += meter.read(reading(said("d", 0.2 * at), said(""), 0.2 * at + 0.5), 0.0)
+    assert sum(len(piece.typed) for piece in scored) > 2000
+    assert len(meter._keys) <= 402
+    assert meter.measured().counts.cer == 0
+
+
+def test_the_scope_shows_the_extremes_of_all_samples() -> None:
+    emg = np.random.default_rng(0).normal(0, 50, (2003, 2, 16)).astype(np.float32)
+    scope, made = Scope(Shape()), []
+    for at in range(0, len(emg), 37):
+        if data := scope.columns(emg[at : at + 37]):
+            head = np.frombuffer(data[:8], "<u4")
+            assert head.tolist() == [1, sum(map(len, made))]
+            made.append(np.frombuffer(data[8:], "<i2").reshape(-1, 32, 2))
+    columns = np.concatenate(made) * UNIT
+    blocks = emg[:2000].reshape(200, 10, 32)
+    np.testing.assert_allclose(columns[:, :, 0], blocks.min(axis=1), atol=UNIT / 2 + 1e-5)
+    np.testing.assert_allclose(columns[:, :, 1], blocks.max(axis=1), atol=UNIT / 2 + 1e-5)
+    loud = Scope(Shape()).columns(np.full((10, 2, 16), 1e9, np.float32))
+    assert np.frombuffer(loud[8:], "<i2").max() == 32767
+
+
+def test_events_become_messages(session: Session, model: Model) -> None:
+    _, events = run(Replay(session.path, speed=0), model)
+    scope = Scope(session.shape)
+    messages = [one for event in events for one in shown(event, scope)]
+    told = [json.loads(one) for one in messages if isinstance(one, str)]
+    assert {one["type"] for one in told} >= {"typed", "final", "partial", "scored", "ended"}
+    assert all(one["version"] == 1 for one in told)
+    assert "".join(one["text"] for one in told if one["type"] == "final") == committed(events)
+    typed = "".join(key for one in told if one["type"] == "typed" for key, _ in one["keys"])
+    assert typed == session.text
+    lines = [one["lines"] for one in told if one["type"] == "scored"]
+    assert all(len(set(map(len, three))) == 1 for three in lines)
+    assert sum(len(one) for one in messages if isinstance(one, bytes)) >= 128 * len(session) // 10
+
+
+def test_only_what_was_given_can_be_chosen(session: Session, model: Model, tmp_path: Path) -> None:
+    save_model(model, tmp_path / "m")
+    live = Live({"replay": lambda _: Replay(session.path)}, {"m": tmp_path / "m"}, Choice("replay", "m"))
+    for field, value in (("source", "lsl"), ("model", "../m"), ("model", str(tmp_path / "m")), ("decoder", "exec")):
+        with pytest.raises(EmgscribeError, match=f"{field} is"):
+            live.check(Choice(**{"source": "replay", "model": "m", field: value}))
+    for weight in (-1, 11, "heavy", float("nan"), [1]):
+        with pytest.raises(EmgscribeError, match="lm_weight is"):
+            live.check(Choice("replay", "m", lm_weight=weight))  # type: ignore[arg-type]
