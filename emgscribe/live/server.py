@@ -132,17 +132,24 @@ def serve(live: Live, *, host: str = "127.0.0.1", port: int = 8765, browser: boo
     Beyond this machine the address that is printed has a token. A port that is in use is an `EmgscribeError`; with
     port 0 any free one is taken.
     """
-    require(0 <= port <= 65535, "port", port, "0 to 65535")
-    listening = _listening(host, port)
-    port, alone = listening.getsockname()[1], host in _THIS_MACHINE
-    token = "" if alone else secrets.token_urlsafe(16)
-    names = _THIS_MACHINE if alone else (*_THIS_MACHINE, *_names(host))
-    site = Site(live, frozenset(f"{_in_url(name)}:{port}" for name in names), token)
-    address = f"http://{_in_url(names[-1] if not alone else host)}:{port}/{f'?token={token}' * bool(token)}"
+    address, server, listening = prepare(live, host, port)
     live.begin(live.check(live.choice))
     print(f"{address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     if browser:
         webbrowser.open(address)  # the socket listens already: the page waits for the server
+    with suppress(KeyboardInterrupt), listening:
+        server.run(sockets=[listening])
+
+
+def prepare(live: Live, host: str, port: int) -> tuple[str, uvicorn.Server, socket.socket]:
+    """The page's address, the server, and the socket that it will answer."""
+    require(0 <= port <= 65535, "port", port, "0 to 65535")
+    listening, alone = _listening(host, port), host in _THIS_MACHINE
+    port, token = listening.getsockname()[1], "" if alone else secrets.token_urlsafe(16)
+    names = [host, *_THIS_MACHINE, *([] if alone else _names(host))]
+    site = Site(live, frozenset(f"{_in_url(name)}:{port}" for name in names), token)
+    shown = next((name for name in names[len(_THIS_MACHINE) + 1 :]), host)
+    address = f"http://{_in_url(shown)}:{port}/{f'?token={token}' * bool(token)}"
     settings = uvicorn.Config(
         site.app,
         log_level="error",
@@ -151,21 +158,16 @@ def serve(live: Live, *, host: str = "127.0.0.1", port: int = 8765, browser: boo
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
     )
-    with suppress(KeyboardInterrupt), listening:
-        uvicorn.Server(settings).run(sockets=[listening])
+    return address, uvicorn.Server(settings), listening
 
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        (family, kind, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        made = socket.socket(family, kind)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(128)
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         hint = "choose another --port, or --port 0 for any free one"
         raise EmgscribeError(f"cannot be listened at ({error.strerror})", where=f"{host}:{port}", hint=hint) from error
-    return made
 
 
 def _names(host: str) -> list[str]:

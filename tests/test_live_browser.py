@@ -1,0 +1,171 @@
+"""The page in a real browser."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import FEATURES, TDS, scrambled
+
+from emgscribe.data.charset import labels_of_text, screen_text
+from emgscribe.models.model import Model, ModelConfig, save_model
+from emgscribe.simulation.sessions import simulate
+
+DRIVER = shutil.which("chromedriver")
+if DRIVER is None:
+    pytest.skip("needs chromium and chromedriver", allow_module_level=True)
+webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1360,1000"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield made
+    made.quit()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    (path,) = simulate(folder / "data", users=1, sessions=1, minutes=1)
+    path.rename(folder / "s.hdf5")
+    model = Model(ModelConfig(FEATURES, TDS))
+    scrambled(model)
+    save_model(model, folder / "m")
+    return folder
+
+
+class Server:
+    """`emgscribe live` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.printed, self.options = folder / f"printed-{self.port}", options
+        self.folder = folder
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "emgscribe", "live", "--model", str(self.folder / "m"), "--no-browser"]
+        command += ["--port", str(self.port), "--print-text", *self.options]
+        with self.printed.open("w") as out, (self.folder / "errors").open("w") as errors:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            )
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, (self.folder / "errors").read_text()
+            time.sleep(0.1)
+        pytest.fail("the server does not start")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Server]:
+    made = Server(folder, "--source", "replay", "--file", str(folder / "s.hdf5"), "--seed", "1")
+    made.start()
+    yield made
+    made.kill()
+
+
+def until(what: Callable[[], Any], seconds: float = 30) -> Any:
+    """What is wanted, as soon as it is there."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+def text(browser: Any, name: str) -> str:
+    return str(browser.execute_script("return document.getElementById(arguments[0]).textContent", name))
+
+
+def picture(browser: Any) -> str:
+    return str(browser.execute_script("return document.getElementById('scope').toDataURL()"))
+
+
+def test_the_page_shows_what_is_read(browser: Any, server: Server) -> None:
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    until(lambda: len(text(browser, "committed")) > 30)
+    assert text(browser, "simulated") == "simulated"
+    before = picture(browser)
+    until(lambda: picture(browser) != before)
+    until(lambda: "%" in text(browser, "cer") and "/" in text(browser, "computing"))
+    until(lambda: text(browser, "scored"))
+    lit = "return [...document.querySelectorAll('.key')].some((key) => key.style.getPropertyValue('--p') > 0.02)"
+    until(lambda: browser.execute_script(lit))
+
+    def same() -> bool:  # as what the server printed, up to what came between the two looks
+        keys = server.printed.read_text().replace("⏎\n", "⏎")
+        lines = screen_text(labels_of_text(keys)).replace("⏎", "\n").split("\n")
+        return text(browser, "committed") in "\n".join(lines[-3:]) and len(text(browser, "committed")) > 30
+
+    until(same)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_sources_and_decoders_are_changed_while_it_runs(browser: Any, server: Server) -> None:
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    assert "recorded" not in text(browser, "about")
+    Select(browser.find_element("id", "source")).select_by_value("simulated")
+    until(lambda: "a simulated typist" in text(browser, "about"), 60)
+    until(lambda: text(browser, "committed"), 60)
+    assert not browser.find_element("id", "weight").is_displayed()
+    Select(browser.find_element("id", "decoder")).select_by_value("beam")
+    until(lambda: browser.find_element("id", "weight").is_displayed(), 90)
+
+
+def test_the_page_finds_a_server_that_was_killed_and_started_again(browser: Any, server: Server) -> None:
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    server.kill()
+    until(lambda: "trying again" in text(browser, "state"))
+    server.start()
+    until(lambda: text(browser, "state") == "running")
+    until(lambda: text(browser, "committed"))
+
+
+@pytest.mark.parametrize("width", [360, 820, 1360])
+def test_the_page_fits_its_window(width: int, browser: Any, server: Server) -> None:
+    browser.set_window_size(width, 900)
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(overflow) == 0
+    for name in ("source", "model", "decoder"):  # labelled, and reached with the keyboard
+        element = browser.find_element("id", name)
+        browser.execute_script("arguments[0].focus()", element)
+        assert browser.switch_to.active_element == element
+        assert element.accessible_name
+
+
+def test_ctrl_c_ends_it_without_a_word(folder: Path) -> None:
+    server = Server(folder, "--source", "replay", "--file", str(folder / "s.hdf5"))
+    server.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=30) as answer:
+        assert answer.status == 200
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(15) == 0
+    assert "Traceback" not in (folder / "errors").read_text()

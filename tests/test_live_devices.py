@@ -1,0 +1,151 @@
+"""Streams of LSL on this machine, and BrainFlow's synthetic board: in order, in time, with gaps and jumps counted."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.live.devices import Board, Lsl
+from emgscribe.live.grid import Faults, Grid
+from emgscribe.live.sources import Source
+
+RATE = 500
+
+
+def heard(source: Source, seconds: float) -> tuple[Grid, np.ndarray, np.ndarray, list[float]]:
+    """What a source sends in some seconds: the grid, samples, times, and how late each piece was."""
+    grid, found, late = Grid(source.shape, source.devices), [], []
+    until = time.monotonic() + seconds
+    for piece in source.pieces():
+        if piece is not None:
+            late.append(time.monotonic() - source.when(float(piece.times[-1])))
+            grid.add(piece)
+            found.append(grid.take())
+        if time.monotonic() > until:
+            break
+    source.close()
+    return grid, np.concatenate([emg for emg, _ in found]), np.concatenate([times for _, times in found]), late
+
+
+@contextmanager
+def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0) -> Iterator[Any]:
+    """A stream that counts: every sample of channel c is its number plus c / 100, in mV.
+
+    With `lost`, what is recorded from 1 to 2 s is not sent; from 3 s on the clock is `jump` s off.
+    """
+    lsl = pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
+    info = lsl.StreamInfo(name, "EMG", channels, RATE, "float32", f"{name}-{time.monotonic()}")
+    channel = info.desc().append_child("channels").append_child("channel")
+    channel.append_child_value("unit", "millivolts")
+    stream, ended, begun = lsl.StreamOutlet(info), threading.Event(), lsl.local_clock()
+
+    def send() -> None:
+        sent = 0
+        while not ended.wait(0.02):
+            count = int((lsl.local_clock() - begun) * RATE) - sent
+            if count and not (lost and sent + count >= RATE and sent < 2 * RATE):
+                numbers = np.arange(sent + 1, sent + count + 1)[:, None] + np.arange(channels) / 100
+                at = begun + (sent + count) / RATE + (jump if sent > 3 * RATE else 0.0)
+                stream.push_chunk(numbers.tolist(), at)  # the time of the last one
+            sent += count
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield info
+    finally:
+        ended.set()
+        thread.join()  # with it the stream ends
+
+
+def test_a_stream_of_lsl_arrives_in_order_and_in_microvolts() -> None:
+    with outlet("emgscribe-one", 6):
+        source = Lsl(("left", "right"), ["emgscribe-one"])
+        grid, emg, times, late = heard(source, 2.5)
+    assert (source.shape.electrodes, source.shape.rate) == (3, RATE)
+    numbers = emg[:, 0, 0] / 1000
+    assert len(numbers) > 700
+    np.testing.assert_allclose(np.diff(numbers), 1, atol=1e-2)
+    np.testing.assert_allclose(emg[:, 1, 2] - emg[:, 0, 0], 50, atol=2)  # channel 5
+    np.testing.assert_allclose(np.diff(times), 1 / RATE, atol=1e-9)
+    assert grid.faults == Faults()
+    assert np.median(late) < 0.1
+
+
+@pytest.mark.parametrize("jump", [0.0, 3600.0, -3600.0])
+def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
+    with outlet("emgscribe-lossy", 4, lost=True, jump=jump):
+        grid, emg, _, _ = heard(Lsl(("left", "right"), ["emgscribe-lossy"]), 4.5)
+    numbers = emg[:, 0, 0] / 1000
+    assert grid.faults.gaps == 1
+    assert grid.faults.missing == pytest.approx(RATE, abs=30)
+    assert grid.faults.jumps == (jump != 0)
+    assert (numbers == 0).sum() == grid.faults.missing
+    sent = numbers[numbers > 0]
+    np.testing.assert_allclose(np.diff(sent)[np.diff(sent) < 100], 1, atol=1e-2)  # nothing else is lost
+    assert sent[-1] > 4 * RATE
+
+
+def test_a_stream_for_each_band() -> None:
+    with outlet("emgscribe-left", 4), outlet("emgscribe-right", 4):
+        source = Lsl(("left", "right"), ["emgscribe-left", "emgscribe-right"])
+        grid, emg, _, _ = heard(source, 2.5)
+    assert source.shape.electrodes == 4
+    both = emg[-500:] / 1000  # the second stream is opened a little later
+    assert (both > 0).all()
+    assert np.ptp(both[:, 0, 0] - both[:, 1, 0]) <= 2.5  # their clocks are one
+    assert grid.faults.jumps == 0
+
+
+def test_a_stream_that_is_not_there_is_one_error() -> None:
+    pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
+    with outlet("emgscribe-there", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)emgscribe-there"):
+        Lsl(("left", "right"), ["emgscribe-nowhere"], wait=0.5)
+    with outlet("emgscribe-odd", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] are not of 2 bands"):
+        Lsl(("left", "right"), ["emgscribe-odd"])
+
+
+def test_the_synthetic_board_sends_in_time() -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    source = Board(-1, ("left", "right"))
+    assert (source.shape.electrodes, source.shape.rate) == (8, 250)
+    grid, emg, times, late = heard(source, 3)
+    assert len(emg) == pytest.approx(750, abs=80)
+    assert grid.faults == Faults()
+    assert emg.std() > 1
+    np.testing.assert_allclose(np.diff(times), 1 / 250, atol=1e-6)  # unix seconds leave few digits
+    assert np.median(late) < 0.2
+
+
+def test_a_board_that_loses_a_second_and_whose_clock_jumps() -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    source, begun = Board(-1, ("left", "right")), time.time()
+    get = source._board.get_board_data
+
+    def get_less() -> np.ndarray:
+        data = get()
+        times = data[source._times]
+        data = data[:, (times < begun + 1) | (times > begun + 2)]
+        data[source._times] -= 600.0 * (data[source._times] > begun + 3)
+        return data
+
+    source._board.get_board_data = get_less
+    grid, emg, times, late = heard(source, 4.5)
+    assert (grid.faults.gaps, grid.faults.jumps) == (1, 1), (grid.faults, len(emg), times[-1] - begun, late[-1])
+    assert grid.faults.missing == pytest.approx(250, abs=15)
+    assert (emg == 0).all(axis=(1, 2)).sum() == pytest.approx(250, abs=15)
+
+
+def test_a_board_that_does_not_exist_is_one_error() -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    with pytest.raises(EmgscribeError, match="no board has the id 98765"):
+        Board(98765, ("left",))
+    with pytest.raises(EmgscribeError, match="setting is 'cable'"):
+        Board(-1, ("left",), {"cable": "red"})
+    with pytest.raises(EmgscribeError, match="does not answer"):
+        Board(0, ("left",), {"serial_port": "/dev/null"})

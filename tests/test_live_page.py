@@ -1,0 +1,245 @@
+"""The page and its server: what it shows in a browser, and what it refuses."""
+
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import FEATURES, TDS, scrambled
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.live.hub import Choice, Live
+from emgscribe.live.sources import Replay
+from emgscribe.models.model import Model, ModelConfig, save_model
+from emgscribe.simulation.sessions import simulate
+
+pytest.importorskip("starlette", reason="pip install 'emgscribe[live]'")
+websockets = pytest.importorskip("websockets.sync.client", reason="pip install 'emgscribe[live]'")
+from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
+
+from emgscribe.live.server import prepare  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model `m` and a session `s.hdf5` of 12 simulated seconds."""
+    folder = tmp_path_factory.mktemp("page")
+    (path,) = simulate(folder / "data", users=1, sessions=1, minutes=0.2)
+    path.rename(folder / "s.hdf5")
+    model = Model(ModelConfig(FEATURES, TDS))
+    scrambled(model)
+    save_model(model, folder / "m")
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, host: str = "127.0.0.1", speed: float = 0.1) -> Iterator[tuple[str, Live]]:
+    """A server in this process, by its address."""
+    makers: dict[str, Callable[[Model], Any]] = {
+        name: lambda _: Replay(folder / "s.hdf5", speed=speed) for name in ("replay", "again")
+    }
+    live = Live(makers, {"m": folder / "m"}, Choice("replay", "m"))
+    address, server, listening = prepare(live, host, 0)
+    live.begin(live.choice)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield address, live
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[tuple[str, Live]]:
+    with serving(folder) as made:
+        yield made
+
+
+def get(address: str, **headers: str) -> tuple[int, str, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=5) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+def watch(address: str, **options: Any) -> Any:
+    base, _, query = address.partition("/?")
+    return websockets.connect(f"{base.replace('http', 'ws').rstrip('/')}/live?{query}", **options)
+
+
+def told(client: Any, kind: str, seconds: float = 10) -> dict[str, Any]:
+    """The next message of a kind."""
+    until = time.monotonic() + seconds
+    while True:
+        one = client.recv(timeout=until - time.monotonic())
+        if isinstance(one, str) and (content := json.loads(one))["type"] == kind:
+            return content
+
+
+def test_the_page_is_served_with_what_it_needs_and_no_more(served: tuple[str, Live]) -> None:
+    address, _ = served
+    for name, part in (("", "<canvas"), ("app.js", "WebSocket"), ("style.css", "prefers-color-scheme")):
+        status, content, headers = get(address + name)
+        assert (status, part in content) == (200, True)
+        assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
+        assert "http://" not in content.replace("http://www.w3.org/2000/svg", "")  # nothing from outside
+        assert "https://" not in content
+    for name in ("nothing", "../hub.py", "%2e%2e/hub.py", "app.js/../../server.py", "live"):
+        assert get(address + name)[0] in (400, 403, 404, 405)
+
+
+def test_a_client_is_told_what_runs_and_what_is_read(served: tuple[str, Live]) -> None:
+    address, live = served
+    with watch(address) as client:
+        ready = told(client, "ready", 5)
+        assert ready["choices"]["source"] == {"chosen": "replay", "known": ["replay", "again"]}
+        assert (ready["simulated"], ready["electrodes"], ready["rate"]) == (True, 16, 2000)
+        assert told(client, "partial")["seconds"] >= 0
+        assert told(client, "stats")["late"] == 0
+        client.send(json.dumps({"type": "ping", "sent": 17}))
+        assert told(client, "pong")["sent"] == "17"
+        client.send(json.dumps({"type": "choose", "source": "again", "decoder": "beam", "lm_weight": 0.3}))
+        assert told(client, "ready", 60)["choices"]["lm_weight"] == 0.3
+        assert live.choice == Choice("again", "m", "beam", 0.3)
+        for wrong in ({"model": "/etc/passwd"}, {"source": ["x"]}, {"lm_weight": "1"}, {"decoder": None}):
+            client.send(json.dumps({"type": "choose", **wrong}))
+            assert "is" in told(client, "error")["what"]
+        assert live.choice == Choice("again", "m", "beam", 0.3)
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+def test_other_hosts_and_origins_are_refused(header: str, served: tuple[str, Live]) -> None:
+    address, live = served
+    port = address.rstrip("/").rpartition(":")[2]
+    for value in ("evil.example", f"evil.example:{port}", f"http://evil.example:{port}", "null", f"127.0.0.1.:{port}"):
+        status, content, _ = get(address, **{header: value})
+        assert (status, "<canvas" in content) == (403, False), value
+        if header == "Origin":
+            with pytest.raises(InvalidStatus), watch(address, origin=value):
+                pass
+    assert get(address, Origin=f"http://localhost:{port}")[0] == 200
+    assert get(address, Host=f"localhost:{port}")[0] == 200
+    assert not live.clients
+
+
+def test_beyond_this_machine_a_token_is_needed(folder: Path) -> None:
+    with serving(folder, "0.0.0.0") as (address, _):
+        port = address.partition("/?")[0].rpartition(":")[2]
+        here, token = f"http://127.0.0.1:{port}/", address.partition("token=")[2]
+        assert len(token) > 20
+        assert get(here)[0] == 403
+        assert get(f"{here}?token={token[:-1]}")[0] == 403
+        with pytest.raises(InvalidStatus), watch(here):
+            pass
+        status, _, headers = get(f"{here}?token={token}")
+        assert status == 200
+        cookie = headers["set-cookie"].partition(";")[0]
+        assert "HttpOnly" in headers["set-cookie"]
+        assert get(f"{here}app.js", Cookie=cookie)[0] == 200
+        with watch(f"{here}?token={token}") as client:
+            assert told(client, "ready")
+
+
+HOSTILE: dict[str, Callable[[Any], None]] = {
+    "100 MB": lambda client: client.send("x" * (100 << 20)),
+    "5 kB": lambda client: client.send(json.dumps({"type": "ping", "sent": "x" * 5000})),
+    "bytes": lambda client: client.send(b"\0" * 100),
+    "flood": lambda client: [client.send('{"type": "ping"}') for _ in range(100)] and None,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_client_is_let_go_and_the_page_goes_on(kind: str, served: tuple[str, Live]) -> None:
+    address, live = served
+    with watch(address) as page:
+        with pytest.raises(ConnectionClosed), watch(address, max_size=None) as client:  # noqa: PT012
+            told(client, "ready")
+            HOSTILE[kind](client)
+            while True:
+                client.recv(timeout=10)
+        assert told(page, "partial")
+        assert len(live.clients) == 1
+
+
+def test_messages_that_mean_nothing_are_one_error_each(served: tuple[str, Live]) -> None:
+    address, _ = served
+    with watch(address) as client:
+        asked = ("", "{", "[]", "3", '{"type": "run"}', '{"type": ["choose"]}', "[" * 4000)
+        for text in (*asked, '{"type": "choose", "lm_weight": NaN}'):
+            client.send(text)
+            assert told(client, "error")["hint"]
+
+
+def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: tuple[str, Live]) -> None:
+    address, live = served
+    port = int(address.rstrip("/").rpartition(":")[2])
+    came: list[float] = []  # when the page heard of more text
+
+    def read(page: Any) -> None:
+        with suppress(ConnectionClosed):
+            while told(page, "partial"):
+                came.append(time.monotonic())
+
+    with watch(address) as page:
+        reading = threading.Thread(target=read, args=(page,))
+        reading.start()
+        with ExitStack() as stack:
+            half_open = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
+            for one in half_open[:100]:
+                one.send(b"GET /live HTTP/1.1\r\nHost: ")
+            refused = 0
+            for _ in range(60):
+                try:
+                    stack.enter_context(watch(address))
+                except InvalidStatus:
+                    refused += 1
+            assert (len(live.clients), refused) == (32, 29)
+            assert get(address)[0] == 200
+        until = time.monotonic() + 10
+        while len(live.clients) > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(live.clients) == 1
+        assert time.monotonic() - came[-1] < 1
+        assert max(later - earlier for earlier, later in pairwise(came)) < 2
+    reading.join()
+
+
+def test_a_client_that_takes_nothing_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emgscribe.live.hub._MOST_WAITING", 30)
+    with serving(folder) as (address, live), watch(address) as page:
+        told(page, "ready")
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with closing(socket.socket()) as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            slow.connect(("127.0.0.1", port))
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            head = f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            slow.send(f"{head}{key}\r\n".encode())
+            until = time.monotonic() + 20
+            while len(live.clients) < 2 and time.monotonic() < until:
+                told(page, "partial")
+            while len(live.clients) > 1 and time.monotonic() < until:
+                live.send("x" * 100_000)  # soon more than the system's buffers take
+                while len(page.recv(timeout=10)) != 100_000:
+                    pass
+        assert len(live.clients) == 1
+        assert told(page, "partial")
+
+
+def test_a_port_in_use_is_one_error(served: tuple[str, Live], folder: Path) -> None:
+    port = int(served[0].rstrip("/").rpartition(":")[2])
+    with pytest.raises(EmgscribeError, match="cannot be listened at"):
+        prepare(served[1], "127.0.0.1", port)
