@@ -16,7 +16,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import psutil
 import torch
 
-from emgscribe.config import to_json
 from emgscribe.live.engine import Came, Ended, Engine
 from emgscribe.live.meter import Scored
 from emgscribe.live.sources import Simulated
@@ -67,14 +66,10 @@ def measure(name: str, model: Model, minutes: float) -> None:
             print(f"  {what}: p50, p95, p99 {' / '.join(f'{1000 * value:.1f}' for value in times)} ms")
     if model.folder:
         print(f"  CER {measured.counts.cer:.1f} % of {measured.counts.length} keys, simulated")
-    early, late = max(waiting[:third]), max(waiting[-third:])
-    print(
-        f"  waiting at most {1000 * early:.0f} ms in the first third, {1000 * late:.0f} in the last; left out {engine.late}"
-    )
+    early, late = (1000 * max(part) for part in (waiting[:third], waiting[-third:]))
+    print(f"  waiting at most {early:.0f} ms in the first third, {late:.0f} in the last; left out {engine.late}")
     print(f"  memory {memory[min(10, len(memory) - 1)] / 1e6:.0f} MB after 10 s, {memory[-1] / 1e6:.0f} at the end")
-    print(
-        f"  {to_json(model.config)['encoder']['kind']}, faults {engine.grid.faults}, errors {[one.error for one in ended]}"
-    )
+    print(f"  {engine.grid.faults}, errors {[one.error for one in ended]}")
 
 
 def main() -> int:
