@@ -30,7 +30,7 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),
     "convert": ("recordings", "Bring recordings of other formats into session files, or sessions into BIDS."),
     "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
-    "export": ("models", "Write a model as a checkpoint whose weights the emg2qwerty project's code loads."),
+    "export": ("models", "Write a model for other programs: a published checkpoint, or a streaming step as ONNX."),
     "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),
     "lm tune": ("language", "Tune the beam search on the sessions that validated a model, and store its weights."),
 }

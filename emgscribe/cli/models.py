@@ -4,17 +4,20 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
 from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_windows
 from emgscribe.experiments.report import print_difference, print_evaluation
 from emgscribe.models.model import best_device
+from emgscribe.scoring import count
 
 _PROTOCOLS = (
     "sessions: whole sessions, padded; published: without padding, as in the published numbers; "
@@ -106,12 +109,47 @@ def import_(
 def export(
     model: ModelFolder,
     *,
-    out: Annotated[Path, arg(help="File to write, with the ending .ckpt.")],
+    out: Annotated[Path, arg(help="File to write, with the ending .ckpt or .onnx.")],
+    frames: Annotated[int, arg(help="Frames of emissions that a call of the .onnx makes.")] = 1,
+    int8: Annotated[bool, arg(help="Also write NAME-int8.onnx, whose matrices have 8 bits.")] = False,
+    sessions: Annotated[tuple[Path, ...], arg(help="Session files to compare the CER of the .onnx files on.")] = (),
 ) -> None:
-    """The network must be of the baseline's kind: spectrogram, MLPs, TDS blocks.
+    """As .ckpt the network must be of the baseline's kind: spectrogram, MLPs, TDS blocks. As .onnx it must be one that
+    can be streamed; the file takes samples and states, and gives emissions and states.
 
     Examples:
       emgscribe export runs/baseline-1501/best --out baseline.ckpt
+      emgscribe export runs/demo-0/best --out demo.onnx --int8 --sessions data/SESSION.hdf5
     """
-    es.export_checkpoint(es.load_model(model), out)
-    screen.print(f"checkpoint: {out}")
+    loaded = es.load_model(model)
+    if out.suffix != ".onnx":
+        es.export_checkpoint(loaded, out)
+        screen.print(f"checkpoint: {out}")
+        return
+    from emgscribe.models.onnx import export_onnx
+
+    opened = es.open_sessions(sessions) if sessions else []
+    if opened:
+        screen.print(f"{model}: CER {es.evaluate(loaded, opened).cer:.2f} %{_label(opened)}")
+    for path, small in ((out, False), (out.with_stem(f"{out.stem}-int8"), True))[: 1 + int8]:
+        export_onnx(loaded, path, frames=frames, int8=small)
+        size = f"{path}: {path.stat().st_size / 1e6:.1f} MB"
+        screen.print(f"{size}, CER {_onnx_cer(path, opened):.2f} %{_label(opened)}" if opened else size)
+
+
+def _label(sessions: list[Session]) -> str:
+    return ", SIMULATED sessions" if any(session.simulated for session in sessions) else ""
+
+
+def _onnx_cer(path: Path, sessions: list[Session]) -> float:
+    """The CER of greedy decoding of what onnxruntime computes."""
+    from emgscribe.models.onnx import OnnxModel
+
+    model, counts = OnnxModel(path), es.Counts()
+    for session in sessions:
+        model.reset()
+        ending = np.zeros_like(session.emg[: model.silence])
+        emissions = np.concatenate([model.feed(session.emg), model.feed(ending)])
+        frames = -(-len(session) // model.samples_per_frame)
+        counts += count(session.labels.tolist(), es.GreedyDecoder().decode(emissions[:frames]).labels)
+    return counts.cer

@@ -1,0 +1,187 @@
+"""A streaming model as an ONNX file: samples of a chunk and states in, emissions and states out.
+
+Features are inside. States begin as zeros; then silence is fed, which fills them, and the first emissions are dropped.
+Needs the extra `export`.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from emgscribe.config import require, to_json
+from emgscribe.data.charset import SYMBOLS
+from emgscribe.data.hdf5 import Emg
+from emgscribe.errors import EmgscribeError, optional
+from emgscribe.files import damage_told, open_file, replacing
+from emgscribe.models.model import Model
+from emgscribe.models.steps import State
+
+_CLOSE = 1e-4  # by which emissions may differ from PyTorch's
+
+
+def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool = False) -> None:
+    """Write the model's step over `frames` frames of emissions; with `int8` its matrices have 8 bits.
+
+    Inputs are `emg` (1, frames * samples_per_frame, B, C) in µV and the states, outputs `emissions` (1, frames, 99) and
+    the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). A step that onnxruntime
+    computes otherwise than PyTorch by more than 1e-4, and a model that cannot be streamed, are an `EmgscribeError`.
+    """
+    require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
+    optional("onnxscript", "export")
+    onnx, runtime = optional("onnx", "export"), optional("onnxruntime", "export")
+    step, example = _Step(model.eval(), frames), torch.randn(1, frames * model.samples_per_frame, *_row(model))
+    with replacing(Path(path)) as temporary, TemporaryDirectory() as folder, torch.no_grad():
+        raw = Path(folder, "raw.onnx")
+        with _quiet():
+            made = torch.onnx.export(
+                step,
+                (example, step.states),
+                dynamo=True,
+                verbose=False,
+                input_names=["emg", *step.names("")],
+                output_names=["emissions", *step.names("next_")],
+            )
+            made.save(raw)  # type: ignore[union-attr]
+        _check(step, example, runtime.InferenceSession(raw))
+        if int8:
+            quantization = optional("onnxruntime.quantization", "export")
+            with _quiet():
+                quantization.quantize_dynamic(raw, raw.with_name("int8.onnx"), weight_type=quantization.QuantType.QInt8)
+            raw = raw.with_name("int8.onnx")
+        written = onnx.load(raw)
+        for name, value in _about(model, frames).items():
+            written.metadata_props.add(key=name, value=value)
+        temporary.write_bytes(written.SerializeToString())
+
+
+class _Step(nn.Module):
+    """The steps of a stream with their states flat, as inputs and outputs."""
+
+    def __init__(self, model: Model, frames: int) -> None:
+        super().__init__()
+        self.model, self._steps = model, model.streamed()
+        size, (before, after) = frames * model.samples_per_frame, model.context
+        self._form: State = None
+        count = 0
+        with torch.inference_mode():  # until every state has its final size
+            first = (before + after) % size
+            _, self._form = self._steps(torch.zeros(1, first, *_row(model)), None) if first else (None, None)
+            while count < 2 + (before + after) // size:
+                made, self._form = self._steps(torch.zeros(1, size, *_row(model)), self._form)
+                count += made is not None and made.shape[1] == frames
+        self.states = [torch.zeros_like(state) for state in _flat(self._form)]
+
+    def names(self, before: str) -> list[str]:
+        return [f"{before}state_{number}" for number in range(len(self.states))]
+
+    def forward(self, emg: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        made, after = self._steps(emg, _shaped(self._form, iter(states)))
+        assert made is not None
+        return made, _flat(after)
+
+
+def _row(model: Model) -> tuple[int, int]:
+    return len(model.shape.bands), model.shape.electrodes
+
+
+def _flat(state: State) -> list[Tensor]:
+    """The tensors of a nest of states that hold anything."""
+    if isinstance(state, Tensor):
+        return [state] if state.numel() else []
+    return [tensor for part in state for tensor in _flat(part)] if isinstance(state, list | tuple) else []
+
+
+def _shaped(form: State, tensors: Iterator[Tensor]) -> State:
+    """The tensors in a nest like `form`."""
+    if isinstance(form, Tensor):
+        return next(tensors) if form.numel() else form.clone()
+    return type(form)(_shaped(part, tensors) for part in form) if isinstance(form, list | tuple) else form
+
+
+def _check(step: _Step, example: Tensor, session: Any) -> None:
+    states = [torch.randn_like(state) if state.dtype == torch.float32 else state for state in step.states]
+    expected, after = step(example, states)
+    given = zip(session.get_inputs(), [example, *states], strict=True)
+    found = session.run(None, {one.name: value.numpy() for one, value in given})
+    worst = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, [expected, *after], strict=True))
+    if not worst <= _CLOSE:
+        what = f"onnxruntime computes this network's step otherwise than PyTorch, by {worst:.2g}"
+        raise EmgscribeError(what, hint="report it, with the model's config.json")
+
+
+def _about(model: Model, frames: int) -> dict[str, str]:
+    """The file's metadata: what it is, how much silence comes first, and how many frames are dropped then."""
+    before, after = model.context
+    size = model.samples_per_frame
+    silence = before + after + -(before + 2 * after) % size  # so that frames begin with the first sample
+    return {
+        "producer": "emgscribe",
+        "shape": json.dumps(to_json(model.shape)),
+        "symbols": json.dumps([*SYMBOLS, ""], ensure_ascii=False),
+        "samples_per_frame": str(size),
+        "frames": str(frames),
+        "silence": str(silence),
+        "drop": str((silence + after) // size),
+        "lookahead": str(after),
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings about what it lacks."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+class OnnxModel:
+    """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk."""
+
+    def __init__(self, path: Path | str, *, threads: int = 1) -> None:
+        runtime = optional("onnxruntime", "export")
+        open_file(Path(path)).close()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        with damage_told(Path(path), "is damaged, or no ONNX file"):
+            self._session = runtime.InferenceSession(path, options)
+            about = self._session.get_modelmeta().custom_metadata_map
+            numbers = (int(about[name]) for name in ("silence", "drop", "frames", "samples_per_frame"))
+            self.silence, self._drop, self.frames, self.samples_per_frame = numbers
+        self._inputs = self._session.get_inputs()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another recording."""
+        kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+        self._states = [np.zeros(one.shape, kinds[one.type]) for one in self._inputs[1:]]
+        self._dropped = 0
+        self._rest: Emg = np.zeros((self.silence, *self._inputs[0].shape[2:]), np.float32)
+
+    def feed(self, samples: Emg) -> npt.NDArray[np.float32]:
+        """Emissions (F, 99) of the whole chunks that samples (T, B, C) in µV complete."""
+        self._rest = np.concatenate([self._rest, samples])
+        size, made = self.frames * self.samples_per_frame, [np.empty((0, len(SYMBOLS) + 1), np.float32)]
+        for at in range(0, len(self._rest) - size + 1, size):
+            inputs = [self._rest[None, at : at + size], *self._states]
+            named = {one.name: value for one, value in zip(self._inputs, inputs, strict=True)}
+            emissions, *self._states = self._session.run(None, named)
+            left = min(self.frames, self._drop - self._dropped)
+            self._dropped += left
+            made.append(emissions[0, left:])
+        self._rest = self._rest[len(self._rest) // size * size :]
+        return np.concatenate(made)

@@ -1,0 +1,68 @@
+"""A model's streaming step in onnxruntime computes what the model computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import FEATURES, GRU, SMALL, TDS, scrambled
+
+from emgscribe.errors import EmgscribeError
+from emgscribe.models.features import StridedConvConfig
+from emgscribe.models.model import Model, ModelConfig
+from emgscribe.streaming import Stream
+
+pytest.importorskip("onnxruntime", reason="pip install 'emgscribe[export]'")
+pytest.importorskip("onnxscript", reason="pip install 'emgscribe[export]'")
+
+from emgscribe.models.onnx import OnnxModel, export_onnx
+
+KINDS = {
+    "tds": ModelConfig(FEATURES, TDS),
+    "rolling norm": ModelConfig(FEATURES, SMALL["tds, rolling norm"]),
+    "raw EMG and GRU": ModelConfig(StridedConvConfig(), SMALL["recurrent, causal"]),
+    "banded transformer": ModelConfig(FEATURES, SMALL["transformer, banded"]),
+    "minGRU": ModelConfig(FEATURES, SMALL["linear-recurrence, with lookahead"]),
+    "conformer": ModelConfig(FEATURES, SMALL["conformer, banded"]),
+}
+EMG = np.random.default_rng(0).normal(0, 20, (4000, 2, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_emissions_are_those_of_the_stream(kind: str, frames: int, tmp_path: Path) -> None:
+    if frames == 3 and kind not in ("tds", "raw EMG and GRU"):
+        pytest.skip("as of one frame")
+    model = Model(KINDS[kind])
+    scrambled(model)
+    export_onnx(model, tmp_path / "m.onnx", frames=frames)
+    ours, theirs = Stream(model).feed(EMG).emissions, OnnxModel(tmp_path / "m.onnx")
+    found = np.concatenate([theirs.feed(EMG[at : at + 700]) for at in range(0, len(EMG), 700)])
+    assert len(ours) - frames <= len(found) <= len(ours)
+    # A recurrence forgets how it began; convolutions are equal from the first frame on.
+    first = 100 if model.encoder.unbounded_left else 0
+    np.testing.assert_allclose(found[first:], ours[first : len(found)], rtol=1e-4, atol=1e-4)
+    theirs.reset()
+    np.testing.assert_array_equal(theirs.feed(EMG), found)
+
+
+def test_matrices_of_eight_bits_are_smaller_and_near(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Model(ModelConfig(FEATURES, TDS)).eval()
+    export_onnx(model, tmp_path / "m.onnx")
+    export_onnx(model, tmp_path / "small.onnx", int8=True)
+    assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "m.onnx").stat().st_size
+    whole, rounded = (OnnxModel(tmp_path / name).feed(EMG) for name in ("m.onnx", "small.onnx"))
+    assert 0 < np.abs(whole - rounded).mean() < 0.15
+
+
+def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(EmgscribeError, match="to its end"):
+        export_onnx(Model(ModelConfig(FEATURES, GRU)), tmp_path / "m.onnx")
+    with pytest.raises(EmgscribeError, match="frames is 0"):
+        export_onnx(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m.onnx", frames=0)
+    assert not list(tmp_path.iterdir())
+    for content in (b"", b"no model", b"\x08\x0a" * 1000):
+        (tmp_path / "m.onnx").write_bytes(content)
+        with pytest.raises(EmgscribeError, match="is damaged, or no ONNX file"):
+            OnnxModel(tmp_path / "m.onnx")
