@@ -25,5 +25,5 @@ def optional(package: str, extra: str) -> Any:
     """A package that comes with an extra; `EmgscribeError` with the extra's name where it is not installed."""
     try:
         return import_module(package)
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # pylsl's, where its library is missing
         raise EmgscribeError(f"this needs {package} ({error})", hint=f"pip install 'emgscribe[{extra}]'") from error

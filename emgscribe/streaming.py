@@ -42,8 +42,9 @@ class Stream:
     """Reads EMG chunk by chunk: `feed` samples (T, B, C) in µV as they come, and `flush` at the end.
 
     Any division into chunks gives the same emissions as the whole recording, and the same text. Text is committed when
-    all of the decoder's hypotheses have it, or `settle_after` seconds after it was typed, as the best one has it then.
-    The model goes into evaluation mode.
+    all of the decoder's hypotheses have it, or `settle_after` seconds after it was typed, as the best one has it then:
+    only where a beam is in doubt for longer may the text differ from that of the whole recording. The model goes into
+    evaluation mode.
 
     `delay` is how many seconds after its last sample a frame can be computed: the model's lookahead, and half of what
     its features overlap. A model that reads a recording to its end is an `EmgscribeError`, except with `window`: then
@@ -139,10 +140,11 @@ class Stream:
         if final:
             settled.append(self.decoder.flush())
             self._tentative = Hypothesis()
+            self.decoder.reset()
         committed, tentative = self._timed(*settled), self._timed(self._tentative)
         self._clock.forget(min((*self._tentative.frames, self._read)) * self._spf)
         read = self._read * self._spf
-        lag = (self._fed - read) / self.model.shape.rate
+        lag = max(0, self._fed - read) / self.model.shape.rate
         return Update(committed, tentative, emissions, self._clock.at(read), lag)
 
     def _timed(self, *found: Hypothesis) -> Transcript:

@@ -136,6 +136,47 @@ def test_a_row_that_is_cut_off_is_one_error_after_what_was_whole(session: Sessio
     assert sum(len(event.emg) for event in events if isinstance(event, Came)) == 100
 
 
+def test_a_pipe_in_which_nothing_comes_can_be_stopped(model: Model) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as file:
+        engine, events = run(Pipe(model.shape, file), model, seconds=0.3)
+    os.close(writing)
+    assert not any(isinstance(event, Ended) for event in events)
+    assert not any(thread.is_alive() for thread in engine._threads)
+
+
+class Broken(Source):
+    """A source whose library raises something of its own."""
+
+    shape, about, closed = Shape(), "broken", False
+
+    def pieces(self):
+        yield Piece(np.zeros((200, 2, 16), np.float32), np.arange(200) / 2000)
+        raise RuntimeError("cable")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_what_a_source_raises_is_said_and_ends_it(model: Model) -> None:
+    _, events = run(source := Broken(), model)
+    assert isinstance(ended := events[-1], Ended)
+    assert "unexpected RuntimeError: cable" in str(ended.error)
+    assert source.closed
+    assert sum(len(event.emissions) for event in events if isinstance(event, Update)) == 13  # all that came
+
+
+def test_what_the_network_raises_is_said_and_ends_it(session: Session) -> None:
+    class Failing(Model):
+        def classify(self, frames: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("memory")
+
+    for speed in (0, 100):  # whether the source waits or not
+        _, events = run(Replay(session.path, speed=speed), Failing(ModelConfig(FEATURES, TDS)))
+        assert isinstance(ended := events[-1], Ended)
+        assert "memory" in str(ended.error)
+
+
 class Slow(Model):
     """A network that takes longer than its signal lasts."""
 

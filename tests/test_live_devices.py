@@ -65,7 +65,7 @@ def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0) -
 
 def test_a_stream_of_lsl_arrives_in_order_and_in_microvolts() -> None:
     with outlet("emgscribe-one", 6):
-        source = Lsl(("left", "right"), ["emgscribe-one"])
+        source = Lsl(("left", "right"), ["emgscribe-one"], wait=0.5)
         grid, emg, times, late = heard(source, 2.5)
     assert (source.shape.electrodes, source.shape.rate) == (3, RATE)
     numbers = emg[:, 0, 0] / 1000
@@ -80,7 +80,7 @@ def test_a_stream_of_lsl_arrives_in_order_and_in_microvolts() -> None:
 @pytest.mark.parametrize("jump", [0.0, 3600.0, -3600.0])
 def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
     with outlet("emgscribe-lossy", 4, lost=True, jump=jump):
-        grid, emg, _, _ = heard(Lsl(("left", "right"), ["emgscribe-lossy"]), 4.5)
+        grid, emg, _, _ = heard(Lsl(("left", "right"), ["emgscribe-lossy"], wait=0.4), 4.5)
     numbers = emg[:, 0, 0] / 1000
     assert grid.faults.gaps == 1
     assert grid.faults.missing == pytest.approx(RATE, abs=30)
@@ -93,7 +93,7 @@ def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
 
 def test_a_stream_for_each_band() -> None:
     with outlet("emgscribe-left", 4), outlet("emgscribe-right", 4):
-        source = Lsl(("left", "right"), ["emgscribe-left", "emgscribe-right"])
+        source = Lsl(("left", "right"), ["emgscribe-left", "emgscribe-right"], wait=0.5)
         grid, emg, _, _ = heard(source, 2.5)
     assert source.shape.electrodes == 4
     both = emg[-500:] / 1000  # the second stream is opened a little later
@@ -107,7 +107,7 @@ def test_a_stream_that_is_not_there_is_one_error() -> None:
     with outlet("emgscribe-there", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)emgscribe-there"):
         Lsl(("left", "right"), ["emgscribe-nowhere"], wait=0.5)
     with outlet("emgscribe-odd", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] are not of 2 bands"):
-        Lsl(("left", "right"), ["emgscribe-odd"])
+        Lsl(("left", "right"), ["emgscribe-odd"], wait=0.5)
 
 
 def test_the_synthetic_board_sends_in_time() -> None:

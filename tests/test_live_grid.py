@@ -110,6 +110,35 @@ def test_a_band_that_falls_silent_is_not_waited_for() -> None:
     assert np.nanmax(delays) < 0.3
 
 
+@pytest.mark.parametrize("seconds", [2.0, -2.0, 60.0, -60.0])
+def test_one_clock_of_two_may_jump(seconds: float) -> None:
+    left = cut(EMG[:, :1], TIMES + seconds * (np.arange(COUNT) >= 3000))
+    right = cut(EMG[:, 1:], TIMES, device=1)
+    grid = Grid(BOTH, HANDS)
+    emg, times = through(grid, *(piece for both in zip(left, right, strict=True) for piece in both))
+    assert 1 <= grid.faults.jumps <= 2
+    assert (emg[-2000:] > 0).all()  # both are there again
+    assert len(emg) < COUNT + 2500
+    assert (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize("seconds", [60.0, -60.0, -3.0])
+def test_a_band_may_begin_with_another_clock(seconds: float) -> None:
+    left, right = cut(EMG[:, :1], TIMES), cut(EMG[:, 1:], TIMES + seconds, device=1)
+    grid = Grid(BOTH, HANDS)
+    emg, _ = through(grid, *left[:20], *(piece for both in zip(left[20:], right, strict=False) for piece in both))
+    assert grid.faults.jumps == 1
+    assert (emg[-2000:] > 0).all()
+    assert len(emg) <= COUNT
+
+
+def test_what_comes_too_late_is_counted() -> None:
+    grid, times = Grid(BOTH), TIMES - 0.09 * (np.arange(COUNT) >= 4000)
+    emg, _ = through(grid, *cut(EMG, times))
+    assert len(emg) + grid.faults.dropped == pytest.approx(COUNT, abs=12)
+    assert grid.faults.dropped > 60
+
+
 def test_samples_that_are_not_finite_are_zero() -> None:
     emg = EMG.copy()
     emg[[5, 6, 900], 1, 0] = np.nan, np.inf, -np.inf

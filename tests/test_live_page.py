@@ -17,6 +17,7 @@ from networks import FEATURES, TDS, scrambled
 
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.hub import Choice, Live
+from emgscribe.live.show import message
 from emgscribe.live.sources import Replay
 from emgscribe.models.model import Model, ModelConfig, save_model
 from emgscribe.simulation.sessions import simulate
@@ -120,6 +121,28 @@ def test_a_client_is_told_what_runs_and_what_is_read(served: tuple[str, Live]) -
         assert live.choice == Choice("again", "m", "beam", 0.3)
 
 
+def test_a_choice_that_fails_is_said_to_all(served: tuple[str, Live]) -> None:
+    address, live = served
+    live.sources = dict(live.sources) | {"again": lambda _: Replay(Path("nowhere.hdf5"))}
+    with watch(address) as one, watch(address) as other:
+        for client in (one, other):
+            assert told(client, "ready")["simulated"]
+        one.send(json.dumps({"type": "choose", "source": "again"}))
+        assert "nowhere.hdf5" in told(one, "error")["what"]
+        assert told(other, "ready")["source"] == "nothing"
+        other.send(json.dumps({"type": "choose", "source": "replay"}))
+        assert told(one, "ready")["choices"]["source"]["chosen"] == "replay"
+
+
+def test_whoever_comes_later_is_told_that_it_has_ended(folder: Path) -> None:
+    with serving(folder, speed=0) as (address, _):
+        with watch(address) as client:
+            told(client, "ended", 30)
+        with watch(address) as client:
+            assert told(client, "ready")["text"]
+            assert told(client, "ended")
+
+
 @pytest.mark.parametrize("header", ["Host", "Origin"])
 def test_other_hosts_and_origins_are_refused(header: str, served: tuple[str, Live]) -> None:
     address, live = served
@@ -212,6 +235,9 @@ def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: 
         while len(live.clients) > 1 and time.monotonic() < until:
             time.sleep(0.05)
         assert len(live.clients) == 1
+        seen = len(came)
+        while len(came) < seen + 5 and time.monotonic() < until:
+            time.sleep(0.05)
         assert time.monotonic() - came[-1] < 1
         assert max(later - earlier for earlier, later in pairwise(came)) < 2
     reading.join()
@@ -232,14 +258,13 @@ def test_a_client_that_takes_nothing_is_let_go(folder: Path, monkeypatch: pytest
             while len(live.clients) < 2 and time.monotonic() < until:
                 told(page, "partial")
             while len(live.clients) > 1 and time.monotonic() < until:
-                live.send("x" * 100_000)  # soon more than the system's buffers take
-                while len(page.recv(timeout=10)) != 100_000:
-                    pass
+                live.send(message("padding", text="x" * 100_000))  # soon more than the system's buffers take
+                told(page, "padding")
         assert len(live.clients) == 1
         assert told(page, "partial")
 
 
 def test_a_port_in_use_is_one_error(served: tuple[str, Live], folder: Path) -> None:
     port = int(served[0].rstrip("/").rpartition(":")[2])
-    with pytest.raises(EmgscribeError, match="cannot be listened at"):
+    with pytest.raises(EmgscribeError, match="cannot listen here"):
         prepare(served[1], "127.0.0.1", port)

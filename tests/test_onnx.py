@@ -1,5 +1,7 @@
 """A model's streaming step in onnxruntime computes what the model computes."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 import torch
 from networks import FEATURES, GRU, SMALL, TDS, scrambled
 
+from emgscribe.cli import main
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.features import StridedConvConfig
-from emgscribe.models.model import Model, ModelConfig
+from emgscribe.models.model import Model, ModelConfig, save_model
 from emgscribe.streaming import Stream
 
 pytest.importorskip("onnxruntime", reason="pip install 'emgscribe[export]'")
@@ -54,6 +57,19 @@ def test_matrices_of_eight_bits_are_smaller_and_near(tmp_path: Path) -> None:
     assert (tmp_path / "small.onnx").stat().st_size < (tmp_path / "m.onnx").stat().st_size
     whole, rounded = (OnnxModel(tmp_path / name).feed(EMG) for name in ("m.onnx", "small.onnx"))
     assert 0 < np.abs(whole - rounded).mean() < 0.15
+
+
+def test_the_command_compares_the_files(
+    make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    save_model(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m")
+    session = make_session(samples=3001)
+    line = ["export", str(tmp_path / "m"), "--out", str(tmp_path / "m.onnx"), "--int8", "--sessions", str(session)]
+    assert main(line) == 0
+    rates = re.findall(r"CER ([\d.]+) %", capsys.readouterr().out)
+    assert (len(rates), rates[0]) == (3, rates[1])
+    assert (tmp_path / "m-int8.onnx").exists()
 
 
 def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The verb that reads EMG as it comes."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,19 @@ from emgscribe.simulation.config import SimulationConfig
 
 
 @dataclass(frozen=True)
+class Page:
+    """Where the page is served."""
+
+    host: str = "127.0.0.1"  # address to serve the page at; others than this machine need a token
+    port: int = 8765  # port to serve the page at; 0: any free one
+    known_as: tuple[str, ...] = ()  # more names, HOST:PORT, to open it under, as behind a proxy
+    browser: bool = True  # open the page in the browser
+
+
+_OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "brainflow"}
+
+
+@dataclass(frozen=True)
 class From:
     """Where the EMG comes from."""
 
@@ -33,11 +48,19 @@ class From:
         """What makes each source that can be chosen: the one that was asked for, and simulated typists."""
         if self.source == "replay" and self.file is None:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
+        if self.source == "stdin" and sys.stdin is None:
+            raise EmgscribeError("standard input is closed", hint="write samples to it, as in PROGRAM | emgscribe live")
+        for names, source in _OPTIONS.items():
+            for name in names.split():
+                if getattr(self, name) != getattr(From, name) and source not in (self.source, "simulated"):
+                    what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
+                    raise EmgscribeError(what, hint=f"add --source {source}, or leave it out")
+        pipes: dict[Model, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
         made: dict[str, Callable[[Model], Source]] = {
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
             "lsl": lambda model: Lsl(model.shape.bands, self.streams),
             "brainflow": lambda model: Board(self.board, model.shape.bands, dict(map(_pair, self.board_settings))),
-            "stdin": lambda model: Pipe(model.shape, sys.stdin.buffer),
+            "stdin": lambda model: pipes.setdefault(model, Pipe(model.shape, sys.stdin.buffer)),
             "simulated": lambda model: Simulated(_like(model), seed=self.seed),
         }
         return {name: made[name] for name in dict.fromkeys((self.source, "simulated"))}
@@ -64,13 +87,9 @@ def live(
     model: Annotated[Path, arg(help="A model folder, such as runs/demo-0/best.")],
     decoder: Annotated[Literal["greedy", "beam"], arg(help="How text is read from the model's output.")] = "greedy",
     lm: Arpa = None,
-    host: Annotated[
-        str, arg(help="Address to serve the page at; other than this machine's own, it needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, arg(help="Port to serve the page at; 0: any free one.")] = 8765,
-    browser: Annotated[bool, arg(help="Open the page in the browser.")] = True,
     print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
     origin: Annotated[From, arg(name="")],
+    page: Annotated[Page, arg(name="")],
 ) -> None:
     """Opens a page that shows electrodes, keys, the text as it is typed, and how late it is.
 
@@ -82,11 +101,16 @@ def live(
     """
     serve = optional("emgscribe.live.server", "live").serve
     sources = origin.makers()
-    choice = Choice(source=origin.source, model=model.name, decoder=decoder)
-    text = _print if print_text else None
-    serve(Live(sources, {model.name: model}, choice, lm=lm, on_text=text), host=host, port=port, browser=browser)
+    name = model.resolve().name
+    live = Live(
+        sources, {name: model}, Choice(origin.source, name, decoder), lm=lm, on_text=_print if print_text else None
+    )
+    serve(live, host=page.host, port=page.port, names=page.known_as, browser=page.browser)
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text.replace("⏎", "⏎\n"))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.replace("⏎", "⏎\n"))
+        sys.stdout.flush()
+    except BrokenPipeError:  # as Ctrl-C
+        os.kill(os.getpid(), signal.SIGINT)

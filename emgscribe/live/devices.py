@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,19 +25,17 @@ class Lsl(Source):
     """EMG of one stream with all bands, or of a stream for each band. Needs pylsl (the extra `lsl`).
 
     `streams` are their names, left band first; without them it is the only stream of the type EMG. They are looked for
-    during `wait` s. The clocks of their computers are synchronised by LSL, and a stream that is lost is waited for.
+    for `wait` s. The clocks of their computers are synchronised by LSL, and a stream that is lost is waited for.
     """
 
-    def __init__(self, bands: Sequence[Band], streams: Sequence[str] = (), *, wait: float = 5.0) -> None:
+    def __init__(self, bands: Sequence[Band], streams: Sequence[str] = (), *, wait: float = 2.0) -> None:
         lsl = self._lsl = optional("pylsl", "lsl")
-        if streams:
-            searched = [lsl.resolve_byprop("name", name, 1, wait) for name in streams]
-            infos = [found[0] for found in searched if found]
-        else:
-            infos = lsl.resolve_byprop("type", "EMG", 1, wait)
-        there = sorted({f"{info.name()} ({info.type()})" for info in infos or lsl.resolve_streams(0.5)})
-        hint = f"name the streams of the bands {', '.join(bands)} (--streams); found: {', '.join(there) or 'none'}"
-        if not infos or len(infos) != len(streams or [""]) or len(infos) not in (1, len(bands)):
+        found = lsl.resolve_streams(wait)
+        infos = [info for name in streams for info in found if info.name() == name] if streams else []
+        infos = infos if streams else [info for info in found if info.type() == "EMG"]
+        there = ", ".join(sorted(f"{info.name()} ({info.type()})" for info in found)) or "none"
+        hint = f"name a stream for each of the bands {', '.join(bands)}, or one for all (--streams); found: {there}"
+        if len(infos) != max(1, len(set(streams))) or len(infos) not in (1, len(bands)):
             raise EmgscribeError(f"{len(infos)} streams of EMG were found", where="LSL", hint=hint)
         rates, counts = {info.nominal_srate() for info in infos}, {info.channel_count() for info in infos}
         each, rest = divmod(sum(info.channel_count() for info in infos), len(bands))
@@ -63,7 +62,10 @@ class Lsl(Source):
         while True:
             came = False
             for device, (inlet, scale) in enumerate(zip(self._inlets, self._scales, strict=True)):
-                samples, times = inlet.pull_chunk(timeout=0.0, max_samples=1 << 14)
+                try:
+                    samples, times = inlet.pull_chunk(timeout=0.0, max_samples=1 << 14)
+                except RuntimeError as error:  # pylsl's own are of this kind
+                    raise EmgscribeError(f"the stream is lost ({error})", where="LSL", hint="start again") from error
                 if times:
                     came = True
                     emg = np.asarray(samples, np.float32).reshape(len(times), -1, self.shape.electrodes)
@@ -136,11 +138,12 @@ class Board(Source):
         while True:
             try:
                 data = self._board.get_board_data()
-                if not data.shape[1] and time.monotonic() - last > _LOST:
-                    last = time.monotonic()
-                    self._connect()
-            except self._error:
+            except self._error:  # it is not connected
                 data = np.empty((self._times + 1, 0))
+            if not data.shape[1] and time.monotonic() - last > _LOST:
+                last = time.monotonic()
+                with suppress(self._error):
+                    self._connect()
             if data.shape[1]:
                 last = quiet = time.monotonic()
                 emg = data[self._rows].T.astype(np.float32).reshape(-1, len(self.shape.bands), self.shape.electrodes)

@@ -67,6 +67,7 @@ class Engine:
         self._on_event, self._changed = on_event, threading.Condition()
         self._waiting: deque[tuple[Emg, Times]] = deque()
         self._stopped = self._taken = False
+        self._heard = time.monotonic()  # the last samples
         self._error: EmgscribeError | None = None
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._take, self._read)]
 
@@ -93,6 +94,11 @@ class Engine:
         """Seconds of samples that wait for the network."""
         return sum(len(emg) for emg, _ in list(self._waiting)) / self.source.shape.rate
 
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last samples came."""
+        return time.monotonic() - self._heard
+
     def _take(self) -> None:
         try:
             for piece in self.source.pieces():
@@ -100,14 +106,15 @@ class Engine:
                     break
                 if piece is not None:
                     self.grid.add(piece)
+                    self._heard = time.monotonic()
                 emg, times = self.grid.take()
                 typed = self.source.typed()
                 self.meter.typed(typed)
                 self._on_event(Came(emg, times, typed))
                 if len(emg):
                     self._put(emg, times)
-        except EmgscribeError as error:
-            self._error = error
+        except Exception as error:
+            self._error = _ours(error)
         finally:
             with self._changed:
                 self._taken = True
@@ -139,9 +146,14 @@ class Engine:
                     self._publish(self.stream.flush)
                     for piece in self.meter.finish():
                         self._on_event(piece)
-            except EmgscribeError as error:
-                self._error, ended = error, True
+            except Exception as error:
+                self._error, ended = _ours(error), True
             if ended:
+                with self._changed:
+                    self._stopped = True
+                    self._changed.notify_all()
+                self._threads[0].join()  # so that nothing comes after the end
+                self.source.close()
                 self._on_event(Ended(self._error))
                 return
 
@@ -152,6 +164,14 @@ class Engine:
         self._on_event(update)
         for piece in scored:
             self._on_event(piece)
+
+
+def _ours(error: Exception) -> EmgscribeError:
+    """The error itself, or one that says that it was not expected."""
+    if isinstance(error, EmgscribeError):
+        return error
+    what = f"unexpected {type(error).__name__}: {error}"
+    return EmgscribeError(what, hint="this is a fault of emgscribe: please report it, with what you did")
 
 
 def _runs(parts: list[tuple[Emg, Times]]) -> Iterator[tuple[Emg, Times]]:

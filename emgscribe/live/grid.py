@@ -18,6 +18,7 @@ _SETTLING, _MOST = (
 _JUMP = 0.1  # s by which times may be off and still be jitter
 _STALL = 0.25  # s that bands wait for one that sends nothing
 _PAUSE = 5.0  # s without samples after which the signal goes on without a gap
+_BEHIND = 1.0  # s of samples that come too late, after which a device's clock is taken to be behind
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Piece:
 @dataclass
 class Faults:
     """What was wrong with the signal, in samples of a device: `missing`, in `gaps`; `stalled` while others went on;
-    `not_finite`. They are zero now. `jumps` are those of a clock, and pauses of more than five seconds."""
+    `not_finite`. They are zero now. `dropped` came too late. `jumps` are those of a clock, and pauses of more than five
+    seconds."""
 
     missing: int = 0
     gaps: int = 0
     stalled: int = 0
     not_finite: int = 0
+    dropped: int = 0
     jumps: int = 0
 
 
@@ -76,19 +79,27 @@ class Grid:
             self._origin = float(times[0])
         places = np.rint((times - self._origin) / self._period).astype(np.int64) + device.shift
         pause = places[0] - max(one.end for one in self._devices)
-        back = places[0] < device.end - round(_JUMP / self._period)
-        if device.end and (back or pause > _PAUSE / self._period):
+        back = places[0] < device.end - round(_JUMP / self._period) if device.end else pause < -_PAUSE / self._period
+        if any(one.end for one in self._devices) and (back or pause > _PAUSE / self._period):
             self.faults.jumps += 1
             moved = max(one.end for one in self._devices) - int(places[0])
             places += moved
-            if pause > 0:  # the time went on for all
+            if pause > 0 and device.end:  # the time went on for all
                 self._origin -= moved * self._period
             else:
                 device.shift += moved
-        first = int(np.searchsorted(places, device.end))  # a clock that is a little fast says some places twice
+        first = int(np.searchsorted(places, max(device.end, self._at)))
+        if first > device.slack:  # a clock that is a little fast says some places twice
+            self.faults.dropped += first
+        device.behind = device.behind + first if first == len(places) else 0
+        if device.behind > _BEHIND / self._period:
+            self.faults.jumps += 1
+            device.shift += max(one.end for one in self._devices) - int(places[-1]) - 1
+            device.behind = 0
         device.places.append(places[first:])
         device.samples.append(samples[first:])
-        device.end = max(device.end, int(places[-1]) + 1)
+        if first < len(places):
+            device.end = int(places[-1]) + 1
 
     def take(self) -> tuple[Emg, Times]:
         """Samples (T, B, C) and their times (T,) since the last call."""
@@ -112,9 +123,10 @@ class _Device:
     def __init__(self, bands: slice, period: float) -> None:
         self.bands, self._nominal, self._period = bands, period, period
         self._next, self._jitter = np.nan, _JUMP
-        self._slack = max(1, round(_MOST * _JUMP / period))  # places by which a piece may correct the clock
+        self.slack = max(1, round(_MOST * _JUMP / period))  # places by which a piece may correct the clock
         self._last: Emg | None = None  # the sample before the next one to take
         self.shift, self.end = 0, 0  # by how many places its clock jumped; the place after its last sample
+        self.behind = 0  # samples in a row that came too late
         self.places: list[Places] = []
         self.samples: list[Emg] = []
 
@@ -147,7 +159,7 @@ class _Device:
         seen = np.concatenate([[self._last is not None], there])
         before = np.maximum.accumulate(np.where(seen, at, -2))
         after = np.minimum.accumulate(np.where(seen, at, end)[::-1])[::-1]
-        small = ~seen & (before > -2) & (after < end - first) & (after - before - 1 <= self._slack)
+        small = ~seen & (before > -2) & (after < end - first) & (after - before - 1 <= self.slack)
         filled, sources = at[small], before[small]
         if self._last is not None:
             out[filled[sources < 0], self.bands] = self._last

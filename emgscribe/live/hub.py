@@ -20,10 +20,12 @@ from emgscribe.live.engine import Came, Ended, Engine
 from emgscribe.live.meter import Scored
 from emgscribe.live.show import Message, Scope, message, ready, shown, stats
 from emgscribe.live.sources import Source
-from emgscribe.models.model import Model, load_model
+from emgscribe.models.model import Model, best_device, load_model
 from emgscribe.streaming import Update
 
 _MOST_WAITING = 500  # messages that a client may leave waiting
+_FEW = 100  # of them, from which on it gets no more of those that pass: columns of the scope, tentative text
+_PASSING, _FINAL, _ENDED = (message(kind)[:-1] for kind in ("partial", "final", "ended"))
 _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
 Inbox = asyncio.Queue[Message | None]
@@ -59,47 +61,54 @@ class Live:
         self.engine: Engine | None = None
         self.clients: set[Inbox] = set()
         self._on_text, self._switching = on_text, Lock()
-        self._text = ""  # the latest
+        self._text, self._closed = "", False
+        self._ended: Message | None = None  # what clients were told when the source ended
         self._loaded: dict[str, Model] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self, choice: Choice) -> Choice:
         """The choice, if all of it was given at the start."""
         for name, known in (("source", self.sources), ("model", self.models), ("decoder", DECODERS)):
-            require(getattr(choice, name) in known, name, getattr(choice, name), ", ".join(known))
+            value = getattr(choice, name)
+            require(isinstance(value, str) and value in known, name, value, ", ".join(known))
         weight = choice.lm_weight
-        fits = weight is None or (isinstance(weight, int | float) and 0 <= weight <= 10)
-        require(fits, "lm_weight", weight, "0 to 10")
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        require(weight is None or (number and 0 <= weight <= 10), "lm_weight", weight, "0 to 10")
         return choice
 
     def begin(self, choice: Choice) -> None:
         """Stop what runs, and start what is chosen. Where that fails, nothing runs."""
         with self._switching:
-            self.end()
-            if choice.model not in self._loaded:
-                self._loaded = {choice.model: load_model(self.models[choice.model])}
-            model = self._loaded[choice.model]
-            decoder = self._decoder(choice)
-            source = self.sources[choice.source](model)
-            scope = Scope(source.shape)
-
-            def publish(event: Came | Update | Scored | Ended) -> None:
-                if isinstance(event, Update) and (text := event.committed.text):
-                    self._text = (self._text + text)[-_KEPT:]
-                    if self._on_text:
-                        self._on_text(text)
-                if isinstance(event, Ended) and event.error and not self.clients:
-                    print(f"Error: {event.error}", file=sys.stderr)
-                self.send(*shown(event, scope))
-
+            if self._closed:
+                return
+            self._stop()
             try:
-                self.engine = Engine(source, model, decoder, on_event=publish)
-            except EmgscribeError:
-                source.close()
-                raise
-            self.choice, self._text = choice, ""
-            self.send(self.ready())
-            self.engine.start()
+                self._start(choice)
+            finally:
+                self.send(*self.first())
+
+    def _start(self, choice: Choice) -> None:
+        if choice.model not in self._loaded:
+            self._loaded = {choice.model: load_model(self.models[choice.model], best_device())}
+        model, decoder = self._loaded[choice.model], self._decoder(choice)
+        source = self.sources[choice.source](model)
+        scope = Scope(source.shape)
+
+        def publish(event: Came | Update | Scored | Ended) -> None:
+            if isinstance(event, Update) and self._on_text and event.committed.labels:
+                self._on_text(event.committed.text)
+            if isinstance(event, Ended) and event.error and not self.clients:
+                print(f"Error: {event.error}", file=sys.stderr)
+            self.send(*shown(event, scope))
+
+        try:
+            engine = Engine(source, model, decoder, on_event=publish)
+        except BaseException:
+            source.close()
+            raise
+        self.choice, self._text, self._ended = choice, "", None
+        engine.start()
+        self.engine = engine
 
     def _decoder(self, choice: Choice) -> Decoder:
         decoder = make_decoder(choice.decoder, folder=self.models[choice.model], lm=self.lm).decoder
@@ -108,16 +117,22 @@ class Live:
         return decoder
 
     def end(self) -> None:
-        """Stop what runs."""
+        """Stop what runs, for good."""
+        with self._switching:
+            self._closed = True
+            self._stop()
+
+    def _stop(self) -> None:
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.stop()
 
-    def ready(self) -> str:
-        """The message that says what runs, and what may be chosen."""
-        if self.engine is None:
-            return message("ready", source="nothing", choices=self._choices())
-        return ready(self.engine, choices=self._choices(), text=self._text)
+    def first(self) -> list[Message]:
+        """The first messages to a client: what runs, what may be chosen, and the latest text."""
+        if (engine := self.engine) is None:
+            return [message("ready", source="nothing", choices=self._choices())]
+        told = ready(engine, choices=self._choices(), text=self._text)
+        return [told] if self._ended is None else [told, self._ended]
 
     def _choices(self) -> dict[str, Any]:
         now = self.choice
@@ -125,8 +140,13 @@ class Live:
             "source": {"chosen": now.source, "known": list(self.sources)},
             "model": {"chosen": now.model, "known": list(self.models)},
             "decoder": {"chosen": now.decoder, "known": list(DECODERS)},
-            "lm_weight": now.lm_weight,
+            "lm_weight": self._weight(),
         }
+
+    def _weight(self) -> float | None:
+        """The language model's weight in use, where it has one."""
+        decoder = self.engine.stream.decoder if self.engine else None
+        return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
     def send(self, *messages: Message) -> None:
         """Send to all clients, from any thread."""
@@ -135,15 +155,22 @@ class Live:
                 self._loop.call_soon_threadsafe(self._deliver, messages)
 
     def _deliver(self, messages: tuple[Message, ...]) -> None:
-        for queue in list(self.clients):
-            if queue.qsize() + len(messages) > _MOST_WAITING:
-                self.clients.discard(queue)  # it is too slow; the others are not
-                while not queue.empty():
-                    queue.get_nowait()
-                queue.put_nowait(None)
+        for one in messages:
+            if isinstance(one, str) and one.startswith(_FINAL):
+                self._text = (self._text + json.loads(one)["text"])[-_KEPT:]
+            elif isinstance(one, str) and one.startswith(_ENDED):
+                self._ended = one
+        for inbox in list(self.clients):
+            behind = inbox.qsize()
+            if behind > _MOST_WAITING:
+                self.clients.discard(inbox)  # it is too slow; the others are not
+                while not inbox.empty():
+                    inbox.get_nowait()
+                inbox.put_nowait(None)
                 continue
             for one in messages:
-                queue.put_nowait(one)
+                if behind < _FEW or not (isinstance(one, bytes) or one.startswith(_PASSING)):
+                    inbox.put_nowait(one)
 
     async def run(self) -> None:
         """Send figures, until cancelled."""
@@ -157,15 +184,17 @@ class Live:
         """Do what a client asks for; returns the answer to it alone."""
         try:
             content = json.loads(text)
-            if not isinstance(content, dict) or content.get("type") not in ("choose", "ping"):
-                raise EmgscribeError("is no message of this protocol", hint="docs/live.md lists them")
-            if content["type"] == "ping":
-                return message("pong", sent=str(content.get("sent", ""))[:40], now=time.monotonic())
-            fields = {name: content[name] for name in ("source", "model", "decoder", "lm_weight") if name in content}
-            choice = self.check(replace(self.choice, **fields))
-            await asyncio.to_thread(self.begin, choice)
+        except (ValueError, RecursionError):
+            return message("error", what="the message is not JSON", hint="docs/live.md lists the messages")
+        if not isinstance(content, dict) or content.get("type") not in ("choose", "ping"):
+            return message("error", what="unknown type of message", hint="docs/live.md lists the messages")
+        if content["type"] == "ping":
+            return message("pong", sent=str(content.get("sent", ""))[:40], now=time.monotonic())
+        fields = {name: content[name] for name in ("source", "model", "decoder", "lm_weight") if name in content}
+        try:
+            await asyncio.to_thread(self.begin, self.check(replace(self.choice, **fields)))
         except EmgscribeError as error:
             return message("error", what=f"{error.where}: {error.what}".removeprefix(": "), hint=error.hint)
-        except (ValueError, TypeError, RecursionError):
-            return message("error", what="is no JSON", hint="docs/live.md lists the messages")
+        except Exception as error:  # of a device's library
+            return message("error", what=f"{type(error).__name__}: {error}", hint="nothing is running now")
         return None

@@ -10,9 +10,10 @@ import hmac
 import secrets
 import socket
 import sys
+import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
@@ -43,22 +44,23 @@ _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _MOST_CLIENTS = 32
 _LONGEST, _MOST_A_SECOND = 4096, 20  # bytes of a client's message; messages of a client
 _REFUSED = 1008  # the code with which a socket is closed
+_PATIENCE = 10.0  # s in which a client must take a message
 
 
 class Site:
     """The ASGI application. `hosts` are the values of Host that are answered; `token` is needed, if there is one."""
 
     def __init__(self, live: Live, hosts: frozenset[str], token: str = "") -> None:
-        self.live, self.hosts, self.token = live, hosts, token
+        self.live, self.hosts, self.token, self._connected = live, hosts, token, 0
         routes = [Route(f"/{name}", self._shows(file)) for name, file in _PAGE.items()]
         self.app = Starlette(routes=[*routes, WebSocketRoute("/live", self._watch)], lifespan=self._lifespan)
 
     def refused(self, connection: HTTPConnection) -> str:
         """Why a request or a socket is refused; empty where it is not."""
-        if connection.headers.get("host", "") not in self.hosts:
+        if connection.headers.get("host", "").lower() not in self.hosts:
             return "this host name is not served"
         origin = connection.headers.get("origin")
-        if origin is not None and origin.removeprefix("https://").removeprefix("http://") not in self.hosts:
+        if origin is not None and origin.lower().removeprefix("https://").removeprefix("http://") not in self.hosts:
             return "pages of other origins are not served"
         given = connection.query_params.get("token") or connection.cookies.get("emgscribe") or ""
         if self.token and not hmac.compare_digest(given.encode(), self.token.encode()):
@@ -80,12 +82,20 @@ class Site:
         return show
 
     async def _watch(self, connection: WebSocket) -> None:
-        if self.refused(connection) or len(self.live.clients) >= _MOST_CLIENTS:
+        if self.refused(connection) or self._connected >= _MOST_CLIENTS:
             await connection.close(_REFUSED)
             return
-        await connection.accept()
+        self._connected += 1
+        try:
+            await connection.accept()
+            await self._serve(connection)
+        finally:
+            self._connected -= 1
+
+    async def _serve(self, connection: WebSocket) -> None:
         inbox: Inbox = asyncio.Queue()
-        inbox.put_nowait(self.live.ready())
+        for one in self.live.first():
+            inbox.put_nowait(one)
         self.live.clients.add(inbox)
         tasks = [asyncio.create_task(self._send(connection, inbox)), asyncio.create_task(self._hear(connection, inbox))]
         try:
@@ -94,13 +104,14 @@ class Site:
             self.live.clients.discard(inbox)
             for task in tasks:
                 task.cancel()
-            with suppress(RuntimeError, WebSocketDisconnect):
-                await connection.close(_REFUSED)
+            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                await asyncio.wait_for(connection.close(_REFUSED), _PATIENCE)
 
     async def _send(self, connection: WebSocket, inbox: Inbox) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):
+        with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             while (one := await inbox.get()) is not None:
-                await (connection.send_text(one) if isinstance(one, str) else connection.send_bytes(one))
+                sending = connection.send_text(one) if isinstance(one, str) else connection.send_bytes(one)
+                await asyncio.wait_for(sending, _PATIENCE)
 
     async def _hear(self, connection: WebSocket, inbox: Inbox) -> None:
         """Answer a client until it is gone, sends something else than text, or too much."""
@@ -126,29 +137,35 @@ class Site:
             await asyncio.to_thread(self.live.end)
 
 
-def serve(live: Live, *, host: str = "127.0.0.1", port: int = 8765, browser: bool = True) -> None:
+def serve(
+    live: Live, *, host: str = "127.0.0.1", port: int = 8765, names: Sequence[str] = (), browser: bool = True
+) -> None:
     """Begin with the choice of `live`, and serve the page until Ctrl-C.
 
-    Beyond this machine the address that is printed has a token. A port that is in use is an `EmgscribeError`; with
-    port 0 any free one is taken.
+    Beyond this machine the address that is printed has a token. `names` are further hosts, with their port, under which
+    the page is opened, as behind a proxy. Port 0 is any free one; one that is in use is an `EmgscribeError`.
     """
-    address, server, listening = prepare(live, host, port)
-    live.begin(live.check(live.choice))
-    print(f"{address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if browser:
-        webbrowser.open(address)  # the socket listens already: the page waits for the server
-    with suppress(KeyboardInterrupt), listening:
-        server.run(sockets=[listening])
+    address, server, listening = prepare(live, host, port, names)
+    with listening:
+        live.begin(live.check(live.choice))
+        print(f"{address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        if browser:  # the socket listens already: the page waits for the server
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
 
 
-def prepare(live: Live, host: str, port: int) -> tuple[str, uvicorn.Server, socket.socket]:
+def prepare(live: Live, host: str, port: int, names: Sequence[str] = ()) -> tuple[str, uvicorn.Server, socket.socket]:
     """The page's address, the server, and the socket that it will answer."""
     require(0 <= port <= 65535, "port", port, "0 to 65535")
     listening, alone = _listening(host, port), host in _THIS_MACHINE
     port, token = listening.getsockname()[1], "" if alone else secrets.token_urlsafe(16)
-    names = [host, *_THIS_MACHINE, *([] if alone else _names(host))]
-    site = Site(live, frozenset(f"{_in_url(name)}:{port}" for name in names), token)
-    shown = next((name for name in names[len(_THIS_MACHINE) + 1 :]), host)
+    own = [] if alone else _names(host)
+    answered = {f"{_in_url(name)}:{port}" for name in (host, *_THIS_MACHINE, *own)} | set(names)
+    if port == 80:  # which browsers leave out
+        answered |= {name.removesuffix(":80") for name in answered}
+    site = Site(live, frozenset(name.lower() for name in answered), token)
+    shown = next(iter(own), host)
     address = f"http://{_in_url(shown)}:{port}/{f'?token={token}' * bool(token)}"
     settings = uvicorn.Config(
         site.app,
@@ -164,18 +181,24 @@ def prepare(live: Live, host: str, port: int) -> tuple[str, uvicorn.Server, sock
 def _listening(host: str, port: int) -> socket.socket:
     try:
         (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return socket.create_server(address[:2], family=family, backlog=128)
-    except OSError as error:
-        hint = "choose another --port, or --port 0 for any free one"
-        raise EmgscribeError(f"cannot be listened at ({error.strerror})", where=f"{host}:{port}", hint=hint) from error
+        made = socket.create_server(address[:2], family=family, backlog=128, dualstack_ipv6=host == "::")
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        hint = "choose another --port (0: any free one), or a --host of this machine"
+        raise EmgscribeError(f"cannot listen here ({why})", where=f"{host}:{port}", hint=hint) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # the system ends connections that take nothing
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * _PATIENCE))
+    return made
 
 
 def _names(host: str) -> list[str]:
     """The names and addresses of this machine under which a server at `host` is reached."""
     if host not in ("0.0.0.0", "::"):
         return [host]
-    addresses = [one.address for own in psutil.net_if_addrs().values() for one in own if one.family == socket.AF_INET]
-    return [socket.gethostname(), *(address for address in addresses if not address.startswith("127."))]
+    found = [one for own in psutil.net_if_addrs().values() for one in own]
+    addresses = [one.address for one in found if one.family in (socket.AF_INET, socket.AF_INET6)]
+    own = [address for address in addresses if not address.startswith(("127.", "::1")) and "%" not in address]
+    return [socket.gethostname(), *own]
 
 
 def _in_url(host: str) -> str:

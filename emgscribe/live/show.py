@@ -25,12 +25,8 @@ Message = str | bytes
 
 
 def message(kind: str, **content: Any) -> str:
-    """A JSON message; numbers that JSON lacks become null."""
-    return json.dumps({"version": VERSION, "type": kind, **content}, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+    """A JSON message, in ASCII: half a surrogate could not be sent otherwise."""
+    return json.dumps({"version": VERSION, "type": kind, **content}, allow_nan=False)
 
 
 def ready(engine: Engine, **choices: Any) -> str:
@@ -45,7 +41,7 @@ def ready(engine: Engine, **choices: Any) -> str:
         bands=shape.bands,
         electrodes=shape.electrodes,
         rate=shape.rate,
-        column=COLUMN_SECONDS,
+        column=Scope(shape).samples / shape.rate,
         unit=UNIT,
         **choices,
     )
@@ -63,13 +59,14 @@ def shown(event: Came | Update | Scored | Ended, scope: "Scope") -> Iterator[Mes
         case Update():
             if event.committed.labels:
                 yield message("final", text=event.committed.text, onsets=_rounded(event.committed.onsets))
-            keys = []
+            lit = {}
             if len(event.emissions):
                 likely = np.exp(event.emissions.max(axis=0))
                 keys = [
                     [SYMBOLS[at], round(float(likely[at]), 3)] for at in np.flatnonzero(likely > _LEAST) if at != BLANK
                 ]
-            yield message("partial", text=event.tentative.text, keys=keys, seconds=round(event.seconds, 3))
+                lit = {"keys": keys}
+            yield message("partial", text=event.tentative.text, seconds=round(event.seconds, 3), **lit)
         case Scored():
             typed, read = text_of_labels(event.typed), text_of_labels(event.read)
             yield message("scored", lines=side_by_side(typed, read), **asdict(event.counts))
@@ -93,6 +90,7 @@ def stats(engine: Engine) -> str:
         words_per_minute=round(measured.words_per_minute, 1),
         waiting=round(engine.waiting, 3),
         late=engine.late,
+        quiet=round(engine.quiet, 1),
         **asdict(engine.grid.faults),
     )
 
@@ -105,7 +103,7 @@ class Scope:
     """Samples -> columns: of each electrode the lowest and the highest sample of `COLUMN_SECONDS`."""
 
     def __init__(self, shape: Shape) -> None:
-        self._size = max(1, shape.samples(COLUMN_SECONDS))
+        self.samples = max(1, shape.samples(COLUMN_SECONDS))
         self._rest: Emg = np.zeros((0, len(shape.bands) * shape.electrodes), np.float32)
         self._made = 0
 
@@ -116,11 +114,11 @@ class Scope:
         lowest and the highest value in units of `UNIT`; all little-endian.
         """
         samples = np.concatenate([self._rest, emg.reshape(-1, self._rest.shape[1])])
-        count = len(samples) // self._size
-        self._rest = samples[count * self._size :].copy()
+        count = len(samples) // self.samples
+        self._rest = samples[count * self.samples :].copy()
         if not count:
             return b""
-        columns = samples[: count * self._size].reshape(count, self._size, -1)
+        columns = samples[: count * self.samples].reshape(count, self.samples, -1)
         both = np.stack([columns.min(axis=1), columns.max(axis=1)], axis=2) / UNIT
         head = np.array([1, self._made], "<u4").tobytes()
         self._made += count

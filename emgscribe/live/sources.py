@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import select
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -75,7 +77,7 @@ class _Paced(Source):
     """
 
     def __init__(self, shape: Shape, speed: float = 1.0) -> None:
-        require(0 <= speed <= 1000, "speed", speed, "0 to 1000")
+        require(speed == 0 or 0.1 <= speed <= 1000, "speed", speed, "0, or 0.1 to 1000")
         self.shape, self.speed, self.waits = shape, speed, speed == 0
         self._begun: float | None = None
         self._given = 0  # samples
@@ -146,7 +148,8 @@ class Simulated(_Paced):
         ours, theirs = context.Pipe(duplex=False)
         given = (theirs, self.config, self.seed, self.minutes)
         self._process = context.Process(target=_type, args=given, daemon=True)
-        self._process.start()
+        with _without_interrupts():  # Ctrl-C ends this process, which ends that one
+            self._process.start()
         theirs.close()
         expected = 0.0  # s of the blocks that have been received
         while True:
@@ -154,7 +157,7 @@ class Simulated(_Paced):
                 yield None
             try:
                 keys, block = ours.recv()
-            except EOFError as error:
+            except (EOFError, OSError) as error:
                 raise EmgscribeError("the simulated typist has stopped", hint="start again") from error
             self._keys += [Typed(label, expected + time) for label, time in keys]
             expected += len(block) / self.shape.rate
@@ -166,6 +169,19 @@ class Simulated(_Paced):
         if self._process is not None:
             self._process.kill()
             self._process.join()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """SIGINT is blocked, also in processes that are started here, where the system can block it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _type(out: Connection, config: SimulationConfig, seed: int, minutes: float) -> None:
@@ -189,18 +205,23 @@ class Pipe(_Paced):
     def __init__(self, shape: Shape, file: BinaryIO) -> None:
         super().__init__(shape, speed=0)
         self.file, self.about = file, f"samples from a pipe, {shape}"
+        self._rest = b""  # of a row; reading may go on later
 
     def when(self, time: float) -> float:
         return (self._begun or 0.0) + time
 
     def pieces(self) -> Iterator[Piece | None]:
         row = 4 * len(self.shape.bands) * self.shape.electrodes
-        rest = b""
-        while data := os.read(self.file.fileno(), 1 << 16):
-            data = rest + data
-            rest = data[len(data) // row * row :]
-            samples = np.frombuffer(data[: len(data) - len(rest)], "<f4")
+        while True:
+            if os.name == "posix" and not select.select([self.file], [], [], _LOOK)[0]:
+                yield None
+                continue
+            if not (data := os.read(self.file.fileno(), 1 << 16)):
+                break
+            data = self._rest + data
+            self._rest = data[len(data) // row * row :]
+            samples = np.frombuffer(data[: len(data) - len(self._rest)], "<f4")
             yield from self._give(samples.reshape(-1, len(self.shape.bands), self.shape.electrodes))
-        if rest:
-            what = f"ends within a row: {len(rest)} of {row} bytes"
+        if self._rest:
+            what = f"ends within a row: {len(self._rest)} of {row} bytes"
             raise EmgscribeError(what, where="stdin", hint=f"write rows of {row // 4} float32 numbers")

@@ -49,11 +49,12 @@ class Kept:
         frames = joined(state, frames, self.axis)
         length = frames.shape[self.axis]
         count = max(0, (length - self.span) // self.stride + 1)
-        rest = frames.narrow(self.axis, count * self.stride, length - count * self.stride)
+        # A view would hold on to all of a long chunk, and may be of memory that the caller uses again.
+        rest = frames.narrow(self.axis, count * self.stride, length - count * self.stride).clone()
         if not count:
             return None, rest
         used = frames.narrow(self.axis, 0, (count - 1) * self.stride + self.span)
-        return self.function(used), rest.clone()  # a view would hold on to all of a long chunk
+        return self.function(used), rest
 
 
 class Recent:

@@ -3,8 +3,8 @@
 
 const SECONDS = 4; // that the scope shows
 const SHOWN_KEYS = 2000; // keystrokes that are kept
-const ROWS = ["1234567890-=⌫", "qwertyuiop[]\\", "asdfghjkl;'⏎", "⇧zxcvbnm,./"];
-const SHIFTED = { "!": "1", "@": "2", "#": "3", $: "4", "%": "5", "^": "6", "&": "7", "*": "8", "(": "9", ")": "0", _: "-",
+const ROWS = ["`1234567890-=⌫", "qwertyuiop[]\\", "asdfghjkl;'⏎", "⇧zxcvbnm,./"];
+const SHIFTED = { "~": "`", "!": "1", "@": "2", "#": "3", $: "4", "%": "5", "^": "6", "&": "7", "*": "8", "(": "9", ")": "0", _: "-",
   "+": "=", "{": "[", "}": "]", "|": "\\", ":": ";", '"': "'", "<": ",", ">": ".", "?": "/" };
 const byId = (id) => document.getElementById(id);
 
@@ -31,11 +31,14 @@ function showText() {
   const first = all.length - lines.slice(-3).join("\n").length;
   byId("committed").textContent = all.slice(Math.min(first, same), same);
   byId("tentative").textContent = all.slice(Math.max(first, same));
+  byId("text").scrollTop = byId("text").scrollHeight;
 }
 
 function commit(keys) {
   text.committed = [...text.committed, ...keys].slice(-SHOWN_KEYS);
-  byId("spoken").textContent = screenOf(text.committed).split("\n").slice(-2).join("\n");
+  if (!keys.some((key) => key === " " || key === "⏎")) return;
+  const words = screenOf(text.committed).split(/\s+/).filter(Boolean); // a screen reader hears each word once
+  byId("spoken").textContent = words.at(-1) ?? "";
 }
 
 function showScored([typed, read, marks]) {
@@ -149,9 +152,13 @@ function showStats(stats) {
   byId("committed-after").textContent = milliseconds(stats.committed);
   byId("computing").textContent = milliseconds(stats.computing);
   byId("waiting").textContent = `${Math.round(1000 * stats.waiting)} ms, ${stats.late}`;
-  byId("faults").textContent = `${stats.missing + stats.stalled + stats.not_finite}, ${stats.jumps}`;
+  const missing = stats.missing + stats.stalled + stats.not_finite + stats.dropped;
+  byId("faults").textContent = `${missing}, ${stats.jumps}`;
   document.body.classList.toggle("late", stats.late > 0);
-  document.body.classList.toggle("faulty", stats.missing + stats.stalled + stats.not_finite + stats.jumps > 0);
+  document.body.classList.toggle("faulty", missing + stats.jumps > 0);
+  if (document.body.classList.contains("running")) {
+    byId("state").textContent = stats.quiet > 1.5 ? `no samples for ${Math.round(stats.quiet)} s` : "running";
+  }
 }
 
 // The server ----------------------------------------------------------------------------------------------------------
@@ -181,11 +188,13 @@ function showReady(ready) {
   byId("truth").hidden = true;
   light([]);
   showText();
-  if (!ready.bands) return state("nothing runs", "broken");
+  if (!ready.bands) return state("nothing is running", "broken");
   startScope(ready);
   byId("about").textContent = `${ready.source} · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind`;
   state("running", "running");
 }
+
+const withHint = ({ what, hint }) => (hint ? `${what} (${hint})` : what);
 
 const received = {
   ready: showReady,
@@ -195,17 +204,17 @@ const received = {
   partial(content) {
     text.tentative = [...content.text];
     showText();
-    light(content.keys);
+    if (content.keys) light(content.keys);
   },
   scored(content) {
     showScored(content.lines);
   },
   stats: showStats,
   ended(content) {
-    state(content.what ? `${content.what} (${content.hint})` : "the source has ended", content.what ? "broken" : "");
+    state(content.what ? withHint(content) : "the source has ended", content.what ? "broken" : "");
   },
   error(content) {
-    state(`${content.what} (${content.hint})`, "broken");
+    state(withHint(content), "broken");
   },
 };
 
@@ -222,7 +231,7 @@ function connect() {
     received[content.type]?.(content);
   };
   socket.onclose = () => {
-    state("the server does not answer; trying again", "broken");
+    state("not connected; trying again", "broken");
     setTimeout(connect, pause);
     pause = Math.min(1.6 * pause, 5000);
   };
@@ -240,7 +249,11 @@ for (const name of ["source", "model", "decoder"]) {
 byId("lm_weight").addEventListener("input", ({ target }) => {
   byId("lm_shown").textContent = target.value;
 });
-byId("lm_weight").addEventListener("change", ({ target }) => choose({ lm_weight: Number(target.value) }));
+let waiting = null; // arrow keys change the weight many times
+byId("lm_weight").addEventListener("change", ({ target }) => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => choose({ lm_weight: Number(target.value) }), 600);
+});
 byId("choices").addEventListener("submit", (event) => event.preventDefault());
 
 makeKeyboard();
