@@ -1,5 +1,6 @@
 """Streams of LSL on this machine, and BrainFlow's synthetic board: in order, in time, with gaps and jumps counted."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from emgscribe.live.grid import Faults, Grid
 from emgscribe.live.sources import Source
 
 RATE = 500
+OWN = os.getpid()  # streams are seen by all who look for them
 
 
 def heard(source: Source, seconds: float) -> tuple[Grid, np.ndarray, np.ndarray, list[float]]:
@@ -64,8 +66,8 @@ def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0) -
 
 
 def test_a_stream_of_lsl_arrives_in_order_and_in_microvolts() -> None:
-    with outlet("emgscribe-one", 6):
-        source = Lsl(("left", "right"), ["emgscribe-one"], wait=0.5)
+    with outlet(f"one-{OWN}", 6):
+        source = Lsl(("left", "right"), [f"one-{OWN}"], wait=0.5)
         grid, emg, times, late = heard(source, 2.5)
     assert (source.shape.electrodes, source.shape.rate) == (3, RATE)
     numbers = emg[:, 0, 0] / 1000
@@ -79,8 +81,8 @@ def test_a_stream_of_lsl_arrives_in_order_and_in_microvolts() -> None:
 
 @pytest.mark.parametrize("jump", [0.0, 3600.0, -3600.0])
 def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
-    with outlet("emgscribe-lossy", 4, lost=True, jump=jump):
-        grid, emg, _, _ = heard(Lsl(("left", "right"), ["emgscribe-lossy"], wait=0.4), 4.5)
+    with outlet(f"lossy-{OWN}", 4, lost=True, jump=jump):
+        grid, emg, _, _ = heard(Lsl(("left", "right"), [f"lossy-{OWN}"], wait=0.4), 4.5)
     numbers = emg[:, 0, 0] / 1000
     assert grid.faults.gaps == 1
     assert grid.faults.missing == pytest.approx(RATE, abs=30)
@@ -92,8 +94,8 @@ def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
 
 
 def test_a_stream_for_each_band() -> None:
-    with outlet("emgscribe-left", 4), outlet("emgscribe-right", 4):
-        source = Lsl(("left", "right"), ["emgscribe-left", "emgscribe-right"], wait=0.5)
+    with outlet(f"left-{OWN}", 4), outlet(f"right-{OWN}", 4):
+        source = Lsl(("left", "right"), [f"left-{OWN}", f"right-{OWN}"], wait=0.5)
         grid, emg, _, _ = heard(source, 2.5)
     assert source.shape.electrodes == 4
     both = emg[-500:] / 1000  # the second stream is opened a little later
@@ -104,10 +106,10 @@ def test_a_stream_for_each_band() -> None:
 
 def test_a_stream_that_is_not_there_is_one_error() -> None:
     pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
-    with outlet("emgscribe-there", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)emgscribe-there"):
-        Lsl(("left", "right"), ["emgscribe-nowhere"], wait=0.5)
-    with outlet("emgscribe-odd", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] are not of 2 bands"):
-        Lsl(("left", "right"), ["emgscribe-odd"], wait=0.5)
+    with outlet(f"there-{OWN}", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)there-"):
+        Lsl(("left", "right"), [f"nowhere-{OWN}"], wait=0.5)
+    with outlet(f"odd-{OWN}", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] are not of 2 bands"):
+        Lsl(("left", "right"), [f"odd-{OWN}"], wait=0.5)
 
 
 def test_the_synthetic_board_sends_in_time() -> None:
