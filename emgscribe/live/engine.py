@@ -59,11 +59,8 @@ class Engine:
             what = f"has {source.shape}, but the model reads {model.shape}"
             raise EmgscribeError(what, where=source.about, hint="choose a model of this shape, or train one")
         self.source, self.stream = source, Stream(model, decoder, settle_after=settle_after)
-        self.grid, self.meter, self.late = (
-            Grid(source.shape, source.devices),
-            Meter(None if source.waits else source.when),
-            0,
-        )
+        self.grid, self.late = Grid(source.shape, source.devices), 0
+        self.meter = Meter(None if source.waits else source.when)
         self._on_event, self._changed = on_event, threading.Condition()
         self._waiting: deque[tuple[Emg, Times]] = deque()
         self._stopped = self._taken = False
