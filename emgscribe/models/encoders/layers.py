@@ -32,12 +32,23 @@ class RotationInvariantMLP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, F, B, C, K) -> (N, F, B, width)."""
-        hidden = []
-        for band, layer in zip(features.flatten(3).unbind(2), self.layers, strict=True):  # each (N, F, C*K)
+        return self.hidden(features, self.rolled())
+
+    def rolled(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights (3 * width, C*K) and biases (3 * width,) of all rolls, for each band."""
+        found = []
+        for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             weight = layer.weight.view(self.width, self.channels, self.bins)
-            rolled = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in (-1, 0, 1)])
-            rolls = F.relu(F.linear(band, rolled, layer.bias.repeat(3)))  # (N, F, 3 * width)
+            rolls = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in (-1, 0, 1)])
+            found.append((rolls, layer.bias.repeat(3)))
+        return found
+
+    def hidden(self, features: Tensor, rolled: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """What `forward` computes, with weights that `rolled` returned: those of a stream stay."""
+        hidden = []
+        for band, (weight, bias) in zip(features.flatten(3).unbind(2), rolled, strict=True):  # each (N, F, C*K)
+            rolls = F.relu(F.linear(band, weight, bias))  # (N, F, 3 * width)
             hidden.append(rolls.view(*rolls.shape[:2], -1, self.width).mean(dim=2))
         return torch.stack(hidden, dim=2)  # (N, F, B, width)
 

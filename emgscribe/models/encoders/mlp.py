@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from emgscribe.config import register
@@ -38,7 +39,9 @@ class MlpEncoder(Encoder):
     def front(self) -> list[Step]:
         """The steps of norm and MLP: features (N, n, B, C, K) -> (N, n, B, mlp_features)."""
         norm = self.norm.step if isinstance(self.norm, RollingNorm) else each(self.norm)
-        return [norm, each(self.mlp)]
+        with torch.no_grad():
+            rolled = self.mlp.rolled()
+        return [norm, each(lambda features: self.mlp.hidden(features, rolled))]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.mlp(self.norm(features)).flatten(2)  # (N, F, width)
