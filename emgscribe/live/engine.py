@@ -19,6 +19,7 @@ from emgscribe.models.model import Model
 from emgscribe.streaming import Stream, Update
 
 _STEP = 0.015  # s from one sample to the next that are neighbours, at any rate
+_LEAST = 0.03  # s of samples that are read at a time: fewer cost as much
 _MOST, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
 
 
@@ -130,7 +131,7 @@ class Engine:
     def _read(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._taken or self._stopped)
+                self._changed.wait_for(lambda: self.waiting >= _LEAST or self._taken or self._stopped)
                 if self._stopped:
                     return
                 ended = not self._waiting
