@@ -38,15 +38,7 @@ __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experim
 __all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Session"]
 __all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
 __all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "convert", "ctc_loss"]
-__all__ += [
-    "encoders",
-    "evaluate",
-    "evaluate_all",
-    "export_checkpoint",
-    "features",
-    "import_checkpoint",
-    "inspect",
-    "load_model",
-]
+__all__ += ["encoders", "evaluate", "evaluate_all", "export_checkpoint", "features", "import_checkpoint", "inspect"]
+__all__ += ["load_model"]
 __all__ += ["open_session", "open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs"]
 __all__ += ["split", "train", "transcribe"]

@@ -91,14 +91,14 @@ class Stream:
         self._compute(self._silence(self._before))
 
     def _silence(self, samples: int) -> Emg:
-        return np.zeros((samples, len(self.model.shape.bands), self.model.shape.electrodes), np.float32)
+        return np.zeros((samples, *self.model.shape.sample), np.float32)
 
     def feed(self, samples: Emg, times: Times | None = None) -> Update:
         """Read samples (T, B, C) in µV, which follow those before; `times` (T,) are theirs in seconds.
 
         Samples of another shape, or that are not finite, are an `EmgscribeError`; nothing of them is read.
         """
-        samples, row = np.asarray(samples, dtype=np.float32), self._silence(0).shape[1:]
+        samples, row = np.asarray(samples, dtype=np.float32), self.model.shape.sample
         if samples.ndim != 3 or samples.shape[1:] != row:
             what = f"samples have shape {samples.shape}, expected (samples, {row[0]}, {row[1]})"
             raise EmgscribeError(what, hint=f"the model reads {self.model.shape}")

@@ -162,7 +162,7 @@ def one_pass_bytes(model: Model, samples: int) -> int:
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     (left, right), second, shape = model.context, model.shape.samples(1), model.shape
-    emg = torch.zeros(1, left + second + right, len(shape.bands), shape.electrodes, device=model.device)
+    emg = torch.zeros(1, left + second + right, *shape.sample, device=model.device)
     none = torch.zeros(1, 0, dtype=torch.int64)
     with torch.inference_mode():
         model(Batch(emg, left, right, torch.tensor([second]), none, torch.zeros(1, dtype=torch.int64), none))

@@ -34,9 +34,12 @@ DATA = Path(__file__).parent / "data"
 PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot start does not hang the tests
 
 
-def until(happened: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+def until(
+    happened: Callable[[], object], process: subprocess.Popen | None = None, *, seconds: float = PATIENCE
+) -> None:
     """Wait until a condition holds, as long as the process that should bring it about runs."""
-    for _ in range(PATIENCE * 20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if happened():
             return
         assert process is None or process.poll() is None, "it ended before what was waited for"
@@ -98,6 +101,23 @@ def make_session(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def live_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model `m` of random weights and a simulated minute `s.hdf5`."""
+    from networks import FEATURES, TDS, scrambled  # few tests need torch from here
+
+    from emgscribe.models.model import Model, ModelConfig, save_model
+    from emgscribe.simulation.sessions import simulate
+
+    folder = tmp_path_factory.mktemp("live")
+    (path,) = simulate(folder / "data", users=1, sessions=1, minutes=1)
+    path.rename(folder / "s.hdf5")
+    model = Model(ModelConfig(FEATURES, TDS))
+    scrambled(model)
+    save_model(model, folder / "m")
+    return folder
 
 
 @pytest.fixture

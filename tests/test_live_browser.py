@@ -6,18 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import conftest
 import pytest
-from networks import FEATURES, TDS, scrambled
 
 from emgscribe.data.charset import labels_of_text, screen_text
-from emgscribe.models.model import Model, ModelConfig, save_model
-from emgscribe.simulation.sessions import simulate
 
 DRIVER = shutil.which("chromedriver")
 if DRIVER is None:
@@ -37,26 +35,18 @@ def browser() -> Iterator[Any]:
     made.quit()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser")
-    (path,) = simulate(folder / "data", users=1, sessions=1, minutes=1)
-    path.rename(folder / "s.hdf5")
-    model = Model(ModelConfig(FEATURES, TDS))
-    scrambled(model)
-    save_model(model, folder / "m")
-    return folder
+until = partial(conftest.until, seconds=30)
 
 
 class Server:
     """`emgscribe live` in a process of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, live_folder: Path, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.printed, self.options = folder / f"printed-{self.port}", options
-        self.folder = folder
+        self.printed, self.options = live_folder / f"printed-{self.port}", options
+        self.folder = live_folder
 
     def start(self) -> None:
         command = [sys.executable, "-m", "emgscribe", "live", "--model", str(self.folder / "m"), "--no-browser"]
@@ -65,14 +55,11 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"}
             )
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.process.poll() is None, (self.folder / "errors").read_text()
-            time.sleep(0.1)
-        pytest.fail("the server does not start")
+        until(self.listens, self.process, seconds=60)
+
+    def listens(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
         self.process.kill()
@@ -80,20 +67,11 @@ class Server:
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[Server]:
-    made = Server(folder, "--source", "replay", "--file", str(folder / "s.hdf5"), "--seed", "1")
+def server(live_folder: Path) -> Iterator[Server]:
+    made = Server(live_folder, "--source", "replay", "--file", str(live_folder / "s.hdf5"), "--seed", "1")
     made.start()
     yield made
     made.kill()
-
-
-def until(what: Callable[[], Any], seconds: float = 30) -> Any:
-    """What is wanted, as soon as it is there."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
-    return found
 
 
 def text(browser: Any, name: str) -> str:
@@ -130,11 +108,11 @@ def test_sources_and_decoders_are_changed_while_it_runs(browser: Any, server: Se
     until(lambda: text(browser, "state") == "running")
     assert "recorded" not in text(browser, "about")
     Select(browser.find_element("id", "source")).select_by_value("simulated")
-    until(lambda: "a simulated typist" in text(browser, "about"), 60)
-    until(lambda: text(browser, "committed"), 60)
+    until(lambda: "a simulated typist" in text(browser, "about"), seconds=60)
+    until(lambda: text(browser, "committed"), seconds=60)
     assert not browser.find_element("id", "weight").is_displayed()
     Select(browser.find_element("id", "decoder")).select_by_value("beam")
-    until(lambda: browser.find_element("id", "weight").is_displayed(), 90)
+    until(lambda: browser.find_element("id", "weight").is_displayed(), seconds=90)
 
 
 def test_the_page_finds_a_server_that_was_killed_and_started_again(browser: Any, server: Server) -> None:
@@ -161,11 +139,11 @@ def test_the_page_fits_its_window(width: int, browser: Any, server: Server) -> N
         assert element.accessible_name
 
 
-def test_ctrl_c_ends_it_without_a_word(folder: Path) -> None:
-    server = Server(folder, "--source", "replay", "--file", str(folder / "s.hdf5"))
+def test_ctrl_c_ends_it_without_a_word(live_folder: Path) -> None:
+    server = Server(live_folder, "--source", "replay", "--file", str(live_folder / "s.hdf5"))
     server.start()
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=30) as answer:
         assert answer.status == 200
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(15) == 0
-    assert "Traceback" not in (folder / "errors").read_text()
+    assert "Traceback" not in (live_folder / "errors").read_text()

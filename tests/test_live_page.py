@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import FEATURES, TDS, scrambled
 
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.show import message
 from emgscribe.live.sources import Replay
-from emgscribe.models.model import Model, ModelConfig, save_model
-from emgscribe.simulation.sessions import simulate
+from emgscribe.models.model import Model
 
 pytest.importorskip("starlette", reason="pip install 'emgscribe[live]'")
 websockets = pytest.importorskip("websockets.sync.client", reason="pip install 'emgscribe[live]'")
@@ -29,25 +27,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from emgscribe.live.server import prepare  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model `m` and a session `s.hdf5` of 12 simulated seconds."""
-    folder = tmp_path_factory.mktemp("page")
-    (path,) = simulate(folder / "data", users=1, sessions=1, minutes=0.2)
-    path.rename(folder / "s.hdf5")
-    model = Model(ModelConfig(FEATURES, TDS))
-    scrambled(model)
-    save_model(model, folder / "m")
-    return folder
-
-
 @contextmanager
-def serving(folder: Path, host: str = "127.0.0.1", speed: float = 0.1) -> Iterator[tuple[str, Live]]:
+def serving(live_folder: Path, host: str = "127.0.0.1", speed: float = 0.1) -> Iterator[tuple[str, Live]]:
     """A server in this process, by its address."""
     makers: dict[str, Callable[[Model], Any]] = {
-        name: lambda _: Replay(folder / "s.hdf5", speed=speed) for name in ("replay", "again")
+        name: lambda _: Replay(live_folder / "s.hdf5", speed=speed) for name in ("replay", "again")
     }
-    live = Live(makers, {"m": folder / "m"}, Choice("replay", "m"))
+    live = Live(makers, {"m": live_folder / "m"}, Choice("replay", "m"))
     address, server, listening = prepare(live, host, 0)
     live.begin(live.choice)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -63,8 +49,8 @@ def serving(folder: Path, host: str = "127.0.0.1", speed: float = 0.1) -> Iterat
 
 
 @pytest.fixture
-def served(folder: Path) -> Iterator[tuple[str, Live]]:
-    with serving(folder) as made:
+def served(live_folder: Path) -> Iterator[tuple[str, Live]]:
+    with serving(live_folder) as made:
         yield made
 
 
@@ -134,8 +120,8 @@ def test_a_choice_that_fails_is_said_to_all(served: tuple[str, Live]) -> None:
         assert told(one, "ready")["choices"]["source"]["chosen"] == "replay"
 
 
-def test_whoever_comes_later_is_told_that_it_has_ended(folder: Path) -> None:
-    with serving(folder, speed=0) as (address, _):
+def test_whoever_comes_later_is_told_that_it_has_ended(live_folder: Path) -> None:
+    with serving(live_folder, speed=0) as (address, _):
         with watch(address) as client:
             told(client, "ended", 30)
         with watch(address) as client:
@@ -158,8 +144,8 @@ def test_other_hosts_and_origins_are_refused(header: str, served: tuple[str, Liv
     assert not live.clients
 
 
-def test_beyond_this_machine_a_token_is_needed(folder: Path) -> None:
-    with serving(folder, "0.0.0.0") as (address, _):
+def test_beyond_this_machine_a_token_is_needed(live_folder: Path) -> None:
+    with serving(live_folder, "0.0.0.0") as (address, _):
         port = address.partition("/?")[0].rpartition(":")[2]
         here, token = f"http://127.0.0.1:{port}/", address.partition("token=")[2]
         assert len(token) > 20
@@ -243,9 +229,9 @@ def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: 
     reading.join()
 
 
-def test_a_client_that_takes_nothing_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_takes_nothing_is_let_go(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emgscribe.live.hub._MOST_WAITING", 30)
-    with serving(folder) as (address, live), watch(address) as page:
+    with serving(live_folder) as (address, live), watch(address) as page:
         told(page, "ready")
         port = int(address.rstrip("/").rpartition(":")[2])
         with closing(socket.socket()) as slow:
@@ -264,7 +250,7 @@ def test_a_client_that_takes_nothing_is_let_go(folder: Path, monkeypatch: pytest
         assert told(page, "partial")
 
 
-def test_a_port_in_use_is_one_error(served: tuple[str, Live], folder: Path) -> None:
+def test_a_port_in_use_is_one_error(served: tuple[str, Live], live_folder: Path) -> None:
     port = int(served[0].rstrip("/").rpartition(":")[2])
     with pytest.raises(EmgscribeError, match="cannot listen here"):
         prepare(served[1], "127.0.0.1", port)

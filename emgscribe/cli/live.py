@@ -52,7 +52,7 @@ class From:
             raise EmgscribeError("standard input is closed", hint="write samples to it, as in PROGRAM | emgscribe live")
         for names, source in _OPTIONS.items():
             for name in names.split():
-                if getattr(self, name) != getattr(From, name) and source not in (self.source, "simulated"):
+                if getattr(self, name) != getattr(From, name) and source != self.source:
                     what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
                     raise EmgscribeError(what, hint=f"add --source {source}, or leave it out")
         pipes: dict[Model, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
@@ -76,6 +76,7 @@ def _pair(setting: str) -> tuple[str, str]:
 def _like(model: Model) -> SimulationConfig:
     shape = model.shape
     try:
+        # The settings check the rate themselves.
         return SimulationConfig(bands=shape.bands, electrodes=shape.electrodes, sample_rate=int(shape.rate))  # type: ignore[arg-type]
     except EmgscribeError as error:
         hint = "choose a model of a shape that can be simulated, or another source"

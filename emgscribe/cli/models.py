@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 from tyro.conf import Positional, arg
 
 import emgscribe as es
@@ -128,17 +127,15 @@ def export(
         return
     from emgscribe.models.onnx import export_onnx
 
-    opened = es.open_sessions(sessions) if sessions else []
+    opened, label = es.open_sessions(sessions) if sessions else [], ""
     if opened:
-        screen.print(f"{model}: CER {es.evaluate(loaded, opened).cer:.2f} %{_label(opened)}")
+        scored = es.evaluate(loaded, opened)
+        label = ", SIMULATED sessions" * scored.simulated
+        screen.print(f"{model}: CER {scored.cer:.2f} %{label}")
     for path, small in ((out, False), (out.with_stem(f"{out.stem}-int8"), True))[: 1 + int8]:
         export_onnx(loaded, path, frames=frames, int8=small)
         size = f"{path}: {path.stat().st_size / 1e6:.1f} MB"
-        screen.print(f"{size}, CER {_onnx_cer(path, opened):.2f} %{_label(opened)}" if opened else size)
-
-
-def _label(sessions: list[Session]) -> str:
-    return ", SIMULATED sessions" if any(session.simulated for session in sessions) else ""
+        screen.print(f"{size}, CER {_onnx_cer(path, opened):.2f} %{label}" if opened else size)
 
 
 def _onnx_cer(path: Path, sessions: list[Session]) -> float:
@@ -147,9 +144,5 @@ def _onnx_cer(path: Path, sessions: list[Session]) -> float:
 
     model, counts = OnnxModel(path), es.Counts()
     for session in sessions:
-        model.reset()
-        ending = np.zeros_like(session.emg[: model.silence])
-        emissions = np.concatenate([model.feed(session.emg), model.feed(ending)])
-        frames = -(-len(session) // model.samples_per_frame)
-        counts += count(session.labels.tolist(), es.GreedyDecoder().decode(emissions[:frames]).labels)
+        counts += count(session.labels.tolist(), es.GreedyDecoder().decode(model.log_probs(session.emg)).labels)
     return counts.cer

@@ -244,7 +244,7 @@ def writing_session(
     a failure leaves nothing. Raises `EmgscribeError` for arrays of another shape, and for too few or too many samples.
     """
     shape = shape or Shape()
-    expected = len(shape.bands), shape.electrodes
+    expected = shape.sample
     with replacing(Path(path)) as temporary:
         file, written = h5py.File(temporary, "w"), 0
         try:

@@ -49,7 +49,7 @@ class Session:
     shape: Shape = field(default_factory=Shape)
 
     def __post_init__(self) -> None:
-        if self.emg.shape[1:] != (len(self.shape.bands), self.shape.electrodes):
+        if self.emg.shape[1:] != self.shape.sample:
             what = f"emg is {self.emg.shape}, but its shape says {self.shape}"
             raise EmgscribeError(what, where=self.name, hint="give a shape that fits (T, bands, electrodes)")
 
@@ -115,7 +115,7 @@ def open_session(path: Path | str, cache: Path | None = None) -> Session:
     offset, samples, shape = facts["offset"], facts["samples"], from_json(Shape, facts["shape"], where=str(path))
     rows = map_rows(path, shape, offset, samples) if offset >= 0 else map_rows(copy, shape, 0, samples)
     numbers = rows.view("<f4").reshape(samples, -1)[:, 2:]  # behind the 8 bytes of time
-    emg = numbers.reshape(samples, len(shape.bands), shape.electrodes)
+    emg = numbers.reshape(samples, *shape.sample)
     labels, onsets = np.frombuffer(keys, np.int64).reshape(2, -1).copy()
     return Session(**facts["session"], emg=emg, labels=labels, onsets=onsets, path=path, shape=shape)
 

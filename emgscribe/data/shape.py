@@ -30,6 +30,11 @@ class Shape(Settings):
         return f"{bands} of {self.electrodes} electrodes at {self.rate:g} Hz"
 
     @property
+    def sample(self) -> tuple[int, int]:
+        """How many bands, and electrodes of each, one sample has."""
+        return len(self.bands), self.electrodes
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The names of the bands' fields in a session file."""
         return tuple(f"emg_{band}" for band in self.bands)

@@ -58,16 +58,23 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
     return Recording(tuple(bands), tuple(tracks), rate, 0.0, known, keys, name=path.stem, notes=_noted(messages))
 
 
+class _Collected(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(" ".join(record.getMessage().split()))
+
+
 @contextmanager
 def _logged() -> Iterator[list[str]]:
     """Collect what pyxdf logs: it goes on behind a damaged part of a file."""
-    logger, messages = logging.getLogger("pyxdf"), list[str]()
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
+    logger, handler = logging.getLogger("pyxdf"), _Collected(logging.WARNING)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        yield messages
+        yield handler.messages
     finally:
         logger.removeHandler(handler)
         logger.propagate = before

@@ -146,7 +146,7 @@ class Board(Source):
                     self._connect()
             if data.shape[1]:
                 last = quiet = time.monotonic()
-                emg = data[self._rows].T.astype(np.float32).reshape(-1, len(self.shape.bands), self.shape.electrodes)
+                emg = data[self._rows].T.astype(np.float32).reshape(-1, *self.shape.sample)
                 yield Piece(emg, data[self._times])
             elif time.monotonic() - quiet > _QUIET:
                 quiet = time.monotonic()

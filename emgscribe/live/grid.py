@@ -105,7 +105,7 @@ class Grid:
         """Samples (T, B, C) and their times (T,) since the last call."""
         ends = [device.end for device in self._devices]
         end = max(min(ends), max(ends) - round(_STALL / self._period), self._at)
-        emg: Emg = np.zeros((end - self._at, len(self.shape.bands), self.shape.electrodes), np.float32)
+        emg: Emg = np.zeros((end - self._at, *self.shape.sample), np.float32)
         for device in self._devices:
             there = device.take(self._at, end, emg)
             holes, stalled = np.flatnonzero(~there), max(0, end - max(device.end, self._at))

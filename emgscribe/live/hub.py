@@ -25,7 +25,7 @@ from emgscribe.streaming import Update
 
 _MOST_WAITING = 500  # messages that a client may leave waiting
 _FEW = 100  # of them, from which on it gets no more of those that pass: columns of the scope, tentative text
-_PASSING, _FINAL, _ENDED = (message(kind)[:-1] for kind in ("partial", "final", "ended"))
+_PASSING = message("partial")[:-1]
 _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
 Inbox = asyncio.Queue[Message | None]
@@ -99,7 +99,7 @@ class Live:
                 self._on_text(event.committed.text)
             if isinstance(event, Ended) and event.error and not self.clients:
                 print(f"Error: {event.error}", file=sys.stderr)
-            self.send(*shown(event, scope))
+            self.send(*shown(event, scope), about=event)
 
         try:
             engine = Engine(source, model, decoder, on_event=publish)
@@ -148,18 +148,17 @@ class Live:
         decoder = self.engine.stream.decoder if self.engine else None
         return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
-    def send(self, *messages: Message) -> None:
-        """Send to all clients, from any thread."""
+    def send(self, *messages: Message, about: Came | Update | Scored | Ended | None = None) -> None:
+        """Send to all clients, from any thread, what an event is `about`."""
         if self._loop is not None and messages:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver, messages)
+                self._loop.call_soon_threadsafe(self._deliver, messages, about)
 
-    def _deliver(self, messages: tuple[Message, ...]) -> None:
-        for one in messages:
-            if isinstance(one, str) and one.startswith(_FINAL):
-                self._text = (self._text + json.loads(one)["text"])[-_KEPT:]
-            elif isinstance(one, str) and one.startswith(_ENDED):
-                self._ended = one
+    def _deliver(self, messages: tuple[Message, ...], event: Came | Update | Scored | Ended | None = None) -> None:
+        if isinstance(event, Update):  # here and not earlier: a client that comes in between is sent nothing twice
+            self._text = (self._text + event.committed.text)[-_KEPT:]
+        elif isinstance(event, Ended):
+            (self._ended,) = messages
         for inbox in list(self.clients):
             behind = inbox.qsize()
             if behind > _MOST_WAITING:

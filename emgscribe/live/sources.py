@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class _Paced(Source):
         self.shape, self.speed, self.waits = shape, speed, speed == 0
         self._begun: float | None = None
         self._given = 0  # samples
-        self._keys: list[Typed] = []
+        self._keys = deque[Typed]()  # that have not gone down yet
 
     @property
     def _seconds(self) -> float:
@@ -91,8 +92,9 @@ class _Paced(Source):
         return (self._begun or 0.0) + time / (self.speed or 1.0)
 
     def typed(self) -> list[Typed]:
-        count = sum(key.time <= self._seconds for key in self._keys[:50])
-        now, self._keys = self._keys[:count], self._keys[count:]
+        now = []
+        while self._keys and self._keys[0].time <= self._seconds:
+            now.append(self._keys.popleft())
         return now
 
     def _give(self, emg: Emg) -> Iterator[Piece]:
@@ -120,7 +122,7 @@ class Replay(_Paced):
 
     def pieces(self) -> Iterator[Piece | None]:
         onsets = (self.session.onsets / self.shape.rate).tolist()
-        self._keys = [Typed(*key) for key in zip(self.session.labels.tolist(), onsets, strict=True)]
+        self._keys.extend(Typed(*key) for key in zip(self.session.labels.tolist(), onsets, strict=True))
         yield from self._give(self.session.emg)
 
 
@@ -159,7 +161,7 @@ class Simulated(_Paced):
                 keys, block = ours.recv()
             except (EOFError, OSError) as error:
                 raise EmgscribeError("the simulated typist has stopped", hint="start again") from error
-            self._keys += [Typed(label, expected + time) for label, time in keys]
+            self._keys.extend(Typed(label, expected + time) for label, time in keys)
             expected += len(block) / self.shape.rate
             if self._begun is not None:  # where the simulator was late, the typist waited
                 self._begun += max(0.0, time.monotonic() - self.when(self._seconds) - _LOOK)
@@ -221,7 +223,7 @@ class Pipe(_Paced):
             data = self._rest + data
             self._rest = data[len(data) // row * row :]
             samples = np.frombuffer(data[: len(data) - len(self._rest)], "<f4")
-            yield from self._give(samples.reshape(-1, len(self.shape.bands), self.shape.electrodes))
+            yield from self._give(samples.reshape(-1, *self.shape.sample))
         if self._rest:
             what = f"ends within a row: {len(self._rest)} of {row} bytes"
             raise EmgscribeError(what, where="stdin", hint=f"write rows of {row // 4} float32 numbers")

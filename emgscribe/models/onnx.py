@@ -39,7 +39,7 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
     require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
     optional("onnxscript", "export")
     onnx, runtime = optional("onnx", "export"), optional("onnxruntime", "export")
-    step, example = _Step(model.eval(), frames), torch.randn(1, frames * model.samples_per_frame, *_row(model))
+    step, example = _Step(model.eval(), frames), torch.randn(1, frames * model.samples_per_frame, *model.shape.sample)
     with replacing(Path(path)) as temporary, TemporaryDirectory() as folder, torch.no_grad():
         raw = Path(folder, "raw.onnx")
         with _quiet():
@@ -75,9 +75,9 @@ class _Step(nn.Module):
         count = 0
         with torch.inference_mode():  # until every state has its final size
             first = (before + after) % size
-            _, self._form = self._steps(torch.zeros(1, first, *_row(model)), None) if first else (None, None)
+            _, self._form = self._steps(torch.zeros(1, first, *model.shape.sample), None) if first else (None, None)
             while count < 2 + (before + after) // size:
-                made, self._form = self._steps(torch.zeros(1, size, *_row(model)), self._form)
+                made, self._form = self._steps(torch.zeros(1, size, *model.shape.sample), self._form)
                 count += made is not None and made.shape[1] == frames
         self.states = [torch.zeros_like(state) for state in _flat(self._form)]
 
@@ -88,10 +88,6 @@ class _Step(nn.Module):
         made, after = self._steps(emg, _shaped(self._form, iter(states)))
         assert made is not None
         return made, _flat(after)
-
-
-def _row(model: Model) -> tuple[int, int]:
-    return len(model.shape.bands), model.shape.electrodes
 
 
 def _flat(state: State) -> list[Tensor]:
@@ -171,6 +167,12 @@ class OnnxModel:
         self._states = [np.zeros(one.shape, kinds[one.type]) for one in self._inputs[1:]]
         self._dropped = 0
         self._rest: Emg = np.zeros((self.silence, *self._inputs[0].shape[2:]), np.float32)
+
+    def log_probs(self, emg: Emg) -> npt.NDArray[np.float32]:
+        """Emissions (F, 99) of a whole recording (T, B, C) in µV, as if silence followed."""
+        self.reset()
+        found = np.concatenate([self.feed(emg), self.feed(np.zeros((self.silence, *emg.shape[1:]), np.float32))])
+        return found[: -(-len(emg) // self.samples_per_frame)]
 
     def feed(self, samples: Emg) -> npt.NDArray[np.float32]:
         """Emissions (F, 99) of the whole chunks that samples (T, B, C) in µV complete."""

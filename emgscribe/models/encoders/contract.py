@@ -113,7 +113,7 @@ class EncoderConfig(Sized, Kind):
 
     def streaming(self) -> Self:
         """The nearest architecture that can be streamed: itself, where no frame waits for the end of the recording."""
-        base = getattr(self, "base", None)
+        base = getattr(self, "base", None)  # a field of many architectures, but not of all
         return replace(self, base=base.streaming()) if isinstance(base, EncoderConfig) else self  # type: ignore[call-arg]
 
 
@@ -173,6 +173,7 @@ class StackedBlocks(Stacked):
         self.norm = nn.LayerNorm(self.width)
 
     def steps(self) -> list[Step]:
+        # What a ModuleList gives out has no type of its own.
         inner = [step for block in self.blocks for step in block.streamed()]  # type: ignore[operator]
         return [each(self.projection), *inner, each(self.norm)]
 

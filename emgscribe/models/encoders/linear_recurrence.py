@@ -75,22 +75,24 @@ class LinearRecurrenceBlock(nn.Module):
         """Its steps, where it has one way."""
 
         def recur(frames: Tensor, state: State) -> tuple[Tensor, State]:
-            normed = self.norm(frames)
-            gate = self.gate(normed).float().sigmoid()  # (N, n, hidden)
-            add = gate * self.candidate(normed).float()
+            keep, add = self._terms(frames)
             if state is not None:
-                add[:, 0] += (1 - gate[:, 0]) * state
-            states = scan(1 - gate, add)
+                add[:, 0] += keep[:, 0] * state
+            states = scan(keep, add)
             return self.output(states.to(frames.dtype)), states[:, -1].clone()
 
         return [residual(recur), residual(each(self.feed_forward))]
 
-    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+    def _terms(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What each frame keeps of the state, and what it adds: both (N, F, ways * hidden)."""
         normed = self.norm(frames)
-        gate = self.gate(normed).float().sigmoid()  # (N, F, ways * hidden)
+        gate = self.gate(normed).float().sigmoid()
+        return 1 - gate, gate * self.candidate(normed).float()
+
+    def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
+        keeps, adds = self._terms(frames)
         # Padding adds nothing, so the way back reaches an item's last frame with an empty state.
-        value = without(gate * self.candidate(normed).float(), padding)
-        keep, add = (1 - gate).chunk(self.ways, dim=2), value.chunk(self.ways, dim=2)
+        keep, add = keeps.chunk(self.ways, dim=2), without(adds, padding).chunk(self.ways, dim=2)
         states = [scan(keep[0], add[0])]
         if self.ways == 2:
             states.append(scan(keep[1].flip(1), add[1].flip(1)).flip(1))

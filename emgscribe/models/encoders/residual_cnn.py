@@ -53,8 +53,9 @@ class ResidualCnnEncoder(MlpEncoder):
             self.stride, self.width = self.stride * stride, width
 
     def streamed(self) -> list[Step]:
-        blocks = [Kept(block, block.conv.kernel_size[0], block.stride) for block in self.blocks]  # type: ignore[union-attr, index, arg-type]
-        return [*super().streamed(), each(self.projection), *blocks]
+        blocks = [block for block in self.blocks if isinstance(block, ResidualConv)]  # all of them
+        kept = [Kept(block, block.conv.kernel_size[0], block.stride) for block in blocks]
+        return [*super().streamed(), each(self.projection), *kept]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self.blocks(self.projection(super().forward(features, lengths)))  # (N, F, width)
