@@ -14,6 +14,7 @@ from emgscribe.models.encoders import (
     Encoder,
     EncoderConfig,
     LinearRecurrenceConfig,
+    LookaheadsConfig,
     MlpConfig,
     RecurrentConfig,
     ResidualCnnConfig,
@@ -33,6 +34,7 @@ SQUEEZE = replace(TDS, channels=24, squeeze=5)
 MLP = MlpConfig(mlp_features=12)
 CNN = ResidualCnnConfig(mlp_features=12, projection=16, widths=(16, 12), kernel=5, lookahead=2, dropout=0.1)
 GRU = RecurrentConfig(base=MLP, hidden=12, dropout=0.1, left=3, right=2)
+LOOKAHEADS = LookaheadsConfig(base=CNN, output=12, known=(0, 1, 3), lookahead=3)
 LINEAR = LinearRecurrenceConfig(base=CNN, width=16, hidden=12, layers=2, left=3, right=2)
 TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=32, left=3, right=2)
 CONFORMER = ConformerConfig(base=MLP, width=16, layers=2, heads=2, feed_forward=32, kernel=5, left=3, right=2)
@@ -59,6 +61,11 @@ SMALL: dict[str, EncoderConfig] = {
     "recurrent, on a strided cnn": replace(GRU, base=replace(CNN, strides=(2, 3)), output=10),
     "recurrent, causal": replace(GRU, base=replace(CNN, lookahead=0), bidirectional=False, right=0),
     "recurrent, with lookahead": replace(GRU, base=CNN, bidirectional=False, right=3),
+    "lookaheads": LOOKAHEADS,
+    "lookaheads, causal": replace(LOOKAHEADS, base=replace(GRU, bidirectional=False, right=0), known=(0,), lookahead=0),
+    "lookaheads, on a strided cnn and a gru": replace(
+        LOOKAHEADS, base=replace(GRU, base=replace(CNN, strides=(2, 3)), bidirectional=False, right=0)
+    ),
     "linear-recurrence": LINEAR,
     "linear-recurrence, with lookahead": replace(LINEAR, bidirectional=False),
     "transformer": TRANSFORMER,

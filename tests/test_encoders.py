@@ -12,6 +12,7 @@ from networks import (
     FEATURES,
     GRU,
     HEAD,
+    LOOKAHEADS,
     SMALL,
     TDS,
     TRANSFORMER,
@@ -21,13 +22,15 @@ from networks import (
     noise,
     scrambled,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.models import encoders
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.encoders import Encoder, EncoderConfig
+from emgscribe.models.encoders.gru import Gru
+from emgscribe.models.encoders.lookaheads import LookaheadsEncoder
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
 
 BUILT = {kind: build(config) for kind, config in SMALL.items()}
@@ -107,7 +110,9 @@ def test_a_frame_sees_exactly_as_far_as_declared(kind: str) -> None:
     own = encoder.left_context + 5 * encoder.stride
     assert set(range(own, own + encoder.stride)) <= set(seen)
     if not encoder.unbounded_left:
-        assert seen[0] == own - encoder.left_context
+        # Shorter lookaheads need what comes before, in training.
+        unread = encoder.right * encoder.base.stride if isinstance(encoder, LookaheadsEncoder) else 0
+        assert seen[0] == own - encoder.left_context + unread
     if not encoder.unbounded_right:
         assert seen[-1] == own + encoder.stride - 1 + encoder.right_context
     assert encoder.causal == (seen[-1] == own + encoder.stride - 1)
@@ -118,8 +123,8 @@ def test_a_frame_sees_exactly_as_far_as_declared(kind: str) -> None:
 def test_gradients_reach_every_parameter(kind: str) -> None:
     torch.manual_seed(3)
     encoder = build(SMALL[kind])
-    hidden = encoder(features_for(encoder, 2, 8), torch.tensor([8, 6]) * encoder.stride)
-    (hidden * noise(*hidden.shape, seed=1))[1, :6].sum().backward()
+    hidden = encoder(features_for(encoder, 4, 8), torch.tensor([6, 6, 8, 6]) * encoder.stride)
+    (hidden * noise(*hidden.shape, seed=1))[:, :6].sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 
@@ -159,6 +164,7 @@ LEARNERS: dict[str, EncoderConfig] = {
     **{kind: SMALL[kind] for kind in (*EncoderConfig.kinds, "tds, sliding squeeze")},
     # A dozen units that end in a tanh are too few for 99 classes.
     "recurrent": replace(GRU, hidden=64, dropout=0.0),
+    "lookaheads": replace(LOOKAHEADS, known=(3,), output=48),  # of several, each learns from its own windows alone
     "recurrent, on a strided cnn": replace(
         GRU, base=replace(CNN, widths=(48, 48), strides=(2, 3)), hidden=64, layers=1
     ),
@@ -178,14 +184,15 @@ def test_two_windows_are_learnt_by_heart(kind: str) -> None:
 
 
 # Sizes that a small network keeps: numbers of layers and of what divides a width, and steps in time.
-KEPT = {"blocks", "channels", "layers", "heads", "strides"}
+KEPT = {"blocks", "channels", "layers", "heads", "strides", "known", "lookahead of LookaheadsConfig"}
 
 
 @pytest.mark.parametrize("kind", EncoderConfig.kinds.values())
 def test_every_size_shrinks_or_is_kept_on_purpose(kind: type[EncoderConfig]) -> None:
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if name in {field.name for field in dataclasses.fields(kind)} and "int" in str(hint):
-            assert ("Shrinks" in str(hint)) != (name in KEPT), f"{name} of {kind.__name__}"
+            kept = name in KEPT or f"{name} of {kind.__name__}" in KEPT
+            assert ("Shrinks" in str(hint)) != kept, f"{name} of {kind.__name__}"
 
 
 def test_a_small_network_has_smaller_sizes_all_the_way_down() -> None:
@@ -204,3 +211,29 @@ def test_what_only_the_features_can_tell_is_refused_when_building() -> None:
         build(replace(TRANSFORMER, heads=5))  # 48 features do not split into 5 even heads
     with pytest.raises(EmgscribeError, match=r"encoder\.channels"):
         replace(TDS, channels=16).build(1, 16, 9)  # one band has 24 features
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("items", "frames"), [(3, 17), (1, 1)])
+def test_our_gru_is_pytorchs_with_its_gradients(bidirectional: bool, items: int, frames: int) -> None:
+    torch.manual_seed(0)
+    theirs = nn.GRU(5, 7, 3, batch_first=True, bidirectional=bidirectional).double()
+    ours = Gru(5, 7, 3, batch_first=True, bidirectional=bidirectional).double()
+    ours.load_state_dict(theirs.state_dict())
+    seen, above = noise(items, frames, 5).double(), [noise(items, frames, 7 * (1 + bidirectional), seed=1).double()]
+    above.append(noise(3 * (1 + bidirectional), items, 7, seed=2).double())
+    found = []
+    for cells in (theirs, ours):
+        inputs = seen.clone().requires_grad_()
+        made = cells(inputs)
+        torch.autograd.backward(made, above)
+        found.append([*made, inputs.grad, *(parameter.grad for parameter in cells.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_our_gru_drops_out_between_layers_in_training_alone() -> None:
+    cells = Gru(5, 7, 2, batch_first=True, dropout=0.5)
+    seen = noise(2, 30, 5)
+    assert not torch.equal(cells(seen)[0], cells(seen)[0])
+    torch.testing.assert_close(cells.eval()(seen)[0], cells(seen)[0])
+    assert cells(seen)[0].grad_fn is not None

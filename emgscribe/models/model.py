@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import open_file, read_json, replacing, write_json
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig, AttentionDecoder
-from emgscribe.models.encoders import EncoderConfig, TdsConfig
+from emgscribe.models.encoders import EncoderConfig, LookaheadsConfig, TdsConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig
 from emgscribe.models.steps import Chain, each
 
@@ -138,6 +138,30 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         frames = self.encode(self.featurize(batch), batch.lengths)
         return self.classify(frames), self.frames(batch.lengths)
+
+    @property
+    def lookaheads(self) -> dict[float, "ModelConfig"]:
+        """The lookaheads that the network can be read with, in seconds, and its settings with each."""
+        encoder = self.config.encoder
+        if not isinstance(encoder, LookaheadsConfig):
+            return {}
+        settings = (replace(encoder, lookahead=frames) for frames in encoder.known)
+        seconds = self.samples_per_frame / self.shape.rate
+        return {one.lookahead * seconds: replace(self.config, encoder=one) for one in settings}
+
+    def with_lookahead(self, seconds: float) -> "Model":
+        """A copy that is read with the known lookahead nearest to `seconds`.
+
+        A model that was not trained with several (`LookaheadsConfig`) is an `EmgscribeError`.
+        """
+        if not (known := self.lookaheads):
+            hint = "leave the lookahead as it is, or train a model of the kind `lookaheads`"
+            raise EmgscribeError("the model was trained with one lookahead", where=str(self.folder or ""), hint=hint)
+        chosen = known[min(known, key=lambda one: abs(one - seconds))]
+        model = Model(chosen, self.shape).to(self.device).train(self.training)
+        model.load_state_dict(self.state_dict())
+        model.ancestry, model.folder = self.ancestry, self.folder
+        return model
 
     def streamed(self) -> Chain:
         """The steps of a stream: EMG (N, n, B, C), from `context[0]` samples before the first on -> emissions.

@@ -11,6 +11,7 @@ from torch.nn.utils import rnn
 
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
+from emgscribe.models.encoders.gru import Gru
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.steps import State, Step
 
@@ -44,7 +45,7 @@ class RecurrentEncoder(Stacked):
         super().__init__(base, config.left, config.right)
         self.delay = not config.bidirectional
         self.unbounded_left, self.unbounded_right = True, base.unbounded_right or config.bidirectional
-        kind, dropout = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell], config.dropout if config.layers > 1 else 0.0
+        kind, dropout = {"gru": Gru, "lstm": nn.LSTM}[config.cell], config.dropout if config.layers > 1 else 0.0
         settings = {"batch_first": True, "bidirectional": config.bidirectional, "dropout": dropout}
         self.cells = kind(base.width, config.hidden, config.layers, **settings)
         self.width = config.hidden * (2 if config.bidirectional else 1)
