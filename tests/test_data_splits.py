@@ -68,6 +68,17 @@ def test_several_sessions_test(tmp_path: Path) -> None:
         DataConfig(protocol="course", test_sessions=2)
 
 
+def test_others_may_validate(tmp_path: Path) -> None:
+    days = recorded(tmp_path, a=2, b=1, c=3)
+    split = split_sessions(tmp_path, DataConfig(train_users=(0,), val_users=(1,), test_users=(2,)))
+    assert split.train == tuple(days["a"])  # nobody else needs any of them
+    assert (split.val, split.test) == (tuple(days["b"]), (days["c"][2],))
+    split = split_sessions(tmp_path, DataConfig(train_users=(2, 0), val_users=(1,), test_users=(2,)))
+    assert (split.train, split.val) == ((*days["c"][:2], *days["a"]), tuple(days["b"]))
+    with pytest.raises(EmgscribeError, match="user a has 2 sessions; it takes 3 to train, validate and test"):
+        split_sessions(tmp_path, DataConfig(train_users=(0,), val_users=(0,), test_users=(0,)))
+
+
 def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
     days = recorded(tmp_path, enough=3, few=2)
     with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3 to train, validate and test"):
@@ -98,6 +109,7 @@ def test_sessions_are_opened(tmp_path: Path) -> None:
     [
         {"train_users": (-1,)},
         {"test_users": (1, 1)},
+        {"val_users": (0, 0)},
         {"sessions": -1},
         {"minutes": -5.0},
         {"minutes": float("nan")},

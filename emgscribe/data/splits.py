@@ -36,7 +36,8 @@ class DataConfig(Settings):
 
     section = "data"
     protocol: Protocol = LATEST  # latest: each user's last sessions test; the others are published lists of sessions
-    train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train and validate
+    train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train
+    val_users: tuple[Whole, ...] = ()  # numbers of the users whose last sessions validate; none: of those who train
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
     sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
     minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
@@ -45,12 +46,12 @@ class DataConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("train_users", "test_users"):
+        for field in ("train_users", "val_users", "test_users"):
             chosen = getattr(self, field)
             require(len(set(chosen)) == len(chosen), f"data.{field}", chosen, "different numbers")
             by_date = self.protocol == LATEST or not chosen
             require(by_date, f"data.{field}", chosen, f"none: the protocol {self.protocol} names the users")
-        chosen = self.train_users or self.test_users or self.sessions or self.test_sessions > 1
+        chosen = self.train_users or self.val_users or self.test_users or self.sessions or self.test_sessions > 1
         alone = not self.split or (self.protocol == LATEST and not chosen)
         require(alone, "data.split", self.split, "empty, or no other choice of sessions beside it")
         named = self.protocol == LATEST or self.test_sessions == 1
@@ -66,11 +67,12 @@ class Split(NamedTuple):
     test: tuple[Path, ...]
 
 
-def split(
+def split(  # noqa: PLR0913  # the fields of DataConfig
     folder: Path | str,
     protocol: Protocol = LATEST,
     *,
     train_users: tuple[int, ...] = (),
+    val_users: tuple[int, ...] = (),
     test_users: tuple[int, ...] = (),
     sessions: int = 0,
     minutes: float = 0.0,
@@ -83,7 +85,7 @@ def split(
 
     Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
-    chosen = DataConfig(protocol, train_users, test_users, sessions, minutes, test_sessions, str(file))
+    chosen = DataConfig(protocol, train_users, val_users, test_users, sessions, minutes, test_sessions, str(file))
     _, *parts = split_sessions(folder, chosen)
     train, val, test = map(open_sessions, parts)
     return list(first_minutes(train, minutes)), val, test
@@ -102,7 +104,8 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
     By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
-    ones train. Only users who train validate. A file of one's own names the part of each session. Raises
+    ones train. Only users who train validate, unless `val_users` names others: then each user leaves out what she
+    validates or tests, and nothing else. A file of one's own names the part of each session. Raises
     `EmgscribeError` where sessions or users are missing, and, with a list of all of them, where files differ from the
     published ones in size or SHA-256.
     """
@@ -160,18 +163,21 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
         return [list(by_user)[place] for place in places] or list(by_user)
 
     trained, tested = chosen(data.train_users, "train_users"), chosen(data.test_users, "test_users")
-    first = -data.test_sessions  # place of the first session that tests
-    for user in dict.fromkeys([*trained, *tested]):
-        needed = data.test_sessions + 2 * (user in trained)
-        if len(by_user[user]) < needed:
-            what = f"user {user} has {len(by_user[user])} sessions; it takes {needed} to train, validate and test"
+    validated = chosen(data.val_users, "val_users") if data.val_users else trained
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for user in dict.fromkeys([*trained, *validated, *tested]):
+        own, val = by_user[user], int(user in validated)
+        # Who trains is on the same sessions whether she tests or not, unless others validate.
+        test = data.test_sessions if user in tested or not data.val_users else 0
+        needed = (user in trained) + val + test
+        if len(own) < needed:
+            what = f"user {user} has {len(own)} sessions; it takes {needed} to train, validate and test"
             raise EmgscribeError(what, where=folder, hint="add sessions, or choose other users with data.train_users")
-    return Split(
-        protocol=LATEST,
-        train=tuple(path for user in trained for path in by_user[user][: first - 1][-data.sessions :]),
-        val=tuple(by_user[user][first - 1] for user in trained),
-        test=tuple(path for user in tested for path in by_user[user][first:]),
-    )
+        first = len(own) - test  # place of the first session that tests
+        parts["train"] += own[: first - val][-data.sessions :] if user in trained else []
+        parts["val"] += own[first - val : first]
+        parts["test"] += own[first:] if user in tested else []
+    return Split(LATEST, tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
 
 
 class Listed(NamedTuple):

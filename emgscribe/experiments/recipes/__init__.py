@@ -6,12 +6,13 @@ from emgscribe.experiments.recipes.budgets import BUDGET_SUITES, BUDGETS, SMALL_
 from emgscribe.experiments.recipes.course import TABLE1, TABLE2, course_suites
 from emgscribe.experiments.recipes.demo import DEMO
 from emgscribe.experiments.recipes.experiment import Experiment, Experiments, Simulated, Suite, by_name
+from emgscribe.experiments.recipes.live import LIVE, LIVE_SUITE
 from emgscribe.experiments.recipes.records import RECORDS, RECORDS_SUITE
 
 __all__ = ["ABLATIONS", "BASELINE", "BASELINE_KEYPRESS", "BENCHMARK", "DEMO", "EXPERIMENTS", "GENERIC", "GROUPS"]
-__all__ += ["RECORDS", "SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
+__all__ += ["LIVE", "RECORDS", "SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
 
-_SUITES = (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE)
+_SUITES = (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE, LIVE_SUITE)
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _SUITES}
 """Every suite, in the order of the report."""
 
@@ -24,6 +25,7 @@ GROUPS: dict[str, Experiments] = {
     "benchmark: Sivakumar et al. 2024, one model of many people, then eight new users": BENCHMARK,
     "small: the tables at a size for two cores": by_name((SMALL_ATTENTION,)) | BUDGETS["small"],
     "medium: the same networks, with as much typing as a published user": BUDGETS["medium"],
+    "live: small and causal, for many simulated people, with four lookaheads": by_name((LIVE,)),
     "ablation: a small network with less of everything": ABLATIONS,
 }
 """Every named experiment, in groups for listings: a group's name and description, then its experiments."""
