@@ -25,6 +25,7 @@ from emgscribe.scoring import Counts
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.sessions import simulate, simulate_key_logs
 from emgscribe.streaming import Stream, Update
+from emgscribe.training.adapt import adapt
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.losses import ctc_loss
 from emgscribe.training.modules import SessionsDataModule, TrainingModule
@@ -37,8 +38,17 @@ __all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecod
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
 __all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Session"]
 __all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
-__all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "convert", "ctc_loss"]
-__all__ += ["encoders", "evaluate", "evaluate_all", "export_checkpoint", "features", "import_checkpoint", "inspect"]
+__all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "adapt", "convert"]
+__all__ += [
+    "ctc_loss",
+    "encoders",
+    "evaluate",
+    "evaluate_all",
+    "export_checkpoint",
+    "features",
+    "import_checkpoint",
+    "inspect",
+]
 __all__ += ["load_model"]
 __all__ += ["open_session", "open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs"]
 __all__ += ["split", "train", "transcribe"]

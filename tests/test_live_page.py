@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.show import message
 from emgscribe.live.sources import Replay
-from emgscribe.models.model import Model
 
 pytest.importorskip("starlette", reason="pip install 'emgscribe[live]'")
 websockets = pytest.importorskip("websockets.sync.client", reason="pip install 'emgscribe[live]'")
@@ -30,7 +30,7 @@ from emgscribe.live.server import prepare  # noqa: E402
 @contextmanager
 def serving(live_folder: Path, host: str = "127.0.0.1", speed: float = 0.1) -> Iterator[tuple[str, Live]]:
     """A server in this process, by its address."""
-    makers: dict[str, Callable[[Model], Any]] = {
+    makers: dict[str, Callable[[Shape], Any]] = {
         name: lambda _: Replay(live_folder / "s.hdf5", speed=speed) for name in ("replay", "again")
     }
     live = Live(makers, {"m": live_folder / "m"}, Choice("replay", "m"))

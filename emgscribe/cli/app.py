@@ -25,6 +25,8 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
+    "record": ("live", "Record yourself typing prompts, from a device, into session files."),
+    "adapt": ("models", "Fine-tune a model on minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
     "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),

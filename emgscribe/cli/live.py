@@ -1,4 +1,4 @@
-"""The verb that reads EMG as it comes."""
+"""The verbs that take EMG as it comes: read it, record it."""
 
 import os
 import signal
@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from emgscribe.cli.terminal import Arpa
+from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
 from emgscribe.live.devices import Board, Lsl
-from emgscribe.live.hub import Choice, Live
+from emgscribe.live.hub import Choice, Live, Recordings
+from emgscribe.live.recorder import finish
 from emgscribe.live.sources import Pipe, Replay, Simulated, Source
-from emgscribe.models.model import Model
+from emgscribe.live.take import from_file, written
 from emgscribe.simulation.config import SimulationConfig
 
 
@@ -44,7 +45,7 @@ class From:
     board_settings: tuple[str, ...] = ()  # BrainFlow's settings of the board, as in serial_port=/dev/ttyUSB0
     seed: int | None = None  # who types in a simulation; by default another person every time
 
-    def makers(self) -> dict[str, Callable[[Model], Source]]:
+    def makers(self) -> dict[str, Callable[[Shape], Source]]:
         """What makes each source that can be chosen: the one that was asked for, and simulated typists."""
         if self.source == "replay" and self.file is None:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
@@ -55,13 +56,13 @@ class From:
                 if getattr(self, name) != getattr(From, name) and source != self.source:
                     what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
                     raise EmgscribeError(what, hint=f"add --source {source}, or leave it out")
-        pipes: dict[Model, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
-        made: dict[str, Callable[[Model], Source]] = {
+        pipes: dict[Shape, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
+        made: dict[str, Callable[[Shape], Source]] = {
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
-            "lsl": lambda model: Lsl(model.shape.bands, self.streams),
-            "brainflow": lambda model: Board(self.board, model.shape.bands, dict(map(_pair, self.board_settings))),
-            "stdin": lambda model: pipes.setdefault(model, Pipe(model.shape, sys.stdin.buffer)),
-            "simulated": lambda model: Simulated(_like(model), seed=self.seed),
+            "lsl": lambda shape: Lsl(shape.bands, self.streams),
+            "brainflow": lambda shape: Board(self.board, shape.bands, dict(map(_pair, self.board_settings))),
+            "stdin": lambda shape: pipes.setdefault(shape, Pipe(shape, sys.stdin.buffer)),
+            "simulated": lambda shape: Simulated(_like(shape), seed=self.seed),
         }
         return {name: made[name] for name in dict.fromkeys((self.source, "simulated"))}
 
@@ -73,8 +74,7 @@ def _pair(setting: str) -> tuple[str, str]:
     return name, value
 
 
-def _like(model: Model) -> SimulationConfig:
-    shape = model.shape
+def _like(shape: Shape) -> SimulationConfig:
     try:
         # The settings check the rate themselves.
         return SimulationConfig(bands=shape.bands, electrodes=shape.electrodes, sample_rate=int(shape.rate))  # type: ignore[arg-type]
@@ -83,16 +83,44 @@ def _like(model: Model) -> SimulationConfig:
         raise EmgscribeError(f"{shape} cannot be simulated ({error.what})", hint=hint) from error
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How text is read."""
+
+    decoder: Literal["greedy", "beam"] = "greedy"  # how text is read from the model's output
+    lookahead: float = 0.08  # seconds that the model waits for, where it has several lookaheads
+    lm: Path | None = None  # ARPA file for the beam search; by default the built-in language model
+
+
+@dataclass(frozen=True)
+class Into:
+    """What is recorded, and where it goes."""
+
+    user: str = "me"  # who is recorded
+    prompts: Path | None = None  # text file whose lines are to be typed; by default words like the data set's
+
+    def recordings(self, out: Path) -> Recordings:
+        """As the page records into the folder `out`, where recordings that were cut off become sessions now."""
+        if not self.user.isprintable() or not self.user or set(self.user) & set("/\\"):
+            raise EmgscribeError(f"--user is {self.user!r}", hint="choose letters and digits")
+        for path in finish(out):
+            print(f"A recording that was cut off is kept: {path}", file=sys.stderr)
+        return Recordings(out, self.user, from_file(self.prompts) if self.prompts else written)
+
+
 def live(
     *,
     model: Annotated[Path, arg(help="A model folder, such as runs/demo-0/best.")],
-    decoder: Annotated[Literal["greedy", "beam"], arg(help="How text is read from the model's output.")] = "greedy",
-    lm: Arpa = None,
     print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
+    record_to: Annotated[Path, arg(help="Folder for what the page records, and models of it.")] = Path("recordings"),
     origin: Annotated[From, arg(name="")],
+    reading: Annotated[Reading, arg(name="")],
+    into: Annotated[Into, arg(name="")],
     page: Annotated[Page, arg(name="")],
 ) -> None:
     """Opens a page that shows electrodes, keys, the text as it is typed, and how late it is.
+
+    On the page you can also record yourself and adapt the model to you.
 
     Examples:
       emgscribe live --model runs/demo-0/best
@@ -100,12 +128,46 @@ def live(
       emgscribe live --model runs/demo-0/best --source lsl --streams left right
       emgscribe live --model MODEL --source brainflow --board 2 --board-settings serial_port=/dev/ttyUSB0
     """
-    serve = optional("emgscribe.live.server", "live").serve
-    sources = origin.makers()
     name = model.resolve().name
     live = Live(
-        sources, {name: model}, Choice(origin.source, name, decoder), lm=lm, on_text=_print if print_text else None
+        origin.makers(),
+        {name: model},
+        Choice(origin.source, name, reading.decoder, lookahead=reading.lookahead),
+        lm=reading.lm,
+        recordings=into.recordings(record_to),
+        on_text=_print if print_text else None,
     )
+    _serve(live, page)
+
+
+def record(
+    *,
+    out: Annotated[Path, arg(help="Folder to write the session to.")],
+    bands: Annotated[tuple[Band, ...], arg(help="Bands that are worn.")] = ("left", "right"),
+    electrodes: Annotated[int, arg(help="Electrodes of a band, where the source does not say.")] = 16,
+    rate: Annotated[float, arg(help="Samples a second, where the source does not say.")] = 2000.0,
+    finish_only: Annotated[bool, arg(help="Only make sessions of recordings that were cut off.")] = False,
+    origin: Annotated[From, arg(name="")],
+    into: Annotated[Into, arg(name="")],
+    page: Annotated[Page, arg(name="")],
+) -> None:
+    """Opens a page that shows prompts to type, and checks the electrodes. Each recording becomes a session file.
+
+    Samples and keys are on disk as they come. What a crash cuts off becomes a session the next time.
+
+    Examples:
+      emgscribe record --out data --source lsl --streams left right
+      emgscribe record --out data --source brainflow --board 2 --bands left --user anna
+      emgscribe record --out data --finish-only
+    """
+    recordings = into.recordings(out)
+    if not finish_only:
+        shape = Shape(bands, electrodes, rate)
+        _serve(Live(origin.makers(), {}, Choice(origin.source), shape=shape, recordings=recordings), page)
+
+
+def _serve(live: Live, page: Page) -> None:
+    serve = optional("emgscribe.live.server", "live").serve
     serve(live, host=page.host, port=page.port, names=page.known_as, browser=page.browser)
 
 

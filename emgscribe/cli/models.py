@@ -88,6 +88,25 @@ def transcribe(
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
 
+def adapt(
+    model: ModelFolder,
+    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions of one person.")]],
+    *,
+    out: Annotated[Path, arg(help="Folder of the run; the new model is in its subfolder best.")],
+    seed: Annotated[int, arg(help="Random seed.")] = 0,
+) -> None:
+    """Takes minutes on a CPU. The last fifth of what was typed chooses the best weights, the rest trains.
+
+    Examples:
+      emgscribe adapt runs/demo-0/best recordings/SESSION.hdf5 --out runs/mine
+      emgscribe live --model runs/mine/best
+    """
+    if not sessions:
+        raise EmgscribeError("no session given", hint="name one or more session files after the model")
+    es.adapt(model, es.open_sessions(sessions), out, seed=seed, console=log)
+    screen.print(f"model: {out / 'best'}")
+
+
 def import_(
     checkpoint: Positional[Annotated[Path, arg(metavar="CHECKPOINT", help="A Lightning checkpoint (.ckpt).")]],
     *,

@@ -1,9 +1,9 @@
 """A session file: the emg2qwerty HDF5 layout, read and written.
 
 Group `emg2qwerty` holds the dataset `timeseries` (one compound row a sample); everything else is an attribute of the
-group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). Two things are ours: a file may hold one band, or bands of
-other than 16 electrodes, and the attribute `sample_rate` says the rate where it is not 2 kHz. docs/your-data.md shows
-the layout.
+group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). A file of ours may hold one band, or bands of other than 16
+electrodes, and has the attributes `sample_rate` (where it is not 2 kHz), `simulation` and `clock_error` where they say
+something. docs/your-data.md shows the layout.
 """
 
 import json
@@ -67,6 +67,7 @@ def moved(events: Iterable[Event], seconds: float) -> tuple[Event, ...]:
 class SessionHeader:
     """Everything of a session but its samples. `simulation`: JSON of the simulator's settings, empty for recordings.
 
+    `clock_error`: by how many seconds the times of the keys may be wrong, where it was measured; else 0.
     Raises `ValueError` where name, user or condition hold a control character, which a terminal may obey.
     """
 
@@ -77,6 +78,7 @@ class SessionHeader:
     keystrokes: tuple[Keystroke, ...]
     prompts: tuple[Prompt, ...]
     simulation: str = ""
+    clock_error: float = 0.0
 
     def __post_init__(self) -> None:
         if not (text := f"{self.name}{self.user}{self.condition}").isprintable():
@@ -197,7 +199,9 @@ def _parsed(attributes: Mapping[str, str], path: Path) -> SessionHeader:
         minutes = float(attributes["duration_mins"])
         place = "attribute 'session_name', 'user' or 'condition'"
         name, user, condition = (_text(attributes[field]) for field in ATTRIBUTES[:3])
-        return SessionHeader(name, user, condition, minutes, **lists, simulation=attributes.get("simulation", ""))
+        place, simulation = "attribute 'clock_error'", attributes.get("simulation", "")
+        clock_error = _finite(attributes.get("clock_error", 0.0))
+        return SessionHeader(name, user, condition, minutes, **lists, simulation=simulation, clock_error=clock_error)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = f"{place}: {type(error).__name__} {str(error)[:200]}"
         raise EmgscribeError(what, where=str(path), hint="copy or download the file again") from error
@@ -229,8 +233,8 @@ def _attributes(header: SessionHeader) -> dict[str, Any]:
         payload = None if prompt.text is None else {"text": prompt.text}
         prompts.append({"name": prompt.name, "start": prompt.start, "end": prompt.end, "payload": payload})
     values = header.name, header.user, header.condition, header.duration_mins, keystrokes, json.dumps(prompts)
-    simulation = {"simulation": header.simulation} if header.simulation else {}
-    return {**dict(zip(ATTRIBUTES, values, strict=True)), **simulation}
+    others = {"simulation": header.simulation, "clock_error": header.clock_error}
+    return dict(zip(ATTRIBUTES, values, strict=True)) | {name: value for name, value in others.items() if value}
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def _describe(rows: Any) -> dict[str, Any]:
     from emgscribe.data.hdf5 import ATTRIBUTES
 
     attributes, stored = {}, rows.parent.attrs
-    for name in filter(stored.__contains__, (*ATTRIBUTES, "simulation", "sample_rate")):
+    for name in filter(stored.__contains__, (*ATTRIBUTES, "simulation", "sample_rate", "clock_error")):
         value = stored[name]
         # Other writers store text with a fixed length, which h5py reads as bytes.
         attributes[name] = value.decode() if isinstance(value, bytes) else str(value)

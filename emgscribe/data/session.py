@@ -78,11 +78,14 @@ class Session:
 
     def first(self, samples: int) -> "Session":
         """The session as if it had ended after `samples` samples."""
-        if samples >= len(self):
-            return self
-        keys, content = self.typed(0, samples), f"{self.content}:{samples}"
-        labels, onsets = self.labels[keys], self.onsets[keys]
-        return replace(self, content=content, emg=self.emg[:samples], labels=labels, onsets=onsets)
+        return self if samples >= len(self) else self.part(0, samples)
+
+    def part(self, start: int, stop: int) -> "Session":
+        """Samples [start, stop), 0 <= start < stop, as a session of their own."""
+        keys, stop = self.typed(start, stop), min(stop, len(self))
+        emg = np.asarray(self.emg[start:stop]) if start else self.emg[:stop]  # no map of the file from its beginning
+        content = f"{self.content}:{start}-{stop}" if start else f"{self.content}:{stop}"
+        return replace(self, content=content, emg=emg, labels=self.labels[keys], onsets=self.onsets[keys] - start)
 
     def typed(self, start: int, stop: int) -> slice:
         """Which keystrokes went down in samples [start, stop), as a slice of `labels` and `onsets`."""

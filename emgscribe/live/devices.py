@@ -1,5 +1,6 @@
 """EMG of devices: streams of the Lab Streaming Layer, and boards that BrainFlow reads."""
 
+import json
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from emgscribe.errors import EmgscribeError, optional
 from emgscribe.live.grid import Piece
 from emgscribe.live.sources import Source
 
+_SYNTHETIC = -1  # BrainFlow's board without a device
 _LOOK = 0.005  # s from one look to the next
 _QUIET = 1.0  # s without samples after which a source says so
 _LOST = 3.0  # s without samples after which a board is connected again
@@ -120,6 +122,7 @@ class Board(Source):
         self._times = about["timestamp_channel"]
         self.shape = Shape(tuple(bands), len(self._rows) // len(bands), float(about["sampling_rate"]))
         self.about = f"BrainFlow, {about['name']}: {self.shape}"
+        self.simulation = json.dumps({"about": about["name"]}) * (board == _SYNTHETIC)
         self._offset = time.monotonic() - time.time()
         try:
             self._connect()

@@ -40,7 +40,7 @@ class Ended:
 
 
 class Engine:
-    """Reads a source until it ends or `stop` is called.
+    """Reads a source until it ends or `stop` is called. Without a model it only takes what comes.
 
     `on_event` is called by the engine's threads, with what came, what was read, what was scored, and the end. Taking
     samples never waits for the network, unless the source can wait. Where the network is too slow for a live source,
@@ -50,16 +50,17 @@ class Engine:
     def __init__(
         self,
         source: Source,
-        model: Model,
+        model: Model | None,
         decoder: Decoder | None = None,
         *,
         on_event: Callable[[Came | Update | Scored | Ended], None],
         settle_after: float = 2.0,
     ) -> None:
-        if source.shape != model.shape:
+        if model is not None and source.shape != model.shape:
             what = f"has {source.shape}, but the model reads {model.shape}"
             raise EmgscribeError(what, where=source.about, hint="choose a model of this shape, or train one")
-        self.source, self.stream = source, Stream(model, decoder, settle_after=settle_after)
+        self.source = source
+        self.stream = Stream(model, decoder, settle_after=settle_after) if model is not None else None
         self.grid, self.late = Grid(source.shape, source.devices), 0
         self.meter = Meter(None if source.waits else source.when)
         self._on_event, self._changed = on_event, threading.Condition()
@@ -107,7 +108,8 @@ class Engine:
                     self._heard = time.monotonic()
                 emg, times = self.grid.take()
                 typed = self.source.typed()
-                self.meter.typed(typed)
+                if self.stream is not None:
+                    self.meter.typed(typed)
                 self._on_event(Came(emg, times, typed))
                 if len(emg):
                     self._put(emg, times)
@@ -138,12 +140,8 @@ class Engine:
                 parts = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 self._changed.notify_all()
             try:
-                for emg, times in _runs(parts):
-                    self._publish(partial(self.stream.feed, emg, times))
-                if ended:
-                    self._publish(self.stream.flush)
-                    for piece in self.meter.finish():
-                        self._on_event(piece)
+                if self.stream is not None:
+                    self._feed(self.stream, parts, ended)
             except Exception as error:
                 self._error, ended = _ours(error), True
             if ended:
@@ -154,6 +152,14 @@ class Engine:
                 self.source.close()
                 self._on_event(Ended(self._error))
                 return
+
+    def _feed(self, stream: Stream, parts: list[tuple[Emg, Times]], ended: bool) -> None:
+        for emg, times in _runs(parts):
+            self._publish(partial(stream.feed, emg, times))
+        if ended:
+            self._publish(stream.flush)
+            for piece in self.meter.finish():
+                self._on_event(piece)
 
     def _publish(self, read: Callable[[], Update]) -> None:
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What runs, and who watches it: one engine at a time, and the clients that get its messages."""
+"""What runs, what is recorded, and who watches it: one engine at a time, and the clients that get its messages."""
 
 import asyncio
 import json
@@ -12,14 +12,18 @@ from threading import Lock
 from typing import Any
 
 from emgscribe.config import require
+from emgscribe.data.shape import Shape
 from emgscribe.decoding.beam import BeamDecoder
 from emgscribe.decoding.greedy import Decoder
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
+from emgscribe.live.adapting import Adapting
+from emgscribe.live.contact import Contact
 from emgscribe.live.engine import Came, Ended, Engine
 from emgscribe.live.meter import Scored
-from emgscribe.live.show import Message, Scope, message, ready, shown, stats
+from emgscribe.live.show import Message, Scope, electrodes, message, ready, shown, stats
 from emgscribe.live.sources import Source
+from emgscribe.live.take import LONGEST, Prompts, Take, written
 from emgscribe.models.model import Model, best_device, load_model
 from emgscribe.streaming import Update
 
@@ -37,43 +41,62 @@ class Choice:
     """What runs: names among those that were given at the start."""
 
     source: str
-    model: str
+    model: str = ""  # empty: none reads what comes
     decoder: str = "greedy"
     lm_weight: float | None = None  # of the beam; None: the tuned one, or the default
+    lookahead: float = 0.08  # s, of a model that has several
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Where and of whom recordings are made."""
+
+    out: Path
+    user: str = "me"
+    prompts: Prompts = written
 
 
 class Live:
     """One engine at a time, and the clients that watch it.
 
-    `sources` make a source for a model, `models` are folders, both by the names that clients see.
+    `sources` make a source of a shape, `models` are folders, both by the names that clients see. `shape` is that of a
+    source that no model reads. Without `recordings` nothing is recorded.
     """
 
     def __init__(
         self,
-        sources: Mapping[str, Callable[[Model], Source]],
+        sources: Mapping[str, Callable[[Shape], Source]],
         models: Mapping[str, Path],
         choice: Choice,
         *,
         lm: Path | None = None,
+        shape: Shape | None = None,
+        recordings: Recordings | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> None:
-        self.sources, self.models, self.choice, self.lm = sources, models, choice, lm
+        self.sources, self.models, self.choice, self.lm = sources, dict(models), choice, lm
+        self.recordings, self.recorded = recordings, list[Path]()
         self.engine: Engine | None = None
         self.clients: set[Inbox] = set()
-        self._on_text, self._switching = on_text, Lock()
+        self._shape, self._on_text, self._switching = shape or Shape(), on_text, Lock()
+        self._take: Take | None = None
+        self._adapting: Adapting | None = None
         self._text, self._closed = "", False
-        self._ended: Message | None = None  # what clients were told when the source ended
+        self._ended: Message | None = None  # what clients were sent when the source ended
         self._loaded: dict[str, Model] = {}
+        self._before: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self, choice: Choice) -> Choice:
         """The choice, if all of it was given at the start."""
-        for name, known in (("source", self.sources), ("model", self.models), ("decoder", DECODERS)):
+        known = (("source", self.sources), ("model", self.models or [""]), ("decoder", DECODERS))
+        for name, names in known:
             value = getattr(choice, name)
-            require(isinstance(value, str) and value in known, name, value, ", ".join(known))
-        weight = choice.lm_weight
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        require(weight is None or (number and 0 <= weight <= 10), "lm_weight", weight, "0 to 10")
+            require(isinstance(value, str) and value in names, name, value, ", ".join(names))
+        for name, least, most in (("lm_weight", 0, 10), ("lookahead", 0, 10)):
+            value = getattr(choice, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            require(value is None or (number and least <= value <= most), name, value, f"{least} to {most}")
         return choice
 
     def begin(self, choice: Choice) -> None:
@@ -88,17 +111,23 @@ class Live:
                 self.send(*self.first())
 
     def _start(self, choice: Choice) -> None:
-        if choice.model not in self._loaded:
-            self._loaded = {choice.model: load_model(self.models[choice.model], best_device())}
-        model, decoder = self._loaded[choice.model], self._decoder(choice)
-        source = self.sources[choice.source](model)
-        scope = Scope(source.shape)
+        model, decoder = self._model(choice), None
+        if model is not None:
+            decoder = self._decoder(choice)
+        source = self.sources[choice.source](model.shape if model else self._shape)
+        if self._before is not None:
+            source.follow(self._before)
+        scope, contact = Scope(source.shape), Contact(source.shape)
 
         def publish(event: Came | Update | Scored | Ended) -> None:
             if isinstance(event, Update) and self._on_text and event.committed.labels:
                 self._on_text(event.committed.text)
             if isinstance(event, Ended) and event.error and not self.clients:
                 print(f"Error: {event.error}", file=sys.stderr)
+            if isinstance(event, Came):
+                self._record(event)
+                if len(event.emg) and contact.feed(event.emg):
+                    self.send(electrodes(contact))
             self.send(*shown(event, scope), about=event)
 
         try:
@@ -106,9 +135,18 @@ class Live:
         except BaseException:
             source.close()
             raise
-        self.choice, self._text, self._ended = choice, "", None
+        self.choice, self._text, self._ended, self._before = choice, "", None, source
         engine.start()
         self.engine = engine
+
+    def _model(self, choice: Choice) -> Model | None:
+        """The model that is chosen, with the lookahead that is chosen where it has several."""
+        if not choice.model:
+            return None
+        if choice.model not in self._loaded:
+            self._loaded = {choice.model: load_model(self.models[choice.model], best_device())}
+        model = self._loaded[choice.model]
+        return model.with_lookahead(choice.lookahead) if model.lookaheads else model
 
     def _decoder(self, choice: Choice) -> Decoder:
         decoder = make_decoder(choice.decoder, folder=self.models[choice.model], lm=self.lm).decoder
@@ -116,13 +154,97 @@ class Live:
             decoder = BeamDecoder(replace(decoder.config, lm_weight=float(choice.lm_weight)), decoder.lm)
         return decoder
 
+    # Recording, and a model of what was recorded ---------------------------------------------------------------------
+
+    def record(self, on: bool) -> None:
+        """Begin to record what runs, or stop and make a session of it."""
+        with self._switching:
+            if on and self._take is None:
+                if self.recordings is None or self.engine is None:
+                    raise EmgscribeError(
+                        "nothing is recorded here", hint="start a source, and name a folder: --record-to"
+                    )
+                source, into = self.engine.source, self.recordings
+                require(not source.recorded, "source", self.choice.source, "one that is not a recording already")
+                source.stay()
+                self._take = Take(source, into.out, user=into.user, prompts=into.prompts())
+            elif not on:
+                self._end_take()
+            self.send(self._recording())
+
+    def _end_take(self) -> None:
+        take, self._take = self._take, None
+        if take is not None and (path := take.recorder.finish()):
+            self.recorded.append(path)
+
+    def _record(self, came: Came) -> None:
+        """Add to what is recorded, by the engine's thread."""
+        if (take := self._take) is None:
+            return
+        try:
+            take.add(came)
+        except (EmgscribeError, ValueError) as error:  # also of a file that was closed a moment ago
+            if self._take is take:
+                self._take = None
+                take.recorder.close()
+                self.send(message("error", what=f"the recording has stopped: {error}", hint=getattr(error, "hint", "")))
+                self.send(self._recording())
+
+    def _recording(self) -> Message:
+        """What is recorded now, and has been."""
+        take, into = self._take, self.recordings
+        now = {"prompt": take.prompt, "asks": take.asks, "keys": take.recorder.keys} if take else {}
+        seconds = round(take.recorder.seconds, 1) if take else 0.0
+        files = [path.name for path in self.recorded]
+        adapting = bool(self._adapting and self._adapting.runs)
+        return message(
+            "recording", on=bool(take), seconds=seconds, files=files, possible=into is not None,
+            adapting=adapting, adaptable=bool(files and self.choice.model), **now,
+        )  # fmt: skip
+
+    def press(self, keys: Any, error: Any) -> None:
+        """Keys that a page saw go down and up."""
+        if (take := self._take) is not None and take.press(keys, error):
+            self.send(self._recording())
+
+    def adapt(self) -> None:
+        """Fine-tune the model that is chosen on what was recorded; then it is the one that reads."""
+        with self._switching:
+            if not (self.recordings and self.recorded and self.choice.model):
+                raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
+            if self._adapting and self._adapting.runs:
+                raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
+            name = self.recorded[-1].stem
+            self._adapting = Adapting(
+                self.models[self.choice.model],
+                self.recorded,
+                self.recordings.out / "models" / name,
+                on_line=lambda line: self.send(message("adapting", line=line)),
+                on_end=self._adapted,
+            )
+            self.send(self._recording(), message("adapting", line="starting"))
+
+    def _adapted(self, folder: Path | None, said: str) -> None:
+        if folder is None:
+            self.send(message("error", what=f"the model was not adapted: {said}", hint=""))
+        else:
+            name = f"adapted {folder.parent.name}"
+            self.models[name] = folder
+            with suppress(EmgscribeError):  # which all are sent
+                self.begin(replace(self.choice, model=name))
+        self._adapting = None
+        self.send(self._recording())
+
     def end(self) -> None:
         """Stop what runs, for good."""
         with self._switching:
             self._closed = True
+            if self._adapting:
+                self._adapting.stop()
             self._stop()
 
     def _stop(self) -> None:
+        self._end_take()
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.stop()
@@ -130,22 +252,25 @@ class Live:
     def first(self) -> list[Message]:
         """The first messages to a client: what runs, what may be chosen, and the latest text."""
         if (engine := self.engine) is None:
-            return [message("ready", source="nothing", choices=self._choices())]
-        told = ready(engine, choices=self._choices(), text=self._text)
-        return [told] if self._ended is None else [told, self._ended]
+            return [message("ready", source="nothing", choices=self._choices()), self._recording()]
+        now = [ready(engine, choices=self._choices(), text=self._text), self._recording()]
+        return now if self._ended is None else [*now, self._ended]
 
     def _choices(self) -> dict[str, Any]:
-        now = self.choice
+        now, model = self.choice, self.engine.stream.model if self.engine and self.engine.stream else None
+        lookaheads = list(model.lookaheads) if model else []
+        chosen = min(lookaheads, key=lambda one: abs(one - now.lookahead), default=None)
         return {
             "source": {"chosen": now.source, "known": list(self.sources)},
             "model": {"chosen": now.model, "known": list(self.models)},
             "decoder": {"chosen": now.decoder, "known": list(DECODERS)},
+            "lookahead": {"chosen": chosen, "known": lookaheads},
             "lm_weight": self._weight(),
         }
 
     def _weight(self) -> float | None:
         """The language model's weight in use, where it has one."""
-        decoder = self.engine.stream.decoder if self.engine else None
+        decoder = self.engine.stream.decoder if self.engine and self.engine.stream else None
         return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
     def send(self, *messages: Message, about: Came | Update | Scored | Ended | None = None) -> None:
@@ -178,6 +303,10 @@ class Live:
             await asyncio.sleep(_STATS_SECONDS)
             if (engine := self.engine) is not None:
                 self._deliver((stats(engine),))
+            if (take := self._take) is not None:
+                self._deliver((self._recording(),))
+                if take.recorder.seconds > LONGEST or self._ended is not None:
+                    await asyncio.to_thread(self.record, False)
 
     async def asked(self, text: str) -> Message | None:
         """Do what a client asks for; returns the answer to it alone."""
@@ -185,15 +314,26 @@ class Live:
             content = json.loads(text)
         except (ValueError, RecursionError):
             return message("error", what="the message is not JSON", hint="docs/live.md lists the messages")
-        if not isinstance(content, dict) or content.get("type") not in ("choose", "ping"):
-            return message("error", what="unknown type of message", hint="docs/live.md lists the messages")
-        if content["type"] == "ping":
+        kind = content.get("type") if isinstance(content, dict) else None
+        if kind == "ping":
             return message("pong", sent=str(content.get("sent", ""))[:40], now=time.monotonic())
-        fields = {name: content[name] for name in ("source", "model", "decoder", "lm_weight") if name in content}
+        work: dict[Any, Callable[[], None]] = {
+            "choose": lambda: self._choose(content),
+            "record": lambda: self.record(content.get("on") is True),
+            "keys": lambda: self.press(content.get("keys"), content.get("error")),
+            "adapt": self.adapt,
+        }
+        if not isinstance(kind, str) or kind not in work:
+            return message("error", what="unknown type of message", hint="docs/live.md lists the messages")
         try:
-            await asyncio.to_thread(self.begin, self.check(replace(self.choice, **fields)))
+            await asyncio.to_thread(work[kind])
         except EmgscribeError as error:
             return message("error", what=f"{error.where}: {error.what}".removeprefix(": "), hint=error.hint)
         except Exception as error:  # of a device's library
             return message("error", what=f"{type(error).__name__}: {error}", hint="nothing is running now")
         return None
+
+    def _choose(self, content: Mapping[str, Any]) -> None:
+        names = ("source", "model", "decoder", "lm_weight", "lookahead")
+        fields = {name: content[name] for name in names if name in content}
+        self.begin(self.check(replace(self.choice, **fields)))

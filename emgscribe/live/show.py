@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from emgscribe.data.charset import BLANK, SYMBOLS, text_of_labels
 from emgscribe.data.hdf5 import Emg
 from emgscribe.data.shape import Shape
+from emgscribe.live.contact import Contact
 from emgscribe.live.engine import Came, Ended, Engine
 from emgscribe.live.meter import Scored
 from emgscribe.scoring import side_by_side
@@ -35,9 +36,9 @@ def ready(engine: Engine, **choices: Any) -> str:
     return message(
         "ready",
         source=source.about,
-        simulated=source.simulated,
-        model=repr(engine.stream.model),
-        delay=engine.stream.delay,
+        simulated=bool(source.simulation),
+        model=repr(engine.stream.model) if engine.stream else None,
+        delay=engine.stream.delay if engine.stream else None,
         bands=shape.bands,
         electrodes=shape.electrodes,
         rate=shape.rate,
@@ -95,8 +96,13 @@ def stats(engine: Engine) -> str:
     )
 
 
-def _rounded(seconds: tuple[float, ...]) -> list[float]:
-    return [round(value, 4) for value in seconds]
+def electrodes(contact: Contact) -> str:
+    """The amplitude (µV) and the state of each electrode, those of the left band first."""
+    return message("electrodes", amplitude=_rounded(contact.amplitude.tolist()), states=list(contact.states))
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(value, 4) for value in values]
 
 
 class Scope:

@@ -1,5 +1,6 @@
 """Where EMG comes from: a simulated typist, a session file, or a program that writes samples to a pipe."""
 
+import json
 import multiprocessing
 import os
 import select
@@ -8,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from emgscribe.config import require
 from emgscribe.data.charset import labels_of_text
-from emgscribe.data.hdf5 import Emg
+from emgscribe.data.hdf5 import Emg, SessionFile
 from emgscribe.data.session import open_session
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
@@ -42,13 +44,16 @@ class Typed:
 class Source:
     """EMG as it comes. `shape` is that of the recording, `about` says in words what it is.
 
-    `simulated` marks what no muscle made, `waits` what need not be taken in time. `devices` are the bands of each
-    device that sends pieces of its own.
+    `simulation` holds the simulator's settings as JSON where no muscle made the EMG, else nothing. `knows_keys` says
+    that `typed` tells every key, `recorded` that it is a recording already, `waits` that samples need not be taken in
+    time. `devices` are the bands of each device that sends pieces of its own.
     """
 
     shape: Shape
     about: str
-    simulated: bool = False
+    simulation: str = ""
+    knows_keys: bool = False
+    recorded: bool = False
     waits: bool = False
     devices: Sequence[slice] = (slice(None),)
 
@@ -66,6 +71,12 @@ class Source:
     def when(self, time: float) -> float:
         """A time of the source's clock on that of `time.monotonic`; by default they are one."""
         return time
+
+    def stay(self) -> None:
+        """Keep to the person who types now: she is being recorded. Only a simulation can do otherwise."""
+
+    def follow(self, before: "Source") -> None:
+        """Before it begins: go on with the person that the source `before` kept to."""
 
     def close(self) -> None:
         """Let go of devices and processes."""
@@ -114,11 +125,14 @@ class _Paced(Source):
 class Replay(_Paced):
     """A session file, as if it were being recorded, `speed` times as fast."""
 
+    knows_keys = recorded = True
+
     def __init__(self, path: Path | str, *, speed: float = 1.0) -> None:
         self.session = open_session(path)
         super().__init__(self.session.shape, speed)
-        self.simulated = self.session.simulated
-        self.about = f"{self.session.name}, {'simulated' if self.simulated else 'recorded'}"
+        with SessionFile(path) as file:
+            self.simulation = file.header.simulation
+        self.about = f"{self.session.name}, {'simulated' if self.simulation else 'recorded'}"
 
     def pieces(self) -> Iterator[Piece | None]:
         onsets = (self.session.onsets / self.shape.rate).tolist()
@@ -132,8 +146,8 @@ class Simulated(_Paced):
     `seed` decides who types what; by default it is another one every time.
     """
 
-    simulated = True
     about = "a simulated typist"
+    knows_keys = True
 
     def __init__(
         self, config: SimulationConfig | None = None, *, seed: int | None = None, minutes: float = 5.0
@@ -143,13 +157,24 @@ class Simulated(_Paced):
         require(0.05 <= minutes <= 600, "minutes", minutes, "0.05 to 600")
         require(0 <= self.seed < NUM_USERS, "seed", self.seed, f"0 to {NUM_USERS - 1}")
         super().__init__(self.config.shape)
+        self.simulation = json.dumps({"about": "live", "seed": self.seed, **asdict(self.config)})
+        self.person: tuple[int, int] | None = None  # who types now: her number, and that of her session
+        self._processes = multiprocessing.get_context("spawn")
+        self._stays = self._processes.Event()
         self._process: BaseProcess | None = None
 
+    def stay(self) -> None:
+        self._stays.set()
+
+    def follow(self, before: Source) -> None:
+        if isinstance(before, Simulated) and before._stays.is_set():
+            self.person = before.person
+            self.stay()
+
     def pieces(self) -> Iterator[Piece | None]:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        given = (theirs, self.config, self.seed, self.minutes)
-        self._process = context.Process(target=_type, args=given, daemon=True)
+        ours, theirs = self._processes.Pipe(duplex=False)
+        given = (theirs, self._stays, self.config, self.seed, self.minutes, self.person)
+        self._process = self._processes.Process(target=_type, args=given, daemon=True)
         with _without_interrupts():  # Ctrl-C ends this process, which ends that one
             self._process.start()
         theirs.close()
@@ -158,7 +183,7 @@ class Simulated(_Paced):
             while not ours.poll(_LOOK):
                 yield None
             try:
-                keys, block = ours.recv()
+                self.person, keys, block = ours.recv()
             except (EOFError, OSError) as error:
                 raise EmgscribeError("the simulated typist has stopped", hint="start again") from error
             self._keys.extend(Typed(label, expected + time) for label, time in keys)
@@ -186,18 +211,22 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _type(out: Connection, config: SimulationConfig, seed: int, minutes: float) -> None:
-    """Send (keys, block) again and again: the labels and times of keys from the block's start on, samples (T, B, C).
-
-    The pipe is full with one block, so only one is made ahead.
+def _type(
+    out: Connection, stays: Event, config: SimulationConfig, seed: int, minutes: float, before: tuple[int, int] | None
+) -> None:
+    """Send (person, keys, block) again and again: who types, the labels and times of keys from the block's start on,
+    samples (T, B, C). The pipe is full with one block, so only one is made ahead.
     """
-    rng = np.random.default_rng(seed)
+    rng, person = np.random.default_rng(seed), before
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while True:
-            made = perform(user=int(rng.integers(NUM_USERS)), session=0, minutes=minutes, seed=seed, config=config)
+            stranger = int(rng.integers(NUM_USERS)), 0
+            person = (person[0], person[1] + 1) if person and stays.is_set() else stranger
+            user, session = person
+            made = perform(user=user, session=session, minutes=minutes, seed=seed, config=config)
             keys = [(labels_of_text(press.symbol)[0], press.start) for press in made.presses]
             for block in made.blocks:
-                out.send((keys, block))
+                out.send((person, keys, block))
                 keys = []
 
 

@@ -96,6 +96,7 @@ const scope = { canvas: byId("scope"), waiting: [], rows: 32, bands: 2, unit: 0.
 function startScope(ready) {
   scope.rows = ready.bands.length * ready.electrodes;
   scope.bands = ready.bands.length;
+  scope.names = ready.bands;
   scope.unit = ready.unit;
   scope.canvas.width = Math.round(SECONDS / ready.column);
   scope.canvas.height = 16 * scope.rows;
@@ -161,6 +162,110 @@ function showStats(stats) {
   }
 }
 
+// Recording -----------------------------------------------------------------------------------------------------------
+
+const KEYS = { Backspace: "⌫", Enter: "⏎", Shift: "⇧" }; // beside those whose name is a character
+const clock = { heard: [] }; // [round trip, offset], in seconds, of the latest answers
+const typing = { held: new Map(), waiting: [], shown: [] };
+
+/** Adding this to performance.now() / 1000 gives the server's time, to within `error` seconds. */
+function serverClock() {
+  const [trip, offset] = clock.heard.reduce((best, one) => (one[0] < best[0] ? one : best));
+  return { offset, error: trip / 2 };
+}
+
+function hearPong({ sent, now }) {
+  const trip = (performance.now() - Number(sent)) / 1000;
+  clock.heard = [...clock.heard, [trip, now - Number(sent) / 1000 - trip / 2]].slice(-20);
+}
+
+function ping() {
+  send({ type: "ping", sent: String(performance.now()) });
+}
+
+function press(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.key === "Tab") return;
+  if (!(event.key in KEYS) && [...event.key].length !== 1) return;
+  event.preventDefault();
+  if (event.repeat) return;
+  typing.held.set(event.code, [event.key, event.timeStamp]);
+  typing.shown.push(KEYS[event.key] ?? event.key);
+  showTyping();
+}
+
+function release(event) {
+  const held = typing.held.get(event.code);
+  if (!held) return;
+  typing.held.delete(event.code);
+  typing.waiting.push([...held, event.timeStamp]);
+  if (event.key === "Enter") sendKeys();
+}
+
+function sendKeys() {
+  if (!typing.waiting.length || !clock.heard.length) return;
+  const { offset, error } = serverClock();
+  const keys = typing.waiting.splice(0, 30).map(([name, down, up]) => [name, down / 1000 + offset, up / 1000 + offset]);
+  send({ type: "keys", keys, error });
+}
+
+function showTyping() {
+  const shown = screenOf(typing.shown);
+  const prompt = byId("prompt").textContent;
+  byId("typing").replaceChildren(
+    ...[...shown].map((key, at) => {
+      const part = document.createElement(key === prompt[at] ? "span" : "mark");
+      part.textContent = key;
+      return part;
+    }),
+  );
+}
+
+function showRecording(now) {
+  byId("recording").hidden = !now.possible;
+  byId("record").textContent = now.on ? "Stop" : "Record";
+  byId("record").setAttribute("aria-pressed", now.on);
+  byId("adapt").disabled = now.on || now.adapting || !now.adaptable;
+  byId("adapt").hidden = !now.adaptable && !now.adapting;
+  const asked = now.on && now.asks;
+  if (asked && byId("prompt").textContent !== now.prompt) {
+    byId("prompt").textContent = now.prompt;
+    typing.shown = [];
+    showTyping();
+  }
+  if (asked && byId("prompting").hidden) setTimeout(() => byId("typing").focus());
+  byId("prompting").hidden = !asked;
+  const minutes = `${Math.floor(now.seconds / 60)}:${String(Math.floor(now.seconds % 60)).padStart(2, "0")}`;
+  const kept = now.files.length ? `kept: ${now.files.at(-1)}` : "";
+  byId("recorded").textContent = now.on ? `${minutes}, keys: ${now.keys}${asked ? "" : " (of the simulated typist)"}` : kept;
+  if (!now.adapting) byId("adapting").textContent = "";
+}
+
+function showElectrodes({ amplitude, states }) {
+  const map = byId("map");
+  if (map.children.length !== states.length) {
+    map.style.setProperty("--electrodes", scope.rows / scope.bands);
+    map.replaceChildren(...states.map(() => document.createElement("i")));
+  }
+  const each = scope.rows / scope.bands;
+  const bad = [];
+  states.forEach((state, at) => {
+    const cell = map.children[at];
+    const name = `${scope.names[Math.floor(at / each)]} ${at % each}`;
+    cell.className = state;
+    cell.title = `${name}: ${state}, ${amplitude[at].toFixed(1)} µV`;
+    if (state !== "good") bad.push(`${name} ${state === "hum" ? "hums" : `is ${state}`}`);
+  });
+  const listed = bad.slice(0, 4).join(", ") + (bad.length > 4 ? ` and ${bad.length - 4} more` : "");
+  byId("contact").textContent = bad.length ? `Check these electrodes: ${listed}.` : "All electrodes have good contact.";
+}
+
+byId("typing").addEventListener("keydown", press);
+byId("typing").addEventListener("keyup", release);
+byId("record").addEventListener("click", () => send({ type: "record", on: byId("record").textContent === "Record" }));
+byId("adapt").addEventListener("click", () => send({ type: "adapt" }));
+setInterval(sendKeys, 100);
+setInterval(ping, 2000);
+
 // The server ----------------------------------------------------------------------------------------------------------
 
 let socket = null;
@@ -178,6 +283,13 @@ function showReady(ready) {
     const { chosen, known } = ready.choices[name];
     list.replaceChildren(...known.map((one) => new Option(one, one, false, one === chosen)));
   }
+  const { chosen, known } = ready.choices.lookahead;
+  byId("ahead").hidden = known.length < 2;
+  const inWords = (seconds) => `${Math.round(1000 * seconds)} ms`;
+  byId("lookahead").replaceChildren(...known.map((one) => new Option(inWords(one), one, false, one === chosen)));
+  byId("model").parentElement.hidden = !ready.choices.model.chosen;
+  byId("decoder").parentElement.hidden = !ready.choices.model.chosen;
+  document.body.classList.toggle("modelless", !ready.choices.model.chosen);
   byId("weight").hidden = ready.choices.decoder.chosen !== "beam";
   if (ready.choices.lm_weight !== null) byId("lm_weight").value = ready.choices.lm_weight;
   byId("lm_shown").textContent = byId("lm_weight").value;
@@ -190,7 +302,8 @@ function showReady(ready) {
   showText();
   if (!ready.bands) return state("nothing is running", "broken");
   startScope(ready);
-  byId("about").textContent = `${ready.source} · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind`;
+  const reading = ready.model ? ` · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind` : "";
+  byId("about").textContent = ready.source + reading;
   state("running", "running");
 }
 
@@ -210,6 +323,12 @@ const received = {
     showScored(content.lines);
   },
   stats: showStats,
+  pong: hearPong,
+  recording: showRecording,
+  electrodes: showElectrodes,
+  adapting({ line }) {
+    byId("adapting").textContent = line;
+  },
   ended(content) {
     state(content.what ? withHint(content) : "the source has ended", content.what ? "broken" : "");
   },
@@ -224,6 +343,8 @@ function connect() {
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     pause = 500;
+    clock.heard = [];
+    for (const wait of [0, 100, 200, 300, 400]) setTimeout(ping, wait);
   };
   socket.onmessage = ({ data }) => {
     if (typeof data !== "string") return receiveColumns(data);
@@ -237,15 +358,20 @@ function connect() {
   };
 }
 
+function send(content) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(content));
+}
+
 function choose(change) {
   if (socket?.readyState !== WebSocket.OPEN) return;
   state("starting", "");
-  socket.send(JSON.stringify({ type: "choose", ...change }));
+  send({ type: "choose", ...change });
 }
 
 for (const name of ["source", "model", "decoder"]) {
   byId(name).addEventListener("change", ({ target }) => choose({ [name]: target.value }));
 }
+byId("lookahead").addEventListener("change", ({ target }) => choose({ lookahead: Number(target.value) }));
 byId("lm_weight").addEventListener("input", ({ target }) => {
   byId("lm_shown").textContent = target.value;
 });

@@ -1,0 +1,99 @@
+"""A recording in progress: prompts for a person who types in the page, or the keys of a source that knows them."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emgscribe.config import require
+from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, symbol_of_key
+from emgscribe.data.hdf5 import Keystroke, Prompt
+from emgscribe.data.recordings import HOLD, key_name
+from emgscribe.live.engine import Came
+from emgscribe.live.recorder import Recorder
+from emgscribe.live.sources import Source
+from emgscribe.simulation.text import PromptWriter, prompts_of_text
+
+LONGEST = 3600.0  # s of a recording
+_MOST_KEYS, _LONGEST_NAME = 64, 20  # of a message; characters of a key's name
+_LATE = 60.0  # s after which a key is too late
+
+Prompts = Callable[[], Iterator[str]]
+
+
+def written() -> Iterator[str]:
+    """Prompts without end, like those of the data set: four lower-case words."""
+    writer = PromptWriter(np.random.default_rng())
+    while True:
+        yield writer.next_prompt().removesuffix(ENTER)
+
+
+def from_file(path: Path) -> Prompts:
+    """The lines of a text file, again and again. A character that no key types is an `EmgscribeError`."""
+    from emgscribe.files import open_text
+
+    with open_text(path) as file:
+        lines = [line.removesuffix(ENTER) for line in prompts_of_text(file.read())]
+
+    def again() -> Iterator[str]:
+        while True:
+            yield from lines
+
+    return again
+
+
+class Take:
+    """One recording of a source into the folder `out`. `prompt` is what is to be typed now."""
+
+    def __init__(self, source: Source, out: Path, *, user: str, prompts: Iterator[str]) -> None:
+        self._source, self._prompts = source, prompts
+        self._zero = source.when(0.0)  # of the source's clock, on the monotonic one
+        origin = time.time() - time.monotonic() + self._zero
+        self.recorder = Recorder(out, source.shape, user=user, origin=origin, simulation=source.simulation)
+        self.asks = not source.knows_keys
+        self._next()
+
+    def _next(self) -> None:
+        self.prompt, self._shown = next(self._prompts) if self.asks else "", time.monotonic() - self._zero
+
+    def add(self, came: Came) -> None:
+        """What the source gave."""
+        if len(came.emg):
+            self.recorder.add(came.emg, came.times)
+        if not self.asks:
+            for key in came.typed:
+                self.recorder.add_key(Keystroke(key_of_symbol(SYMBOLS[key.label]), key.time, key.time + HOLD))
+
+    def press(self, keys: Any, error: Any) -> bool:
+        """Keys that a page saw, each [name, down, up] in s of the monotonic clock, which it knows to `error` s.
+
+        Returns whether they ended a prompt. What is no list of keys is an `EmgscribeError`.
+        """
+        require(isinstance(keys, list) and len(keys) <= _MOST_KEYS, "keys", keys, f"a list of at most {_MOST_KEYS}")
+        require(_number(error) and 0 <= error < 10, "error", error, "seconds")
+        now, pressed = time.monotonic(), list[Keystroke]()
+        for key in keys:
+            whole = isinstance(key, list) and len(key) == 3 and isinstance(key[0], str) and all(map(_number, key[1:]))
+            require(whole and key[0].isprintable() and len(key[0]) <= _LONGEST_NAME, "key", key, "[name, down, up]")
+            name, down, up = key
+            require(now - _LATE < down <= up < now + 1, "the times of a key", key, "those of now")
+            pressed.append(Keystroke(key_name(name), down - self._zero, up - self._zero))
+        if not self.asks:
+            return False
+        ended = False
+        for one in pressed:
+            self.recorder.add_key(one)
+            if symbol_of_key(one.key) == ENTER:
+                self.recorder.add_prompt(Prompt(f"prompt-{one.start:.3f}", self._shown, one.start, self.prompt))
+                self._next()
+                ended = True
+        if pressed:
+            self.recorder.note_clock(float(error))
+        return ended
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
