@@ -1,5 +1,6 @@
 """The page in a real browser."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,18 +10,25 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import conftest
+import numpy as np
 import pytest
 
 from emgscribe.data.charset import labels_of_text, screen_text
+from emgscribe.data.hdf5 import read_header
+from emgscribe.data.inspect import inspect
+from emgscribe.data.session import open_session
 
 DRIVER = shutil.which("chromedriver")
 if DRIVER is None:
     pytest.skip("needs chromium and chromedriver", allow_module_level=True)
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select  # noqa: E402
 
 
@@ -41,16 +49,25 @@ until = partial(conftest.until, seconds=30)
 class Server:
     """`emgscribe live` in a process of its own."""
 
-    def __init__(self, live_folder: Path, *options: str) -> None:
+    def __init__(self, live_folder: Path, *options: str, verb: tuple[str, ...] = ()) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.printed, self.options = live_folder / f"printed-{self.port}", options
         self.folder = live_folder
+        self.verb = verb or ("live", "--model", str(live_folder / "m"), "--print-text")
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "emgscribe", "live", "--model", str(self.folder / "m"), "--no-browser"]
-        command += ["--port", str(self.port), "--print-text", *self.options]
+        command = [
+            sys.executable,
+            "-m",
+            "emgscribe",
+            *self.verb,
+            "--no-browser",
+            "--port",
+            str(self.port),
+            *self.options,
+        ]
         with self.printed.open("w") as out, (self.folder / "errors").open("w") as errors:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -132,11 +149,98 @@ def test_the_page_fits_its_window(width: int, browser: Any, server: Server) -> N
     until(lambda: text(browser, "state") == "running")
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert browser.execute_script(overflow) == 0
-    for name in ("source", "model", "decoder"):  # labelled, and reached with the keyboard
+    assert not browser.find_element("id", "model").is_displayed()  # there is one
+    for name in ("source", "decoder", "record"):  # labelled, and reached with the keyboard
         element = browser.find_element("id", name)
         browser.execute_script("arguments[0].focus()", element)
         assert browser.switch_to.active_element == element
         assert element.accessible_name
+
+
+def test_what_is_typed_in_the_page_is_recorded(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    (tmp_path / "prompts.txt").write_text("Ab c\nde\n")
+    options = ("--source", "brainflow", "--bands", "left", "--user", "anna", "--prompts", str(tmp_path / "prompts.txt"))
+    server = Server(live_folder, *options, verb=("record", "--out", str(tmp_path / "out")))
+    server.start()
+    try:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        until(lambda: text(browser, "state") == "running")
+        assert not browser.find_element("id", "text").is_displayed()  # without a model nothing is read
+        browser.find_element("id", "record").click()
+        until(lambda: text(browser, "prompt") == "Ab c")
+        typing = browser.find_element("id", "typing")
+        until(lambda: browser.switch_to.active_element == typing)
+        typing.send_keys("Ax")
+        assert browser.execute_script("return document.querySelectorAll('#typing mark').length") == 1
+        typing.send_keys(Keys.BACKSPACE, "b c", Keys.TAB)
+        typing.send_keys(Keys.ENTER)
+        until(lambda: text(browser, "prompt") == "de")
+        until(lambda: "keys: 8" in text(browser, "recorded"))
+        assert text(browser, "contact")
+        browser.find_element("id", "record").click()
+        until(lambda: "kept: " in text(browser, "recorded"))
+    finally:
+        server.kill()
+    (path,) = (tmp_path / "out").glob("*.hdf5")
+    header = read_header(path)
+    assert (header.text, header.user) == ("⇧Ax⌫b c⏎", "anna")
+    assert [prompt.text for prompt in header.prompts] == ["Ab c"]
+    assert 0 < header.clock_error < 1
+    assert [found.severity for found in inspect(path)[0].findings if found.severity == "error"] == []
+
+
+def test_a_kill_while_recording_costs_little(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    out = tmp_path / "out"
+    server = Server(live_folder, "--source", "brainflow", verb=("record", "--out", str(out)))
+    server.start()
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    browser.find_element("id", "record").click()
+    until(lambda: text(browser, "prompt"))
+    browser.find_element("id", "typing").send_keys("abc")
+    until(lambda: "keys: 3" in text(browser, "recorded"))
+    server.kill()
+    command = [sys.executable, "-m", "emgscribe", "record", "--out", str(out), "--finish-only"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    (path,) = out.iterdir()
+    assert str(path) in done.stderr
+    assert read_header(path).text == "abc"
+
+
+def test_a_folder_reads_in_the_browser_alone(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'emgscribe[export]'")
+    from emgscribe.decoding.greedy import GreedyDecoder
+    from emgscribe.live.web import write_site
+    from emgscribe.models.model import load_model
+    from emgscribe.models.onnx import OnnxModel
+
+    session = open_session(live_folder / "s.hdf5")
+    write_site(load_model(live_folder / "m"), tmp_path / "site", session)
+    about = json.loads((tmp_path / "site" / "about.json").read_text(encoding="utf-8"))
+    emg = np.fromfile(tmp_path / "site" / "emg.bin", "<i2").reshape(session.emg.shape) * np.float32(about["unit"])
+    np.testing.assert_allclose(emg, session.emg, atol=about["unit"])
+    expected = GreedyDecoder().decode(OnnxModel(tmp_path / "site" / "model.onnx").log_probs(emg))
+    whole = screen_text(expected.labels).replace("⏎", "\n")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "site"))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        browser.get(f"http://127.0.0.1:{server.server_port}/")
+        until(lambda: text(browser, "state") == "running")
+        until(lambda: len(text(browser, "committed")) > 30)
+        assert text(browser, "committed") in whole
+        before = picture(browser)
+        until(lambda: picture(browser) != before)
+        until(lambda: "%" in text(browser, "cer") and "/" in text(browser, "computing"))
+        assert text(browser, "simulated") == "simulated"
+        assert not browser.find_element("id", "recording").is_displayed()
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        server.shutdown()
 
 
 def test_ctrl_c_ends_it_without_a_word(live_folder: Path) -> None:

@@ -14,10 +14,12 @@ from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
 from emgscribe.live.devices import Board, Lsl
 from emgscribe.live.hub import Choice, Live, Recordings
+from emgscribe.live.keys import typing
 from emgscribe.live.recorder import finish
 from emgscribe.live.sources import Pipe, Replay, Simulated, Source
 from emgscribe.live.take import from_file, written
-from emgscribe.simulation.config import SimulationConfig
+from emgscribe.models.model import model_folder
+from emgscribe.simulation.config import like
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class From:
             "lsl": lambda shape: Lsl(shape.bands, self.streams),
             "brainflow": lambda shape: Board(self.board, shape.bands, dict(map(_pair, self.board_settings))),
             "stdin": lambda shape: pipes.setdefault(shape, Pipe(shape, sys.stdin.buffer)),
-            "simulated": lambda shape: Simulated(_like(shape), seed=self.seed),
+            "simulated": lambda shape: Simulated(like(shape), seed=self.seed),
         }
         return {name: made[name] for name in dict.fromkeys((self.source, "simulated"))}
 
@@ -72,15 +74,6 @@ def _pair(setting: str) -> tuple[str, str]:
     if not equals:
         raise EmgscribeError(f"{setting!r} is no setting", where="--board-settings", hint="write name=value")
     return name, value
-
-
-def _like(shape: Shape) -> SimulationConfig:
-    try:
-        # The settings check the rate themselves.
-        return SimulationConfig(bands=shape.bands, electrodes=shape.electrodes, sample_rate=int(shape.rate))  # type: ignore[arg-type]
-    except EmgscribeError as error:
-        hint = "choose a model of a shape that can be simulated, or another source"
-        raise EmgscribeError(f"{shape} cannot be simulated ({error.what})", hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -110,8 +103,9 @@ class Into:
 
 def live(
     *,
-    model: Annotated[Path, arg(help="A model folder, such as runs/demo-0/best.")],
+    model: Annotated[Path, arg(help="A model folder; live is the one that comes with emgscribe.")] = Path("live"),
     print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
+    type_keys: Annotated[bool, arg(help="Let the page switch on that text is typed into other windows.")] = False,
     record_to: Annotated[Path, arg(help="Folder for what the page records, and models of it.")] = Path("recordings"),
     origin: Annotated[From, arg(name="")],
     reading: Annotated[Reading, arg(name="")],
@@ -123,12 +117,13 @@ def live(
     On the page you can also record yourself and adapt the model to you.
 
     Examples:
-      emgscribe live --model runs/demo-0/best
-      emgscribe live --model runs/demo-0/best --source replay --file data/SESSION.hdf5
-      emgscribe live --model runs/demo-0/best --source lsl --streams left right
+      emgscribe live
+      emgscribe live --source replay --file data/SESSION.hdf5
+      emgscribe live --source lsl --streams left right
       emgscribe live --model MODEL --source brainflow --board 2 --board-settings serial_port=/dev/ttyUSB0
     """
     name = model.resolve().name
+    model = model_folder(model)
     live = Live(
         origin.makers(),
         {name: model},
@@ -136,6 +131,7 @@ def live(
         lm=reading.lm,
         recordings=into.recordings(record_to),
         on_text=_print if print_text else None,
+        on_keys=typing() if type_keys else None,
     )
     _serve(live, page)
 

@@ -24,6 +24,14 @@ _PROTOCOLS = (
 )
 
 
+Lookahead = Annotated[float, arg(help="Seconds, of a model with several lookaheads; 0: as it was trained.")]
+
+
+def _loaded(folder: Path, lookahead: float) -> es.Model:
+    model = es.load_model(folder, best_device())
+    return model.with_lookahead(lookahead) if lookahead else model
+
+
 def decoder_names(chosen: str) -> list[str]:
     """The decoders in a choice such as greedy,beam, each once; an unknown one is an error that lists the known ones."""
     return list(dict.fromkeys(known(name.strip(), DECODERS, "decoder") for name in chosen.split(",")))
@@ -36,6 +44,7 @@ def evaluate(
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",
     lm: Arpa = None,
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
+    lookahead: Lookahead = 0.0,
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
 ) -> None:
     """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
@@ -48,7 +57,7 @@ def evaluate(
     if not sessions:
         raise EmgscribeError("no session given", hint="name one or more session files after the model")
     names = decoder_names(decoder)
-    loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
+    loaded, opened = _loaded(model, lookahead), es.open_sessions(sessions)
     if not loaded.ancestry.complete:
         log.print(f"Warning: {model} does not list all sessions it was trained on; these may be among them")
     for session in opened:
@@ -72,6 +81,7 @@ def transcribe(
     model: Annotated[Path, arg(help="A model folder, such as runs/demo-0/best.")],
     decoder: Annotated[str, arg(help="greedy or beam.")] = "greedy",
     lm: Arpa = None,
+    lookahead: Lookahead = 0.0,
     on_screen: Annotated[bool, arg(help="Print what a screen would show: backspaces applied, no shift.")] = False,
 ) -> None:
     """The text is every keystroke, with ⌫ ⏎ and ⇧ as symbols.
@@ -83,7 +93,7 @@ def transcribe(
     names = decoder_names(decoder)
     if len(names) > 1:
         raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", hint="name one of them")
-    loaded = es.load_model(model, best_device())
+    loaded = _loaded(model, lookahead)
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
@@ -127,10 +137,12 @@ def import_(
 def export(
     model: ModelFolder,
     *,
-    out: Annotated[Path, arg(help="File to write, with the ending .ckpt or .onnx.")],
+    out: Annotated[Path, arg(help="File to write, with the ending .ckpt or .onnx; with --web a folder.")],
     frames: Annotated[int, arg(help="Frames of emissions that a call of the .onnx makes.")] = 1,
+    lookahead: Lookahead = 0.0,
     int8: Annotated[bool, arg(help="Also write NAME-int8.onnx, whose matrices have 8 bits.")] = False,
-    sessions: Annotated[tuple[Path, ...], arg(help="Session files to compare the CER of the .onnx files on.")] = (),
+    web: Annotated[bool, arg(help="Write the page of live, which reads a session in the browser alone.")] = False,
+    sessions: Annotated[tuple[Path, ...], arg(help="Session files to compare .onnx files on, or for the page.")] = (),
 ) -> None:
     """As .ckpt the network must be of the baseline's kind: spectrogram, MLPs, TDS blocks. As .onnx it must be one that
     can be streamed; the file takes samples and states, and gives emissions and states.
@@ -138,8 +150,15 @@ def export(
     Examples:
       emgscribe export runs/baseline-1501/best --out baseline.ckpt
       emgscribe export runs/demo-0/best --out demo.onnx --int8 --sessions data/SESSION.hdf5
+      emgscribe export live --out site --web
     """
-    loaded = es.load_model(model)
+    loaded = _loaded(model, lookahead)
+    if web:
+        from emgscribe.live.web import write_site
+
+        write_site(loaded, out, es.open_session(sessions[0]) if sessions else None)
+        screen.print(f"page: {out} (python -m http.server --directory {out} shows it)")
+        return
     if out.suffix != ".onnx":
         es.export_checkpoint(loaded, out)
         screen.print(f"checkpoint: {out}")

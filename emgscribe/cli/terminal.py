@@ -24,7 +24,15 @@ screen = _Screen(highlight=False, markup=False, soft_wrap=True)
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 Folder = Annotated[Path, arg(help="Folder of session files.")]
-ModelFolder = Positional[Annotated[Path, arg(metavar="MODEL", help="A model folder, such as runs/demo-0/best.")]]
+ModelFolder = Positional[
+    Annotated[
+        Path,
+        arg(
+            metavar="MODEL",
+            help="A model folder, such as runs/demo-0/best, or live: the one that comes with emgscribe.",
+        ),
+    ]
+]
 Arpa = Annotated[Path | None, arg(help="ARPA file for the beam search; by default the built-in language model.")]
 
 

@@ -37,13 +37,13 @@ class Adapting:
         self._thread.start()
 
     def _watch(self) -> None:
-        assert self._process.stderr is not None
         lines: list[str] = []
-        for line in self._process.stderr:
-            lines = [*lines[-2:], line.strip()]
-            if not self._stopped:
-                self._on_line(line.strip())
-        status = self._process.wait()
+        with self._process as process:
+            for line in process.stderr or ():
+                lines = [*lines[-2:], line.strip()]
+                if not self._stopped:
+                    self._on_line(line.strip())
+        status = self._process.returncode
         if not self._stopped:
             self._on_end(self._out / "best" if status == 0 else None, " ".join(lines))
 

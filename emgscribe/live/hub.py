@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -34,6 +35,7 @@ _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
 Inbox = asyncio.Queue[Message | None]
 """The messages to one client; None ends them."""
+Event = Came | Update | Scored | Ended
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Live:
     """One engine at a time, and the clients that watch it.
 
     `sources` make a source of a shape, `models` are folders, both by the names that clients see. `shape` is that of a
-    source that no model reads. Without `recordings` nothing is recorded.
+    source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text as it is committed,
+    `on_keys` too, but only while a client has it switched on.
     """
 
     def __init__(
@@ -73,12 +76,14 @@ class Live:
         shape: Shape | None = None,
         recordings: Recordings | None = None,
         on_text: Callable[[str], None] | None = None,
+        on_keys: Callable[[str], None] | None = None,
     ) -> None:
         self.sources, self.models, self.choice, self.lm = sources, dict(models), choice, lm
         self.recordings, self.recorded = recordings, list[Path]()
         self.engine: Engine | None = None
         self.clients: set[Inbox] = set()
-        self._shape, self._on_text, self._switching = shape or Shape(), on_text, Lock()
+        self._shape, self._on_text, self._on_keys, self._switching = shape or Shape(), on_text, on_keys, Lock()
+        self._types = False
         self._take: Take | None = None
         self._adapting: Adapting | None = None
         self._text, self._closed = "", False
@@ -93,10 +98,10 @@ class Live:
         for name, names in known:
             value = getattr(choice, name)
             require(isinstance(value, str) and value in names, name, value, ", ".join(names))
-        for name, least, most in (("lm_weight", 0, 10), ("lookahead", 0, 10)):
-            value = getattr(choice, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            require(value is None or (number and least <= value <= most), name, value, f"{least} to {most}")
+        numbers = {"lookahead": choice.lookahead, "lm_weight": 0 if choice.lm_weight is None else choice.lm_weight}
+        for name, number in numbers.items():
+            known_type = isinstance(number, int | float) and not isinstance(number, bool)
+            require(known_type and 0 <= number <= 10, name, number, "0 to 10")
         return choice
 
     def begin(self, choice: Choice) -> None:
@@ -111,25 +116,12 @@ class Live:
                 self.send(*self.first())
 
     def _start(self, choice: Choice) -> None:
-        model, decoder = self._model(choice), None
-        if model is not None:
-            decoder = self._decoder(choice)
+        model = self._model(choice)
+        decoder = self._decoder(choice) if model else None
         source = self.sources[choice.source](model.shape if model else self._shape)
         if self._before is not None:
             source.follow(self._before)
-        scope, contact = Scope(source.shape), Contact(source.shape)
-
-        def publish(event: Came | Update | Scored | Ended) -> None:
-            if isinstance(event, Update) and self._on_text and event.committed.labels:
-                self._on_text(event.committed.text)
-            if isinstance(event, Ended) and event.error and not self.clients:
-                print(f"Error: {event.error}", file=sys.stderr)
-            if isinstance(event, Came):
-                self._record(event)
-                if len(event.emg) and contact.feed(event.emg):
-                    self.send(electrodes(contact))
-            self.send(*shown(event, scope), about=event)
-
+        publish = partial(self._publish, Scope(source.shape), Contact(source.shape))
         try:
             engine = Engine(source, model, decoder, on_event=publish)
         except BaseException:
@@ -138,6 +130,19 @@ class Live:
         self.choice, self._text, self._ended, self._before = choice, "", None, source
         engine.start()
         self.engine = engine
+
+    def _publish(self, scope: Scope, contact: Contact, event: Event) -> None:
+        """What the engine's threads do with an event."""
+        if isinstance(event, Came):
+            self._record(event)
+            if len(event.emg) and contact.feed(event.emg):
+                self.send(electrodes(contact))
+        elif isinstance(event, Update) and event.committed.labels:
+            for take in filter(None, (self._on_text, self._on_keys if self._types else None)):
+                take(event.committed.text)
+        elif isinstance(event, Ended) and event.error and not self.clients:
+            print(f"Error: {event.error}", file=sys.stderr)
+        self.send(*shown(event, scope), about=event)
 
     def _model(self, choice: Choice) -> Model | None:
         """The model that is chosen, with the lookahead that is chosen where it has several."""
@@ -201,6 +206,13 @@ class Live:
             "recording", on=bool(take), seconds=seconds, files=files, possible=into is not None,
             adapting=adapting, adaptable=bool(files and self.choice.model), **now,
         )  # fmt: skip
+
+    def type_keys(self, on: bool) -> None:
+        """Switch on or off that committed text is typed into the operating system."""
+        if self._on_keys is None:
+            raise EmgscribeError("keys are not typed here", hint="start with --type-keys")
+        self._types = on
+        self.send(message("types", on=on))
 
     def press(self, keys: Any, error: Any) -> None:
         """Keys that a page saw go down and up."""
@@ -266,6 +278,7 @@ class Live:
             "decoder": {"chosen": now.decoder, "known": list(DECODERS)},
             "lookahead": {"chosen": chosen, "known": lookaheads},
             "lm_weight": self._weight(),
+            "types": self._types if self._on_keys else None,
         }
 
     def _weight(self) -> float | None:
@@ -273,13 +286,13 @@ class Live:
         decoder = self.engine.stream.decoder if self.engine and self.engine.stream else None
         return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
-    def send(self, *messages: Message, about: Came | Update | Scored | Ended | None = None) -> None:
+    def send(self, *messages: Message, about: Event | None = None) -> None:
         """Send to all clients, from any thread, what an event is `about`."""
         if self._loop is not None and messages:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._deliver, messages, about)
 
-    def _deliver(self, messages: tuple[Message, ...], event: Came | Update | Scored | Ended | None = None) -> None:
+    def _deliver(self, messages: tuple[Message, ...], event: Event | None = None) -> None:
         if isinstance(event, Update):  # here and not earlier: a client that comes in between is sent nothing twice
             self._text = (self._text + event.committed.text)[-_KEPT:]
         elif isinstance(event, Ended):
@@ -322,6 +335,7 @@ class Live:
             "record": lambda: self.record(content.get("on") is True),
             "keys": lambda: self.press(content.get("keys"), content.get("error")),
             "adapt": self.adapt,
+            "types": lambda: self.type_keys(content.get("on") is True),
         }
         if not isinstance(kind, str) or kind not in work:
             return message("error", what="unknown type of message", hint="docs/live.md lists the messages")

@@ -29,7 +29,7 @@ from emgscribe.config import require
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.hub import Inbox, Live
 
-_PAGE = {"": "index.html", "app.js": "app.js", "style.css": "style.css"}
+_PAGE = {"": "index.html", "app.js": "app.js", "source.js": "source.js", "style.css": "style.css"}
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

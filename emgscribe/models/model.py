@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FORMAT, _VERSION = "emgscribe-model", 2
+SHIPPED = ("live",)
+"""The models that come with the package, by their names."""
+_OWN = Path(__file__).parent / "shipped"
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
 _MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
 _MOST_SECONDS = 60  # context of a window
@@ -273,8 +276,11 @@ def save_model(model: Model, folder: Path | str) -> None:
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
-    """The model that `save_model` wrote, ready for evaluation. A foreign or broken folder is an `EmgscribeError`."""
-    folder = Path(folder)
+    """The model that `save_model` wrote, ready for evaluation; "live" is the one that comes with the package.
+
+    A foreign or broken folder is an `EmgscribeError`.
+    """
+    folder = model_folder(folder)
     config, shape = _stored(ModelConfig, folder, "model"), _stored(Shape, folder, "shape")
     ancestry = load_ancestry(folder)
     try:
@@ -285,6 +291,12 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     model.load_state_dict(weights)
     model.ancestry, model.folder = ancestry, folder
     return model.to(device).eval()
+
+
+def model_folder(name: Path | str) -> Path:
+    """The folder itself, or that of a model that comes with the package, by its name."""
+    folder, own = Path(name), _OWN / str(name)
+    return own if str(name) in SHIPPED and not folder.exists() else folder
 
 
 def _weights(path: Path, model: Model) -> dict[str, Tensor]:
@@ -313,7 +325,7 @@ def _described(weights: Tensor) -> str:
 
 def load_ancestry(folder: Path | str) -> Ancestry:
     """What the model in `folder` was trained on, without its weights; the same errors."""
-    return _stored(Ancestry, Path(folder), "ancestry")
+    return _stored(Ancestry, model_folder(folder), "ancestry")
 
 
 def stored_hash(folder: Path | str) -> str:
@@ -321,7 +333,7 @@ def stored_hash(folder: Path | str) -> str:
     load_ancestry(folder)
     digest = sha256()
     for name in ("config.json", "model.safetensors"):
-        with open_file(Path(folder) / name) as file:
+        with open_file(model_folder(folder) / name) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]

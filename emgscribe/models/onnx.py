@@ -59,7 +59,7 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
                 quantization.quantize_dynamic(raw, raw.with_name("int8.onnx"), weight_type=quantization.QuantType.QInt8)
             raw = raw.with_name("int8.onnx")
         written = onnx.load(raw)
-        for name, value in _about(model, frames).items():
+        for name, value in metadata(model, frames).items():
             written.metadata_props.add(key=name, value=value)
         temporary.write_bytes(written.SerializeToString())
 
@@ -115,7 +115,7 @@ def _check(step: _Step, example: Tensor, session: Any) -> None:
         raise EmgscribeError(what, hint="report it, with the model's config.json")
 
 
-def _about(model: Model, frames: int) -> dict[str, str]:
+def metadata(model: Model, frames: int) -> dict[str, str]:
     """The file's metadata: what it is, how much silence comes first, and how many frames are dropped then."""
     before, after = model.context
     size = model.samples_per_frame
@@ -161,10 +161,15 @@ class OnnxModel:
         self._inputs = self._session.get_inputs()
         self.reset()
 
+    @property
+    def states(self) -> dict[str, dict[str, Any]]:
+        """The type and the shape of each state, by its name; `next_` before it names what comes out."""
+        kinds = {"tensor(float)": "float32", "tensor(double)": "float64"}
+        return {one.name: {"type": kinds[one.type], "shape": one.shape} for one in self._inputs[1:]}
+
     def reset(self) -> None:
         """Begin another recording."""
-        kinds = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-        self._states = [np.zeros(one.shape, kinds[one.type]) for one in self._inputs[1:]]
+        self._states = [np.zeros(one["shape"], one["type"]) for one in self.states.values()]
         self._dropped = 0
         self._rest: Emg = np.zeros((self.silence, *self._inputs[0].shape[2:]), np.float32)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from emgscribe.config import Range, Settings, Share
 from emgscribe.data.shape import Band, Shape
+from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.text import Prompts, prompts_of_text
 
 Scale = Annotated[float, Range(0, 4)]
@@ -56,3 +57,13 @@ class SimulationConfig(Settings):
     def shape(self) -> Shape:
         """The shape of the recordings."""
         return Shape(self.bands, self.electrodes, float(self.sample_rate))
+
+
+def like(shape: Shape) -> SimulationConfig:
+    """The settings for recordings of a shape. One that cannot be simulated is an `EmgscribeError`."""
+    try:
+        # The settings check the rate themselves.
+        return SimulationConfig(bands=shape.bands, electrodes=shape.electrodes, sample_rate=int(shape.rate))  # type: ignore[arg-type]
+    except EmgscribeError as error:
+        hint = "choose a model of a shape that can be simulated, or another source"
+        raise EmgscribeError(f"{shape} cannot be simulated ({error.what})", hint=hint) from error

@@ -1,5 +1,5 @@
 // The page of `emgscribe live`. It draws what the server says (docs/live.md has the messages) and asks for choices.
-"use strict";
+import { open } from "./source.js";
 
 const SECONDS = 4; // that the scope shows
 const SHOWN_KEYS = 2000; // keystrokes that are kept
@@ -268,9 +268,6 @@ setInterval(ping, 2000);
 
 // The server ----------------------------------------------------------------------------------------------------------
 
-let socket = null;
-let pause = 500; // ms before the next attempt to connect
-
 function state(words, kind) {
   byId("state").textContent = words;
   document.body.classList.remove("running", "broken");
@@ -282,18 +279,20 @@ function showReady(ready) {
     const list = byId(name);
     const { chosen, known } = ready.choices[name];
     list.replaceChildren(...known.map((one) => new Option(one, one, false, one === chosen)));
+    list.parentElement.hidden = known.length < 2;
   }
   const { chosen, known } = ready.choices.lookahead;
   byId("ahead").hidden = known.length < 2;
   const inWords = (seconds) => `${Math.round(1000 * seconds)} ms`;
   byId("lookahead").replaceChildren(...known.map((one) => new Option(inWords(one), one, false, one === chosen)));
-  byId("model").parentElement.hidden = !ready.choices.model.chosen;
-  byId("decoder").parentElement.hidden = !ready.choices.model.chosen;
+  if (!ready.choices.model.chosen) byId("decoder").parentElement.hidden = true;
   document.body.classList.toggle("modelless", !ready.choices.model.chosen);
   byId("weight").hidden = ready.choices.decoder.chosen !== "beam";
   if (ready.choices.lm_weight !== null) byId("lm_weight").value = ready.choices.lm_weight;
   byId("lm_shown").textContent = byId("lm_weight").value;
   byId("simulated").hidden = !ready.simulated;
+  byId("types").hidden = ready.choices.types === null;
+  showTypes({ on: ready.choices.types });
   text.committed = [...(ready.text ?? "")];
   text.tentative = [];
   byId("scored").replaceChildren();
@@ -305,6 +304,11 @@ function showReady(ready) {
   const reading = ready.model ? ` · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind` : "";
   byId("about").textContent = ready.source + reading;
   state("running", "running");
+}
+
+function showTypes({ on }) {
+  byId("type-keys").checked = on === true;
+  document.body.classList.toggle("types", on === true);
 }
 
 const withHint = ({ what, hint }) => (hint ? `${what} (${hint})` : what);
@@ -323,6 +327,7 @@ const received = {
     showScored(content.lines);
   },
   stats: showStats,
+  types: showTypes,
   pong: hearPong,
   recording: showRecording,
   electrodes: showElectrodes,
@@ -337,33 +342,25 @@ const received = {
   },
 };
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/live`);
-  socket.binaryType = "arraybuffer";
-  socket.onopen = () => {
-    pause = 500;
+const server = open({
+  message(content) {
+    received[content.type]?.(content);
+  },
+  columns: receiveColumns,
+  opened() {
     clock.heard = [];
     for (const wait of [0, 100, 200, 300, 400]) setTimeout(ping, wait);
-  };
-  socket.onmessage = ({ data }) => {
-    if (typeof data !== "string") return receiveColumns(data);
-    const content = JSON.parse(data);
-    received[content.type]?.(content);
-  };
-  socket.onclose = () => {
+  },
+  closed() {
     state("not connected; trying again", "broken");
-    setTimeout(connect, pause);
-    pause = Math.min(1.6 * pause, 5000);
-  };
-}
+  },
+});
 
 function send(content) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(content));
+  server.send(content);
 }
 
 function choose(change) {
-  if (socket?.readyState !== WebSocket.OPEN) return;
   state("starting", "");
   send({ type: "choose", ...change });
 }
@@ -371,6 +368,7 @@ function choose(change) {
 for (const name of ["source", "model", "decoder"]) {
   byId(name).addEventListener("change", ({ target }) => choose({ [name]: target.value }));
 }
+byId("type-keys").addEventListener("change", ({ target }) => send({ type: "types", on: target.checked }));
 byId("lookahead").addEventListener("change", ({ target }) => choose({ lookahead: Number(target.value) }));
 byId("lm_weight").addEventListener("input", ({ target }) => {
   byId("lm_shown").textContent = target.value;
@@ -384,4 +382,3 @@ byId("choices").addEventListener("submit", (event) => event.preventDefault());
 
 makeKeyboard();
 requestAnimationFrame(drawScope);
-connect();
