@@ -78,7 +78,12 @@ def told(client: Any, kind: str, seconds: float = 10) -> dict[str, Any]:
 
 def test_the_page_is_served_with_what_it_needs_and_no_more(served: tuple[str, Live]) -> None:
     address, _ = served
-    for name, part in (("", "<canvas"), ("app.js", "WebSocket"), ("style.css", "prefers-color-scheme")):
+    for name, part in (
+        ("", "<canvas"),
+        ("app.js", "keydown"),
+        ("source.js", "WebSocket"),
+        ("style.css", "prefers-color-scheme"),
+    ):
         status, content, headers = get(address + name)
         assert (status, part in content) == (200, True)
         assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]

@@ -234,6 +234,7 @@ function showRecording(now) {
   }
   if (asked && byId("prompting").hidden) setTimeout(() => byId("typing").focus());
   byId("prompting").hidden = !asked;
+  document.body.classList.toggle("prompting", asked);
   const minutes = `${Math.floor(now.seconds / 60)}:${String(Math.floor(now.seconds % 60)).padStart(2, "0")}`;
   const kept = now.files.length ? `kept: ${now.files.at(-1)}` : "";
   byId("recorded").textContent = now.on ? `${minutes}, keys: ${now.keys}${asked ? "" : " (of the simulated typist)"}` : kept;

@@ -1,0 +1,94 @@
+"""A model on simulated people whom it has not seen, before and after it is adapted to minutes of their typing.
+
+    python benchmarks/strangers.py live --out runs/strangers
+
+Writes a line of JSON for each person and amount into OUT/found.jsonl, and goes on there where it was interrupted; then
+prints a Markdown table. Each person has a session to adapt to and one to be tested on, for which the bands are put on
+again. A model with several lookaheads is read with each.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+import emgscribe as es
+from emgscribe.simulation.sessions import simulate_session
+
+SEED, FIRST, MINUTES, TESTED = 777, 90_000_000, (2.0, 5.0, 10.0), 4.0  # the first person's number; minutes
+PEOPLE, DRAWS = 10, 2000
+
+
+def session(out: Path, person: int, number: int, minutes: float) -> es.Session:
+    """A session of a person, simulated where it is missing."""
+    path = out / f"person-{person}-session-{number}.hdf5"
+    if not path.exists():
+        simulate_session(path, user=FIRST + person, session=number, minutes=minutes, seed=SEED)
+    return es.open_session(path)
+
+
+def scored(model: es.Model, test: es.Session) -> dict[str, list[int]]:
+    """Errors and characters, by the lookahead in s."""
+    found = {}
+    for seconds in model.lookaheads or [0.0]:
+        counts = es.evaluate(model.with_lookahead(seconds) if model.lookaheads else model, [test]).counts
+        found[f"{seconds:g}"] = [counts.edits, counts.length]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, nargs="*", default=[0.0, *MINUTES])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    path = given.out / "found.jsonl"
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    known = {(one["person"], one["minutes"]) for one in done}
+    for minutes in given.minutes:
+        for person in range(PEOPLE):
+            if (person, minutes) in known:
+                continue
+            test, folder = session(given.out, person, 1, TESTED), Path(given.model)
+            if minutes:
+                own = session(given.out, person, 0, max(MINUTES))
+                part = own.first(own.shape.samples(60 * minutes))
+                run = given.out / f"adapted-{person}-{minutes:g}"
+                es.adapt(given.model, [part], run, console=Console(quiet=True))
+                folder = run / "best"
+            found = scored(es.load_model(folder), test)
+            done.append({"person": person, "minutes": minutes, "counts": found})
+            with path.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+            cers = (f"{100 * errors / length:.1f} % at {at} s" for at, (errors, length) in found.items())
+            print(f"person {person}, {minutes:g} minutes: {', '.join(cers)}", flush=True)
+    print(table(done))
+
+
+def table(done: list[dict[str, Any]]) -> str:
+    """The CER over all people, with its interval over people, by minutes and lookahead."""
+    lookaheads = list(done[0]["counts"])
+    lines = [f"| minutes of hers | {' | '.join(f'{float(one) * 1000:g} ms' for one in lookaheads)} |"]
+    lines.append("|---" * (1 + len(lookaheads)) + "|")
+    rng = np.random.default_rng(0)
+    for minutes in sorted({one["minutes"] for one in done}):
+        cells = []
+        for lookahead in lookaheads:
+            people = np.array([one["counts"][lookahead] for one in done if one["minutes"] == minutes])
+            errors, characters = people.T
+            drawn = rng.integers(len(people), size=(DRAWS, len(people)))
+            means = 100 * errors[drawn].sum(axis=1) / characters[drawn].sum(axis=1)
+            low, high = np.percentile(means, (2.5, 97.5))
+            cells.append(f"{100 * errors.sum() / characters.sum():.1f} ({low:.1f}–{high:.1f})")
+        lines.append(f"| {minutes:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
