@@ -9,20 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CNN, HEAD, TDS, noise
+from networks import CNN, HEAD, LOOKAHEADS, TDS, batch_for, learn_by_heart, noise
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from emgscribe.config import Range, Settings
 from emgscribe.data.windows import Batch
+from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import Augmentation, BandRotation
 from emgscribe.models.encoders import EncoderConfig, TdsConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig, StridedConvConfig
-from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model, save_model, stored_hash
+from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model, model_folder, save_model, stored_hash
 
 TINY = ModelConfig(SpectrogramConfig(n_fft=64, hop=16), TDS)
 CONFIGS = st.builds(
@@ -342,3 +343,67 @@ SPECTRA, CONVOLUTIONS, NARROW = SpectrogramConfig(n_fft=32, hop=32), StridedConv
 def test_values_that_do_not_go_together_are_named(config: Settings, field: str, value: Any) -> None:
     with pytest.raises(EmgscribeError, match=f"{config.section}.{field} is .*, allowed: "):
         replace(config, **{field: value})
+
+
+SEVERAL = ModelConfig(TINY.features, replace(LOOKAHEADS, base=replace(CNN, lookahead=0)))  # 0, 1 and 3 frames of 8 ms
+
+
+def test_a_model_is_read_with_any_of_its_lookaheads(tmp_path: Path) -> None:
+    model = made(SEVERAL)
+    assert list(model.lookaheads) == [0.0, 0.008, 0.024]
+    read = {seconds: model.with_lookahead(seconds) for seconds in (0.0, 0.005, 0.009, 9.0)}
+    assert [one.context[1] - model.features.span // 2 + 8 for one in read.values()] == [0, 16, 16, 48]
+    assert {id(one.ancestry) for one in read.values()} == {id(model.ancestry)}
+    save_model(read[0.0], tmp_path / "m")
+    stored = load_model(tmp_path / "m")
+    assert stored.config == read[0.0].config
+    assert stored.with_lookahead(9.0).config == model.config  # all are stored
+    emg = noise(1, 4000, 2, 16)
+    found = {seconds: one(batch_of(emg, *one.context))[0] for seconds, one in read.items()}
+    assert not torch.allclose(found[0.0][:, :100], found[9.0][:, :100], atol=1e-3)
+    with pytest.raises(EmgscribeError, match="one lookahead"):
+        made(TINY).with_lookahead(0.08)
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_short_lookahead_sees_nothing_later(frames: int) -> None:
+    model = made(SEVERAL).with_lookahead(0.008 * frames)
+    emg = noise(1, sum(model.context) + 160, 2, 16)
+
+    def fifth(changed: int) -> Tensor:
+        """The fifth frame where what comes from a sample on is another signal."""
+        later = torch.where(torch.arange(emg.shape[1])[None, :, None, None] < changed, emg, 9 * emg)
+        with torch.inference_mode():
+            return model(batch_of(later, *model.context))[0][0, 4]
+
+    end = model.context[0] + 5 * 16 + 24 + 16 * frames  # half of a frame's overlap is later
+    assert torch.equal(fifth(end), fifth(emg.shape[1]))
+    assert not torch.equal(fifth(end - 16), fifth(end))
+
+
+def test_every_lookahead_learns() -> None:
+    torch.manual_seed(0)
+    model = Model(replace(SEVERAL, encoder=replace(SEVERAL.encoder, output=48)))
+    batch = batch_for(model, [24] * 3)
+    same = replace(batch, emg=batch.emg[:1].expand_as(batch.emg), labels=batch.labels[:1].expand_as(batch.labels))
+    same = replace(same, onsets=batch.onsets[:1].expand_as(batch.onsets))
+
+    def read(frames: Tensor, counts: Tensor) -> list[list[int]]:
+        return [list(found.labels) for found in decode_batch(GreedyDecoder(), model.classify(frames), counts)]
+
+    learn_by_heart(model, same, read)  # as the longest reads it
+    for seconds in model.lookaheads:
+        other = model.with_lookahead(seconds).eval()
+        cut = replace(same, emg=same.emg[:, : same.emg.shape[1] - model.context[1] + other.context[1]])
+        cut = replace(cut, right=other.context[1])
+        with torch.inference_mode():
+            found = decode_batch(GreedyDecoder(), *other(cut))
+        assert [list(one.labels) for one in found] == same.references()
+
+
+def test_the_models_that_come_with_the_package_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert model_folder("live").parent.name == "shipped"
+    assert model_folder("runs/live") == Path("runs/live")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "live").mkdir()
+    assert model_folder(Path("live")) == Path("live")  # one's own comes first

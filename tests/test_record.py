@@ -1,5 +1,6 @@
 """Recording, and a model of what was recorded."""
 
+import asyncio
 import json
 import sys
 import time
@@ -324,11 +325,34 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(out: Path, monkeypatch:
     assert len(list(out.glob("*.recording"))) == 1  # for the next time
 
 
+@pytest.mark.parametrize("why", ["too long", "the source ends"])
+def test_a_recording_ends_by_itself(why: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emgscribe.live.hub.LONGEST", 0.5 if why == "too long" else 3600.0)
+    source = Muscles(end=10**6 if why == "too long" else 300)
+    live = Live({"noise": lambda shape: source}, {}, Choice("noise"), shape=SHAPE, recordings=Recordings(out))
+
+    async def watch() -> None:
+        running = asyncio.create_task(live.run())
+        await asyncio.sleep(0)  # it knows its loop now
+        live.begin(live.choice)
+        live.record(True)
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            if live.recorded:
+                break
+        running.cancel()
+
+    asyncio.run(watch())
+    live.end()
+    (path,) = live.recorded
+    assert 0.4 < open_session(path).minutes * 60 < 20
+
+
 def test_a_replay_is_not_recorded_again(out: Path) -> None:
     source = Muscles()
     source.recorded = True
     live = Heard({"noise": lambda shape: source}, {}, Choice("noise"), shape=SHAPE, recordings=Recordings(out))
-    with pytest.raises(EmgscribeError, match="nothing is recorded"):
+    with pytest.raises(EmgscribeError, match="nothing is running"):
         live.record(True)
     live.begin(live.choice)
     with pytest.raises(EmgscribeError, match="not a recording already"):

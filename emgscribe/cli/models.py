@@ -108,8 +108,7 @@ def adapt(
     """Takes minutes on a CPU. The last fifth of what was typed chooses the best weights, the rest trains.
 
     Examples:
-      emgscribe adapt runs/demo-0/best recordings/SESSION.hdf5 --out runs/mine
-      emgscribe live --model runs/mine/best
+      emgscribe adapt live recordings/SESSION.hdf5 --out runs/mine
     """
     if not sessions:
         raise EmgscribeError("no session given", hint="name one or more session files after the model")

@@ -165,10 +165,8 @@ class Live:
         """Begin to record what runs, or stop and make a session of it."""
         with self._switching:
             if on and self._take is None:
-                if self.recordings is None or self.engine is None:
-                    raise EmgscribeError(
-                        "nothing is recorded here", hint="start a source, and name a folder: --record-to"
-                    )
+                if self.recordings is None or self.engine is None or self._ended is not None:
+                    raise EmgscribeError("nothing is running that could be recorded", hint="choose a source")
                 source, into = self.engine.source, self.recordings
                 require(not source.recorded, "source", self.choice.source, "one that is not a recording already")
                 source.stay()

@@ -12,6 +12,7 @@ from emgscribe.config import require
 from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import Keystroke, Prompt
 from emgscribe.data.recordings import HOLD, key_name
+from emgscribe.files import open_text
 from emgscribe.live.engine import Came
 from emgscribe.live.recorder import Recorder
 from emgscribe.live.sources import Source
@@ -33,8 +34,6 @@ def written() -> Iterator[str]:
 
 def from_file(path: Path) -> Prompts:
     """The lines of a text file, again and again. A character that no key types is an `EmgscribeError`."""
-    from emgscribe.files import open_text
-
     with open_text(path) as file:
         lines = [line.removesuffix(ENTER) for line in prompts_of_text(file.read())]
 
