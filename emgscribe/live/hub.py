@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -224,11 +225,11 @@ class Live:
                 raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
             if self._adapting and self._adapting.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
-            name = self.recorded[-1].stem
+            places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
             self._adapting = Adapting(
                 self.models[self.choice.model],
                 self.recorded,
-                self.recordings.out / "models" / name,
+                next(place for place in places if not place.exists()),
                 on_line=lambda line: self.send(message("adapting", line=line)),
                 on_end=self._adapted,
             )
