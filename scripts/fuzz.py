@@ -42,9 +42,10 @@ from mutators import MUTATORS, change_command
 import emgscribe as es
 from emgscribe import cli
 from emgscribe.data import reader
-from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.hdf5 import Keystroke, Prompt, prompts_of
 from emgscribe.decoding.language_model import default_language_model
 from emgscribe.experiments import launch
+from emgscribe.live.recorder import Recorder
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.training.run import WholeFile
 
@@ -56,6 +57,7 @@ TUNE = "tune tiny --data data --search train.lr=1e-3,1e-2 --trials 1 --cores 1"
 READ, SCORE = f"transcribe {TEST} --model {MODEL}", f"evaluate {MODEL} {TEST}"
 CONVERT = "convert FILE --out new --bands left --rate 200 --start 2026-01-31"
 FOREIGN, PUBLISHED = "convert FOLDER --out new --start 2026-01-31", "published"
+FINISH = "record --out cut-off --finish-only"
 BEAM, PLAN = f"{READ} --decoder beam", "reproduce tiny --data data --dry-run"
 
 
@@ -99,6 +101,7 @@ KINDS = {
     "intan": Kind(("days/P1/T1/Data/*.rhd",), _BINARY, (FOREIGN.replace("FOLDER", "days"),)),
     "day": Kind(("days/P1/T1/*.*",), ("text", "bytes"), (FOREIGN.replace("FOLDER", "days"),)),
     "published": Kind(("published.ckpt",), _BINARY, ("import FILE --out new", "import FILE --out new --hop 8")),
+    "recording": Kind(("cut-off/*.recording/*",), ("text", "bytes"), (FINISH,)),
     "split": Kind(("own.csv",), ("text", "bytes"), ("train tiny --data data --data.split FILE --name own",)),
     "arguments": Kind(
         (),
@@ -164,7 +167,20 @@ def prepare(folder: Path) -> None:
         _command(command.replace("FILE", "lab.xdf").replace("--out new", "--out warm").replace(" --rate 200", ""))
     for command in (SCORE, PLAN, TUNE, "report", "inspect data"):
         _command(command)
+    _record(Path("cut-off"), emg, times)
+    _command(FINISH)
+    _record(Path("cut-off"), emg, times)
     reader._child.close()
+
+
+def _record(out: Path, emg: Any, times: Any) -> None:
+    """A recording that was cut off."""
+    recorder = Recorder(out, es.Shape(("left",), 8, 200.0), user="me", origin=1.7e9)
+    recorder.add(emg[:, None].astype(np.float32), times)
+    recorder.add_key(Keystroke("h", 0.5, 0.6))
+    recorder.add_prompt(Prompt("prompt", 0.4, 0.9, "h"))
+    recorder.note_clock(0.001)
+    recorder.close()
 
 
 def _command(line: str, status: int = 0) -> None:

@@ -157,7 +157,9 @@ def record(
       emgscribe record --out data --finish-only
     """
     recordings = into.recordings(out)
-    if not finish_only:
+    if finish_only:
+        print(f"{out} holds no other recordings that were cut off", file=sys.stderr)
+    else:
         shape = Shape(bands, electrodes, rate)
         _serve(Live(origin.makers(), {}, Choice(origin.source), shape=shape, recordings=recordings), page)
 

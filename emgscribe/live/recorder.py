@@ -108,7 +108,8 @@ def finish(out: Path) -> list[Path]:
 def _session_of(folder: Path) -> Path | None:
     """The session file of a recording, which is then removed."""
     path = folder.with_name(f"{folder.name.removesuffix(_ENDING)}.hdf5")
-    made = (folder / _ABOUT).exists() and _write_session(path, folder)
+    rows = folder / _ROWS
+    made = rows.exists() and rows.stat().st_size > 0 and _write_session(path, folder)
     try:
         shutil.rmtree(folder)
     except OSError as error:
@@ -124,6 +125,8 @@ def _write_session(path: Path, folder: Path) -> bool:
         samples = (folder / _ROWS).stat().st_size // shape.row.itemsize  # a kill may cut off the last one
         rows = map_rows(folder / _ROWS, shape, 0, samples)
         header = _header(about, folder, rows["time"], shape)
+    except EmgscribeError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"is damaged ({type(error).__name__}: {error})"
         raise EmgscribeError(what, where=str(folder), hint="move it elsewhere, or delete it") from error
