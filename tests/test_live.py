@@ -15,15 +15,16 @@ from emgscribe.data.charset import labels_of_text
 from emgscribe.data.session import Session, open_session
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
+from emgscribe.evaluation import evaluate
 from emgscribe.live.engine import Came, Ended, Engine
 from emgscribe.live.grid import Piece
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.meter import Meter, Scored
 from emgscribe.live.show import UNIT, Scope, shown
 from emgscribe.live.sources import Pipe, Replay, Simulated, Source, Typed
-from emgscribe.models.model import Model, ModelConfig, save_model
+from emgscribe.models.model import Model, ModelConfig, load_model, model_folder, save_model
 from emgscribe.simulation.config import SimulationConfig
-from emgscribe.simulation.sessions import simulate
+from emgscribe.simulation.sessions import simulate, simulate_session
 from emgscribe.streaming import Update
 from emgscribe.transcription import Transcript
 
@@ -307,3 +308,17 @@ def test_only_what_was_given_can_be_chosen(session: Session, model: Model, tmp_p
     for weight in (-1, 11, "heavy", float("nan"), [1]):
         with pytest.raises(EmgscribeError, match="lm_weight is"):
             live.check(Choice("replay", "m", lm_weight=weight))  # type: ignore[arg-type]
+
+
+def test_the_model_that_comes_with_the_package_reads_a_stranger(tmp_path: Path) -> None:
+    folder = model_folder("live")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3.1e6
+    model = load_model("live")
+    np.testing.assert_allclose(list(model.lookaheads), [0.04, 0.08, 0.12, 0.24])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters" in card
+    assert "simulated" in card
+    simulate_session(tmp_path / "s.hdf5", user=91_000_000, session=0, minutes=0.7, seed=91)
+    read = model.with_lookahead(0.08)
+    assert read.context[1] == 0.08 * 2000 + 12
+    assert evaluate(read, [open_session(tmp_path / "s.hdf5")]).cer < 75

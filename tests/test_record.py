@@ -116,6 +116,7 @@ def test_a_recording_in_progress_is_left_alone(out: Path) -> None:
         ("events.jsonl", '{"key": {"key": "a"}}\n'),
         ("events.jsonl", '{"clock_error": "x"}\n'),
         ("events.jsonl", "[3]\n"),
+        ("events.jsonl", '{"key": {"key": "a", "start": 1%s, "end": 0}}\n' % ("0" * 400)),
     ],
 )
 def test_a_damaged_recording_is_one_error_and_stays(out: Path, file: str, content: str) -> None:

@@ -127,7 +127,7 @@ def _write_session(path: Path, folder: Path) -> bool:
         header = _header(about, folder, rows["time"], shape)
     except EmgscribeError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         what = f"is damaged ({type(error).__name__}: {error})"
         raise EmgscribeError(what, where=str(folder), hint="move it elsewhere, or delete it") from error
     if not samples:

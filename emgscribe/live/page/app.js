@@ -238,7 +238,6 @@ function showRecording(now) {
   const minutes = `${Math.floor(now.seconds / 60)}:${String(Math.floor(now.seconds % 60)).padStart(2, "0")}`;
   const kept = now.files.length ? `kept: ${now.files.at(-1)}` : "";
   byId("recorded").textContent = now.on ? `${minutes}, keys: ${now.keys}${asked ? "" : " (of the simulated typist)"}` : kept;
-  if (!now.adapting) byId("adapting").textContent = "";
 }
 
 function showElectrodes({ amplitude, states }) {

@@ -1,0 +1,67 @@
+"""The page in a headless Chromium over minutes of replay: memory of both sides, and how far text is behind.
+
+    python benchmarks/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
+
+Prints a line a minute, and the growth from the second minute to the last. Needs chromium, chromedriver and selenium.
+"""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from selenium import webdriver
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("session", type=Path)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    given, others = parser.parse_known_args()
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    command = [sys.executable, "-m", "emgscribe", "live", "--no-browser", "--port", port, "--source", "replay"]
+    options = webdriver.ChromeOptions()
+    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info"):
+        options.add_argument(option)
+    with subprocess.Popen([*command, "--file", str(given.session), *others]) as server:
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        try:
+            while socket.socket().connect_ex(("127.0.0.1", int(port))):
+                time.sleep(0.2)
+            browser.get(f"http://127.0.0.1:{port}/")
+            watch(browser, psutil.Process(server.pid), given.minutes)
+        finally:
+            browser.quit()
+            server.terminate()
+
+
+def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> None:
+    """Look once a minute."""
+    begun, seen = time.monotonic(), list[tuple[float, float]]()
+    while time.monotonic() < begun + 60 * minutes:
+        time.sleep(min(60.0, 60 * minutes))
+        heap = browser.execute_script("return performance.memory.usedJSHeapSize") / 1e6
+        elements = browser.execute_script("return document.getElementsByTagName('*').length")
+        figures = {
+            name: browser.find_element("id", name).text for name in ("state", "cer", "shown", "waiting", "faults")
+        }
+        seen.append((heap, server.memory_info().rss / 1e6))
+        shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+        passed = (time.monotonic() - begun) / 60
+        print(
+            f"{passed:5.1f} min: page {heap:.0f} MB, {elements} elements; server {seen[-1][1]:.0f} MB; {shown}",
+            flush=True,
+        )
+    first = seen[min(1, len(seen) - 1)]
+    page, server_growth = (last - before for last, before in zip(seen[-1], first, strict=True))
+    print(f"growth: page {page:+.1f} MB, server {server_growth:+.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
