@@ -191,7 +191,12 @@ def test_a_hostile_client_is_let_go_and_the_page_goes_on(kind: str, served: tupl
 def test_messages_that_mean_nothing_are_one_error_each(served: tuple[str, Live]) -> None:
     address, _ = served
     with watch(address) as client:
-        asked = ("", "{", "[]", "3", '{"type": "run"}', '{"type": ["choose"]}', "[" * 4000)
+        asked = ("", "{", "[]", "3", '{"type": "run"}', '{"type": ["choose"]}', "[" * 4000, '{"type": "adapt"}')
+        asked += (
+            '{"type": "record", "on": true}',
+            '{"type": "types", "on": true}',
+            '{"type": "choose", "lookahead": null}',
+        )
         for text in (*asked, '{"type": "choose", "lm_weight": NaN}'):
             client.send(text)
             assert told(client, "error")["hint"]

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -369,7 +370,7 @@ def minute(live_folder: Path) -> Session:
 def test_a_model_learns_a_person(live_folder: Path, minute: Session, tmp_path: Path) -> None:
     from rich.console import Console
 
-    said = Console(record=True, quiet=False, file=(tmp_path / "log").open("w"))
+    said = Console(record=True, file=StringIO())
     done = adapt(
         live_folder / "m", [minute.first(70_000), minute.part(70_000, len(minute))], tmp_path / "run", console=said
     )
@@ -380,6 +381,28 @@ def test_a_model_learns_a_person(live_folder: Path, minute: Session, tmp_path: P
     text = said.export_text()
     assert text.startswith("before: CER ")
     assert "after: CER " in text.splitlines()[-1]
+
+
+def test_the_adapted_model_goes_on_reading(live_folder: Path, out: Path) -> None:
+    sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=0.1)}
+    live = Heard(sources, {"m": live_folder / "m"}, Choice("replay", "m"), recordings=Recordings(out))
+    live.begin(live.choice)
+    live.recorded = [live_folder / "s.hdf5"]
+    live.adapt()
+    with pytest.raises(EmgscribeError, match="already"):
+        live.adapt()
+    conftest.until(lambda: live.choice.model != "m", seconds=120)
+    folder = live.models[live.choice.model]
+    assert live.check(live.choice) == Choice("replay", "adapted s-1")
+    assert folder == out / "models" / "s-1" / "best"
+    assert until(live, "adapting", line="starting")
+    lines = [one["line"] for one in live.sent if one["type"] == "adapting"]
+    assert lines[1].startswith("before: CER ")
+    assert any(line.startswith("epoch 60/60") for line in lines)
+    assert live.engine is not None
+    assert live.engine.stream is not None
+    assert live.engine.stream.model.folder == folder
+    live.end()
 
 
 def test_what_cannot_teach_is_refused(live_folder: Path, minute: Session, tmp_path: Path) -> None:
