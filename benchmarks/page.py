@@ -51,7 +51,7 @@ def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> 
         figures = {
             name: browser.find_element("id", name).text for name in ("state", "cer", "shown", "waiting", "faults")
         }
-        seen.append((heap, server.memory_info().rss / 1e6))
+        seen.append((heap, server.memory_full_info().uss / 1e6))  # without the mapped session
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         passed = (time.monotonic() - begun) / 60
         print(
