@@ -1,6 +1,6 @@
 """What live reading costs: latency, processor time, memory and lag, in real time, with one thread.
 
-    python benchmarks/live.py runs/demo-0/best --minutes 2      latencies of a trained model on a simulated typist
+    python benchmarks/live.py live --minutes 2                  latencies of a trained model on a simulated typist
     python benchmarks/live.py                                   costs of networks without training
 
 Nothing else may run meanwhile: figures of a busy machine say nothing.
@@ -75,11 +75,14 @@ def measure(name: str, model: Model, minutes: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", help="folder of a trained model")
+    parser.add_argument("--lookahead", type=float, default=0.08, help="s, of a model that has several")
     parser.add_argument("--minutes", type=float, default=1.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.model:
-        measure(options.model, load_model(options.model), options.minutes)
+        model = load_model(options.model)
+        model = model.with_lookahead(options.lookahead) if model.lookaheads else model
+        measure(options.model, model, options.minutes)
     else:
         for name, config in NETWORKS.items():
             measure(name, Model(config), options.minutes)

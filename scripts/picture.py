@@ -17,9 +17,9 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 
-WIDE, TALL, SHOWN = 1280, 800, 880  # px of the window, and of the picture's width
+WIDE, TALL, SHOWN = 1280, 1120, 880  # px of the window, and of the picture's width
 FRAMES, EVERY = 48, 0.25  # pictures, s from one to the next
-COLOURS = 48
+COLOURS = 128
 
 
 def free_port() -> int:
