@@ -18,7 +18,7 @@ SECTIONS = {
     "Streams": "Stream Update",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",
     "Scores": "evaluate Evaluation evaluate_all Counts",
-    "Training": "train Trained Recipe TrainConfig Augmentation TrainingModule SessionsDataModule WindowDataset"
+    "Training": "train adapt Trained Recipe TrainConfig Augmentation TrainingModule SessionsDataModule WindowDataset"
     " WindowConfig Batch ctc_loss",
     "Experiments": "recipes Experiment",
     "Parts of a network, and your own": "register encoders Encoder EncoderConfig features Features FeaturesConfig"

@@ -230,6 +230,8 @@ def test_a_folder_reads_in_the_browser_alone(browser: Any, live_folder: Path, tm
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "site"))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
+        browser.get("about:blank")  # another test's page looks for a server that is gone
+        browser.get_log("browser")
         browser.get(f"http://127.0.0.1:{server.server_port}/")
         until(lambda: text(browser, "state") == "running")
         until(lambda: len(text(browser, "committed")) > 30)
