@@ -79,3 +79,11 @@ def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(content)
         with pytest.raises(EmgscribeError, match="is damaged, or no ONNX file"):
             OnnxModel(tmp_path / "m.onnx")
+
+
+def test_a_gpu_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m")
+    monkeypatch.setenv("EMGSCRIBE_DEVICE", "cuda")  # which this machine may lack; the step is traced on the CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["export", str(tmp_path / "m"), "--out", str(tmp_path / "m.onnx")]) == 0
+    assert OnnxModel(tmp_path / "m.onnx").frames == 1

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from tyro.conf import Positional, arg
 
 import emgscribe as es
@@ -27,8 +28,8 @@ _PROTOCOLS = (
 Lookahead = Annotated[float, arg(help="Seconds, of a model with several lookaheads; 0: as it was trained.")]
 
 
-def _loaded(folder: Path, lookahead: float) -> es.Model:
-    model = es.load_model(folder, best_device())
+def _loaded(folder: Path, lookahead: float, device: torch.device | str) -> es.Model:
+    model = es.load_model(folder, device)
     return model.with_lookahead(lookahead) if lookahead else model
 
 
@@ -57,7 +58,7 @@ def evaluate(
     if not sessions:
         raise EmgscribeError("no session given", hint="name one or more session files after the model")
     names = decoder_names(decoder)
-    loaded, opened = _loaded(model, lookahead), es.open_sessions(sessions)
+    loaded, opened = _loaded(model, lookahead, best_device()), es.open_sessions(sessions)
     if not loaded.ancestry.complete:
         log.print(f"Warning: {model} does not list all sessions it was trained on; these may be among them")
     for session in opened:
@@ -93,7 +94,7 @@ def transcribe(
     names = decoder_names(decoder)
     if len(names) > 1:
         raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", hint="name one of them")
-    loaded = _loaded(model, lookahead)
+    loaded = _loaded(model, lookahead, best_device())
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
@@ -151,7 +152,7 @@ def export(
       emgscribe export runs/demo-0/best --out demo.onnx --int8 --sessions data/SESSION.hdf5
       emgscribe export live --out site --web
     """
-    loaded = _loaded(model, lookahead)
+    loaded = _loaded(model, lookahead, "cpu")
     if web:
         from emgscribe.live.web import write_site
 
