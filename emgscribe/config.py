@@ -58,6 +58,11 @@ def require(holds: bool, field: str, value: object, allowed: str) -> None:
         raise EmgscribeError(what, hint=f"choose another value for {field}")
 
 
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a finite number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST  # NaN is not
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of all settings: a value that the type of its field does not allow is an `EmgscribeError`.

@@ -1,19 +1,16 @@
 """The page in a headless Chromium over minutes of replay: memory of both sides, and how far text is behind.
 
-    python benchmarks/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
+    python scripts/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
 
-Prints a line a minute, and the growth from the second minute to the last. Needs chromium, chromedriver and selenium.
+Prints a line a minute, and the growth from the second minute to the last.
 """
 
 import argparse
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
+from chromium import page
 from selenium import webdriver
 
 
@@ -22,23 +19,9 @@ def main() -> None:
     parser.add_argument("session", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
     given, others = parser.parse_known_args()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    command = [sys.executable, "-m", "emgscribe", "live", "--no-browser", "--port", port, "--source", "replay"]
-    options = webdriver.ChromeOptions()
-    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-precise-memory-info"):
-        options.add_argument(option)
-    with subprocess.Popen([*command, "--file", str(given.session), *others]) as server:
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", int(port))):
-                time.sleep(0.2)
-            browser.get(f"http://127.0.0.1:{port}/")
-            watch(browser, psutil.Process(server.pid), given.minutes)
-        finally:
-            browser.quit()
-            server.terminate()
+    live = ("--source", "replay", "--file", str(given.session), *others)
+    with page(live, "--enable-precise-memory-info") as (browser, server):
+        watch(browser, psutil.Process(server.pid), given.minutes)
 
 
 def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> None:

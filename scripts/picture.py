@@ -1,40 +1,26 @@
 """The moving picture at the head of the README, from the real page: `emgscribe live` in a headless Chromium.
 
-    python scripts/picture.py docs/live.gif --seed 3        needs chromium, chromedriver and selenium
+    python scripts/picture.py docs/live.gif --seed 3 --model runs/demo-0/best
 
-Options that are not its own go to `emgscribe live`, such as --model runs/demo-0/best.
+Options that are not its own go to `emgscribe live`.
 """
 
 import argparse
-import shutil
-import socket
-import subprocess
-import sys
 import time
 from io import BytesIO
 from pathlib import Path
 
+from chromium import page
 from PIL import Image
-from selenium import webdriver
 
 WIDE, TALL, SHOWN = 1280, 1120, 880  # px of the window, and of the picture's width
 FRAMES, EVERY = 48, 0.25  # pictures, s from one to the next
 COLOURS = 128
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def pictures(address: str, warm_up: float) -> list[Image.Image]:
-    options = webdriver.ChromeOptions()
-    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={WIDE},{TALL}"):
-        options.add_argument(option)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        browser.get(address)
+def pictures(live: list[str], warm_up: float) -> list[Image.Image]:
+    """The page, from `warm_up` seconds after it opens."""
+    with page(live, f"--window-size={WIDE},{TALL}") as (browser, _):
         time.sleep(warm_up)
         found, begun = [], time.monotonic()
         for number in range(FRAMES):
@@ -42,34 +28,14 @@ def pictures(address: str, warm_up: float) -> list[Image.Image]:
             found.append(Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
         print(f"{FRAMES} pictures in {time.monotonic() - begun:.1f} s, {FRAMES * EVERY:.1f} s shown")
         return found
-    finally:
-        browser.quit()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0, help="who types")
     parser.add_argument("--warm-up", type=float, default=30.0, help="s before the first picture")
-    (given, options), port = parser.parse_known_args(), free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "emgscribe",
-        "live",
-        "--no-browser",
-        "--port",
-        str(port),
-        "--seed",
-        str(given.seed),
-    ]
-    with subprocess.Popen([*command, *options]) as server:
-        try:
-            while socket.socket().connect_ex(("127.0.0.1", port)):
-                time.sleep(0.2)
-            found = pictures(f"http://127.0.0.1:{port}/", given.warm_up)
-        finally:
-            server.terminate()
+    given, live = parser.parse_known_args()
+    found = pictures(live, given.warm_up)
     size = (SHOWN, round(SHOWN * found[0].height / found[0].width))
     small = [one.resize(size, Image.Resampling.LANCZOS) for one in found]
     palette = small[len(small) // 2].quantize(COLOURS)

@@ -154,11 +154,25 @@ class SessionFile:
     def read(self, start: int = 0, stop: int | None = None) -> tuple[Times, Emg]:
         """Samples [start, stop): unix seconds (T,), and EMG (T, bands, electrode channels), left band first."""
         rows = self._rows[start:stop]
-        return rows["time"].copy(), np.stack([rows[name] for name in self.shape.fields], axis=1)
+        return rows["time"].copy(), unpacked(rows, self.shape)
 
     def blocks(self, size: int = 1 << 17) -> Iterator[tuple[Times, Emg]]:
         """All samples, at most `size` at a time, so that memory is bounded."""
         return (self.read(start, start + size) for start in range(0, len(self), size))
+
+
+def packed(times: Times, emg: Emg, shape: Shape) -> npt.NDArray[np.void]:
+    """Samples at `times` (T,) and `emg` (T, bands, electrodes) as the rows of a session file."""
+    rows = np.empty(len(times), shape.row)
+    rows["time"] = times
+    for name, band in zip(shape.fields, np.moveaxis(emg, 1, 0), strict=True):
+        rows[name] = band
+    return rows
+
+
+def unpacked(rows: npt.NDArray[np.void], shape: Shape) -> Emg:
+    """The EMG (T, bands, electrodes) of rows."""
+    return np.stack([rows[name] for name in shape.fields], axis=1)
 
 
 def map_rows(path: Path, shape: Shape, offset: int, rows: int) -> npt.NDArray[np.void]:
@@ -261,12 +275,8 @@ def writing_session(
                     what = f"emg {np.shape(emg)} with times {np.shape(times)} after {written} of {num_samples} samples"
                     hint = f"give times (T,) and emg (T, {expected[0]} bands, {expected[1]} electrodes)"
                     raise EmgscribeError(f"does not take {what}", where=str(path), hint=hint)
-                rows = np.empty(len(times), dtype=shape.row)
-                rows["time"] = times
-                for name, band in zip(shape.fields, np.moveaxis(emg, 1, 0), strict=True):
-                    rows[name] = band
-                stored[written : written + len(rows)] = rows
-                written += len(rows)
+                stored[written : written + len(times)] = packed(times, emg, shape)
+                written += len(times)
 
             yield append
             if written != num_samples:

@@ -1,5 +1,6 @@
 """Whether the electrodes are worn well: which are silent, hum or clip."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -21,8 +22,7 @@ class Contact:
 
     def __init__(self, shape: Shape) -> None:
         self._rate, self._size = shape.rate, max(8, shape.samples(_SECONDS))
-        electrodes = shape.sample[0] * shape.sample[1]
-        self._waiting: Emg = np.empty((0, electrodes), np.float32)
+        electrodes, self._waiting = math.prod(shape.sample), list[Emg]()
         self.amplitude: npt.NDArray[np.float32] = np.zeros(electrodes, np.float32)
         self.states: list[State] = ["good"] * electrodes
 
@@ -31,11 +31,11 @@ class Contact:
 
         Electrodes are in order, those of the left band first.
         """
-        self._waiting = np.concatenate([self._waiting, emg.reshape(-1, self._waiting.shape[1])])
-        if len(self._waiting) < self._size:
+        self._waiting.append(emg.reshape(len(emg), -1))
+        if sum(map(len, self._waiting)) < self._size:
             return False
-        self._look(self._waiting[-self._size :])
-        self._waiting = self._waiting[:0].copy()
+        self._look(np.concatenate(self._waiting)[-self._size :])
+        self._waiting = []
         return True
 
     def _look(self, samples: Emg) -> None:

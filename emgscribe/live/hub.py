@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from emgscribe.config import require
+from emgscribe.config import is_number, require
 from emgscribe.data.shape import Shape
 from emgscribe.decoding.beam import BeamDecoder
 from emgscribe.decoding.greedy import Decoder
@@ -101,8 +101,7 @@ class Live:
             require(isinstance(value, str) and value in names, name, value, ", ".join(names))
         numbers = {"lookahead": choice.lookahead, "lm_weight": 0 if choice.lm_weight is None else choice.lm_weight}
         for name, number in numbers.items():
-            known_type = isinstance(number, int | float) and not isinstance(number, bool)
-            require(known_type and 0 <= number <= 10, name, number, "0 to 10")
+            require(is_number(number) and 0 <= number <= 10, name, number, "0 to 10")
         return choice
 
     def begin(self, choice: Choice) -> None:
@@ -269,13 +268,13 @@ class Live:
 
     def _choices(self) -> dict[str, Any]:
         now, model = self.choice, self.engine.stream.model if self.engine and self.engine.stream else None
-        lookaheads = list(model.lookaheads) if model else []
-        chosen = min(lookaheads, key=lambda one: abs(one - now.lookahead), default=None)
+        lookaheads = model.lookaheads if model else {}
+        read = [seconds for seconds, config in lookaheads.items() if model and config == model.config]
         return {
             "source": {"chosen": now.source, "known": list(self.sources)},
             "model": {"chosen": now.model, "known": list(self.models)},
             "decoder": {"chosen": now.decoder, "known": list(DECODERS)},
-            "lookahead": {"chosen": chosen, "known": lookaheads},
+            "lookahead": {"chosen": next(iter(read), None), "known": list(lookaheads)},
             "lm_weight": self._weight(),
             "types": self._types if self._on_keys else None,
         }

@@ -14,11 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emgscribe.config import from_json, to_json
 from emgscribe.data.charset import symbol_of_key
-from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionHeader, Times, map_rows, moved, writing_session
+from emgscribe.data.hdf5 import (
+    Emg,
+    Keystroke,
+    Prompt,
+    SessionHeader,
+    Times,
+    map_rows,
+    moved,
+    packed,
+    unpacked,
+    writing_session,
+)
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import alone, failed, holder, open_file, read_json, write_json
@@ -39,7 +48,7 @@ class Recorder:
         self.shape, self.samples, self.keys = shape, 0, 0
         now = time.time()
         name = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}-{now:.0f}-keystrokes-{user}"
-        self.folder, self._open = out / f"{name}{_ENDING}", ExitStack()
+        self.folder = out / f"{name}{_ENDING}"
         about = {"name": name, "user": user, "origin": origin, "simulation": simulation, "shape": to_json(shape)}
         with ExitStack() as opened:
             opened.enter_context(alone(self.folder, "is recording here"))
@@ -59,12 +68,8 @@ class Recorder:
 
     def add(self, emg: Emg, times: Times) -> None:
         """Samples (T, B, C) in µV, and their times (T,)."""
-        rows = np.empty(len(times), self.shape.row)
-        rows["time"] = times
-        for name, band in zip(self.shape.fields, np.moveaxis(emg, 1, 0), strict=True):
-            rows[name] = band
-        self._write(self._rows, rows.tobytes())
-        self.samples += len(rows)
+        self._write(self._rows, packed(times, emg, self.shape).tobytes())
+        self.samples += len(times)
 
     def add_key(self, key: Keystroke) -> None:
         """A key that was pressed."""
@@ -135,7 +140,7 @@ def _write_session(path: Path, folder: Path) -> bool:
     with writing_session(path, header, samples, shape) as append:
         for start in range(0, samples, _BLOCK):
             part = rows[start : start + _BLOCK]
-            append(part["time"] + origin, np.stack([part[name] for name in shape.fields], axis=1))
+            append(part["time"] + origin, unpacked(part, shape))
     return True
 
 

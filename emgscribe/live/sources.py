@@ -20,7 +20,7 @@ import numpy as np
 
 from emgscribe.config import require
 from emgscribe.data.charset import labels_of_text
-from emgscribe.data.hdf5 import Emg, SessionFile
+from emgscribe.data.hdf5 import Emg, read_header
 from emgscribe.data.session import open_session
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
@@ -130,8 +130,7 @@ class Replay(_Paced):
     def __init__(self, path: Path | str, *, speed: float = 1.0) -> None:
         self.session = open_session(path)
         super().__init__(self.session.shape, speed)
-        with SessionFile(path) as file:
-            self.simulation = file.header.simulation
+        self.simulation = read_header(path).simulation
         self.about = f"{self.session.name}, {'simulated' if self.simulation else 'recorded'}"
 
     def pieces(self) -> Iterator[Piece | None]:

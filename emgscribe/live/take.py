@@ -1,14 +1,14 @@
 """A recording in progress: prompts for a person who types in the page, or the keys of a source that knows them."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emgscribe.config import require
+from emgscribe.config import is_number, require
 from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import Keystroke, Prompt
 from emgscribe.data.recordings import HOLD, key_name
@@ -36,19 +36,14 @@ def from_file(path: Path) -> Prompts:
     """The lines of a text file, again and again. A character that no key types is an `EmgscribeError`."""
     with open_text(path) as file:
         lines = [line.removesuffix(ENTER) for line in prompts_of_text(file.read())]
-
-    def again() -> Iterator[str]:
-        while True:
-            yield from lines
-
-    return again
+    return lambda: cycle(lines)
 
 
 class Take:
     """One recording of a source into the folder `out`. `prompt` is what is to be typed now."""
 
     def __init__(self, source: Source, out: Path, *, user: str, prompts: Iterator[str]) -> None:
-        self._source, self._prompts = source, prompts
+        self._prompts = prompts
         self._zero = source.when(0.0)  # of the source's clock, on the monotonic one
         origin = time.time() - time.monotonic() + self._zero
         self.recorder = Recorder(out, source.shape, user=user, origin=origin, simulation=source.simulation)
@@ -72,10 +67,10 @@ class Take:
         Returns whether they ended a prompt. What is no list of keys is an `EmgscribeError`.
         """
         require(isinstance(keys, list) and len(keys) <= _MOST_KEYS, "keys", keys, f"a list of at most {_MOST_KEYS}")
-        require(_number(error) and 0 <= error < 10, "error", error, "seconds")
+        require(is_number(error) and 0 <= error < 10, "error", error, "seconds")
         now, pressed = time.monotonic(), list[Keystroke]()
         for key in keys:
-            whole = isinstance(key, list) and len(key) == 3 and isinstance(key[0], str) and all(map(_number, key[1:]))
+            whole = isinstance(key, list) and len(key) == 3 and isinstance(key[0], str) and all(map(is_number, key[1:]))
             require(whole and key[0].isprintable() and len(key[0]) <= _LONGEST_NAME, "key", key, "[name, down, up]")
             name, down, up = key
             require(now - _LATE < down <= up < now + 1, "the times of a key", key, "those of now")
@@ -92,7 +87,3 @@ class Take:
         if pressed:
             self.recorder.note_clock(float(error))
         return ended
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -42,7 +42,8 @@ def adapt(
         hint = "record a little more, and type until the end"
         raise EmgscribeError("no key was pressed in the last fifth of the sessions", hint=hint)
     console = console or Console(quiet=True)
-    console.print(f"before: CER {evaluate(loaded, held_out).cer:.1f} % of the last fifth", highlight=False)
+    if not console.quiet:
+        console.print(f"before: CER {evaluate(loaded, held_out).cer:.1f} % of the last fifth", highlight=False)
     steps = sum(session.minutes for session in trained) * 60 * PUBLISHED_RATE / _WINDOW.length / _BATCH  # an epoch
     every = max(1, round(min(_STEPS / max(1.0, steps), _MOST_EPOCHS) / _LOOKS))
     recipe = Recipe(

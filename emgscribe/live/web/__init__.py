@@ -1,6 +1,5 @@
 """The page as a folder for any web space: a session that is read in the browser alone, by ONNX Runtime Web."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +8,7 @@ import numpy as np
 
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.session import Session, open_session
-from emgscribe.files import replacing
+from emgscribe.files import replacing, write_json
 from emgscribe.live.show import COLUMN_SECONDS
 from emgscribe.models.model import Model
 from emgscribe.models.onnx import OnnxModel, export_onnx, metadata
@@ -69,4 +68,4 @@ def _write_session(site: Path, model: Model, session: Session) -> None:
         ],
         **numbers,
     }
-    (site / "about.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    write_json(site / "about.json", about)

@@ -1,4 +1,4 @@
-"""A GRU that trains fast on a CPU, where PyTorch's starts some fifty kernels for every frame of every direction."""
+"""A GRU that trains fast on a CPU, where PyTorch's starts dozens of kernels for every frame of every direction."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 class Gru(nn.GRU):
     """`nn.GRU`, batch first, with its weights and its results. In training on a CPU both directions step together."""
 
-    def forward(self, seen: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, seen: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # of a name
         plain = isinstance(seen, Tensor) and seen.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if not plain or hx is not None or not torch.is_grad_enabled():
             return super().forward(seen, hx)
@@ -34,7 +34,7 @@ class Gru(nn.GRU):
             inputs.append(made.flip(0) if ending else made)
             kernels.append(kernel)
             biases.append(inner)
-        hidden: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        hidden: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             torch.stack(inputs, 1), torch.stack(kernels), torch.stack(biases)
         )
         return hidden
