@@ -1,6 +1,7 @@
 """What live reading costs: latency, processor time, memory and lag, in real time, with one thread.
 
     python benchmarks/live.py live --minutes 2                  latencies of a trained model on a simulated typist
+    python benchmarks/live.py live.onnx --minutes 2             the same with an exported step
     python benchmarks/live.py                                   costs of networks without training
 
 Nothing else may run meanwhile: figures of a busy machine say nothing.
@@ -22,6 +23,7 @@ from emgscribe.live.sources import Simulated
 from emgscribe.models.encoders import RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, load_model
+from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Update
 
 NETWORKS = {
@@ -32,7 +34,7 @@ NETWORKS = {
 }
 
 
-def measure(name: str, model: Model, minutes: float) -> None:
+def measure(name: str, model: Model | OnnxModel, minutes: float, *, trained: bool = False) -> None:
     """Read a simulated typist for some minutes, and print what it took."""
     process, ended = psutil.Process(), list[Ended]()
     memory, waiting = list[int](), list[float]()
@@ -62,9 +64,9 @@ def measure(name: str, model: Model, minutes: float) -> None:
         ("committed", measured.committed),
         ("computing", measured.computing),
     ):
-        if times and (what == "computing" or model.folder):
+        if times and (what == "computing" or trained):
             print(f"  {what}: p50, p95, p99 {' / '.join(f'{1000 * value:.1f}' for value in times)} ms")
-    if model.folder:
+    if trained:
         print(f"  CER {measured.counts.cer:.1f} % of {measured.counts.length} keys, simulated")
     early, late = (1000 * max(part) for part in (waiting[:third], waiting[-third:]))
     print(f"  waiting at most {early:.0f} ms in the first third, {late:.0f} in the last; left out {engine.late}")
@@ -74,15 +76,17 @@ def measure(name: str, model: Model, minutes: float) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="folder of a trained model")
+    parser.add_argument("model", nargs="?", help="folder of a trained model, or an .onnx file")
     parser.add_argument("--lookahead", type=float, default=0.08, help="s, of a model that has several")
     parser.add_argument("--minutes", type=float, default=1.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.model:
+    if options.model and options.model.endswith(".onnx"):
+        measure(options.model, OnnxModel(options.model), options.minutes, trained=True)
+    elif options.model:
         model = load_model(options.model)
         model = model.with_lookahead(options.lookahead) if model.lookaheads else model
-        measure(options.model, model, options.minutes)
+        measure(options.model, model, options.minutes, trained=True)
     else:
         for name, config in NETWORKS.items():
             measure(name, Model(config), options.minutes)

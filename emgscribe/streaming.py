@@ -13,7 +13,8 @@ from emgscribe.data.hdf5 import Emg, Times
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model
-from emgscribe.models.steps import Chain, Kept
+from emgscribe.models.onnx import OnnxModel
+from emgscribe.models.steps import Chain, Kept, Step
 from emgscribe.transcription import Transcript
 
 _PART_SECONDS = 2  # of a long chunk, computed at a time
@@ -53,7 +54,7 @@ class Stream:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | OnnxModel,
         decoder: Decoder | None = None,
         *,
         settle_after: float = 2.0,
@@ -61,8 +62,12 @@ class Stream:
         lookahead: float = 0.5,
     ) -> None:
         require(settle_after > 0, "settle_after", settle_after, "more than 0 seconds")
-        self.model, self.decoder, self._spf = model.eval(), decoder or GreedyDecoder(), model.samples_per_frame
-        if window is None:
+        self.model, self.decoder, self._spf = model, decoder or GreedyDecoder(), model.samples_per_frame
+        self._steps: Step
+        if isinstance(model, Model):
+            model.eval()
+        if window is None or isinstance(model, OnnxModel):
+            require(window is None, "window", window, "none for an exported step, which streams as it is")
             self._steps, self._slide, (self._before, self._after) = model.streamed(), 0, model.context
         else:
             require(

@@ -1,5 +1,6 @@
 """A model's streaming step in onnxruntime computes what the model computes."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,12 @@ import torch
 from networks import FEATURES, GRU, SMALL, TDS, scrambled
 
 from emgscribe.cli import main
+from emgscribe.data.charset import text_of_labels
+from emgscribe.data.session import open_session
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
+from emgscribe.live.hub import Choice, Live, Recordings
+from emgscribe.live.sources import Replay
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, save_model
 from emgscribe.streaming import Stream
@@ -44,6 +50,15 @@ def test_its_emissions_are_those_of_the_stream(kind: str, frames: int, tmp_path:
     np.testing.assert_allclose(found[first:], ours[first : len(found)], rtol=1e-4, atol=1e-4)
     theirs.reset()
     np.testing.assert_array_equal(theirs.feed(EMG), found)
+    whole = OnnxModel(tmp_path / "m.onnx").log_probs(EMG[:3333])  # a stream of the step, however it is cut, is that
+    for size in (7, 333, 3333):
+        stream, made = Stream(theirs), list[np.ndarray]()
+        for at in range(0, 3333, size):
+            update = stream.feed(EMG[at : min(at + size, 3333)])
+            made.append(update.emissions)
+            assert update.lag < stream.delay + theirs.samples_per_frame / 2000  # what is not a whole frame waits too
+        np.testing.assert_allclose(np.concatenate([*made, stream.flush().emissions]), whole, atol=1e-5)
+        stream.reset()
 
 
 def test_matrices_of_eight_bits_are_smaller_and_near(tmp_path: Path) -> None:
@@ -81,9 +96,48 @@ def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
             OnnxModel(tmp_path / "m.onnx")
 
 
+def test_an_exported_model_reads_live(make_session: Callable[..., Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, session = Model(KINDS["raw EMG and GRU"]), open_session(make_session(samples=9001))
+    scrambled(model)
+    path = tmp_path / "m.onnx"
+    export_onnx(model, path, frames=3)
+    made = {"replay": lambda _: Replay(session.path, speed=0)}
+    found = list[str]()
+    into = Recordings(tmp_path)
+    live = Live(made, {"m.onnx": path}, Choice("replay", "m.onnx"), recordings=into, on_text=found.append)
+    live.begin(live.choice)
+    assert live.engine
+    assert live.engine.stream
+    live.engine.join()
+    expected = GreedyDecoder().decode(OnnxModel(path).log_probs(session.emg))
+    assert "".join(found) == text_of_labels(expected.labels)
+    ready = json.loads(str(live.first()[0]))
+    assert (ready["model"], ready["delay"]) == (repr(OnnxModel(path)), live.engine.stream.delay)
+    assert ready["choices"]["lookahead"] == {"chosen": None, "known": []}
+    live.recorded.append(session.path)
+    with pytest.raises(EmgscribeError, match="an exported model cannot be adapted"):
+        live.adapt()
+    live.end()
+
+
+def test_a_step_has_no_windows_and_no_metadata_of_another(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    export_onnx(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m.onnx")
+    with pytest.raises(EmgscribeError, match="window is 4"):
+        Stream(OnnxModel(tmp_path / "m.onnx"), window=4)
+    bad = {"frames": "2", "samples_per_frame": "0", "shape": '{"bands": ["left"]}', "drop": "x"}
+    for name, value in bad.items():
+        model = onnx.load(tmp_path / "m.onnx")
+        next(entry for entry in model.metadata_props if entry.key == name).value = value
+        (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(EmgscribeError, match=r"damaged|shape"):
+            OnnxModel(tmp_path / "bad.onnx")
+
+
 def test_a_gpu_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m")
     monkeypatch.setenv("EMGSCRIBE_DEVICE", "cuda")  # which this machine may lack; the step is traced on the CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["export", str(tmp_path / "m"), "--out", str(tmp_path / "m.onnx")]) == 0
-    assert OnnxModel(tmp_path / "m.onnx").frames == 1
+    assert OnnxModel(tmp_path / "m.onnx").chunk == 1

@@ -103,7 +103,7 @@ class Into:
 
 def live(
     *,
-    model: Annotated[Path, arg(help="A model folder; live is the one that comes with emgscribe.")] = Path("live"),
+    model: Annotated[Path, arg(help="A model folder or .onnx file; live is emgscribe's own.")] = Path("live"),
     print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
     type_keys: Annotated[bool, arg(help="Let the page switch on that text is typed into other windows.")] = False,
     record_to: Annotated[Path, arg(help="Folder for what the page records, and models of it.")] = Path("recordings"),

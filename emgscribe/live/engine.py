@@ -16,10 +16,11 @@ from emgscribe.live.grid import Grid
 from emgscribe.live.meter import Meter, Scored
 from emgscribe.live.sources import Source, Typed
 from emgscribe.models.model import Model
+from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Stream, Update
 
 _STEP = 0.015  # s from one sample to the next that are neighbours, at any rate
-_LEAST = 0.03  # s of samples that are read at a time: fewer cost as much
+_LEAST = 0.06  # s of samples that are read at a time: fewer cost as much, as the processor's caches are cold each time
 _MOST, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
 
 
@@ -50,7 +51,7 @@ class Engine:
     def __init__(
         self,
         source: Source,
-        model: Model | None,
+        model: Model | OnnxModel | None,
         decoder: Decoder | None = None,
         *,
         on_event: Callable[[Came | Update | Scored | Ended], None],
@@ -128,7 +129,8 @@ class Engine:
             elif self.waiting > _MOST:
                 while self.waiting > _LEFT and len(self._waiting) > 1:
                     self.late += len(self._waiting.popleft()[0])
-            self._changed.notify_all()
+            if self.waiting >= _LEAST:
+                self._changed.notify_all()
 
     def _read(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,8 @@ from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 
 Places = npt.NDArray[np.int64]
-_SETTLING, _MOST = (
-    0.5,
-    0.1,
-)  # s in which a clock follows its times; the share of a piece's error that it corrects at most
+_SETTLING = 0.5  # s in which a clock follows its times
+_MOST = 0.1  # the share of a piece's error that it corrects at most
 _JUMP = 0.1  # s by which times may be off and still be jitter
 _STALL = 0.25  # s that bands wait for one that sends nothing
 _PAUSE = 5.0  # s without samples after which the signal goes on without a gap
@@ -57,6 +56,7 @@ class Grid:
         self._devices = [_Device(bands, self._period) for bands in devices]
         self._origin = np.nan  # time of place 0
         self._at = 0  # place of the next sample to take
+        self._emg: Emg = np.zeros((0, *shape.sample), np.float32)  # from there on
 
     def add(self, piece: Piece) -> None:
         """Raises `EmgscribeError` where the samples do not fit the times and the device's bands."""
@@ -70,9 +70,9 @@ class Grid:
             self.faults.not_finite += int((~finite.all(axis=(1, 2))).sum())
             samples = np.where(finite, samples, np.float32(0))
         breaks = np.flatnonzero(np.abs(np.diff(times)) > _JUMP) + 1
-        for part in np.split(np.arange(len(times)), breaks):
-            if len(part):
-                self._place(device, samples[part], device.smoothed(times[part]))
+        for first, end in pairwise((0, *breaks.tolist(), len(times))):
+            if first < end:
+                self._place(device, samples[first:end], device.smoothed(times[first:end]))
 
     def _place(self, device: "_Device", samples: Emg, times: Times) -> None:
         if np.isnan(self._origin):
@@ -96,19 +96,29 @@ class Grid:
             self.faults.jumps += 1
             device.shift += max(one.end for one in self._devices) - int(places[-1]) - 1
             device.behind = 0
-        device.places.append(places[first:])
-        device.samples.append(samples[first:])
         if first < len(places):
             device.end = int(places[-1]) + 1
+            self._make_room(device.end)
+            at = places[first:] - self._at
+            self._emg[at, device.bands], device.there[at] = samples[first:], True
+
+    def _make_room(self, end: int) -> None:
+        """For samples up to the place `end`."""
+        if (more := end - self._at - len(self._emg)) > 0:
+            self._emg = np.concatenate([self._emg, np.zeros((more, *self.shape.sample), np.float32)])
+            for device in self._devices:
+                device.there = np.concatenate([device.there, np.zeros(more, np.bool_)])
 
     def take(self) -> tuple[Emg, Times]:
         """Samples (T, B, C) and their times (T,) since the last call."""
         ends = [device.end for device in self._devices]
         end = max(min(ends), max(ends) - round(_STALL / self._period), self._at)
-        emg: Emg = np.zeros((end - self._at, *self.shape.sample), np.float32)
+        self._make_room(end)
+        count = end - self._at
+        emg, self._emg = self._emg[:count], self._emg[count:].copy()
         for device in self._devices:
-            there = device.take(self._at, end, emg)
-            holes, stalled = np.flatnonzero(~there), max(0, end - max(device.end, self._at))
+            holes = device.take(emg)
+            stalled = max(0, end - max(device.end, self._at))
             self.faults.stalled += stalled
             self.faults.missing += len(holes) - stalled
             self.faults.gaps += int((np.diff(holes[: len(holes) - stalled], prepend=-2) > 1).sum())
@@ -127,8 +137,7 @@ class _Device:
         self._last: Emg | None = None  # the sample before the next one to take
         self.shift, self.end = 0, 0  # by how many places its clock jumped; the place after its last sample
         self.behind = 0  # samples in a row that came too late
-        self.places: list[Places] = []
-        self.samples: list[Emg] = []
+        self.there = np.zeros(0, np.bool_)  # which of the grid's samples have come
 
     def smoothed(self, times: Times) -> Times:
         """Times on the device's clock as it is known by now; where they jump, as they are."""
@@ -144,26 +153,24 @@ class _Device:
         self._next = float(steady[-1]) + self._period
         return steady
 
-    def take(self, first: int, end: int, out: Emg) -> npt.NDArray[np.bool_]:
-        """Put the samples of the places from `first` to `end` into `out`; returns where there are some."""
-        places = np.concatenate([np.empty(0, np.int64), *self.places])
-        samples = np.concatenate([out[:0, self.bands], *self.samples])
-        later, there = int(np.searchsorted(places, end)), np.zeros(end - first, np.bool_)
-        own = slice(int(np.searchsorted(places, first)), later)
-        out[places[own] - first, self.bands], there[places[own] - first] = samples[own], True
-        self.places, self.samples = [places[later:].copy()], [samples[later:].copy()]
-        if first == end:
-            return there
-        # Small holes are a clock's corrections: the sample before is said again, if it is in the window or just before.
-        at = np.arange(-1, end - first)
+    def take(self, emg: Emg) -> Places:
+        """Fill small holes of the grid's next samples, all bands (T, B, C); returns where there is nothing then."""
+        there, self.there = self.there[: len(emg)], self.there[len(emg) :].copy()
+        if not there.all():
+            self._fill(there, emg)
+        if len(emg):
+            self._last = emg[-1, self.bands].copy() if there[-1] else None
+        return np.flatnonzero(~there)
+
+    def _fill(self, there: npt.NDArray[np.bool_], emg: Emg) -> None:
+        """Small holes are a clock's corrections: the sample before is said again, if it is there or was taken last."""
+        at, end = np.arange(-1, len(there)), len(there)
         seen = np.concatenate([[self._last is not None], there])
         before = np.maximum.accumulate(np.where(seen, at, -2))
         after = np.minimum.accumulate(np.where(seen, at, end)[::-1])[::-1]
-        small = ~seen & (before > -2) & (after < end - first) & (after - before - 1 <= self.slack)
+        small = ~seen & (before > -2) & (after < end) & (after - before - 1 <= self.slack)
         filled, sources = at[small], before[small]
         if self._last is not None:
-            out[filled[sources < 0], self.bands] = self._last
-        out[filled[sources >= 0], self.bands] = out[sources[sources >= 0], self.bands]
+            emg[filled[sources < 0], self.bands] = self._last
+        emg[filled[sources >= 0], self.bands] = emg[sources[sources >= 0], self.bands]
         there[filled] = True
-        self._last = out[-1, self.bands].copy() if there[-1] else None
-        return there

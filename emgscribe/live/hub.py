@@ -26,7 +26,8 @@ from emgscribe.live.meter import Scored
 from emgscribe.live.show import Message, Scope, electrodes, message, ready, shown, stats
 from emgscribe.live.sources import Source
 from emgscribe.live.take import LONGEST, Prompts, Take, written
-from emgscribe.models.model import Model, best_device, load_model
+from emgscribe.models.model import Model, ModelConfig, best_device, load_model
+from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Update
 
 _MOST_WAITING = 500  # messages that a client may leave waiting
@@ -62,9 +63,9 @@ class Recordings:
 class Live:
     """One engine at a time, and the clients that watch it.
 
-    `sources` make a source of a shape, `models` are folders, both by the names that clients see. `shape` is that of a
-    source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text as it is committed,
-    `on_keys` too, but only while a client has it switched on.
+    `sources` make a source of a shape, `models` are folders or .onnx files, both by the names that clients see. `shape`
+    is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text as it is
+    committed, `on_keys` too, but only while a client has it switched on.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Live:
         self._adapting: Adapting | None = None
         self._text, self._closed = "", False
         self._ended: Message | None = None  # what clients were sent when the source ended
-        self._loaded: dict[str, Model] = {}
+        self._loaded: dict[str, Model | OnnxModel] = {}
         self._before: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -144,20 +145,29 @@ class Live:
             print(f"Error: {event.error}", file=sys.stderr)
         self.send(*shown(event, scope), about=event)
 
-    def _model(self, choice: Choice) -> Model | None:
+    def _model(self, choice: Choice) -> Model | OnnxModel | None:
         """The model that is chosen, with the lookahead that is chosen where it has several."""
         if not choice.model:
             return None
         if choice.model not in self._loaded:
-            self._loaded = {choice.model: load_model(self.models[choice.model], best_device())}
+            path = self.models[choice.model]
+            whole = self._folder(choice)
+            self._loaded = {choice.model: load_model(whole, best_device()) if whole else OnnxModel(path)}
         model = self._loaded[choice.model]
-        return model.with_lookahead(choice.lookahead) if model.lookaheads else model
+        if isinstance(model, Model) and model.lookaheads:
+            return model.with_lookahead(choice.lookahead)
+        return model
 
     def _decoder(self, choice: Choice) -> Decoder:
-        decoder = make_decoder(choice.decoder, folder=self.models[choice.model], lm=self.lm).decoder
+        decoder = make_decoder(choice.decoder, folder=self._folder(choice), lm=self.lm).decoder
         if isinstance(decoder, BeamDecoder) and choice.lm_weight is not None:
             decoder = BeamDecoder(replace(decoder.config, lm_weight=float(choice.lm_weight)), decoder.lm)
         return decoder
+
+    def _folder(self, choice: Choice) -> Path | None:
+        """The folder of the model that is chosen; an exported one has none, nor what is kept there."""
+        path = self.models.get(choice.model)
+        return path if path and path.suffix != ".onnx" else None
 
     # Recording, and a model of what was recorded ---------------------------------------------------------------------
 
@@ -202,7 +212,7 @@ class Live:
         adapting = bool(self._adapting and self._adapting.runs)
         return message(
             "recording", on=bool(take), seconds=seconds, files=files, possible=into is not None,
-            adapting=adapting, adaptable=bool(files and self.choice.model), **now,
+            adapting=adapting, adaptable=bool(files and self._folder(self.choice)), **now,
         )  # fmt: skip
 
     def type_keys(self, on: bool) -> None:
@@ -222,11 +232,13 @@ class Live:
         with self._switching:
             if not (self.recordings and self.recorded and self.choice.model):
                 raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
+            if (folder := self._folder(self.choice)) is None:
+                raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made of")
             if self._adapting and self._adapting.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
             places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
             self._adapting = Adapting(
-                self.models[self.choice.model],
+                folder,
                 self.recorded,
                 next(place for place in places if not place.exists()),
                 on_line=lambda line: self.send(message("adapting", line=line)),
@@ -268,13 +280,15 @@ class Live:
 
     def _choices(self) -> dict[str, Any]:
         now, model = self.choice, self.engine.stream.model if self.engine and self.engine.stream else None
-        lookaheads = model.lookaheads if model else {}
-        read = [seconds for seconds, config in lookaheads.items() if model and config == model.config]
+        known, read = dict[float, ModelConfig](), None
+        if isinstance(model, Model):
+            known = model.lookaheads
+            read = next((seconds for seconds, config in known.items() if config == model.config), None)
         return {
             "source": {"chosen": now.source, "known": list(self.sources)},
             "model": {"chosen": now.model, "known": list(self.models)},
             "decoder": {"chosen": now.decoder, "known": list(DECODERS)},
-            "lookahead": {"chosen": next(iter(read), None), "known": list(lookaheads)},
+            "lookahead": {"chosen": read, "known": list(known)},
             "lm_weight": self._weight(),
             "types": self._types if self._on_keys else None,
         }

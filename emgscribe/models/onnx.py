@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,13 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from emgscribe.config import require, to_json
+from emgscribe.config import from_json, require, to_json
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.hdf5 import Emg
+from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import damage_told, open_file, replacing
 from emgscribe.models.model import Model
-from emgscribe.models.steps import State
+from emgscribe.models.steps import State, Step
 
 _CLOSE = 1e-4  # by which emissions may differ from PyTorch's
 
@@ -51,7 +53,7 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
                 input_names=["emg", *step.names("")],
                 output_names=["emissions", *step.names("next_")],
             )
-            made.save(raw)  # type: ignore[union-attr]
+            made.save(raw)  # type: ignore[union-attr]  # it is None only without dynamo
         _check(step, example, runtime.InferenceSession(raw))
         if int8:
             quantization = optional("onnxruntime.quantization", "export")
@@ -146,7 +148,12 @@ def _quiet() -> Iterator[None]:
 
 
 class OnnxModel:
-    """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk."""
+    """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk. `Stream` takes it in a model's place.
+
+    `shape` is that of its recordings, `context` the samples (0, right) that emissions wait for.
+    """
+
+    device = torch.device("cpu")
 
     def __init__(self, path: Path | str, *, threads: int = 1) -> None:
         runtime = optional("onnxruntime", "export")
@@ -156,10 +163,34 @@ class OnnxModel:
         with damage_told(Path(path), "is damaged, or no ONNX file"):
             self._session = runtime.InferenceSession(path, options)
             about = self._session.get_modelmeta().custom_metadata_map
-            numbers = (int(about[name]) for name in ("silence", "drop", "frames", "samples_per_frame"))
-            self.silence, self._drop, self.frames, self.samples_per_frame = numbers
-        self._inputs = self._session.get_inputs()
+            names = ("silence", "drop", "frames", "samples_per_frame", "lookahead")
+            self.silence, self._drop, self.chunk, self.samples_per_frame, after = (int(about[name]) for name in names)
+            self.shape: Shape = from_json(Shape, json.loads(about["shape"]), where=str(path))
+            self._inputs = self._session.get_inputs()
+            if self._inputs[0].shape != [1, self.chunk * self.samples_per_frame, *self.shape.sample]:
+                raise ValueError("its metadata and its inputs differ")
+        self.context = (0, after + (self.chunk - 1) * self.samples_per_frame)
+        self._about = f"<OnnxModel {Path(path).name}, {self.shape.rate / self.samples_per_frame:.4g} frames/s>"
         self.reset()
+
+    def __repr__(self) -> str:
+        return self._about
+
+    def frames(self, samples: int) -> int:
+        """Frames that cover `samples` samples."""
+        return -(-samples // self.samples_per_frame)
+
+    def streamed(self) -> Step:
+        """The step of a stream: EMG (1, n, B, C) -> emissions. Its state is a copy of this model."""
+
+        def feed(emg: Tensor, state: "OnnxModel | None") -> tuple[Tensor | None, "OnnxModel"]:
+            if state is None:
+                state = copy(self)
+                state.reset()
+            made = torch.from_numpy(state.feed(emg[0].numpy()))
+            return (made[None] if len(made) else None), state
+
+        return feed
 
     @property
     def states(self) -> dict[str, dict[str, Any]]:
@@ -177,17 +208,17 @@ class OnnxModel:
         """Emissions (F, 99) of a whole recording (T, B, C) in µV, as if silence followed."""
         self.reset()
         found = np.concatenate([self.feed(emg), self.feed(np.zeros((self.silence, *emg.shape[1:]), np.float32))])
-        return found[: -(-len(emg) // self.samples_per_frame)]
+        return found[: self.frames(len(emg))]
 
     def feed(self, samples: Emg) -> npt.NDArray[np.float32]:
         """Emissions (F, 99) of the whole chunks that samples (T, B, C) in µV complete."""
         self._rest = np.concatenate([self._rest, samples])
-        size, made = self.frames * self.samples_per_frame, [np.empty((0, len(SYMBOLS) + 1), np.float32)]
+        size, made = self.chunk * self.samples_per_frame, [np.empty((0, len(SYMBOLS) + 1), np.float32)]
         for at in range(0, len(self._rest) - size + 1, size):
             inputs = [self._rest[None, at : at + size], *self._states]
             named = {one.name: value for one, value in zip(self._inputs, inputs, strict=True)}
             emissions, *self._states = self._session.run(None, named)
-            left = min(self.frames, self._drop - self._dropped)
+            left = min(self.chunk, self._drop - self._dropped)
             self._dropped += left
             made.append(emissions[0, left:])
         self._rest = self._rest[len(self._rest) // size * size :]

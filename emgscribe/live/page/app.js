@@ -115,7 +115,8 @@ function receiveColumns(buffer) {
 
 function drawScope() {
   requestAnimationFrame(drawScope);
-  const { pen, canvas, waiting, rows, bands } = scope;
+  const { pen, canvas, rows, bands } = scope;
+  const waiting = scope.waiting.splice(0, Math.ceil(scope.waiting.length / 3)); // they come in pieces: flow, do not jump
   const count = waiting.length;
   if (!pen || !count) return;
   const { width, height } = canvas;
@@ -138,7 +139,6 @@ function drawScope() {
       pen.fillRect(width - count + place, top, 1, Math.max(1, bottom - top));
     });
   }
-  scope.waiting = [];
   byId("scale").textContent = `${SECONDS} s, rows ${(scope.loud / 0.9).toFixed(0)} µV apart`;
 }
 

@@ -85,14 +85,12 @@ class RollingNorm(nn.Module):
         seen, before = joined(kept, features), self.span - 1
         if seen.shape[1] < self.span:
             return None, (seen, None)
-        sums = sums or tuple(running_sums(seen[:, :before], power)[:, -1:] for power in (1, 2))
         count = seen.shape[1] - before
-        made, after = [], []
-        for power, total in zip((1, 2), sums, strict=True):
-            coming, going = (running_sums(part, power) for part in (seen[:, before:], seen[:, :count]))
-            made.append(total + coming[:, 1:] - going[:, :-1])
-            after.append(total + coming[:, -1:] - going[:, -1:])
-        return self._normed(seen[:, before:], *made), (seen[:, count:].clone(), tuple(after))
+        coming, going = _powers(seen[:, before:]), _powers(seen[:, :count])  # what each span gains, and then loses
+        if sums is None:
+            sums = _powers(seen[:, :before]).sum(dim=2, keepdim=True)
+        after = sums + (coming - going).cumsum(dim=2)  # (2, N, count, B, C, K)
+        return self._normed(seen[:, before:], *(after + going)), (seen[:, count:].clone(), after[:, :, -1:].clone())
 
 
 class Reduction(nn.Module):
@@ -141,9 +139,16 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
 
 
 def running_sums(values: Tensor, power: int = 1) -> Tensor:
-    """Sums of the first 0, 1, ... F frames of values (N, F, ...) to a power: (N, F + 1, ...).
+    """Sums of the first 0 to F frames of values (N, F, ...) to a power, exact enough to subtract: (N, F + 1, ...)."""
+    return F.pad(_exact(values).pow(power).cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))
 
-    They are in double precision, for the sake of their differences; Apple's GPUs have single precision only.
-    """
-    exact = values.float() if values.device.type == "mps" else values.double()
-    return F.pad(exact.pow(power).cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))
+
+def _powers(values: Tensor) -> Tensor:
+    """Values and their squares, exact enough to subtract sums of them: (2, ...)."""
+    exact = _exact(values)
+    return torch.stack([exact, exact.square()])
+
+
+def _exact(values: Tensor) -> Tensor:
+    """Values in double precision; Apple's GPUs have single precision only."""
+    return values.float() if values.device.type == "mps" else values.double()
