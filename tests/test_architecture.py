@@ -15,8 +15,8 @@ HEAVY = {"lightning", "matplotlib", "numba", "scipy", "torch", "wordfreq"}
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that are loaded after `statement` in a fresh interpreter."""
-    code = f"{statement}\nimport sys\nprint('\\nloaded:', *{{name.split('.')[0] for name in sys.modules}})"
+    """Modules that are loaded after `statement` in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint('\\nloaded:', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.rpartition("loaded:")[2].split())
 
@@ -32,6 +32,14 @@ def test_help_and_inspect_load_nothing_heavy(call: list[str]) -> None:
 
 def test_listing_experiments_loads_no_lightning() -> None:
     assert not loaded_by("from emgscribe import cli\ncli.main(['train'])") & {"lightning", "matplotlib", "wordfreq"}
+
+
+def test_live_reading_starts_without_torch_and_a_model_without_its_compiler() -> None:
+    """A simulated typist gets ready while torch is loaded; the compiler and SciPy's statistics would take seconds."""
+    assert not loaded_by("from emgscribe import cli\ncli.main(['live', '--help'])") & {"torch", "numba", "scipy.stats"}
+    loaded = loaded_by("import emgscribe as es\nes.Stream(es.load_model('live')).flush()")
+    assert "torch" in loaded
+    assert not loaded & {"torch._dynamo", "scipy", "numba", "matplotlib"}
 
 
 def test_every_public_name_is_there_and_explained() -> None:

@@ -391,7 +391,7 @@ def test_the_adapted_model_goes_on_reading(live_folder: Path, out: Path) -> None
     live.adapt()
     with pytest.raises(EmgscribeError, match="already"):
         live.adapt()
-    conftest.until(lambda: live.choice.model != "m", seconds=120)
+    conftest.until(lambda: live.choice.model != "m" and live.engine, seconds=120)
     folder = live.models[live.choice.model]
     assert live.check(live.choice) == Choice("replay", "adapted s-1")
     assert folder == out / "models" / "s-1" / "best"

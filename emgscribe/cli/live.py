@@ -6,20 +6,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
 from emgscribe.live.devices import Board, Lsl
-from emgscribe.live.hub import Choice, Live, Recordings
-from emgscribe.live.keys import typing
-from emgscribe.live.recorder import finish
-from emgscribe.live.sources import Pipe, Replay, Simulated, Source
-from emgscribe.live.take import from_file, written
-from emgscribe.models.model import model_folder
+from emgscribe.live.sources import Pipe, Replay, Simulated, Source, prepare_typist
 from emgscribe.simulation.config import like
+
+if TYPE_CHECKING:  # torch takes seconds, in which a simulated typist gets ready
+    from emgscribe.live.hub import Live, Recordings
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ class From:
                 if getattr(self, name) != getattr(From, name) and source != self.source:
                     what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
                     raise EmgscribeError(what, hint=f"add --source {source}, or leave it out")
+        if self.source == "simulated":
+            prepare_typist()
         pipes: dict[Shape, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
         made: dict[str, Callable[[Shape], Source]] = {
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
@@ -92,8 +92,12 @@ class Into:
     user: str = "me"  # who is recorded
     prompts: Path | None = None  # text file whose lines are to be typed; by default words like the data set's
 
-    def recordings(self, out: Path) -> Recordings:
+    def recordings(self, out: Path) -> "Recordings":
         """As the page records into the folder `out`, where recordings that were cut off become sessions now."""
+        from emgscribe.live.hub import Recordings
+        from emgscribe.live.recorder import finish
+        from emgscribe.live.take import from_file, written
+
         if not self.user.isprintable() or not self.user or set(self.user) & set("/\\"):
             raise EmgscribeError(f"--user is {self.user!r}", hint="choose letters and digits")
         for path in finish(out):
@@ -122,10 +126,15 @@ def live(
       emgscribe live --source lsl --streams left right
       emgscribe live --model MODEL --source brainflow --board 2 --board-settings serial_port=/dev/ttyUSB0
     """
+    makers = origin.makers()
+    from emgscribe.live.hub import Choice, Live
+    from emgscribe.live.keys import typing
+    from emgscribe.models.model import model_folder
+
     name = model.resolve().name
     model = model_folder(model)
     live = Live(
-        origin.makers(),
+        makers,
         {name: model},
         Choice(origin.source, name, reading.decoder, lookahead=reading.lookahead),
         lm=reading.lm,
@@ -156,15 +165,18 @@ def record(
       emgscribe record --out data --source brainflow --board 2 --bands left --user anna
       emgscribe record --out data --finish-only
     """
+    makers = origin.makers()
     recordings = into.recordings(out)
     if finish_only:
         print(f"{out} holds no other recordings that were cut off", file=sys.stderr)
     else:
+        from emgscribe.live.hub import Choice, Live
+
         shape = Shape(bands, electrodes, rate)
-        _serve(Live(origin.makers(), {}, Choice(origin.source), shape=shape, recordings=recordings), page)
+        _serve(Live(makers, {}, Choice(origin.source), shape=shape, recordings=recordings), page)
 
 
-def _serve(live: Live, page: Page) -> None:
+def _serve(live: "Live", page: Page) -> None:
     serve = optional("emgscribe.live.server", "live").serve
     serve(live, host=page.host, port=page.port, names=page.known_as, browser=page.browser)
 

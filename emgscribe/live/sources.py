@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -158,7 +160,7 @@ class Simulated(_Paced):
         super().__init__(self.config.shape)
         self.simulation = json.dumps({"about": "live", "seed": self.seed, **asdict(self.config)})
         self.person: tuple[int, int] | None = None  # who types now: her number, and that of her session
-        self._processes = multiprocessing.get_context("spawn")
+        self._processes = _processes()
         self._stays = self._processes.Event()
         self._process: BaseProcess | None = None
 
@@ -195,6 +197,20 @@ class Simulated(_Paced):
         if self._process is not None:
             self._process.kill()
             self._process.join()
+
+
+def prepare_typist() -> None:
+    """Begin to load what a simulated typist needs, where another process can do so meanwhile."""
+    if _processes().get_start_method() == "forkserver":
+        with _without_interrupts():
+            forkserver.ensure_running()
+
+
+def _processes() -> ForkServerContext | SpawnContext:
+    """How a typist's process is started: where the system can, as a copy of one that has loaded the simulator."""
+    context = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(["emgscribe.simulation.sessions", "scipy.signal", "wordfreq"])
+    return context
 
 
 @contextmanager

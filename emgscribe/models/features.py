@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -134,9 +135,11 @@ class LogSpectrogram(Features):
         self.config = config
         self.register_buffer("basis", basis(config.n_fft, config.decimation), persistent=False)  # (2 * bins, span)
         self.span, self.hop = self.basis.shape[1], config.samples_per_frame
-        bins = torch.arange(config.n_fft // 2 + 1)
-        pooling = [(bins >= low) & (bins < high) for low, high in pairwise(config.edges or range(len(bins) + 1))]
-        self.register_buffer("pooling", torch.stack(pooling).float(), persistent=False)  # (K, n_fft / 2 + 1)
+        count = config.n_fft // 2 + 1
+        edges, at = np.array(config.edges or range(count + 1)), np.arange(count)
+        pooling = (edges[:-1, None] <= at) & (at < edges[1:, None])  # by NumPy, since torch's meta device, where models
+        # are sketched, loads PyTorch's compiler to compare numbers, which takes seconds
+        self.register_buffer("pooling", torch.from_numpy(pooling.astype(np.float32)), persistent=False)  # (K, count)
         self.bins = len(pooling)
 
     def forward(self, emg: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What skin and band add to the potentials: loss of contact, gain drift, noise, hum, artefacts, filters, sampling."""
 
 import numpy as np
-from scipy import signal
 
 from emgscribe.simulation.arrays import SAMPLE_RATE, Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
@@ -15,6 +14,8 @@ class Recorder:
 
     def __init__(self, config: SimulationConfig, gains: Float32, num_samples: int, rng: Rng) -> None:
         hard, electrodes = config.difficulty, config.electrodes
+        from scipy import signal  # takes a second; many only check settings, or let another process simulate
+
         self._rng, self._gains, self._num_samples, self._done = rng, gains, num_samples, 0
         self._drifted = gains * np.expm1(_GAIN_DRIFT * hard * rng.standard_normal(electrodes)).astype(np.float32)
         # Under dry electrodes the impedance of the skin, and with it noise and hum, differs from place to place.
@@ -32,6 +33,7 @@ class Recorder:
         if self._step > 1:  # against aliases
             low = signal.cheby1(8, 0.05, 0.8 / self._step, output="sos").astype(np.float32)
             self._sections = np.concatenate([self._sections, low])
+        self._filter = signal.sosfilt
         self._state = np.zeros((len(self._sections), 2, electrodes), dtype=np.float32)
 
     def record(self, potentials: Float32) -> Float32:
@@ -55,7 +57,7 @@ class Recorder:
             around = (np.arange(electrodes) - self._rng.integers(electrodes)) % electrodes
             size = self._rng.uniform(30, 300) * np.exp(-np.minimum(around, electrodes - around) / 1.5)
             raw[start : start + len(seconds)] += (swing[:, None] * size).astype(np.float32)
-        filtered, self._state = signal.sosfilt(self._sections, raw, axis=0, zi=self._state)
+        filtered, self._state = self._filter(self._sections, raw, axis=0, zi=self._state)
         first = -self._done % self._step
         self._done += count
         return np.asarray(filtered[first :: self._step], dtype=np.float32)
