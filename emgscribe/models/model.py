@@ -296,7 +296,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
 def model_folder(name: Path | str) -> Path:
     """The folder itself, or that of a model that comes with the package, by its name."""
     folder, own = Path(name), _OWN / str(name)
-    return own if str(name) in SHIPPED and not folder.exists() else folder
+    return own if str(name) in SHIPPED and not (folder / "config.json").exists() else folder
 
 
 def _weights(path: Path, model: Model) -> dict[str, Tensor]:
