@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +24,6 @@ from emgscribe.live.contact import Contact
 from emgscribe.live.engine import Came
 from emgscribe.live.grid import Piece
 from emgscribe.live.hub import Choice, Live, Recordings
-from emgscribe.live.keys import typing
 from emgscribe.live.recorder import Recorder, finish
 from emgscribe.live.sources import Replay, Simulated, Source, Typed
 from emgscribe.live.take import Take, from_file, written
@@ -438,37 +436,6 @@ def test_a_model_that_cannot_be_adapted_is_said(tmp_path: Path) -> None:
     assert ends[0][0] is None
     assert "no such file" in ends[0][1]
     conftest.until(lambda: not work.runs, seconds=5)
-
-
-@pytest.fixture
-def dummy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """pynput without a display: what would be typed."""
-    monkeypatch.setenv("PYNPUT_BACKEND_KEYBOARD", "dummy")
-    monkeypatch.setenv("PYNPUT_BACKEND_MOUSE", "dummy")
-    for name in [name for name in sys.modules if name.startswith("pynput")]:
-        monkeypatch.delitem(sys.modules, name)
-    return pytest.importorskip("pynput.keyboard", reason="pip install 'emgscribe[keys]'")
-
-
-def test_keys_are_typed_as_on_a_keyboard(dummy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    tapped: list[Any] = []
-    monkeypatch.setattr(dummy.Controller, "tap", lambda self, key: tapped.append(key))
-    typing()("⇧Ab ⌫⏎")
-    assert tapped == ["A", "b", " ", dummy.Key.backspace, dummy.Key.enter]
-
-
-def test_where_no_key_can_be_typed_is_one_error(dummy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: object) -> None:
-        raise RuntimeError("no display\nat all")
-
-    monkeypatch.setattr(dummy.Controller, "__init__", refuse)
-    with pytest.raises(EmgscribeError, match=r"keys cannot be typed here \(no display\)"):
-        typing()
-    monkeypatch.setattr("emgscribe.live.keys.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "pynput", None)
-    with pytest.raises(EmgscribeError) as error:
-        typing()
-    assert "emgscribe[keys]" in str(error.value.hint)
 
 
 def test_keys_are_typed_only_while_that_is_switched_on(live_folder: Path) -> None:

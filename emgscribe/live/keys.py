@@ -24,10 +24,16 @@ def typing() -> Callable[[str], None]:
         hint = "allow the terminal to control the keyboard (macOS: Accessibility), or start it in a desktop session"
         raise EmgscribeError(f"keys cannot be typed here ({str(error).splitlines()[0]})", hint=hint) from error
     special = {BACKSPACE: keyboard.Key.backspace, ENTER: keyboard.Key.enter}
+    layout = getattr(controller, "keyboard_mapping", {})  # of X11: keysym -> code and modifiers
 
     def press(text: str) -> None:
-        for symbol in text:
-            if symbol != SHIFT:
+        for symbol in text.replace(SHIFT, ""):
+            code = ord(symbol)
+            _, modifiers = layout.get(code, (0, None)) if code < 256 else (0, None)  # keysyms of other symbols differ
+            if symbol in special or modifiers not in (0, 1):
                 controller.tap(special.get(symbol, symbol))
+            else:  # a key of the layout, without or with shift: many windows refuse what pynput sends for a symbol
+                with controller.pressed(*[keyboard.Key.shift] * modifiers):
+                    controller.tap(keyboard.KeyCode.from_vk(code))
 
     return press
