@@ -34,7 +34,9 @@ def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> 
         figures = {
             name: browser.find_element("id", name).text for name in ("state", "cer", "shown", "waiting", "faults")
         }
-        seen.append((heap, server.memory_full_info().uss / 1e6))  # without the mapped session
+        memory = server.memory_info()
+        own = memory.rss - getattr(memory, "shared", 0)  # under Linux without the mapped session
+        seen.append((heap, own / 1e6))
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         passed = (time.monotonic() - begun) / 60
         print(
