@@ -200,7 +200,8 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
     found = all_tables(tmp_path)
     (same,) = compare(found, "ablation/full", "ablation/rate-500")  # rate-500 has no beam
     assert "(SIMULATED sessions, greedy): difference +50.00 points, 95 % interval +50.00 to +50.00," in same
-    assert same.endswith("13 segments of 10 s: these sessions show a difference")
+    assert "13 segments of 10 s; ablation/full is better in 0.0 % of its resamples" in same
+    assert same.endswith("(MAPSSWE) over 1 segments: too few: these sessions show a difference")
     (decoders,) = compare(found, "ablation/full:beam", "ablation/full:greedy")
     assert "beam and greedy): difference -50.00 points" in decoders
     (across,) = compare(found, "ablation/full:beam", "ablation/rate-500:greedy")

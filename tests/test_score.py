@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from emgscribe.scoring import (
     count,
     count_units,
     count_words,
+    errors_at,
+    matched_pairs,
+    probability_of_improvement,
     side_by_side,
     total,
 )
@@ -165,6 +169,45 @@ def test_pairs_tell_apart_what_separate_intervals_cannot() -> None:
     assert 0 < low < difference < high < 4
     assert cer_interval(other)[0] < cer_interval(one)[1]  # apart they overlap
     assert high - low < min(np.diff(cer_interval(units))[0] for units in (one, other)) / 2
+
+
+@given(st.text("abc ", max_size=30), st.text("abc ", max_size=30))
+def test_edits_have_places_that_add_up(reference: str, hypothesis: str) -> None:
+    places = errors_at(reference, hypothesis)
+    assert len(places) == len(reference) + 1
+    assert places.sum() == count(reference, hypothesis).edits
+
+
+def test_matched_pairs_part_where_both_are_right() -> None:
+    reference = "the quick brown fox jumps"
+    one = errors_at(reference, "the qUIck brXwn fox jumpss")
+    other = errors_at(reference, "the quick brXwn FOx jumps")
+    # "UI", "X", "FO", "s": differences 2, 0, -2, 1
+    count, p = matched_pairs([one], [other])
+    assert count == 4
+    mean, spread = 0.25, np.std([2, 0, -2, 1], ddof=1) / 2
+    assert p == pytest.approx(2 * NormalDist().cdf(-mean / spread))
+    assert matched_pairs([one] * 3, [one] * 3) == (9, 1.0)
+    assert matched_pairs([2 * one] * 3, [one] * 3)[1] < 0.001
+    assert math.isnan(matched_pairs([errors_at("a", "b")], [errors_at("a", "a")])[1])
+
+
+def test_matched_pairs_find_no_difference_by_chance_more_often_than_they_say() -> None:
+    """Two systems that are equally good: p is below 0.1 in a tenth of the comparisons."""
+    rng = np.random.default_rng(0)
+    found = [matched_pairs([(rng.random(1000) < 0.1) * 1.0], [(rng.random(1000) < 0.1) * 1.0])[1] for _ in range(500)]
+    assert 0.06 < np.mean(np.array(found) < 0.1) < 0.14
+    assert 0.42 < np.median(found) < 0.58
+
+
+def test_the_probability_of_improvement_counts_resamples() -> None:
+    one, other = some_units(40, 1), some_units(40, 2)
+    share = probability_of_improvement(one, other)
+    assert 0 < share < 1
+    assert probability_of_improvement(other, one) == pytest.approx(1 - share)
+    assert probability_of_improvement(one, one) == 0.5
+    better = [Counts(0, 0, unit.substitutions, unit.length + 5) for unit in one]
+    assert probability_of_improvement(better, [unit + Counts(deletions=9) for unit in one]) == 1
 
 
 def test_a_ratio_is_paired_and_defined_where_the_second_has_errors() -> None:

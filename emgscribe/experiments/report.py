@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from math import isnan
 from pathlib import Path
 from statistics import pstdev
 from typing import Any
@@ -25,7 +26,16 @@ from emgscribe.experiments.agreement import summary, trends
 from emgscribe.experiments.recipes import SUITES, Suite
 from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, Row, RunResult, Score, read_results
 from emgscribe.files import read_json, replacing
-from emgscribe.scoring import Counts, cer_difference, count, count_words, side_by_side, total
+from emgscribe.scoring import (
+    Counts,
+    cer_difference,
+    count,
+    count_words,
+    matched_pairs,
+    probability_of_improvement,
+    side_by_side,
+    total,
+)
 
 _KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED (real keys)", REAL: "recorded"}
 _OTHER = Suite("other", "results that belong to no suite", ())
@@ -189,11 +199,16 @@ def compare(found: Sequence[Table], first: str, second: str) -> list[str]:
 
 def _difference(one: Row, other: Row) -> str:
     segments = sorted(one.units)
-    difference, low, high = cer_difference(*([row.units[segment] for segment in segments] for row in (one, other)))
+    units = [[row.units[segment] for segment in segments] for row in (one, other)]
+    difference, low, high = cer_difference(*units)
+    parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
+    chance = "too few" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
         f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]} sessions,"
         f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {difference:+.2f} points,"
-        f" 95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(segments)} {one.evaluation.unit}:"
+        f" 95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
+        f" {one.label} is better in {100 * probability_of_improvement(*units):.1f} % of its resamples; matched pairs"
+        f" (MAPSSWE) over {parts} segments: {chance}:"
         f" these sessions show {'a' if low > 0 or high < 0 else 'no'} difference"
     )
 

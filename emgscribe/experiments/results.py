@@ -12,6 +12,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from emgscribe.config import from_json, leaves, reads_as, to_json
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.session import Session
@@ -19,7 +22,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
-from emgscribe.scoring import Counts, cer_interval
+from emgscribe.scoring import Counts, cer_interval, errors_at
 
 _MOST = 1e12  # beyond any loss or rate; larger ones cannot be drawn
 SIMULATED, REAL_KEYS, REAL = "simulated", "real-keys", "real"  # the second: only the EMG is simulated
@@ -217,6 +220,15 @@ class Row:
             for place, unit in enumerate(session.units):
                 found[session.session, session.reference, place] += unit
         return found
+
+    @cached_property
+    def errors(self) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+        """Edits at each character of each session's text (`errors_at`), by session and text; the mean over seeds."""
+        found: dict[tuple[str, str], list[npt.NDArray[np.float64]]] = defaultdict(list)
+        for session in self.sessions:
+            made = errors_at(session.reference, session.hypothesis)
+            found[session.session, session.reference].append(made)
+        return {key: np.mean(made, axis=0) for key, made in found.items()}
 
     @cached_property
     def cers(self) -> dict[str, float]:
