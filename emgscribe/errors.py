@@ -1,5 +1,7 @@
 """The one error that users see, and packages that may be missing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -21,9 +23,16 @@ class EmgscribeError(ValueError):
         return partial(EmgscribeError, where=self.where, hint=self.hint), (self.what,)
 
 
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Imports of packages that come with an extra; `EmgscribeError` with its name where one is not installed."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:  # pylsl's, where its library is missing
+        raise EmgscribeError(f"a package is missing: {error}", hint=f"pip install 'emgscribe[{extra}]'") from error
+
+
 def optional(package: str, extra: str) -> Any:
     """A package that comes with an extra; `EmgscribeError` with the extra's name where it is not installed."""
-    try:
+    with needing(extra):
         return import_module(package)
-    except (ImportError, RuntimeError) as error:  # pylsl's, where its library is missing
-        raise EmgscribeError(f"this needs {package} ({error})", hint=f"pip install 'emgscribe[{extra}]'") from error

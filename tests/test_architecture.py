@@ -1,8 +1,11 @@
 """Rules of the package that a machine can check, beside the import contracts: light imports, public names."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,31 @@ def test_live_reading_starts_without_torch_and_a_model_without_its_compiler() ->
     loaded = loaded_by("import emgscribe as es\nes.Stream(es.load_model('live')).flush()")
     assert "torch" in loaded
     assert not loaded & {"torch._dynamo", "scipy", "numba", "matplotlib"}
+
+
+def test_without_extras_models_are_scored_and_read_live_and_training_says_what_is_missing(
+    make_session: Callable[..., Path], tmp_path: Path
+) -> None:
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {re.split(r"[>=\[]", one)[0] for name, those in extras.items() if name != "dev" for one in those}
+    blocked = [name for name in packages if name not in ("emgscribe", "setuptools")]
+    assert {"lightning", "matplotlib", "ray", "onnxruntime", "starlette"} <= set(blocked)
+    session, out = str(make_session(samples=9000)), str(tmp_path / "run")
+    lines = [["evaluate", "live", session], ["transcribe", session, "--model", "live"], ["live", "--help"], ["train"]]
+    missing = [["adapt", "live", session, "--out", out], ["report", "--results", str(PACKAGE.parent / "docs/results")]]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked}))
+from emgscribe.cli import main
+import emgscribe as es, numpy as np
+es.Stream(es.load_model("live")).feed(np.zeros((4000, 2, 16), np.float32))
+print([main(line) for line in {lines}])
+print([main(line) for line in {missing}])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == ["[0, 0, 0, 2]", "[2, 2]"]
+    assert done.stderr.count("pip install 'emgscribe[train]'") == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_public_name_is_there_and_explained() -> None:

@@ -4,12 +4,14 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from emgscribe.data.charset import SPACE
 from emgscribe.data.session import Session
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, needing
+
+with needing("train"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _TYPED, _READ, _EMG, _FAINT = "#1f3b57", "#c0392b", "#3f6f9f", "#d5dbe1"
 _MOST_SECONDS = 60

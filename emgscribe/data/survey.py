@@ -13,7 +13,7 @@ from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
 from emgscribe.data.hdf5 import SessionFile, find_sessions
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.splits import file_fault, listed_sessions
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import replacing
 
 _SHOWN = {SPACE: "␣"}
@@ -118,7 +118,8 @@ def stats_of(files: Sequence[Path]) -> list[Stats]:
 
 def draw_stats(found: Sequence[Stats], out: Path) -> None:
     """Draw hours and speed of each user, and the share of each symbol, as a PNG."""
-    from matplotlib.figure import Figure
+    with needing("train"):
+        from matplotlib.figure import Figure
 
     if not any(each.keys for each in found):
         raise EmgscribeError("no keystroke has a symbol, so there is nothing to draw", hint="leave --out away")

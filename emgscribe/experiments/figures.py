@@ -6,20 +6,23 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SPACE
+from emgscribe.errors import needing
 from emgscribe.files import replacing
 from emgscribe.scoring import Counts, side_by_side, total
 from emgscribe.simulation.keyboard import LEFT, SHIFTS, TEXTBOOK, Finger, unshifted
+
+with needing("train"):
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 GAP = "·"  # what `side_by_side` shows where nothing stands; no symbol of the charset
 FEW = 5  # presses below which a key has no rate worth a colour

@@ -21,7 +21,7 @@ from rich.console import Console
 from emgscribe.config import from_json, leaves, reads_as, require, to_json
 from emgscribe.data.session import open_sessions
 from emgscribe.data.splits import split_sessions
-from emgscribe.errors import EmgscribeError, optional
+from emgscribe.errors import EmgscribeError, needing, optional
 from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash
@@ -220,7 +220,8 @@ def _trials(optuna: Any, study: Any, space: dict[str, Any], trials: int, seed: i
 
 
 def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
-    import matplotlib.pyplot as plt
+    with needing("train"):
+        import matplotlib.pyplot as plt
 
     for name, plot in _PLOTS.items():
         with warnings.catch_warnings(), replacing(folder / f"{name}.png") as temporary:

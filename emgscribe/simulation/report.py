@@ -12,7 +12,7 @@ from scipy import ndimage
 from emgscribe.data.charset import SHIFT, SPACE
 from emgscribe.data.hdf5 import Emg, SessionFile, read_header
 from emgscribe.data.shape import Shape
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import replacing, write_json
 from emgscribe.simulation.activity import FREQUENCIES, Spectra, spectra
 from emgscribe.simulation.arrays import SAMPLE_RATE, Float64
@@ -133,7 +133,8 @@ def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> s
 
 
 def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
-    from matplotlib.figure import Figure  # takes a second to import, and few callers draw
+    with needing("train"):
+        from matplotlib.figure import Figure  # takes a second to import, and few callers draw
 
     figure = Figure(figsize=(17, 28), layout="constrained")
     figure.suptitle(f"traces and activity: {excerpts[0].name}; the other panels: all sessions ({len(excerpts)})")

@@ -5,22 +5,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, needing
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import Model
 from emgscribe.scoring import count, total
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, learning_rate
+
+with needing("train"):
+    import lightning
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+    from torchmetrics import Metric
 
 LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GPU wait
 

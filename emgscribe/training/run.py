@@ -25,11 +25,7 @@ from statistics import fmean
 from typing import Any
 from zipfile import ZipFile
 
-import lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -38,7 +34,7 @@ from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
-from emgscribe.errors import EmgscribeError
+from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import alone, read_json, replacing, write_json
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
@@ -49,6 +45,12 @@ from emgscribe.training.modules import (
     optimizer_and_schedule,
     training_loss,
 )
+
+with needing("train"):
+    import lightning
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 BEST, LAST = "best", "last.ckpt"
 WORKING = "is training or tuning a model here"
