@@ -1,6 +1,7 @@
 """From data to result file: what trains on what, what a run starts from, and a suite of runs."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,6 +100,21 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
             run_experiment(experiment, folder, runs=tmp_path / "b", results=path.parent, console=QUIET)
     assert path.read_bytes() == kept
     assert not (tmp_path / "b").exists()  # refused before training
+
+
+def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
+    result = run(TINY, data, tmp_path)
+    tuned = replace(TINY, name="tuned", start="tiny", data=DataConfig(train_users=(1,), test_users=(1,)))
+    run(tuned, data, tmp_path)
+    first, second = ((tmp_path / "runs" / name / "best" / "README.md").read_text() for name in ("tiny-5", "tuned-5"))
+    (low, high), cer = result.test["greedy"].interval, result.test["greedy"].cer
+    assert f"| CER, greedy | {cer:.1f} % ({low:.1f} to {high:.1f}, bootstrap over segments of 10 s)" in first
+    assert "every number here, is of simulated people" in first
+    assert "| trained on | 2 sessions of 1 person, 0.4 minutes |" in first
+    assert "| network | tds, " in first
+    assert "fine-tuned from" not in first
+    assert "| fine-tuned from | a model that 2 other sessions had trained |" in second
+    assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 
 def test_further_decoders_are_read_from_the_finished_run(

@@ -23,9 +23,10 @@ from emgscribe.decoding.registry import make_decoder
 from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
+from emgscribe.experiments.card import card
 from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
-from emgscribe.files import alone
+from emgscribe.files import alone, replacing
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
 
@@ -68,7 +69,7 @@ def run_experiment(
     lm: Path | None = None,
     console: Console,
 ) -> RunResult:
-    """Train, evaluate on the test sessions and write `results/<name>-<seed>.json`.
+    """Train, evaluate on the test sessions, write `results/<name>-<seed>.json` and the model's card.
 
     `data` is a folder of sessions, split by the experiment's protocol. An interrupted run continues from
     `runs/<name>-<seed>`; a finished one is only evaluated, greedily and with all `decoders` from the same emissions.
@@ -122,6 +123,8 @@ def run_experiment(
             settings=settings,
         )
         result.write(path)
+        with replacing(best / "README.md") as temporary:
+            temporary.write_text(card(result, trained.model, (training, val, test)), encoding="utf-8")
         return result
 
 

@@ -1,0 +1,78 @@
+"""The card beside a finished run's model: what it is, what it was made of, how well it reads, what it is not for."""
+
+import re
+import time
+from collections.abc import Sequence
+
+import torch
+
+from emgscribe.data.session import Session
+from emgscribe.experiments.recipes import EXPERIMENTS
+from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult
+from emgscribe.models.model import Model
+
+_TIMED = 20.0  # s of signal
+_UNKNOWN = "How it reads recordings is not known."
+_ABOUT = {
+    SIMULATED: f"**All of its training, and every number here, is of simulated people.** {_UNKNOWN}",
+    REAL_KEYS: f"**Its EMG, in training and test, is simulated, under real keystrokes.** {_UNKNOWN}",
+    REAL: "Trained and tested on recordings of people.",
+}
+
+
+def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) -> str:
+    """The card as Markdown; `parts` are the sessions that trained, validated and tested."""
+    train, val, test = map(_sessions, parts)
+    seen = {one.content for part in parts[:2] for one in part}
+    earlier = len([one for one in model.ancestry.trained_on if one.content not in seen])
+    rows = {
+        "reads": f"{model.shape}, in µV",
+        "network": str(model).removeprefix("<Model ").removesuffix(">"),
+        "made by": f"the experiment `{result.name}`, seed {result.seed}, commit {_short(result.commit)},"
+        f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
+        "changed": ", ".join(f"`{change}`" for change in result.changes) if result.name in EXPERIMENTS else "",
+        "fine-tuned from": f"a model that {earlier} other sessions had trained" if earlier else "",
+        "trained on": train,
+        "best weights chosen on": val,
+        "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",
+    }
+    for decoder, scores in result.test.items():
+        low, high = scores.interval
+        rows[f"CER, {decoder}"] = (
+            f"{scores.cer:.1f} % ({low:.1f} to {high:.1f}, bootstrap over {scores.unit}) of {scores.counts.length} keys"
+        )
+    rows["cost"] = _cost(model, parts[-1][0], result.machine)
+    table = "\n".join(f"| {what} | {value} |" for what, value in rows.items() if value)
+    return f"""# {result.name}
+
+{_ABOUT[result.data.kind]}
+
+| | |
+|---|---|
+{table}
+
+The intervals are over the text of these sessions: they say nothing about other people, or another training run. Do not
+read somebody who has not agreed, and do not use the model where a wrong key does harm.
+"""
+
+
+def _sessions(sessions: Sequence[Session]) -> str:
+    people, minutes = len({one.user for one in sessions}), sum(one.minutes for one in sessions)
+    count = f"{len(sessions)} session{'s' * (len(sessions) != 1)}"
+    return f"{count} of {people} {'person' if people == 1 else 'people'}, {minutes:.1f} minutes"
+
+
+def _short(commits: str) -> str:
+    """The first digits of each commit, and what is said of it."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", commits) or "unknown"
+
+
+def _cost(model: Model, session: Session, machine: str) -> str:
+    """How long the network takes for the beginning of a session, as it is read at rest."""
+    part = session.first(min(len(session), session.shape.samples(_TIMED)))
+    model.log_probs(part)  # the first time costs more
+    begun = time.perf_counter()
+    model.log_probs(part)
+    seconds, threads = time.perf_counter() - begun, torch.get_num_threads()
+    where = f"{machine}, {threads} thread{'s' * (threads != 1)}" if model.device.type == "cpu" else model.device.type
+    return f"{1000 * seconds / (60 * part.minutes):.1f} ms for a second of EMG, at this moment ({where})"
