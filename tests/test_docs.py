@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(path for path in ROOT.glob("*.md") if path.name != "LOG.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 # Words that made native readers stop; each has a plain substitute.
 BANNED = ("mend(s|ed)?", "anew", "upon", "so many", "nobody typed", "the house", "seed paper", "is told")
 BANNED += ("as far as it goes",)
