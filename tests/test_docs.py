@@ -2,10 +2,12 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from emgscribe.cli import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(path for path in ROOT.glob("*.md") if path.name != "LOG.md"), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,3 +70,45 @@ def test_glossary_is_alphabetical() -> None:
     entries = re.findall(r"^\*\*(.+?)\.\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert len(entries) > 60
     assert entries == sorted(entries, key=str.casefold)
+
+
+def test_the_lines_for_those_who_come_from_emg2qwerty_run(
+    make_session: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    make_session(samples=4000).rename("data/SESSION.hdf5")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/from-emg2qwerty.md").read_text(), re.DOTALL)
+    exec(code, {})
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("hi user ")
+    assert shown[1] == "(2000, 2, 16)"
+
+
+def _commands() -> set[tuple[str, frozenset[str]]]:
+    """The verb and the options of each command line in the pages."""
+    found = set()
+    for page in PAGES:
+        if page.name == "CHANGELOG.md":  # it names those of before
+            continue
+        text = re.sub(r"\\\n *", " ", page.read_text())
+        blocks = re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`\n]+)`", text)
+        for line in lines:
+            for command in re.findall(r"(?:^|\| )emgscribe ((?:(?:lm|data) )?[a-z]+)(?: ([^|]*))?", line):
+                found.add((command[0], frozenset(re.findall(r"(?<!\S)--([a-z][a-z.-]*)", command[1]))))
+    return found
+
+
+def test_commands_in_the_pages_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = _commands()
+    assert len(commands) > 40
+    for verb in {verb for verb, _ in commands}:
+        words = [*verb.split(), *(["baseline"] if verb in ("train", "tune") else [])]
+        assert main([*words, "--help"]) == 0
+        known = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out))
+        used = {option for other, options in commands if other == verb for option in options}
+        assert used <= known | {"help", "version"}, (verb, used - known)
