@@ -226,7 +226,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     written = write_report(str(tmp_path / "results"), str(out), names)
     assert written[0] == out / "report.md"
     assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
-    kinds = ("losses", *(f"greedy-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
+    kinds = ("rows", "losses", *(f"greedy-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
     expected = {f"simulated-ablation-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()
@@ -235,6 +235,9 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     with (out / "simulated.csv").open(newline="") as file:
         rows = [(row["suite"], row["experiment"], row["simulated %"]) for row in csv.DictReader(file)]
     assert rows == [("ablation", "ablation/full", "25.00"), ("ablation", "ablation/rate-500", "25.00")]
+    assert r"rate-500 & greedy & 25.00 & 0.00--50.00 \\" in (out / "simulated.tex").read_text().splitlines()
+    best = "Commonest errors of ablation/full, greedy (typed as read):"
+    assert f"{best} `" in page
     for name in names:
         path = tmp_path / "results" / f"{name}-0.json"
         write_json(path, read_json(path) | {"curves": []})
@@ -264,7 +267,7 @@ def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
     for name in ("a+b", "a=b"):  # file names cannot tell them apart
         write_result(name)
     written = write_report(tmp_path / "results", tmp_path / "out", ("a+b", "a=b"))
-    assert len(set(written)) == len(written) == 2 + 2 * (2 + 3 * len(ERRORS))
+    assert len(set(written)) == len(written) == 3 + 2 * (2 + 2 + 3 * len(ERRORS))
 
 
 def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:

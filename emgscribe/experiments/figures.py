@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -21,6 +22,7 @@ with needing("train"):
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize, PowerNorm
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import FancyBboxPatch
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -95,6 +97,42 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
         axes.set_axis_off()
     figure.axes[0].set_ylabel("CTC loss")
     figure.axes[0].legend(fontsize=8)
+    return _save(figure, out)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a table as a picture shows it: its CER with the interval, that of each seed, and the published one."""
+
+    label: str
+    decoder: str
+    cer: float
+    interval: tuple[float, float]
+    each: tuple[float, ...]
+    published: float | None = None
+
+
+def draw_rows(bars: Sequence[Bar], title: str, out: Path) -> list[Path]:
+    """A table's rows one below the other, each with its interval: a forest plot."""
+    figure = _figure(11, 0.32 * len(bars) + 1.6, title)
+    axes = figure.subplots()
+    decoders = list(dict.fromkeys(bar.decoder for bar in bars))
+    colors = dict(zip(decoders, (_BLUE, _ORANGE, _GREEN, _VERMILION) * len(decoders), strict=False))
+    for place, bar in enumerate(bars):
+        axes.plot(bar.interval, (place, place), color=colors[bar.decoder], linewidth=2)
+        axes.plot(bar.each, [place] * len(bar.each), "|", color=colors[bar.decoder], markersize=8, alpha=0.6)
+        axes.plot(bar.cer, place, "o", color=colors[bar.decoder])
+        if bar.published is not None:
+            axes.plot(bar.published, place, "D", color="black", markersize=5)
+    axes.set_yticks(range(len(bars)), [fill(bar.label, 60) for bar in bars], fontsize=9)
+    axes.set(xlabel="CER in %, with its 95 % interval; a stroke for each seed", ylim=(len(bars) - 0.4, -0.6))
+    axes.set_xlim(left=0)
+    axes.grid(True, axis="x", alpha=0.3)
+    handles = [Line2D([], [], color=colors[name], marker="o", label=name) for name in decoders]
+    if any(bar.published is not None for bar in bars):
+        handles.append(Line2D([], [], color="black", marker="D", linestyle="", label="published"))
+    if len(handles) > 1:
+        axes.legend(handles=handles, fontsize=9)
     return _save(figure, out)
 
 

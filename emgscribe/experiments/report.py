@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
-from emgscribe.data.charset import labels_of_text, screen_text
+from emgscribe.data.charset import SPACE, labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
@@ -37,6 +37,7 @@ from emgscribe.scoring import (
     total,
 )
 
+_CONFUSIONS = 10  # that are listed
 _KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED (real keys)", REAL: "recorded"}
 _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
@@ -228,7 +229,7 @@ def write_report(
     compared: tuple[str, str] | None = None,
     warn: Callable[[str], object] = warnings.warn,
 ) -> list[Path]:
-    """Render the results in `folder` to report.md, a CSV for each kind of data and figures in `out`; returns the files.
+    """Render the results in `folder` to report.md, CSV and LaTeX tables and figures in `out`; returns the files.
 
     Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names (see
     `compare`). A file that holds no result is named in a warning.
@@ -241,6 +242,7 @@ def write_report(
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
         text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records()))]
+        text += [_commonest(min(table.rows, key=lambda row: row.cer))]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
     if any(table.kind == REAL for table in found):
@@ -262,7 +264,9 @@ def write_report(
             writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
             writer.writeheader()
             writer.writerows(rows)
-        written.append(out / f"{kind}.csv")
+        with replacing(out / f"{kind}.tex") as temporary:
+            temporary.write_text("\n\n".join(_latex(t) for t in found if t.kind == kind) + "\n", encoding="utf-8")
+        written += [out / f"{kind}.csv", out / f"{kind}.tex"]
     with replacing(out / "report.md") as temporary:
         temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return [out / "report.md", *written]
@@ -288,6 +292,28 @@ def _markdown(records: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
+def _commonest(row: Row) -> str:
+    """What was confused most in a row's texts."""
+    from emgscribe.experiments.figures import GAP, confusions  # and with them matplotlib
+
+    names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
+    counted = confusions((session.reference, session.hypothesis) for session in row.sessions)
+    errors = [(pair, number) for pair, number in counted.most_common() if pair[0] != pair[1]][:_CONFUSIONS]
+    shown = [" as ".join(names.get(symbol, f"`{symbol}`") for symbol in pair) + f" {number}" for pair, number in errors]
+    return f"Commonest errors of {row.label}, {row.decoder} (typed as read): {', '.join(shown) or 'none'}."
+
+
+def _latex(table: Table) -> str:
+    """A table for a paper, with the booktabs package."""
+    lines = [f"% {table.title}", r"\begin{tabular}{llrr}", r"\toprule"]
+    lines += [r"Experiment & Decoder & CER (\%) & 95\,\% interval \\", r"\midrule"]
+    for row in table.rows:
+        low, high = row.interval
+        label = re.sub(r"([&%$#_{}])", r"\\\1", table.short(row))
+        lines.append(rf"{label} & {row.decoder} & {row.cer:.2f} & {low:.2f}--{high:.2f} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
 def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     from emgscribe.experiments import figures  # matplotlib takes a second to import, and few callers draw
 
@@ -295,7 +321,12 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     curves = {table.short(row): [score.run.curves for score in row.scores if score.run.curves] for row in table.rows}
     curves = {label: seeds for label, seeds in curves.items() if seeds}
     title, path = f"Loss by epoch: {table.title}", folder / f"{slug}-losses"
-    written = figures.draw_losses(curves, title, path) if curves else []
+    bars = [
+        figures.Bar(table.short(row), row.decoder, row.cer, row.interval, tuple(row.cers.values()), published)
+        for row, published in zip(table.rows, table.published, strict=True)
+    ]
+    written = figures.draw_rows(bars, f"CER: {table.title}", folder / f"{slug}-rows") if len(bars) > 1 else []
+    written += figures.draw_losses(curves, title, path) if curves else []
     best, taken = min(table.rows, key=lambda row: row.cer), set[str]()
     for row in [row for row in table.rows if row is best or compared & _names(row)]:
         seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
