@@ -10,13 +10,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -30,6 +28,9 @@ from emgscribe.live.grid import Piece
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.key_logs import NUM_USERS
 from emgscribe.simulation.sessions import perform
+
+if TYPE_CHECKING:  # Windows has only one of them
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 PIECE_SECONDS = 0.04  # twice as many cost 4 % of a core more
 _LOOK = 0.1  # s from one look to the next where nothing comes
@@ -202,11 +203,13 @@ class Simulated(_Paced):
 def prepare_typist() -> None:
     """Begin to load what a simulated typist needs, where another process can do so meanwhile."""
     if _processes().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
         with _without_interrupts():
             forkserver.ensure_running()
 
 
-def _processes() -> ForkServerContext | SpawnContext:
+def _processes() -> "ForkServerContext | SpawnContext":
     """How a typist's process is started: where the system can, as a copy of one that has loaded the simulator."""
     context = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else multiprocessing.get_context("spawn")
     context.set_forkserver_preload(["emgscribe.simulation.sessions", "scipy.signal", "wordfreq"])

@@ -137,8 +137,8 @@ class LogSpectrogram(Features):
         self.span, self.hop = self.basis.shape[1], config.samples_per_frame
         count = config.n_fft // 2 + 1
         edges, at = np.array(config.edges or range(count + 1)), np.arange(count)
-        pooling = (edges[:-1, None] <= at) & (at < edges[1:, None])  # by NumPy, since torch's meta device, where models
-        # are sketched, loads PyTorch's compiler to compare numbers, which takes seconds
+        # Models are sketched on torch's meta device, which loads PyTorch's compiler, for seconds, to compare numbers.
+        pooling = (edges[:-1, None] <= at) & (at < edges[1:, None])
         self.register_buffer("pooling", torch.from_numpy(pooling.astype(np.float32)), persistent=False)  # (K, count)
         self.bins = len(pooling)
 
