@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,22 +70,6 @@ def test_glossary_is_alphabetical() -> None:
     entries = re.findall(r"^\*\*(.+?)\.\*\*", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert len(entries) > 60
     assert entries == sorted(entries, key=str.casefold)
-
-
-def test_the_lines_for_those_who_come_from_emg2qwerty_run(
-    make_session: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    make_session(samples=4000).rename("data/SESSION.hdf5")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/from-emg2qwerty.md").read_text(), re.DOTALL)
-    exec(code, {})
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("hi user ")
-    assert shown[1] == "(2000, 2, 16)"
 
 
 def _commands() -> set[tuple[str, frozenset[str]]]:

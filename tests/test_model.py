@@ -405,5 +405,7 @@ def test_the_models_that_come_with_the_package_have_names(tmp_path: Path, monkey
     assert model_folder("live").parent.name == "shipped"
     assert model_folder("runs/live") == Path("runs/live")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "live").mkdir()
-    assert model_folder(Path("live")) == Path("live")  # one's own comes first
+    (tmp_path / "live").mkdir()  # as of somebody's recordings
+    assert model_folder("live").parent.name == "shipped"
+    (tmp_path / "live" / "config.json").touch()
+    assert model_folder(Path("live")) == Path("live")  # a model of one's own comes first
