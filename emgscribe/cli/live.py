@@ -46,7 +46,10 @@ class From:
     seed: int | None = None  # who types in a simulation; by default another person every time
 
     def makers(self) -> dict[str, Callable[[Shape], Source]]:
-        """What makes each source that can be chosen: the one that was asked for, and simulated typists."""
+        """What makes each source that can be chosen: the one that was asked for, and simulated typists.
+
+        A simulated typist that was asked for begins to get ready.
+        """
         if self.source == "replay" and self.file is None:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
         if self.source == "stdin" and sys.stdin is None:
@@ -165,7 +168,7 @@ def record(
       emgscribe record --out data --source brainflow --board 2 --bands left --user anna
       emgscribe record --out data --finish-only
     """
-    makers = origin.makers()
+    makers = {} if finish_only else origin.makers()
     recordings = into.recordings(out)
     if finish_only:
         print(f"{out} holds no other recordings that were cut off", file=sys.stderr)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from emgscribe.data.session import Session
-from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult
 from emgscribe.models.model import Model
 
@@ -30,7 +29,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         "network": str(model).removeprefix("<Model ").removesuffix(">"),
         "made by": f"the experiment `{result.name}`, seed {result.seed}, commit {_short(result.commit)},"
         f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
-        "changed": ", ".join(f"`{change}`" for change in result.changes) if result.name in EXPERIMENTS else "",
+        "changed": ", ".join(f"`{change}`" for change in result.noted),
         "fine-tuned from": f"a model that {earlier} other sessions had trained" if earlier else "",
         "trained on": train,
         "best weights chosen on": val,
@@ -69,7 +68,7 @@ def _short(commits: str) -> str:
 
 def _cost(model: Model, session: Session, machine: str) -> str:
     """How long the network takes for the beginning of a session, as it is read at rest."""
-    part = session.first(min(len(session), session.shape.samples(_TIMED)))
+    part = session.first(session.shape.samples(_TIMED))
     model.log_probs(part)  # the first time costs more
     begun = time.perf_counter()
     model.log_probs(part)

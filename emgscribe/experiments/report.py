@@ -81,6 +81,11 @@ class Table:
         suite = "results of no suite" if self.suite is _OTHER else self.suite.name
         return f"{suite}, {_KINDS[self.kind]} sessions"
 
+    @property
+    def best(self) -> Row:
+        """The row with the lowest CER."""
+        return min(self.rows, key=lambda row: row.cer)
+
     def short(self, row: Row) -> str:
         """A row's label without the suite, which the title names."""
         return row.label.removeprefix(f"{self.suite.name}/")
@@ -242,7 +247,7 @@ def write_report(
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
         text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records()))]
-        text += [_commonest(min(table.rows, key=lambda row: row.cer))]
+        text += [_commonest(table.best)]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
     if any(table.kind == REAL for table in found):
@@ -327,8 +332,8 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
     ]
     written = figures.draw_rows(bars, f"CER: {table.title}", folder / f"{slug}-rows") if len(bars) > 1 else []
     written += figures.draw_losses(curves, title, path) if curves else []
-    best, taken = min(table.rows, key=lambda row: row.cer), set[str]()
-    for row in [row for row in table.rows if row is best or compared & _names(row)]:
+    taken = set[str]()
+    for row in [row for row in table.rows if row is table.best or compared & _names(row)]:
         seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
         title = f"{row.label}: {table.title}, {row.decoder} decoder, CER {row.cer:.2f} %{seeds}"
         words = (re.sub("[^a-z0-9]+", "-", text.lower())[:100].strip("-") for text in (row.decoder, table.short(row)))

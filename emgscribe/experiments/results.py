@@ -90,6 +90,11 @@ class RunResult:
         changed = (path for path, value in ours.items() if named.get(path, value) != value and path != "train.seed")
         return tuple(f"{path} {ours[path]}" for path in changed)
 
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """The `changes`, where the name is that of an experiment: else they are all settings."""
+        return self.changes if self.name in EXPERIMENTS else ()
+
     def check(self, path: Path, experiment: Experiment, tested: Sequence[Session] = ()) -> None:
         """Refuse the result at `path` for another `experiment` or other sessions, known by name and content."""
         hint = "move it away, or choose another folder with --results"
@@ -208,8 +213,7 @@ class Row:
     @property
     def label(self) -> str:
         """The name, and what was set otherwise on the command line, if the name is that of an experiment."""
-        changes = self.run.changes if self.run.name in EXPERIMENTS else ()
-        notes = [*changes, *["seen in training"] * self.evaluation.seen]
+        notes = [*self.run.noted, *["seen in training"] * self.evaluation.seen]
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
     @cached_property

@@ -211,7 +211,9 @@ def prepare_typist() -> None:
 
 def _processes() -> "ForkServerContext | SpawnContext":
     """How a typist's process is started: where the system can, as a copy of one that has loaded the simulator."""
-    context = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else multiprocessing.get_context("spawn")
+    if not hasattr(os, "fork"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["emgscribe.simulation.sessions", "scipy.signal", "wordfreq"])
     return context
 
