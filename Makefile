@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check fuzz crash bench api clean
+.PHONY: demo test check fuzz crash bench api docs clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -27,6 +27,9 @@ crash: $(STAMP)
 api: $(STAMP)
 	$(BIN)/python scripts/api.py
 
+docs: $(STAMP)
+	$(BIN)/zensical build --strict
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/encoders.py
@@ -41,4 +44,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,11 @@
 """README.md and docs/ agree with the code: links resolve, quoted messages exist, some words do not occur."""
 
 import ast
+import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +34,22 @@ def test_relative_links_resolve(page: Path) -> None:
         target = page.parent / name if name else page
         assert target.exists(), link
         assert not anchor or anchor in _heading_anchors(target.read_text()), link
+
+
+def test_the_site_is_built_without_a_warning_and_has_every_page(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    command = [Path(sys.executable).with_name("zensical"), "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    front = (tmp_path / "site" / "index.html").read_text()
+    search = json.loads((tmp_path / "site" / "search.json").read_text())
+    found = {item["location"].partition("#")[0] for item in search["items"]}
+    pages = [path.relative_to(ROOT / "docs").with_suffix("") for path in PAGES if path.is_relative_to(ROOT / "docs")]
+    for page in pages:
+        place = "" if page.name == "index" else f"{page.parent if page.name == 'README' else page}/"
+        assert place in found
+        assert not place or f'href="./{place}"' in front, f"{page} is not in the navigation of zensical.toml"
 
 
 def _messages(source: str) -> Iterator[str]:
