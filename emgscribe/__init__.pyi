@@ -1,5 +1,6 @@
 """The public names: type checkers read them here, and `__init__.py` takes them from here."""
 
+from emgscribe.attribution import Saliency, saliency
 from emgscribe.config import Settings, register
 from emgscribe.data.convert import Source, convert
 from emgscribe.data.inspect import Inspection, inspect
@@ -36,7 +37,8 @@ __version__: str
 __all__ = ["__version__"]
 __all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
-__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Session"]
+__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Saliency"]
+__all__ += ["Session"]
 __all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
 __all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "adapt", "convert"]
 __all__ += [
@@ -50,5 +52,14 @@ __all__ += [
     "inspect",
 ]
 __all__ += ["load_model"]
-__all__ += ["open_session", "open_sessions", "recipes", "register", "save_model", "simulate", "simulate_key_logs"]
+__all__ += [
+    "open_session",
+    "open_sessions",
+    "recipes",
+    "register",
+    "saliency",
+    "save_model",
+    "simulate",
+    "simulate_key_logs",
+]
 __all__ += ["split", "train", "transcribe"]

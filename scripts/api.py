@@ -15,6 +15,7 @@ SECTIONS = {
     "Sessions": "Session Shape open_session open_sessions split DataConfig inspect Inspection simulate"
     " simulate_key_logs SimulationConfig convert Source",
     "Models": "load_model Model save_model ModelConfig transcribe Transcript import_checkpoint export_checkpoint",
+    "What a key is read from": "saliency Saliency",
     "Streams": "Stream Update",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",
     "Scores": "evaluate Evaluation evaluate_all Counts",

@@ -8,14 +8,18 @@ from hypothesis import strategies as st
 
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.experiments.figures import (
+    FEW,
     FINGERS,
     GAP,
+    Bar,
     confusions,
     draw_confusions,
+    draw_curves,
     draw_keyboard,
     draw_losses,
     draw_sessions,
     finger_of,
+    highest_rate,
     key_errors,
     key_of,
 )
@@ -51,7 +55,21 @@ def test_confusions_and_key_errors_agree_with_the_counts(reference: str, hypothe
 @pytest.mark.parametrize("texts", [[(ALL, ALL[::-1])], [("a", "a")], [("abc", "")], [("a", "Abc")]])
 def test_errors_are_drawn_whatever_the_texts(tmp_path: Path, texts: list[tuple[str, str]]) -> None:
     check(draw_confusions(texts, "title", tmp_path / "confusions"), tmp_path / "confusions")
-    check(draw_keyboard(texts, "title", tmp_path / "keyboard"), tmp_path / "keyboard")
+    check(draw_keyboard(texts, "title", tmp_path / "keyboard", highest_rate(texts)), tmp_path / "keyboard")
+
+
+def test_the_highest_rate_is_of_a_key_that_was_pressed_often_enough() -> None:
+    assert highest_rate([("ab" * FEW + "c", "ax" * 2 + "ab" * (FEW - 2) + "x")]) == pytest.approx(100 * 2 / FEW)
+    assert highest_rate([("abc", "xyz")]) == 0
+
+
+def test_amounts_are_drawn_in_their_order(tmp_path: Path) -> None:
+    bars = {amount: Bar("a", "greedy", cer, (cer - 1, cer + 2), (cer,)) for amount, cer in ((16, 20.0), (2, 60.0))}
+    first = draw_curves({"electrodes": bars, "hop": bars}, "title", tmp_path / "amounts")
+    check(first, tmp_path / "amounts")
+    turned = dict(reversed(bars.items()))
+    again = draw_curves({"electrodes": turned, "hop": turned}, "title", tmp_path / "again")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
 def test_sessions_are_drawn_with_pauses_and_without_errors(tmp_path: Path) -> None:

@@ -92,6 +92,38 @@ def test_simulated_trends_stand_beside_published_ones(write_result: WriteResult,
     assert "No simulated result yet: 4 electrodes a band; 2 electrodes a band; 1 kHz; 500 Hz;" in page
 
 
+def test_rows_that_differ_in_an_amount_are_drawn_as_a_curve(
+    write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, dict[int, figures.Bar]]] = []
+    monkeypatch.setattr(figures, "draw_curves", lambda curves, title, out: drawn.append(curves) or [])
+    for name in ("full", "electrodes-8", "electrodes-2", "rate-500"):
+        write_result(f"ablation/{name}", 0)
+    write_result("ablation/rate-500", 1, changes={"train.epochs": 5})
+    page_of(tmp_path)
+    assert [{amount: list(bars) for amount, bars in curves.items()} for curves in drawn] == [
+        {"electrodes of each band": [16, 8, 2], "samples a second": [2000, 500]}
+    ]
+
+
+def test_keyboards_of_rows_that_are_compared_have_one_scale(
+    write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[float] = []
+    monkeypatch.setattr(figures, "draw_keyboard", lambda texts, title, out, highest: scales.append(highest) or [])
+    typed = "ab" * figures.FEW
+    write_result("ablation/full", 0, [("one", typed, typed)])
+    write_result("ablation/rate-500", 0, [("one", typed, typed.replace("b", "x"))])
+    write_report(tmp_path / "results", tmp_path / "out", ("ablation/full", "ablation/rate-500"))
+    assert scales == [100.0, 100.0]
+
+
+def test_suites_draw_curves_of_their_own_experiments() -> None:
+    for suite in SUITES.values():
+        names = {experiment.name.removeprefix(f"{suite.name}/") for experiment in suite.experiments}
+        assert {name for curve in suite.curves for name in curve.experiments.values()} <= names
+
+
 def test_results_on_simulated_emg_under_real_keys_have_a_table_of_their_own(
     write_result: WriteResult, tmp_path: Path
 ) -> None:
@@ -226,7 +258,12 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     written = write_report(str(tmp_path / "results"), str(out), names)
     assert written[0] == out / "report.md"
     assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
-    kinds = ("rows", "losses", *(f"greedy-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS))
+    kinds = (
+        "rows",
+        "amounts",
+        "losses",
+        *(f"greedy-{name}-{what}" for name in ("full", "rate-500") for what in ERRORS),
+    )
     expected = {f"simulated-ablation-{kind}.{suffix}" for kind in kinds for suffix in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == expected
     page = (out / "report.md").read_text()

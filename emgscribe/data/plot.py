@@ -1,9 +1,11 @@
 """A few seconds of a session as a figure: electrodes, keys, and what a model read."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emgscribe.data.charset import SPACE
 from emgscribe.data.session import Session
@@ -11,6 +13,8 @@ from emgscribe.errors import EmgscribeError, needing
 
 with needing("train"):
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 _TYPED, _READ, _EMG, _FAINT = "#1f3b57", "#c0392b", "#3f6f9f", "#d5dbe1"
@@ -57,6 +61,25 @@ def plot_session(session: Session, start: float, stop: float, read: Any = None) 
         axes.spines[["top", "right"]].set_visible(False)
     bands[-1].set_xlabel("time (s)")
     bands[-1].set_xlim(start, stop)
+    return figure
+
+
+def plot_electrodes(
+    values: npt.NDArray[np.float64], times: npt.NDArray[np.float64], bands: Sequence[str], title: str, meaning: str
+) -> Figure:
+    """Values (times, bands, electrode channels) around zero, in colours: a panel for each band."""
+    figure = _Shown(figsize=(5 * len(bands) + 2, 4.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    step = times[1] - times[0]
+    highest = float(np.quantile(np.abs(values), 0.998)) or 1.0  # single bins may stand far out
+    scale = ScalarMappable(Normalize(-highest, highest), "RdBu_r")
+    for band, axes in enumerate(figure.subplots(1, len(bands), squeeze=False, sharey=True)[0]):
+        edges = (times[0] - step / 2, times[-1] + step / 2, values.shape[2] - 0.5, -0.5)
+        axes.imshow(values[:, band].T, cmap=scale.cmap, norm=scale.norm, extent=edges, aspect="auto")
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set(title=f"{bands[band]} band", xlabel="s from key-down")
+    figure.axes[0].set_ylabel("electrode channel")
+    figure.colorbar(scale, ax=figure.axes, label=meaning)
     return figure
 
 

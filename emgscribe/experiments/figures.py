@@ -67,6 +67,12 @@ def key_errors(counted: Counter[tuple[str, str]]) -> dict[str, tuple[int, int]]:
     return {key: (number, wrong[key]) for key, number in presses.items()}
 
 
+def highest_rate(texts: Iterable[tuple[str, str]]) -> float:
+    """Per cent of the presses of the worst key that were misread or missed, of keys that have a rate."""
+    errors = key_errors(confusions(texts)).values()
+    return max((100 * wrong / presses for presses, wrong in errors if presses >= FEW), default=0.0)
+
+
 def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str, out: Path) -> list[Path]:
     """Training and validation loss by epoch, a panel for each row of a table (Figure 1 of Borthakur et al.).
 
@@ -97,6 +103,27 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
         axes.set_axis_off()
     figure.axes[0].set_ylabel("CTC loss")
     figure.axes[0].legend(fontsize=8)
+    return _save(figure, out)
+
+
+def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path) -> list[Path]:
+    """CER with its interval against each amount, a panel each; an amount's steps are evenly apart."""
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = _figure(4.2 * columns, 3.2 * rows + 0.6, title)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for (amount, bars), axes in zip(curves.items(), panels, strict=False):
+        steps, found = zip(*sorted(bars.items()), strict=True)
+        cers = np.array([bar.cer for bar in found])
+        errors = np.abs(np.array([bar.interval for bar in found]).T - cers)
+        axes.errorbar(range(len(steps)), cers, errors, color=_BLUE, marker="o", capsize=3)
+        axes.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
+        axes.set(xlabel=amount, ylim=(0, None), xmargin=0.15)
+        axes.grid(True, axis="y", alpha=0.3)
+        axes.tick_params(labelleft=True)
+    for axes in panels:
+        axes.set_axis_off()
+    figure.axes[0].set_ylabel("CER in %, 95 % interval")
     return _save(figure, out)
 
 
@@ -194,12 +221,15 @@ def _draw_matrix(axes: Axes, table: npt.NDArray[np.float64], names: list[str], m
     axes.figure.colorbar(image, ax=axes, shrink=0.6, label=meaning, ticks=MaxNLocator(8, integer=True))
 
 
-def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path) -> list[Path]:
-    """Each key of a US QWERTY keyboard in the colour of its errors: presses misread or missed, in per cent."""
+def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path, highest: float) -> list[Path]:
+    """Each key of a US QWERTY keyboard in the colour of its errors: presses misread or missed, in per cent.
+
+    The colours end at `highest` per cent, which keyboards that are compared have in common (`highest_rate`).
+    """
     counted = confusions(texts)
     errors = key_errors(counted)
     rates = {key: 100 * wrong / presses for key, (presses, wrong) in errors.items() if presses >= FEW}
-    scale, colors = Normalize(0, max([10.0, *rates.values()])), mpl.colormaps["YlOrRd"]
+    scale, colors = Normalize(0, max(10.0, highest)), mpl.colormaps["YlOrRd"]
     figure = _figure(14, 5.8, title)
     axes = figure.subplots()
     for key, left, right, row in _caps():

@@ -302,7 +302,7 @@ def _commonest(row: Row) -> str:
     from emgscribe.experiments.figures import GAP, confusions  # and with them matplotlib
 
     names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
-    counted = confusions((session.reference, session.hypothesis) for session in row.sessions)
+    counted = confusions(row.texts)
     errors = [(pair, number) for pair, number in counted.most_common() if pair[0] != pair[1]][:_CONFUSIONS]
     shown = [" as ".join(names.get(symbol, f"`{symbol}`") for symbol in pair) + f" {number}" for pair, number in errors]
     return f"Commonest errors of {row.label}, {row.decoder} (typed as read): {', '.join(shown) or 'none'}."
@@ -331,9 +331,18 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         for row, published in zip(table.rows, table.published, strict=True)
     ]
     written = figures.draw_rows(bars, f"CER: {table.title}", folder / f"{slug}-rows") if len(bars) > 1 else []
+    shown = {bar.label: bar for bar in bars if bar.decoder == "greedy"}
+    amounts = {
+        curve.amount: {amount: shown[name] for amount, name in curve.experiments.items() if name in shown}
+        for curve in table.suite.curves
+    }
+    if amounts := {amount: steps for amount, steps in amounts.items() if len(steps) > 1}:
+        written += figures.draw_curves(amounts, f"CER by amount: {table.title}", folder / f"{slug}-amounts")
     written += figures.draw_losses(curves, title, path) if curves else []
     taken = set[str]()
-    for row in [row for row in table.rows if row is table.best or compared & _names(row)]:
+    chosen = {row: row.texts for row in table.rows if row is table.best or compared & _names(row)}
+    highest = max(map(figures.highest_rate, chosen.values()))
+    for row, texts in chosen.items():
         seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
         title = f"{row.label}: {table.title}, {row.decoder} decoder, CER {row.cer:.2f} %{seeds}"
         words = (re.sub("[^a-z0-9]+", "-", text.lower())[:100].strip("-") for text in (row.decoder, table.short(row)))
@@ -344,9 +353,8 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         segments = defaultdict[str, list[Counts]](list)
         for (session, _, _), counts in row.units.items():
             segments[session].append(counts)
-        texts = [(session.reference, session.hypothesis) for session in row.sessions]
         written += figures.draw_confusions(texts, f"What was read for what. {title}", folder / f"{name}-confusions")
-        written += figures.draw_keyboard(texts, f"Errors by key. {title}", folder / f"{name}-keyboard")
+        written += figures.draw_keyboard(texts, f"Errors by key. {title}", folder / f"{name}-keyboard", highest)
         written += figures.draw_sessions(segments, f"Errors over a session. {title}", folder / f"{name}-sessions")
     return written
 

@@ -211,6 +211,11 @@ class Row:
         return [session for score in self.scores for session in score.sessions]
 
     @property
+    def texts(self) -> list[tuple[str, str]]:
+        """The reference and what was read of each session, of every seed."""
+        return [(session.reference, session.hypothesis) for session in self.sessions]
+
+    @property
     def label(self) -> str:
         """The name, and what was set otherwise on the command line, if the name is that of an experiment."""
         notes = [*self.run.noted, *["seen in training"] * self.evaluation.seen]

@@ -143,8 +143,10 @@ class LogSpectrogram(Features):
         self.bins = len(pooling)
 
     def forward(self, emg: Tensor) -> Tensor:
-        # Low precision would cost the quiet bins their digits, and there is nothing to learn here.
-        with torch.no_grad(), torch.autocast(emg.device.type, enabled=False):
+        # Low precision would cost the quiet bins their digits. There is nothing to learn here: only saliency asks for
+        # gradients by the EMG.
+        wanted = emg.requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(wanted), torch.autocast(emg.device.type, enabled=False):
             return self._spectra(self.config.chosen(emg))
 
     def _spectra(self, emg: Tensor) -> Tensor:

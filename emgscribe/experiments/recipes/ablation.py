@@ -6,7 +6,7 @@ from typing import Any
 
 from emgscribe.data.splits import DataConfig
 from emgscribe.experiments.recipes.demo import DEMO
-from emgscribe.experiments.recipes.experiment import Experiment, Suite, by_name
+from emgscribe.experiments.recipes.experiment import Curve, Experiment, Suite, by_name
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
 from emgscribe.models.encoders import RecurrentConfig, ResidualCnnConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
@@ -75,4 +75,11 @@ training sessions or less augmentation; and on an unseen user, before and after 
 For a folder of five users with 23 sessions or more of four minutes each, of which ten test."""
 
 _ABOUT = "fewer electrodes, samples, sessions or augmentations, one hand, a new person; five simulated people"
-ABLATION_SUITE = Suite("ablation", _ABOUT, tuple(ABLATIONS.values()))
+_CURVES = (
+    Curve("electrodes of each band", {16: "full"} | {16 // step: f"electrodes-{16 // step}" for step in (2, 4, 8)}),
+    Curve("samples a second", {2000: "full"} | {2000 // step: f"rate-{2000 // step}" for step in (2, 4, 8)}),
+    Curve("sessions to train on", {12: "full", 6: "sessions-6", 3: "sessions-3"}),
+    Curve("minutes of a new person's typing", {5: "adapted-5-minutes", 20: "adapted-20-minutes", 0: "unseen-user"}),
+    Curve("samples from one frame to the next", {48: "full"} | {hop: f"hop-{hop}" for hop in (16, 32, 64)}),
+)
+ABLATION_SUITE = Suite("ablation", _ABOUT, tuple(ABLATIONS.values()), curves=_CURVES)

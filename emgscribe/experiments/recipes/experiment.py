@@ -1,6 +1,6 @@
 """What an experiment and a suite are. An experiment is a value; a variant is `replace(base, ...)`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,14 @@ FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=23, minutes=4.0)
 
 
 @dataclass(frozen=True)
+class Curve:
+    """CER against an amount: the suite's experiments that differ in it, by the amount."""
+
+    amount: str
+    experiments: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class Suite:
     """The runs behind one table or figure, in order, seeds included. Some runs belong to several suites.
 
@@ -56,6 +64,7 @@ class Suite:
     protocol: Protocol = "latest"
     simulated: Simulated = FIVE_PEOPLE
     over_users: bool = False
+    curves: tuple[Curve, ...] = ()
 
 
 def by_name(experiments: Iterable[Experiment]) -> Experiments:
