@@ -22,7 +22,7 @@ from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
 from emgscribe.models.model import Model, evaluating
-from emgscribe.scoring import Counts, cer_interval, count, count_units, total
+from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, total
 from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
 
 _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than errors stay correlated
@@ -90,6 +90,16 @@ class Evaluation:
     def interval(self) -> tuple[float, float]:
         """95 % bootstrap interval of the CER in per cent."""
         return cer_interval(self.units)
+
+    def minus(self, other: "Evaluation") -> tuple[float, float, float]:
+        """This CER minus that of `other` on the same sessions, in points, with its paired 95 % bootstrap interval.
+
+        Raises `EmgscribeError` where the sessions are not the same, or were cut into other units.
+        """
+        ours, theirs = ([(s.session, s.reference, len(s.units)) for s in each.sessions] for each in (self, other))
+        if ours != theirs or self.unit != other.unit:
+            raise EmgscribeError("the two did not read the same sessions", hint="evaluate both on the same sessions")
+        return cer_difference(self.units, other.units)
 
     def to_json(self) -> dict[str, Any]:
         """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""

@@ -100,6 +100,25 @@ def test_sessions_add_up_and_keep_their_names(model: Model, make_stored: MakeSto
     assert (len(seen), seen[-1]) == (2, 1.0)
 
 
+def test_a_difference_is_of_the_same_sessions(model: Model, make_stored: MakeStored) -> None:
+    one, two = (make_stored(60_000, typing(60_000, 300), seed=n, name=f"{n}") for n in (1, 2))
+    read = evaluate(model, [one, two])
+    perfect = replace(
+        read,
+        sessions=tuple(
+            replace(s, hypothesis=s.reference, units=tuple(Counts(length=unit.length) for unit in s.units))
+            for s in read.sessions
+        ),
+    )
+    difference, low, high = read.minus(perfect)
+    assert difference == read.cer
+    assert low <= difference <= high
+    assert perfect.minus(read)[0] == -difference
+    for other in (evaluate(model, [one]), evaluate(model, [two, one]), replace(read, unit="windows")):
+        with pytest.raises(EmgscribeError, match="did not read the same sessions"):
+            read.minus(other)
+
+
 def test_published_counts_what_the_ends_lack_as_missed(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(20_000, typing(20_000, 300))
     ours, published = evaluate(model, [session]), evaluate(model, [session], protocol="published")

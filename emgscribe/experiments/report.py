@@ -400,7 +400,7 @@ def print_difference(evaluations: Mapping[str, Evaluation], console: Console) ->
     """What each decoder's CER is below the first one's on the same segments, with its interval."""
     (first, base), *others = evaluations.items()
     for name, evaluation in others:
-        difference, low, high = cer_difference(base.units, evaluation.units)
+        difference, low, high = base.minus(evaluation)
         interval = f"95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(base.units)} {base.unit}"
         console.print(f"{first} minus {name}: {difference:+.2f} points ({interval})", soft_wrap=True)
 
