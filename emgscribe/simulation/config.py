@@ -30,7 +30,7 @@ class SimulationConfig(Settings):
     users_differ: Annotated[float, Range(0, 2)] = 1.0  # how much users differ in body, habits and placement
     wrist_radius: Annotated[float, Range(15, 50)] = 28.0  # radius of the forearm under the band in mm
     fat_thickness: Annotated[float, Range(0.5, 15)] = 3.5  # thickness of fat and skin in mm
-    conduction_velocity: Annotated[float, Range(2, 6)] = 4.0  # speed of action potentials along fibres in m/s
+    conduction_velocity: Annotated[float, Range(2, 6)] = 4.2  # speed of action potentials along fibres in m/s
     units_per_muscle: Annotated[int, Range(4, 200)] = 80  # simulated motor units in each of the 20 muscles
     pole_distance: Annotated[float, Range(2, 40)] = 17.5  # distance between an electrode's poles, along the arm, in mm
     redonning: Scale = 1.0  # change of placement between sessions of a user; 0: the band is never taken off

@@ -17,7 +17,7 @@ TAPS = 48  # samples of an action potential
 _OVERSAMPLING = 2
 _TRIPOLE = ((24.6, 0.0), (-35.4, 1.5), (10.8, 4.8))  # relative currents, and their distance behind the front in mm
 _ANISOTROPY = 2.0  # muscle alone: about 5; fat and skin are isotropic. Fitted to the spectra of a recorded session
-_UNIT_OF_POTENTIAL = 445.0  # gives µV: the median electrode has a root mean square of some 8 µV, as recorded
+_UNIT_OF_POTENTIAL = 475.0  # gives µV: the median electrode has a root mean square of some 8 µV, as recorded
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ POSTURE[_ED] = 0.035
 
 # Standard deviations of the logarithm of a muscle's excitation: between people in all of its bursts, between people for
 # each finger and term, between the sessions of a person, within a session over minutes, and from press to press.
-_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.6, 0.5, 0.24, 0.3, 0.66
+_OF_MUSCLES, _OF_MOVEMENTS, _OF_SESSIONS, _OF_MINUTES, _OF_PRESSES = 0.9, 0.75, 0.24, 0.3, 0.66
 _LEAD = 0.012  # standard deviation between people of the time of the bursts, in s
 _MINUTE = 20.0  # s between independent values of what changes over minutes
 _QUICK = 0.25  # s since the hand's last press, below which bursts are weaker and preparation is shorter

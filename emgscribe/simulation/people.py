@@ -16,8 +16,8 @@ _ELECTRODE = 2 * np.pi / 16  # radians between the electrodes of a published ban
 _PERSON_STREAM = 0x9E37
 
 # Standard deviations between people at `users_differ` 1; for the radius, the fat and the depths, of the logarithm.
-_ARM_SIZE, _FAT, _DEPTH, _MUSCLE_DEGREES, _ZONE_MM = 0.08, 0.3, 0.3, 12.0, 12.0
-_WORN_ELECTRODES, _WORN_MM = 0.8, 6.0  # where a person usually wears the band: around and along the arm
+_ARM_SIZE, _FAT, _DEPTH, _MUSCLE_DEGREES, _ZONE_MM = 0.12, 0.45, 0.45, 18.0, 18.0
+_WORN_ELECTRODES, _WORN_MM = 1.2, 9.0  # where a person usually wears the band: around and along the arm
 # Standard deviations between the donnings of a person at `redonning` and `difficulty` 1.
 _AGAIN_ELECTRODES, _AGAIN_MM, _AGAIN_GAIN = 0.72, 3.6, 0.18
 # Standard deviations between the motor units of a muscle in mm.

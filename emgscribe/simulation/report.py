@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SHORTEST, _LONGEST = 10 * SAMPLE_RATE, 120 * SAMPLE_RATE  # samples of an excerpt
 _AROUND, _STEP = 0.4, 20  # of averages around key-down: seconds before and after it, and samples of a step (100 Hz)
 _HANDS = ("left", "right")
-_MEASURED = 4  # users whose EMG is measured and drawn; two minutes of one take 30 MB
+_DRAWN = 4  # users whose EMG is drawn; two minutes of one take 30 MB
 _OURS = "tab:blue"
 
 
@@ -86,7 +86,7 @@ class Excerpt:
 def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> dict[str, Any]:
     """Write a picture, `out` (a PNG), and with the same stem a page (`.md`) and numbers (`.json`); returns the numbers.
 
-    Typing is measured in all sessions, EMG in the first one of at most four users. A session does not say which finger
+    Typing is measured in all sessions, EMG in the first one of each user. A session does not say which finger
     pressed a key: the fingers are those of the touch-typing textbook. Raises `EmgscribeError` without sessions, for one
     shorter than 10 s, and when a file cannot be read or written.
     """
@@ -96,16 +96,20 @@ def compare_with_recording(sessions: Sequence[Path | str], out: Path | str) -> d
     first: dict[str, Path | str] = {}
     for header, path in zip(headers, sessions, strict=True):
         first.setdefault(header.user, path)
-    excerpts = [Excerpt.of_session(path) for path in [*first.values()][:_MEASURED]]
-    found = rows("typing", measure_typing(headers))
-    found += rows("emg", _mean_over([measure_emg(excerpt.emg, excerpt.spectra, excerpt.hands) for excerpt in excerpts]))
+    excerpts, numbers = list[Excerpt](), list[dict[str, float]]()
+    for path in first.values():
+        excerpt = Excerpt.of_session(path)
+        numbers.append(measure_emg(excerpt.emg, excerpt.spectra, excerpt.hands))
+        if len(excerpts) < _DRAWN:
+            excerpts.append(excerpt)
+    found = rows("typing", measure_typing(headers)) + rows("emg", _mean_over(numbers))
     content = {
         "rows": [asdict(row) | {"distance": round(row.distance, 2), "near": row.near} for row in found],
-        "measured": [excerpt.name for excerpt in excerpts],
+        "measured": [Path(path).stem for path in first.values()],
     }
     _draw(excerpts, found, Path(out).with_suffix(".png"))
     with replacing(Path(out).with_suffix(".md")) as temporary:
-        temporary.write_text(_page(found, Path(out).stem, len(sessions), len(excerpts)), encoding="utf-8")
+        temporary.write_text(_page(found, Path(out).stem, len(sessions), len(first)), encoding="utf-8")
     write_json(Path(out).with_suffix(".json"), content)
     return content
 
@@ -137,7 +141,7 @@ def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
         from matplotlib.figure import Figure  # takes a second to import, and few callers draw
 
     figure = Figure(figsize=(17, 28), layout="constrained")
-    figure.suptitle(f"traces and activity: {excerpts[0].name}; the other panels: all sessions ({len(excerpts)})")
+    figure.suptitle(f"traces and activity: {excerpts[0].name}; intervals and spectra: {len(excerpts)} people")
     parts = figure.subfigures(4, 1, squeeze=False, height_ratios=(3.3, 1.7, 1, 1))[:, 0]
     for hand, (traces, around) in enumerate(zip(parts[1].subplots(1, 2), parts[2].subplots(1, 2), strict=True)):
         _draw_traces(traces, excerpts[0], hand)

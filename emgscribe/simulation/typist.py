@@ -82,7 +82,7 @@ class Habits:
     @classmethod
     def of_user(cls, rng: Rng, spread: float) -> "Habits":
         """Habits drawn from `rng`; `spread` 0 gives the textbook typist."""
-        own = {key: place for key, place in ALTERNATIVES.items() if rng.random() < 0.25 * spread}
+        own = {key: place for key, place in ALTERNATIVES.items() if rng.random() < 0.375 * spread}
         slowness, alone, typos = spread * rng.standard_normal(3)
         return cls(
             places=TEXTBOOK | own,
