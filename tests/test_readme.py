@@ -16,6 +16,7 @@ import emgscribe as es
 ROOT = Path(__file__).parent.parent
 START = ROOT / "docs" / "start.md"
 PAGES = [ROOT / "README.md", START, *sorted({*(ROOT / "docs").rglob("*.md")} - {START})]  # START makes what others use
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # In full an example takes minutes; EMGSCRIBE_FULL=1 runs them as they stand.
 SIZES, SMALLER = r"users=\d+, sessions=\d+, minutes=[\d.]+", "users=1, sessions=3, minutes=0.3"
 
@@ -59,6 +60,28 @@ for name, line, code in json.load(sys.stdin):
 """
 
 
+def walk(steps: list[tuple[str, str, str]], folder: Path) -> None:
+    """Run the steps (name, command line, else Python) in `folder`, one after the other."""
+    own = {"PYTHONPATH": str(folder), "EMGSCRIBE_CACHE": str(folder / ".cache"), "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", WALK]
+    done = subprocess.run(
+        command, cwd=folder, input=json.dumps(steps), capture_output=True, text=True, env=os.environ | own
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"\n{done.stdout}".count("\ndone: ") == len(steps)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    if not os.environ.get("EMGSCRIBE_FULL"):
+        code = re.sub(r"(?<=minutes=)[\d.]+", "0.6", re.sub(r"(?<= sessions=)(8|10)", "4", code))
+        code = re.sub(r"epochs=\d+", "epochs=2", code)
+    walk([(path.name, "", code)], tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
     """The commands of the first ten minutes, then the Python of each page, in a copy of what git tracks."""
@@ -72,13 +95,8 @@ def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
     if not os.environ.get("EMGSCRIBE_FULL"):
         pages = [(name, re.sub(SIZES, SMALLER, code)) for name, code in pages]
     steps = [(START.name, line, "") for line in ours] + [(name, "", code) for name, code in pages]
-    own = {"PYTHONPATH": str(tmp_path), "EMGSCRIBE_CACHE": str(tmp_path / ".cache")}
-    command = [sys.executable, "-c", WALK]
-    done = subprocess.run(
-        command, cwd=tmp_path, input=json.dumps(steps), capture_output=True, text=True, env=os.environ | own
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("\ndone: ") == len(steps) > 15
+    assert len(steps) > 15
+    walk(steps, tmp_path)
     assert len(list((tmp_path / "tiny").glob("*.hdf5"))) == 3
     assert (tmp_path / "runs" / "demo-0" / "best" / "beam.json").exists()
     assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["demo-0.json"]
