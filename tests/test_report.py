@@ -106,6 +106,31 @@ def test_rows_that_differ_in_an_amount_are_drawn_as_a_curve(
     ]
 
 
+def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result: WriteResult, tmp_path: Path) -> None:
+    worse = [("one", "abcdefgh", "XXcdefgh")]
+    for seed in (0, 1):
+        write_result("ablation/full", seed, worse)
+    write_result("ablation/rate-500", 0, [("one", "abcdefgh", "Xbcdefgh")], beam=True)
+    write_result("demo", 0, worse, changes={"train.epochs": 5})
+    write_result("table2/baseline", 0, [("two", "abcdefgh", "abcdefgh")])
+    write_result("table2/bilstm", 0, worse, kind="real")
+    page_of(tmp_path)
+    page = (tmp_path / "out" / "leaderboard.md").read_text()
+    recorded, same, other = page.split("\n## ")[1:]
+    assert recorded.startswith("recorded: 1 session of 1 person, 8 characters")
+    assert other.startswith("SIMULATED: 1 session of 1 person, 8 characters\n\ntwo;")
+    rows = [line.strip("| ").split(" | ") for line in same.splitlines() if re.match(r"\| \d", line)]
+    assert [row[:4] for row in rows] == [
+        ["1", "ablation/rate-500", "beam", "0.00"],
+        ["2", "ablation/rate-500", "greedy", "12.50"],
+        ["3", "ablation/full", "greedy", "25.00"],
+        ["4", "demo (train.epochs 5)", "greedy", "25.00"],
+    ]
+    assert rows[2][5:] == ["2", "00000000", "`emgscribe train ablation/full --data DIR`"]
+    assert rows[3][-1] == "`emgscribe train demo --data DIR`"
+    assert rows[0][-1] == "`emgscribe train ablation/rate-500 --data DIR --decoder beam`"
+
+
 def test_keyboards_of_rows_that_are_compared_have_one_scale(
     write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +329,7 @@ def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
     for name in ("a+b", "a=b"):  # file names cannot tell them apart
         write_result(name)
     written = write_report(tmp_path / "results", tmp_path / "out", ("a+b", "a=b"))
-    assert len(set(written)) == len(written) == 3 + 2 * (2 + 2 + 3 * len(ERRORS))
+    assert len(set(written)) == len(written) == 4 + 2 * (2 + 2 + 3 * len(ERRORS))
 
 
 def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:

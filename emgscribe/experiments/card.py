@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from emgscribe.data.session import Session
-from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult
+from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult, extent
 from emgscribe.models.model import Model
 
 _TIMED = 20.0  # s of signal
@@ -57,8 +57,7 @@ read somebody who has not agreed, and do not use the model where a wrong key doe
 
 def _sessions(sessions: Sequence[Session]) -> str:
     people, minutes = len({one.user for one in sessions}), sum(one.minutes for one in sessions)
-    count = f"{len(sessions)} session{'s' * (len(sessions) != 1)}"
-    return f"{count} of {people} {'person' if people == 1 else 'people'}, {minutes:.1f} minutes"
+    return f"{extent(len(sessions), people)}, {minutes:.1f} minutes"
 
 
 def _short(commits: str) -> str:

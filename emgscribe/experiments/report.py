@@ -23,8 +23,17 @@ from emgscribe.data.charset import SPACE, labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
-from emgscribe.experiments.recipes import SUITES, Suite
-from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, Row, RunResult, Score, read_results
+from emgscribe.experiments.recipes import EXPERIMENTS, SUITES, Suite
+from emgscribe.experiments.results import (
+    REAL,
+    REAL_KEYS,
+    SIMULATED,
+    Row,
+    RunResult,
+    Score,
+    extent,
+    read_results,
+)
 from emgscribe.files import read_json, replacing
 from emgscribe.scoring import (
     Counts,
@@ -60,6 +69,11 @@ _SWAPPED = (
     "Published insertion and deletion error rates (IER, DER) are swapped against the usual convention: the published"
     " code counts a missing character as an insertion and an extra one as a deletion. Here an insertion is an extra"
     " character. CER is not affected."
+)
+_LEADERBOARD = (
+    "Every recipe that was tested on the same sessions, the lowest CER first. A rate on other sessions is another rate:"
+    " compare within a table only, and there with `emgscribe report --compare ONE OTHER`. A row with one seed may be"
+    " luck."
 )
 _AGREEMENT = (
     "Do simulated sessions lead to the conclusions that recordings led to? Published ratios of CERs, or CERs, of"
@@ -272,9 +286,45 @@ def write_report(
         with replacing(out / f"{kind}.tex") as temporary:
             temporary.write_text("\n\n".join(_latex(t) for t in found if t.kind == kind) + "\n", encoding="utf-8")
         written += [out / f"{kind}.csv", out / f"{kind}.tex"]
-    with replacing(out / "report.md") as temporary:
-        temporary.write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    return [out / "report.md", *written]
+    for name, parts in (("leaderboard.md", leaderboard(found)), ("report.md", text)):
+        with replacing(out / name) as temporary:
+            temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return [out / "report.md", out / "leaderboard.md", *written]
+
+
+def leaderboard(found: Sequence[Table]) -> list[str]:
+    """Paragraphs of a page: all rows that were tested on the same sessions in one table, with the command of each."""
+    tested = defaultdict[tuple[str, str, frozenset[tuple[str, str]]], dict[tuple[str, ...], tuple[Suite, Row]]](dict)
+    for table in found:
+        for row in table.rows:
+            texts = frozenset((session.session, session.reference) for session in row.sessions)
+            same = tested[table.kind, row.evaluation.unit, texts]
+            same.setdefault((row.label, row.decoder), (table.suite, row))  # some rows are of several suites
+    text = ["# Leaderboard", _LEADERBOARD]
+    for (kind, unit, texts), rows in sorted(tested.items(), key=lambda each: (each[0][0] != REAL, -len(each[1]))):
+        sessions, characters = {name for name, _ in texts}, sum(len(reference) for _, reference in texts)
+        people = len({session.user for _, row in rows.values() for session in row.sessions})
+        text.append(f"## {_KINDS[kind]}: {extent(len(sessions), people)}, {characters} characters")
+        text.append(f"{', '.join(sorted(sessions)[:3])}{' and others' * (len(sessions) > 3)}; intervals over {unit}.")
+        ranked = sorted(rows.values(), key=lambda each: each[1].cer)
+        text.append(_markdown([_ranked(place, suite, row) for place, (suite, row) in enumerate(ranked, 1)]))
+    return text
+
+
+def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
+    commits = {commit for score in row.scores for commit in re.findall(r"\b[0-9a-f]{8}", score.run.commit)}
+    command = f"train {row.name}" if row.name in EXPERIMENTS else f"reproduce {suite.name}"
+    decoder = f" --decoder {row.decoder}" * (row.decoder != "greedy")
+    return {
+        "": str(place),
+        "recipe": row.label,
+        "decoder": row.decoder,
+        "CER %": f"{row.cer:.2f}",
+        "95 % interval": "{:.2f}–{:.2f}".format(*row.interval),
+        "runs": str(len(row.scores)),
+        "commit": ", ".join(sorted(commits)),
+        "command": f"`emgscribe {command} --data DIR{decoder}`",
+    }
 
 
 def _introduction(table: Table) -> list[str]:

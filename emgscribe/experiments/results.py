@@ -150,6 +150,11 @@ class RunResult:
         return self
 
 
+def extent(sessions: int, people: int) -> str:
+    """Such as "2 sessions of 1 person"."""
+    return f"{sessions} session{'s' * (sessions != 1)} of {people} {'person' if people == 1 else 'people'}"
+
+
 def data_hash(sessions: Sequence[Session]) -> str:
     """One hash over what is in the sessions, whatever their order: names, samples, labels and onsets."""
     parts = sorted(f"{session.name} {session.content}" for session in sessions)
