@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from emgscribe.config import require
 from emgscribe.data.charset import NUM_CLASSES, SPACE, SYMBOLS
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
@@ -52,9 +53,10 @@ def saliency(model: Model, sessions: Sequence[Session], symbol: str, presses: in
     """What `symbol` is read from in `sessions`: of at most `presses` presses, those that `model` reads.
 
     A press is read where one frame from 100 ms before key-down to 300 ms after gives the key a probability of a half.
-    Of the frame where it is highest, the log-odds are derived by the gain of each electrode over time (gradient times
-    input). Raises `EmgscribeError` for no symbol of the charset, and where no press is read.
+    In the frame where that is highest, the log-odds are differentiated with respect to the gain of each electrode over
+    time (gradient times input). Raises `EmgscribeError` for no symbol of the charset, and where no press is read.
     """
+    require(presses >= 1, "presses", presses, "1 or more")
     if symbol not in SYMBOLS:
         raise EmgscribeError(f"{symbol!r} is no symbol", hint="name one key, such as 'e', '⌫' or '⏎'")
     for session in sessions:
