@@ -105,9 +105,12 @@ def make_session(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def live_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model `m` of random weights and a simulated minute `s.hdf5`."""
-    from networks import FEATURES, TDS, scrambled  # few tests need torch from here
+    """A folder with a model `m` of random weights and a simulated minute `s.hdf5`, of which it reads some 200 keys."""
+    import torch  # which few tests need from here
+    from networks import FEATURES, TDS, scrambled
 
+    from emgscribe.data.charset import BLANK
+    from emgscribe.data.session import open_session
     from emgscribe.models.model import Model, ModelConfig, save_model
     from emgscribe.simulation.sessions import simulate
 
@@ -116,6 +119,12 @@ def live_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.rename(folder / "s.hdf5")
     model = Model(ModelConfig(FEATURES, TDS))
     scrambled(model)
+    # No class is favoured but the blank, a little: else it would read nothing, or a key a frame.
+    usual = model.log_probs(open_session(folder / "s.hdf5", folder / "cache")).mean(axis=0)
+    model.head.bias.data -= torch.from_numpy(usual)
+    model.head.bias.data[BLANK] += 0.3
+    for value in model.head.parameters():
+        value.data *= 10  # the same keys, and surer of them
     save_model(model, folder / "m")
     return folder
 

@@ -102,7 +102,7 @@ def picture(browser: Any) -> str:
 def test_the_page_shows_what_is_read(browser: Any, server: Server) -> None:
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(lambda: text(browser, "state") == "running")
-    until(lambda: len(text(browser, "committed")) > 5)
+    until(lambda: len(text(browser, "committed")) > 30)
     assert text(browser, "simulated") == "simulated"
     before = picture(browser)
     until(lambda: picture(browser) != before)
@@ -234,7 +234,7 @@ def test_a_folder_reads_in_the_browser_alone(browser: Any, live_folder: Path, tm
         browser.get_log("browser")
         browser.get(f"http://127.0.0.1:{server.server_port}/")
         until(lambda: text(browser, "state") == "running")
-        until(lambda: len(text(browser, "committed")) > 5)
+        until(lambda: len(text(browser, "committed")) > 30)
         assert text(browser, "committed") in whole
         before = picture(browser)
         until(lambda: picture(browser) != before)
