@@ -62,10 +62,7 @@ RUNS = {
     "tds": BASE,
     "cnn-gru": _with(RecurrentConfig(base=CNN, hidden=24, output=32, left=12, right=4)),
     "tds-attention": _with(TransformerConfig(base=TDS, heads=3, feed_forward=64)),
-    "raw-gru": replace(
-        BASE,
-        model=ModelConfig(StridedConvConfig(bins=8), RecurrentConfig(base=MlpConfig(48), hidden=24, left=12, right=4)),
-    ),
+    "raw-gru": replace(BASE, model=ModelConfig(StridedConvConfig(bins=8), GRU)),
     "two-heads": _with(TDS, attention=AttentionConfig(1, 32, 4, 32)),
 }
 

@@ -23,12 +23,12 @@ A, B = map(SYMBOLS.index, "ab")
 SLOW = replace(FEATURES, n_fft=64, hop=64)
 
 
-def network(encoder: EncoderConfig = TDS, features: FeaturesConfig = SLOW, favour: float = 20) -> Model:
+def network(encoder: EncoderConfig = TDS, features: FeaturesConfig = SLOW) -> Model:
     """A tiny network with random weights that reads an a all the time."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = Model(ModelConfig(features, encoder)).eval()
-    made.head.bias.data[A] = favour
+    made.head.bias.data[A] = 20
     return made
 
 
@@ -99,4 +99,4 @@ def test_saliency_is_drawn_with_a_panel_for_each_band(make_stored: MakeStored) -
     titles = [axes.get_title() for axes in figure.axes[:2]]
     assert titles == ["left band", "right band"]
     assert "What a is read from: mean of 1 presses" in figure.get_suptitle()
-    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert figure._repr_png_().startswith(b"\x89PNG")

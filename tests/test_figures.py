@@ -19,9 +19,9 @@ from emgscribe.experiments.figures import (
     draw_losses,
     draw_sessions,
     finger_of,
-    highest_rate,
     key_errors,
     key_of,
+    key_rates,
 )
 from emgscribe.scoring import Counts, count
 
@@ -54,13 +54,16 @@ def test_confusions_and_key_errors_agree_with_the_counts(reference: str, hypothe
 
 @pytest.mark.parametrize("texts", [[(ALL, ALL[::-1])], [("a", "a")], [("abc", "")], [("a", "Abc")]])
 def test_errors_are_drawn_whatever_the_texts(tmp_path: Path, texts: list[tuple[str, str]]) -> None:
-    check(draw_confusions(texts, "title", tmp_path / "confusions"), tmp_path / "confusions")
-    check(draw_keyboard(texts, "title", tmp_path / "keyboard", highest_rate(texts)), tmp_path / "keyboard")
+    counted = confusions(texts)
+    check(draw_confusions(counted, "title", tmp_path / "confusions"), tmp_path / "confusions")
+    highest = max(key_rates(counted).values(), default=0.0)
+    check(draw_keyboard(counted, "title", tmp_path / "keyboard", highest), tmp_path / "keyboard")
 
 
-def test_the_highest_rate_is_of_a_key_that_was_pressed_often_enough() -> None:
-    assert highest_rate([("ab" * FEW + "c", "ax" * 2 + "ab" * (FEW - 2) + "x")]) == pytest.approx(100 * 2 / FEW)
-    assert highest_rate([("abc", "xyz")]) == 0
+def test_rates_are_of_keys_that_were_pressed_often_enough() -> None:
+    counted = confusions([("ab" * FEW + "c", "ax" * 2 + "ab" * (FEW - 2) + "x")])
+    assert key_rates(counted) == {"a": 0, "b": pytest.approx(100 * 2 / FEW)}
+    assert key_rates(confusions([("abc", "xyz")])) == {}
 
 
 def test_amounts_are_drawn_in_their_order(tmp_path: Path) -> None:

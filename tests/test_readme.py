@@ -74,6 +74,7 @@ def walk(steps: list[tuple[str, str, str]], folder: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    assert len(NOTEBOOKS) == 5, "README.md says five"
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     code = "\n".join("".join(cell["source"]) for cell in cells)
     if not os.environ.get("EMGSCRIBE_FULL"):

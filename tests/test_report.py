@@ -135,7 +135,7 @@ def test_keyboards_of_rows_that_are_compared_have_one_scale(
     write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scales: list[float] = []
-    monkeypatch.setattr(figures, "draw_keyboard", lambda texts, title, out, highest: scales.append(highest) or [])
+    monkeypatch.setattr(figures, "draw_keyboard", lambda counted, title, out, highest: scales.append(highest) or [])
     typed = "ab" * figures.FEW
     write_result("ablation/full", 0, [("one", typed, typed)])
     write_result("ablation/rate-500", 0, [("one", typed, typed.replace("b", "x"))])

@@ -151,7 +151,9 @@ def test_signals_have_the_recorded_spectrum_levels_and_timing() -> None:
             peaks.append(means[band, :, band].argmax() / SAMPLE_RATE - BEFORE)
             others.append(np.ptp(means[1 - band, :, band]) / np.ptp(means[band, :, band]))
     assert 0.025 <= np.median(peaks) <= 0.05
+    assert 0.015 <= min(peaks) <= max(peaks) <= 0.06
     assert np.median(others) < 0.35
+    assert max(others) < 0.45
     assert 95 <= np.median([np.median(found.median_frequency) for found in people]) <= 115
     weak, middle, strong = np.median([np.percentile(found.level, [10, 50, 90]) for found in people], axis=0)
     assert 4 < middle < 13

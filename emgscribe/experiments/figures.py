@@ -67,10 +67,9 @@ def key_errors(counted: Counter[tuple[str, str]]) -> dict[str, tuple[int, int]]:
     return {key: (number, wrong[key]) for key, number in presses.items()}
 
 
-def highest_rate(texts: Iterable[tuple[str, str]]) -> float:
-    """Per cent of the presses of the worst key that were misread or missed, of keys that have a rate."""
-    errors = key_errors(confusions(texts)).values()
-    return max((100 * wrong / presses for presses, wrong in errors if presses >= FEW), default=0.0)
+def key_rates(counted: Counter[tuple[str, str]]) -> dict[str, float]:
+    """Key -> per cent of its presses that were misread or missed, for keys that were pressed often enough."""
+    return {key: 100 * wrong / presses for key, (presses, wrong) in key_errors(counted).items() if presses >= FEW}
 
 
 def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str, out: Path) -> list[Path]:
@@ -78,12 +77,9 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
 
     `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
     """
-    columns = min(4, len(curves))
-    rows = -(-len(curves) // columns)
     faint = " (faint: further seeds)" if any(len(seeds) > 1 for seeds in curves.values()) else ""
-    figure = _figure(max(6.0, 3.6 * columns), 2.7 * rows + 0.8, title + faint)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for (name, seeds), axes in zip(curves.items(), panels, strict=False):  # in this order no panel is lost
+    figure, panels = _panels(len(curves), 4, (3.6, 2.7), title + faint)
+    for (name, seeds), axes in zip(curves.items(), panels, strict=True):
         for place, curve in enumerate(seeds):
             for field, color in (("train_loss", _BLUE), ("val_loss", _VERMILION)):
                 points = [(entry["epoch"] + 1, entry[field]) for entry in curve if field in entry]
@@ -98,9 +94,6 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
         axes.yaxis.set_minor_locator(NullLocator())
         axes.locator_params(axis="x", integer=True)
         axes.grid(True, which="major", alpha=0.3)
-        axes.tick_params(labelleft=True)
-    for axes in panels:  # what the grid has beyond the last row
-        axes.set_axis_off()
     figure.axes[0].set_ylabel("CTC loss")
     figure.axes[0].legend(fontsize=8)
     return _save(figure, out)
@@ -108,11 +101,8 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
 
 def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path) -> list[Path]:
     """CER with its interval against each amount, a panel each; an amount's steps are evenly apart."""
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = _figure(4.2 * columns, 3.2 * rows + 0.6, title)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for (amount, bars), axes in zip(curves.items(), panels, strict=False):
+    figure, panels = _panels(len(curves), 3, (4.2, 3.2), title)
+    for (amount, bars), axes in zip(curves.items(), panels, strict=True):
         steps, found = zip(*sorted(bars.items()), strict=True)
         cers = np.array([bar.cer for bar in found])
         errors = np.abs(np.array([bar.interval for bar in found]).T - cers)
@@ -120,9 +110,6 @@ def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path
         axes.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         axes.set(xlabel=amount, ylim=(0, None), xmargin=0.15)
         axes.grid(True, axis="y", alpha=0.3)
-        axes.tick_params(labelleft=True)
-    for axes in panels:
-        axes.set_axis_off()
     figure.axes[0].set_ylabel("CER in %, 95 % interval")
     return _save(figure, out)
 
@@ -163,12 +150,11 @@ def draw_rows(bars: Sequence[Bar], title: str, out: Path) -> list[Path]:
     return _save(figure, out)
 
 
-def draw_confusions(texts: Iterable[tuple[str, str]], title: str, out: Path) -> list[Path]:
+def draw_confusions(counted: Counter[tuple[str, str]], title: str, out: Path) -> list[Path]:
     """What was read for what: by finger in per cent of what was typed, by key as a number; hits are left out.
 
     Keys are too many and some too rare for rates: one slip on a key that was pressed once would be 100 %.
     """
-    counted = confusions(texts)
     keys = {key_of(symbol) for pair in counted for symbol in pair if symbol != GAP}
     ordered = sorted(keys, key=lambda key: (FINGERS.index(finger_of(key)), key))
     fingers = sorted({finger_of(key) for key in keys}, key=FINGERS.index)
@@ -221,14 +207,12 @@ def _draw_matrix(axes: Axes, table: npt.NDArray[np.float64], names: list[str], m
     axes.figure.colorbar(image, ax=axes, shrink=0.6, label=meaning, ticks=MaxNLocator(8, integer=True))
 
 
-def draw_keyboard(texts: Iterable[tuple[str, str]], title: str, out: Path, highest: float) -> list[Path]:
+def draw_keyboard(counted: Counter[tuple[str, str]], title: str, out: Path, highest: float) -> list[Path]:
     """Each key of a US QWERTY keyboard in the colour of its errors: presses misread or missed, in per cent.
 
-    The colours end at `highest` per cent, which keyboards that are compared have in common (`highest_rate`).
+    The colours end at `highest` per cent, which keyboards that are compared have in common.
     """
-    counted = confusions(texts)
-    errors = key_errors(counted)
-    rates = {key: 100 * wrong / presses for key, (presses, wrong) in errors.items() if presses >= FEW}
+    errors, rates = key_errors(counted), key_rates(counted)
     scale, colors = Normalize(0, max(10.0, highest)), mpl.colormaps["YlOrRd"]
     figure = _figure(14, 5.8, title)
     axes = figure.subplots()
@@ -289,6 +273,19 @@ def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(fill(title, round(10 * width)), fontsize=12)
     return figure
+
+
+def _panels(count: int, most: int, size: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels of that size in inches, at most `most` in a row, with one scale upwards."""
+    columns = min(most, count)
+    rows = -(-count // columns)
+    figure = _figure(max(6.0, size[0] * columns), size[1] * rows + 0.8, title)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axes in panels[:count]:
+        axes.tick_params(labelleft=True)
+    for axes in panels[count:]:  # what the grid has beyond the last one
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def _save(figure: Figure, out: Path) -> list[Path]:

@@ -390,9 +390,10 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         written += figures.draw_curves(amounts, f"CER by amount: {table.title}", folder / f"{slug}-amounts")
     written += figures.draw_losses(curves, title, path) if curves else []
     taken = set[str]()
-    chosen = {row: row.texts for row in table.rows if row is table.best or compared & _names(row)}
-    highest = max(map(figures.highest_rate, chosen.values()))
-    for row, texts in chosen.items():
+    chosen = [row for row in table.rows if row is table.best or compared & _names(row)]
+    confused = [figures.confusions(row.texts) for row in chosen]
+    highest = max(rate for counted in confused for rate in (0.0, *figures.key_rates(counted).values()))
+    for row, counted in zip(chosen, confused, strict=True):
         seeds = f", {len(row.scores)} {'users' if row.over_users else 'seeds'}" if len(row.scores) > 1 else ""
         title = f"{row.label}: {table.title}, {row.decoder} decoder, CER {row.cer:.2f} %{seeds}"
         words = (re.sub("[^a-z0-9]+", "-", text.lower())[:100].strip("-") for text in (row.decoder, table.short(row)))
@@ -403,8 +404,8 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         segments = defaultdict[str, list[Counts]](list)
         for (session, _, _), counts in row.units.items():
             segments[session].append(counts)
-        written += figures.draw_confusions(texts, f"What was read for what. {title}", folder / f"{name}-confusions")
-        written += figures.draw_keyboard(texts, f"Errors by key. {title}", folder / f"{name}-keyboard", highest)
+        written += figures.draw_confusions(counted, f"What was read for what. {title}", folder / f"{name}-confusions")
+        written += figures.draw_keyboard(counted, f"Errors by key. {title}", folder / f"{name}-keyboard", highest)
         written += figures.draw_sessions(segments, f"Errors over a session. {title}", folder / f"{name}-sessions")
     return written
 
