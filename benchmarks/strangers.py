@@ -3,8 +3,8 @@
     python benchmarks/strangers.py live --out runs/strangers
 
 Writes a line of JSON for each person and amount into OUT/found.jsonl, and goes on there where it was interrupted; then
-prints a Markdown table. Each person has a session to adapt to and one to be tested on, for which the bands are put on
-again. A model with several lookaheads is read with each.
+prints a Markdown table and draws CER against lookahead into OUT/strangers.png. Each person has a session to adapt to
+and one to test on, for which the bands are put on again. A model with several lookaheads is tested with each.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 import emgscribe as es
+from emgscribe.experiments.figures import Bar, draw_curves
 from emgscribe.simulation.sessions import simulate_session
 
 SEED, FIRST, MINUTES, TESTED = 777, 90_000_000, (2.0, 5.0, 10.0), 4.0  # the first person's number; minutes
@@ -62,30 +63,39 @@ def main() -> None:
                 run = given.out / f"adapted-{person}-{minutes:g}"
                 es.adapt(given.model, [part], run, console=Console(quiet=True))
                 folder = run / "best"
-            found = scored(es.load_model(folder), test)
-            done.append({"person": person, "minutes": minutes, "counts": found})
+            counts = scored(es.load_model(folder), test)
+            done.append({"person": person, "minutes": minutes, "counts": counts})
             with path.open("a") as file:
                 file.write(json.dumps(done[-1]) + "\n")
-            cers = (f"{100 * errors / length:.1f} % at {at} s" for at, (errors, length) in found.items())
+            cers = (f"{100 * errors / length:.1f} % at {at} s" for at, (errors, length) in counts.items())
             print(f"person {person}, {minutes:g} minutes: {', '.join(cers)}", flush=True)
-    print(table(done))
+    found = bars(done)
+    print(table(found))
+    panels = {f"lookahead in ms, adapted to {minutes:g} minutes": found[minutes] for minutes in found}
+    draw_curves(panels, f"{PEOPLE} simulated people whom the model has not seen", given.out / "strangers")
 
 
-def table(done: list[dict[str, Any]]) -> str:
-    """The CER over all people, with its interval over people, by minutes and lookahead."""
-    lookaheads = list(done[0]["counts"])
-    lines = [f"| minutes of hers | {' | '.join(f'{float(one) * 1000:g} ms' for one in lookaheads)} |"]
-    lines.append("|---" * (1 + len(lookaheads)) + "|")
-    rng = np.random.default_rng(0)
+def bars(done: list[dict[str, Any]]) -> dict[float, dict[int, Bar]]:
+    """The CER over all people, with its interval over people: minutes -> lookahead in ms -> bar."""
+    rng, found = np.random.default_rng(0), dict[float, dict[int, Bar]]()
     for minutes in sorted({one["minutes"] for one in done}):
-        cells = []
-        for lookahead in lookaheads:
-            people = np.array([one["counts"][lookahead] for one in done if one["minutes"] == minutes])
-            errors, characters = people.T
-            drawn = rng.integers(len(people), size=(DRAWS, len(people)))
-            means = 100 * errors[drawn].sum(axis=1) / characters[drawn].sum(axis=1)
-            low, high = np.percentile(means, (2.5, 97.5))
-            cells.append(f"{100 * errors.sum() / characters.sum():.1f} ({low:.1f}–{high:.1f})")
+        for lookahead in done[0]["counts"]:
+            errors, characters = np.array([one["counts"][lookahead] for one in done if one["minutes"] == minutes]).T
+            drawn = rng.integers(len(errors), size=(DRAWS, len(errors)))
+            low, high = np.percentile(100 * errors[drawn].sum(axis=1) / characters[drawn].sum(axis=1), (2.5, 97.5))
+            cer = 100 * errors.sum() / characters.sum()
+            bar = Bar("", "greedy", cer, (low, high), ())
+            found.setdefault(minutes, {})[round(1000 * float(lookahead))] = bar
+    return found
+
+
+def table(found: dict[float, dict[int, Bar]]) -> str:
+    """`bars` as Markdown."""
+    lookaheads = list(next(iter(found.values())))
+    lines = [f"| adapted to, minutes | {' | '.join(f'{one} ms' for one in lookaheads)} |"]
+    lines.append("|---" * (1 + len(lookaheads)) + "|")
+    for minutes, by_lookahead in found.items():
+        cells = [f"{bar.cer:.1f} ({bar.interval[0]:.1f}–{bar.interval[1]:.1f})" for bar in by_lookahead.values()]
         lines.append(f"| {minutes:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
