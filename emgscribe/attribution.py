@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BEFORE, _AFTER = 0.5, 0.3  # s around key-down
 _BIN = 0.02  # s
-_READ_BEFORE = 0.1  # s before key-down from which on a frame may show the key
+_READ_BEFORE = 0.1  # s before key-down; from there on a frame may show the key
 _TOGETHER = 16  # presses
 
 
@@ -41,7 +41,7 @@ class Saliency:
 
     def plot(self) -> "Figure":
         """A matplotlib figure: electrodes by time from key-down, a panel for each band."""
-        from emgscribe.data.plot import plot_electrodes  # and with it matplotlib
+        from emgscribe.data.plot import plot_electrodes  # which imports matplotlib
 
         name = "space" if self.symbol == SPACE else self.symbol
         kind = "simulated" if self.simulated else "recorded"
@@ -52,13 +52,14 @@ class Saliency:
 def saliency(model: Model, sessions: Sequence[Session], symbol: str, presses: int = 100) -> Saliency:
     """What `symbol` is read from in `sessions`: of at most `presses` presses, those that `model` reads.
 
-    A press is read where one frame from 100 ms before key-down to 300 ms after gives the key a probability of a half.
-    In the frame where that is highest, the log-odds are differentiated with respect to the gain of each electrode over
-    time (gradient times input). Raises `EmgscribeError` for no symbol of the charset, and where no press is read.
+    A press counts as read where a frame from 100 ms before key-down to 300 ms after it gives the key a probability
+    above one half. In the frame where that is highest, the log-odds are differentiated with respect to the gain of each
+    electrode over time (gradient times input). Raises `EmgscribeError` where `symbol` is not in the charset, and where
+    no press is read.
     """
     require(presses >= 1, "presses", presses, "1 or more")
     if symbol not in SYMBOLS:
-        raise EmgscribeError(f"{symbol!r} is no symbol", hint="name one key, such as 'e', '⌫' or '⏎'")
+        raise EmgscribeError(f"{symbol!r} is not a symbol", hint="name one key, such as 'e', '⌫' or '⏎'")
     for session in sessions:
         model.require_shape(session)
     label, shape = SYMBOLS.index(symbol), model.shape
@@ -71,7 +72,7 @@ def saliency(model: Model, sessions: Sequence[Session], symbol: str, presses: in
     of = np.minimum(np.arange(windows.length) / shape.rate / _BIN, bins - 1).astype(int)  # the bin of each sample
     total: npt.NDArray[np.float64] = np.zeros((bins, *shape.sample))
     read = 0
-    with evaluating(model), torch.backends.cudnn.flags(enabled=False):  # whose GRUs have no gradients in evaluation
+    with evaluating(model), torch.backends.cudnn.flags(enabled=False):  # cuDNN's GRUs have no gradients in evaluation
         for first in range(0, len(places), _TOGETHER):
             gradients = _gradients(model, windows.batch(places[first : first + _TOGETHER]), label)
             np.add.at(total, of, gradients.sum(axis=0))
@@ -92,7 +93,7 @@ def _gradients(model: Model, batch: Batch, label: int) -> npt.NDArray[np.float64
     seconds = torch.arange(emissions.shape[1]) * model.samples_per_frame / model.shape.rate - _BEFORE
     near = emissions[:, seconds >= -_READ_BEFORE]
     others = near[:, :, torch.arange(NUM_CLASSES) != label]
-    # A probability near one has no gradient; odds do.
+    # The gradient of a probability near one vanishes; that of its log-odds does not.
     best = (near[:, :, label] - others.logsumexp(dim=2)).amax(dim=1)
     (gradient,) = torch.autograd.grad(best.sum(), emg)
     products = (emg.detach() * gradient)[:, batch.left : batch.left + batch.labelled]

@@ -39,7 +39,7 @@ class Range:
 
 
 class _Samples:
-    """Metadata of a number of samples, after its `Range`: `Settings.at_rate` changes it."""
+    """Marks a number of samples, after its `Range` in the metadata: `Settings.at_rate` scales it."""
 
 
 SAMPLES = _Samples()
@@ -59,13 +59,13 @@ def require(holds: bool, field: str, value: object, allowed: str) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of JSON is a finite number, which true and false are not."""
+    """Whether a JSON value is a finite number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST  # NaN is not
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of all settings: a value that the type of its field does not allow is an `EmgscribeError`.
+    """Base of all settings: a value that the type of its field does not allow raises `EmgscribeError`.
 
     Errors put `section` before the name of the field. A subclass adds rules across fields in `__post_init__`.
     """
@@ -77,14 +77,14 @@ class Settings:
             _check(hint, getattr(self, name), f"{self.section}.{name}" if self.section else name)
 
     def at_rate(self, factor: float) -> Self:
-        """The same settings where the sampling rate is `factor` times as high: times stay, samples change."""
+        """The same settings for a sampling rate `factor` times as high: durations stay, numbers of samples change."""
         hints = _hints(type(self))  # type: ignore[arg-type]  # a class is hashable
         return replace(self, **{name: _at_rate(hint, getattr(self, name), factor) for name, hint in hints.items()})
 
 
 @dataclass(frozen=True)
 class Kind(Settings):
-    """Base of settings of several kinds (encoders, features, augmentations), each stored by its name.
+    """Base of settings that come in several kinds (encoders, features, augmentations), each stored under its name.
 
     A direct subclass has a registry of its own, `kinds`; `register` adds to it.
     """
@@ -93,18 +93,18 @@ class Kind(Settings):
 
     @classmethod
     def kind(cls) -> str:
-        """The name that this class is registered by."""
+        """The name that this class is registered under."""
         if name := next((name for name, kind in cls.kinds.items() if kind is cls), None):
             return name
         hint = "put @emgscribe.register('some-name') above its @dataclass(frozen=True)"
-        raise EmgscribeError(f"{cls.__name__} is not registered, so it has no name to be stored by", hint=hint)
+        raise EmgscribeError(f"{cls.__name__} is not registered, so it has no name to be stored under", hint=hint)
 
 
 def register(name: str) -> Callable[[K], K]:
-    """Class decorator above `@dataclass(frozen=True)`: models and results store this `Kind` by `name`.
+    """Class decorator above `@dataclass(frozen=True)`: models and results store this `Kind` under `name`.
 
     A class of the same name in the same module is replaced, as when a notebook cell runs again. The name of any other
-    class is an `EmgscribeError`.
+    registered class raises `EmgscribeError`.
     """
     require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "small letters, digits and hyphens")
 
@@ -142,13 +142,13 @@ def _check(hint: Any, value: Any, field: str) -> None:
     elif origin is dict:
         require(isinstance(value, dict), field, value, "an object")
     elif hint in (bool, str):
-        require(isinstance(value, hint), field, value, "true or false" if hint is bool else "a text")
+        require(isinstance(value, hint), field, value, "true or false" if hint is bool else "a string")
     elif isclass(hint) and issubclass(hint, Kind):
         require(isinstance(value, hint), field, value, f"a {hint.__name__}")
         value.kind()  # refuses a class that is not registered
     elif isclass(hint) and issubclass(hint, Settings):
         # A subclass would be stored as its base, and leave no trace.
-        require(type(value) is hint, field, value, f"a {hint.__name__} itself, no subclass of it")
+        require(type(value) is hint, field, value, f"a {hint.__name__} itself, not a subclass of it")
 
 
 def _at_rate(hint: Any, value: Any, factor: float) -> Any:
@@ -169,7 +169,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, *, where: str) -> T:
-    """Settings of type `kind` from JSON data. A missing, unknown or mistyped field is an `EmgscribeError`."""
+    """Settings of type `kind` from JSON data. A missing, unknown or ill-typed field raises `EmgscribeError`."""
     try:
         value: T = _read(kind, data, getattr(kind, "section", ""))
     except EmgscribeError as error:
@@ -189,7 +189,7 @@ def _read(hint: Any, data: Any, path: str) -> Any:
         return float(data) if pointless else data
     place = path or "the content"
     if path.count(".") == 16:
-        raise EmgscribeError(f"{place} is nested too deep")
+        raise EmgscribeError(f"{place} is nested too deeply")
     require(isinstance(data, dict), place, data, "an object")
     own = dict(data)
     if issubclass(hint, Kind) and "kinds" in vars(hint):
@@ -201,7 +201,7 @@ def _read(hint: Any, data: Any, path: str) -> Any:
     if lacking := [name for name in needed if name not in own]:
         raise EmgscribeError(f"{place} lacks {lacking[0]}")
     if strange := [name for name in own if name not in hints]:
-        raise EmgscribeError(f"{place} has no setting {shortened(strange[0])}, but {', '.join(hints)}")
+        raise EmgscribeError(f"{place} has no setting {shortened(strange[0])}; it has {', '.join(hints)}")
     return hint(**{name: _read(hints[name], value, before + name) for name, value in own.items()})
 
 
@@ -215,7 +215,7 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def reads_as(value: object, data: Any) -> bool:
-    """Whether stored data are the settings `value`. Fields that they lack are at their defaults."""
+    """Whether stored data are the settings `value`. Fields that the data lack have their defaults."""
     try:
         return bool(from_json(type(value), data, where="") == value)
     except EmgscribeError:

@@ -25,7 +25,7 @@ class EmgscribeError(ValueError):
 
 @contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Imports of packages that come with an extra; `EmgscribeError` with its name where one is not installed."""
+    """For imports of packages that come with an extra: raises `EmgscribeError` with its name where one is missing."""
     try:
         yield
     except (ImportError, RuntimeError) as error:  # pylsl's, where its library is missing
@@ -33,6 +33,6 @@ def needing(extra: str) -> Iterator[None]:
 
 
 def optional(package: str, extra: str) -> Any:
-    """A package that comes with an extra; `EmgscribeError` with the extra's name where it is not installed."""
+    """A package that comes with an extra. Raises `EmgscribeError` with the extra's name where it is not installed."""
     with needing(extra):
         return import_module(package)

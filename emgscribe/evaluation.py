@@ -29,7 +29,7 @@ _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than 
 _WINDOW = 4.0  # s, of the published windows
 _ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
 _AGAIN = "score the model again"
-# What is read of a stranger's result: scoring it takes some seconds then.
+# Limits on a stranger's result, so that scoring it takes only some seconds:
 _LONGEST, _MOST = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
 
 Protocol = Literal["sessions", "published"]
@@ -53,10 +53,11 @@ class SessionScore:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Scores of sessions by one model and decoder. `simulated` if any session was: it says nothing about recordings.
+    """Scores of sessions by one model and decoder.
 
-    `passes` says how the emissions were computed (see `transcription`), `unit` what the bootstrap resamples, `seen`
-    that sessions were scored although the model was trained on them.
+    `simulated` is true if any session was: then the scores say nothing about recordings. `passes` says how the
+    emissions were computed (see `transcription`), `unit` what the bootstrap resamples, and `seen` whether sessions were
+    scored although the model was trained on them.
     """
 
     protocol: str
@@ -94,7 +95,7 @@ class Evaluation:
     def minus(self, other: "Evaluation") -> tuple[float, float, float]:
         """This CER minus that of `other` on the same sessions, in points, with its paired 95 % bootstrap interval.
 
-        Raises `EmgscribeError` where the sessions are not the same, or were cut into other units.
+        Raises `EmgscribeError` where the sessions are not the same, or were cut into different units.
         """
         ours, theirs = ([(s.session, s.reference, len(s.units)) for s in each.sessions] for each in (self, other))
         if ours != theirs or self.unit != other.unit:
@@ -113,7 +114,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: Any) -> "Evaluation":
-        """Read what `to_json` wrote; `EmgscribeError` if it is incomplete, mistyped, or its numbers do not fit."""
+        """Read what `to_json` wrote. A missing or wrong field, or numbers that disagree, raise `EmgscribeError`."""
         try:
             units = [tuple(map(_counts, entry["units"])) for entry in content["sessions"]]
             own = {name: content[name] for name in (*_ABOUT, *content.keys() & {"seen"})}
@@ -131,10 +132,10 @@ class Evaluation:
 
 
 def _contradiction(found: Evaluation, cer: Any) -> str:
-    """What does not fit in a stored evaluation; nothing where all does."""
+    """What is contradictory in a stored evaluation; empty where nothing is."""
     steps = sum(len(score.reference) * len(score.hypothesis) for score in found.sessions)
     if steps > _LONGEST or len(found.units) > _MOST:
-        return "it is longer than all sessions that there are"
+        return "it is longer than all sessions in existence"
     for score in found.sessions:
         # Windows, aligned one by one, may need more edits than the whole text.
         fewest = Levenshtein.distance(score.reference, score.hypothesis)
@@ -178,12 +179,12 @@ def evaluate_all(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
-    """Score whole sessions with several decoders, each fed from the same emissions; the network runs once.
+    """Score whole sessions with several decoders, all fed with the same emissions; the network runs once.
 
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
     numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is
-    given twice, and where the model, or one that it was fine-tuned from, was trained on one of them. With `allow_seen`
-    such a session is scored, and the result says so.
+    given twice, and where the model, or one that it was fine-tuned from, was trained on one of the sessions. With
+    `allow_seen` such a session is scored, and the result says so.
     """
     seen = _check(model, sessions, allow_seen=allow_seen)
     scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
@@ -236,7 +237,7 @@ def evaluate_windows(
 def evaluate_attention(
     model: Model, sessions: Sequence[Session], *, seconds: float = _WINDOW, ctc_weight: float = 0.5
 ) -> Evaluation:
-    """Score whole sessions as the attention decoder reads them (see `attention_texts`), like `evaluate` otherwise."""
+    """Score whole sessions as the attention decoder reads them (see `attention_texts`); otherwise like `evaluate`."""
     _check(model, sessions)
     with evaluating(model):
         scores = [
@@ -252,9 +253,9 @@ def attention_texts(
 ) -> Iterator[list[int]]:
     """What the attention decoder reads in a session: the labels of each window, in order.
 
-    Windows of `seconds`, which should be those of training, tile the session and bring the model's context
-    along. They are ranked by both heads, CTC with `ctc_weight` below 1 (`attention.search`). Raises `EmgscribeError`
-    where the model has no attention decoder.
+    Windows of `seconds`, which should be as long as those of training, tile the session, each with the model's context.
+    Both heads rank the texts, CTC with a `ctc_weight` below 1 (`attention.search`). Raises `EmgscribeError` where the
+    model has no attention decoder.
     """
     if model.attention is None:
         hint = "use greedy or beam, or train a model that has one: --model.attention.layers 2"
@@ -274,11 +275,11 @@ def _simulated(sessions: Sequence[Session]) -> bool:
 
 
 def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = False) -> bool:
-    """Whether a session was trained on, which is refused unless allowed; one that is given twice is refused too."""
+    """Whether the model was trained on a session, refused unless allowed; a session given twice is refused too."""
     known: dict[str, str] = {}
     for session in sessions:
         if first := known.get(session.content):
-            other = f", there called {first}" if first != session.name else ""
+            other = f", also under the name {first}" if first != session.name else ""
             raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
         known[session.content] = session.name
     try:

@@ -21,24 +21,24 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from emgscribe.errors import EmgscribeError
 
-_HERE = re.sub(r"\W", "_", platform.node())  # in the name of what a process is writing, with its id
+_HERE = re.sub(r"\W", "_", platform.node())  # with the process's id, part of the name of what it is writing
 _JSON_BYTES = 16 << 20  # parsed, a file of empty lists takes 20 times as much memory; results have a few MB at most
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name, where the caller makes a file or a folder. It becomes `path` when the block ends well.
+    """Yield a temporary path, where the caller makes a file or a folder. It becomes `path` if the block succeeds.
 
     After a failure nothing is left, and an earlier `path` stays. What a killed process of this machine left in the same
-    folder is removed. A full disk, a folder that is missing or cannot be written to, or a `path` that is a device or a
-    pipe becomes an `EmgscribeError` that names `path`.
+    folder is removed. A full disk, a folder that cannot be made or written to, or a `path` that is a device or a
+    pipe raises an `EmgscribeError` that names `path`.
     """
     room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
     temporary, aside = room / path.name, room / ".old"
     try:  # the room has its name before it exists, so that an interrupt at any moment finds it
         if path.exists() and not (path.is_file() or path.is_dir()):
             hint = "name a file or a folder"  # as root, the new file would take the device's place
-            raise EmgscribeError("is a device or a pipe, which is not written over", where=str(path), hint=hint)
+            raise EmgscribeError("is a device or a pipe, which is not overwritten", where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
         room.mkdir()
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary names in a folder whose process of this machine no longer runs."""
+    """Remove from a folder what processes of this machine were writing that have ended."""
     for room in folder.glob(f".*.{_HERE}-*.*"):
         process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)
         if process and not _runs(int(process[1])):
@@ -70,16 +70,16 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented UTF-8 JSON. NaN and infinities, which JSON lacks, are a `ValueError`."""
+    """Write `content` as indented UTF-8 JSON. NaN and infinities, which JSON lacks, raise `ValueError`."""
     with replacing(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. A missing, broken or huge one is an `EmgscribeError`.
+    """Read a JSON file. A missing, broken or huge one raises `EmgscribeError`.
 
-    So is one with NaN, with a name twice, or with control characters, which a terminal may obey.
+    So does one with NaN, with a name that appears twice, or with control characters, which a terminal may obey.
     """
     with open_file(path) as file:
         try:
@@ -89,7 +89,7 @@ def read_json(path: Path) -> Any:
             text = json.dumps(content, ensure_ascii=False)
             escapes = text.replace(r"\\", "").replace(r"\"", "")
             if not text.isprintable() or "\\" in escapes:
-                raise ValueError("a text holds a control character, or half of one")
+                raise ValueError("a string holds a control character, or half of a surrogate pair")
             return content
         except OSError as error:
             raise failed("read", path, error) from error
@@ -99,7 +99,7 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,9 +111,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def damage_told(path: Path, what: str = "is damaged") -> Iterator[None]:
-    """Reading `path` with a library that trusts its bytes: whatever it raises is one `EmgscribeError`, no warnings.
+    """Read `path` with a library that trusts its bytes: what it raises becomes one `EmgscribeError`; no warnings.
 
-    Under Linux it may take 1 GB and 20 times the size of the file: damaged bytes ask for anything.
+    On Linux the library may use 1 GB plus 20 times the size of the file, since damaged bytes may ask for any amount.
     """
     try:
         with warnings.catch_warnings(), _bounded_memory((1 << 30) + 20 * path.stat().st_size):
@@ -124,14 +124,14 @@ def damage_told(path: Path, what: str = "is damaged") -> Iterator[None]:
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, MemoryError):
-            why = "it asks for far more memory than its size"
+            why = "it asks for far more memory than its size justifies"
         hint = "copy or download it again"
         raise EmgscribeError(f"{what} ({why:.120})", where=str(path), hint=hint) from error
 
 
 @contextmanager
 def _bounded_memory(more: int) -> Iterator[None]:
-    """Let this process have `more` bytes beyond what it has; elsewhere than under Linux, nothing can say so."""
+    """Allow this process `more` bytes beyond what it has; only Linux enforces such a limit."""
     if sys.platform != "linux":
         yield
         return
@@ -147,9 +147,9 @@ def _bounded_memory(more: int) -> Iterator[None]:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file to read bytes; `EmgscribeError` where it is missing, cannot be read, or is no regular file.
+    """Open a file to read bytes. Raises `EmgscribeError` where it is missing, unreadable, or not a regular file.
 
-    A FIFO or a device would be waited for, or never end.
+    A FIFO would keep us waiting, and a device may never end.
     """
     try:
         if S_ISREG(path.stat().st_mode):
@@ -162,16 +162,16 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def open_text(path: Path, errors: str = "strict") -> TextIO:
-    """Open a file as `open_file` does, to read UTF-8 text with or without a byte order mark; line ends stay."""
+    """Open a file as `open_file` does, to read UTF-8 text with or without a byte order mark. Line ends stay."""
     return TextIOWrapper(open_file(path), encoding="utf-8-sig", errors=errors, newline="")
 
 
 @contextmanager
 def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader[str]"]:
-    """Yield the rows of a table, by the names in its first line; `form` is that of `csv.DictReader`.
+    """Yield the rows of a table as dictionaries, by the names in its first line; `form` goes to `csv.DictReader`.
 
-    Cells that a row lacks are empty. A column that is missing, text that is no table, and a `ValueError` of the block
-    that reads a row are an `EmgscribeError` with the number of the line and `hint`.
+    Cells that a row lacks are empty. A missing column, text that is not a table, and a `ValueError` in the block that
+    reads a row become an `EmgscribeError` with the line's number and `hint`.
     """
     with open_text(path) as file:
         rows = csv.DictReader(file, restval="", strict=True, **form)
@@ -190,10 +190,10 @@ def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader
 
 @contextmanager
 def alone(folder: Path, doing: str, wait: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Hold a folder, made if it is missing, against other processes. What a thread holds, it may hold once more.
+    """Hold a folder, made if it is missing, against other processes. A thread may hold its own folder again.
 
-    Where another process is `doing` this there, `wait` is called with a line that names it, and its end is waited for;
-    without `wait` it is an `EmgscribeError`, as is a folder that cannot be written to.
+    Where another process is `doing` this there, `wait` is called with a line that names it, and the block begins when
+    that process is done. Without `wait` this raises `EmgscribeError`, as does a folder that cannot be written to.
     """
     make_folder(folder)
     lock = FileLock(folder / ".lock", is_singleton=True)
@@ -220,12 +220,12 @@ def alone(folder: Path, doing: str, wait: Callable[[str], object] | None = None)
 
 
 def _note(lock: BaseFileLock, holder: str) -> None:
-    with suppress(OSError):  # who holds it is a courtesy; a full disk must not end a run for it
+    with suppress(OSError):  # naming the holder is a courtesy, for which a full disk must not end a run
         Path(lock.lock_file).write_text(holder)
 
 
 def holder(folder: Path) -> str:
-    """Who holds a folder now, as "PROCESS on MACHINE"; empty where no process does that runs on this machine."""
+    """Who holds a folder now, as "PROCESS on MACHINE"; empty where no process does, or one here that has ended."""
     with suppress(OSError, ValueError):
         noted = (folder / ".lock").read_text(errors="replace")[:80]
         process, _, machine = noted.partition(" on ")
@@ -235,7 +235,7 @@ def holder(folder: Path) -> str:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine runs. In containers, killed ones may stay zombies."""
+    """Whether a process of this machine still runs. In containers, killed ones may stay as zombies."""
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
     except psutil.AccessDenied:  # to another user's process, which runs
@@ -245,7 +245,7 @@ def _runs(process: int) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where it is missing; `EmgscribeError` where it cannot be made."""
+    """Make a folder where it is missing. Raises `EmgscribeError` where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

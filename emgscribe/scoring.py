@@ -17,10 +17,10 @@ from emgscribe.data.charset import ENTER
 
 @dataclass(frozen=True)
 class Counts:
-    """Edits that turn the reference into the hypothesis, and the reference's length. Counts add up.
+    """Edits that turn the reference into the hypothesis, and the reference's length. Counts can be added.
 
-    The unit is the character, or the word where `count_words` made them; do not add the two. Rates are per cent of the
-    length, NaN for an empty reference.
+    The unit is the character, or the word where `count_words` made them; do not add the two. Rates are in per cent of
+    the length, NaN for an empty reference.
     """
 
     insertions: int = 0
@@ -77,8 +77,8 @@ def count(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> Co
 def count_words(reference: str, hypothesis: str) -> Counts:
     """Counts of the edits between the words of two texts, as a screen shows them (`charset.screen_text`).
 
-    Words stand between spaces and enters; case and punctuation count. Do not mix rates of the screen with rates of
-    keystrokes: an extra key and the backspace after it are two edits there and none here.
+    Spaces and enters separate words; case and punctuation count. Do not mix rates of the screen with rates of
+    keystrokes: an extra key and the backspace after it are two edits of keystrokes, and none on the screen.
     """
     numbers: dict[str, int] = {}
     words = [text.replace(ENTER, " ").split() for text in (reference, hypothesis)]
@@ -90,8 +90,8 @@ def count_units(
 ) -> list[Counts]:
     """Counts for each of `units` parts of the reference; `unit` (len(reference),) gives the part of each character.
 
-    The alignment is that of the whole, so the parts add up to it. An insertion belongs to the character before
-    which it stands, at the end to the last one; with an empty reference, to unit 0.
+    The texts are aligned as a whole, so the parts add up to the whole. An insertion belongs to the character that it
+    precedes, at the end to the last one; with an empty reference, to unit 0.
     """
     table = np.zeros((units, 4), dtype=np.int64)
     np.add.at(table[:, 3], unit, 1)
@@ -120,7 +120,7 @@ def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[f
 
     Unit i of both is the same segment of the same session, read by two systems, and each resample draws the same units
     for both. What is hard for both cancels, so the interval is narrower than two separate ones suggest (Bisani and Ney
-    2004). An interval without 0 shows a difference on these sessions. NaN where no unit has a character.
+    2004). An interval that excludes 0 shows a difference on these sessions. NaN where no unit has a character.
     """
     assert len(first) == len(second), "both sides need the same number of paired units"
     one, other = total(first), total(second)
@@ -141,7 +141,7 @@ def probability_of_improvement(first: Sequence[Counts], second: Sequence[Counts]
 def errors_at(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> npt.NDArray[np.float64]:
     """How many edits there are at each character of the reference: (len(reference) + 1,).
 
-    An insertion is at the character before which it stands; the last place is for those at the end.
+    An insertion counts at the character that it precedes; the last place is for those at the end.
     """
     places = [edit.src_pos for edit in Levenshtein.editops(reference, hypothesis)]
     return np.bincount(places, minlength=len(reference) + 1).astype(np.float64)
@@ -152,10 +152,10 @@ def matched_pairs(
 ) -> tuple[int, float]:
     """The matched-pairs test of two systems (MAPSSWE): its number of segments, and the two-sided p.
 
-    Each is what `errors_at` found in the same texts. Two characters or more that both have right part two segments;
-    their differences are taken as independent and their mean as normal, which needs some fifty segments (Gillick and
-    Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms"; NIST's sclite). NaN where
-    fewer than two segments have an error.
+    `first` and `second` are what `errors_at` found in the same texts. Two or more characters that both systems have
+    right separate two segments. The differences of segments are taken as independent and their mean as normal, which
+    needs some fifty segments (Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition
+    algorithms"; NIST's sclite). NaN where fewer than two segments have an error.
     """
     found = list[float]()
     for one, other in zip(first, second, strict=True):
@@ -175,8 +175,8 @@ def matched_pairs(
 def cer_ratio(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float, float, float]:
     """CER of `first` divided by that of `second`, and its 95 % percentile bootstrap interval.
 
-    Units are paired, as in `cer_difference`, where both sides have as many. A resample of `second` without an error
-    counts as one with a single error. NaN where `second` has no error.
+    Units are paired, as in `cer_difference`, where both sides have the same number of them. A resample of `second`
+    without an error counts as one with a single error. NaN where `second` has no error.
     """
     one, other = total(first), total(second)
     if not other.edits:
@@ -192,10 +192,10 @@ def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _resampled_rates(units: Sequence[Counts]) -> npt.NDArray[np.float64]:
-    """CER (2000,) of units drawn with replacement; the same number of units always draws the same."""
+    """CER (2000,) of units drawn with replacement; equal numbers of units always get the same draws."""
     edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
     generator, rates = np.random.default_rng(0), []
-    for part in np.array_split(np.arange(2000), min(2000, 1 + len(units) // 500)):  # some MB at a time
+    for part in np.array_split(np.arange(2000), min(2000, 1 + len(units) // 500)):  # a few MB at a time
         drawn = generator.integers(len(units), size=(len(part), len(units)))
         # A resample without any reference character would have no rate: it counts as one character long.
         rates.append(100.0 * edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1))

@@ -1,4 +1,4 @@
-"""A model and samples as they come -> text as it is typed, in bounded memory and with bounded work a second."""
+"""A model and samples as they come -> text as it is typed, in bounded memory and with bounded work per second."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from emgscribe.models.steps import Chain, Kept, Step
 from emgscribe.transcription import Transcript
 
 _PART_SECONDS = 2  # of a long chunk, computed at a time
-_SETTLE_SECONDS = 0.1  # from one time that keys are settled to the next
+_SETTLE_SECONDS = 0.1  # from one settling of keys to the next
 _SLIDE_SECONDS = 0.25  # by which windows move on
 
 
@@ -27,9 +27,9 @@ class Update:
     """What a stream read in one chunk.
 
     `committed` are keys that will never change, each given once; `tentative` are the keys after them as they look now.
-    Their `onsets` are seconds, of the times that were fed, else from the start of the stream. `emissions` (F, 99) are
-    natural log-probabilities of the frames that the chunk completed. `seconds` is the time up to which the signal has
-    been read, `lag` how much of it was fed and waits for what comes after it.
+    Their `onsets` are in seconds, on the clock of the times that were fed, or else from the start of the stream.
+    `emissions` (F, 99) are natural log-probabilities of the frames that the chunk completed. `seconds` is the time up
+    to which the signal has been read, `lag` how many seconds were fed but still wait for what comes after them.
     """
 
     committed: Transcript
@@ -43,13 +43,13 @@ class Stream:
     """Reads EMG chunk by chunk: `feed` samples (T, B, C) in µV as they come, and `flush` at the end.
 
     Any division into chunks gives the same emissions as the whole recording, and the same text. Text is committed when
-    all of the decoder's hypotheses have it, or `settle_after` seconds after it was typed, as the best one has it then:
-    only where a beam is in doubt for longer may the text differ from that of the whole recording. The model goes into
-    evaluation mode.
+    all of the decoder's hypotheses share it, or `settle_after` seconds after it was typed, in the version of the best
+    one at that time: only where a beam is in doubt for longer may the text differ from that of the whole recording. The
+    model is put into evaluation mode.
 
-    `delay` is how many seconds after its last sample a frame can be computed: the model's lookahead, and half of what
-    its features overlap. A model that reads a recording to its end is an `EmgscribeError`, except with `window`: then
-    windows of that many seconds slide over the signal, and each is read up to `lookahead` seconds before its end.
+    `delay` is how many seconds after its last sample a frame can be computed: the model's lookahead, and half the
+    overlap of its features. A model that needs a recording to its end raises `EmgscribeError`, except with `window`:
+    then windows of that many seconds slide over the signal, and each is read up to `lookahead` seconds before its end.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Stream:
         return max(1, round(seconds * self.model.shape.rate / self._spf))
 
     def reset(self) -> None:
-        """Forget the signal so far: what comes is another recording."""
+        """Forget the signal so far: what comes next is another recording."""
         self.decoder.reset()
         self._state: object = None
         self._fed = self._read = 0  # samples, frames
@@ -99,9 +99,9 @@ class Stream:
         return np.zeros((samples, *self.model.shape.sample), np.float32)
 
     def feed(self, samples: Emg, times: Times | None = None) -> Update:
-        """Read samples (T, B, C) in µV, which follow those before; `times` (T,) are theirs in seconds.
+        """Read samples (T, B, C) in µV that follow those fed before; `times` (T,) are their times in seconds.
 
-        Samples of another shape, or that are not finite, are an `EmgscribeError`; nothing of them is read.
+        Samples of another shape, or that are not finite, raise `EmgscribeError`; none of them is read.
         """
         samples, row = np.asarray(samples, dtype=np.float32), self.model.shape.sample
         if samples.ndim != 3 or samples.shape[1:] != row:
@@ -115,7 +115,7 @@ class Stream:
         return self._decode(self._compute(samples), final=False)
 
     def flush(self) -> Update:
-        """Read to the end, as if silence followed, and commit all text. `reset` comes before other samples."""
+        """Read to the end, as if silence followed, and commit all text. Call `reset` before you feed again."""
         wanted = self.model.frames(self._fed)
         missing = (wanted + self._slide) * self._spf - self._fed
         return self._decode(self._compute(self._silence(self._after + missing))[: wanted - self._read], final=True)
@@ -131,7 +131,7 @@ class Stream:
         return np.concatenate(found)
 
     def _decode(self, emissions: Emissions, *, final: bool) -> Update:
-        """Keys are settled after certain frames, whatever the chunks are."""
+        """Keys are settled after fixed numbers of frames, whatever the chunks are."""
         settled, at = list[Hypothesis](), 0
         while at < len(emissions):
             end = min(at + self._every - self._read % self._every, len(emissions))
@@ -158,7 +158,7 @@ class Stream:
 
 
 class _Clock:
-    """The time of each sample: of the last chunk that began before it, as long as that says when it began."""
+    """The time of each sample, counted from the last known start of a chunk before it."""
 
     def __init__(self, rate: float) -> None:
         self.rate, self._known = rate, deque([(0, 0.0)])  # samples, and their times in s
@@ -174,13 +174,13 @@ class _Clock:
         return time + (sample - first) / self.rate
 
     def forget(self, before: int) -> None:
-        """What only samples before that one need."""
+        """Forget what only samples before `before` need."""
         while len(self._known) > 1 and self._known[1][0] <= before:
             self._known.popleft()
 
 
 def sliding(model: Model, before: int, kept: int, after: int) -> Chain:
-    """The steps of windows that slide over the EMG: of each, `kept` frames between `before` and `after` others."""
+    """The steps of windows that slide over the EMG: each gives `kept` frames, between `before` and `after` others."""
     frames, stride = before + kept + after, kept * model.samples_per_frame
     span = frames * model.samples_per_frame + sum(model.context)
 

@@ -16,7 +16,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model
 
 BLOCK_SECONDS = 60
-ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that all of a process stays below 4
+ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that the whole process stays below 4 GB
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
 _ATTENTION_SECONDS = 2, 1  # kept, and the margin on each side; together as long as the published window
 
@@ -32,7 +32,7 @@ class InferencePlan:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a model read in a session: `labels`, and for each key the second at which it began (`onsets`)."""
+    """What a model read in a session: `labels`, and for each key the time at which it began (`onsets`, in s)."""
 
     labels: tuple[int, ...]
     onsets: tuple[float, ...]
@@ -96,7 +96,7 @@ def emission_blocks(
 def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     """Emissions (F, 99) as the published evaluation computes them: frames from sample 0 on, and no padding.
 
-    The frames that lack context at both ends of the session are not there, and the keys in them count as missed
+    The frames that lack context at both ends of the session are left out, and the keys in them count as missed
     (Sivakumar et al. 2024). With an unbounded receptive field the whole session is one pass.
     """
     model.require_shape(session)
@@ -126,11 +126,11 @@ def _check(emissions: Tensor, emg: Tensor, session: Session) -> None:
 
 
 def inference_plan(model: Model, samples: int, block_seconds: float = BLOCK_SECONDS) -> InferencePlan:
-    """How a session of that many samples is read, by what the encoder declares.
+    """How a session of `samples` samples is read, which depends on what the encoder declares.
 
     - A finite receptive field: block by block, each with all the context that the network sees, which equals one pass.
     - Recurrence: one pass where that fits into memory, else long segments with margins that are computed and thrown
-      away, within which a recurrent state has forgotten what it did not see.
+      away, across which a recurrent state forgets what lies beyond them.
     - Attention: segments with margins that are together as long as a training window. It has learned no other lengths:
       on whole sessions it has been seen to fail (CER near 100 %) or to run out of memory.
     """
@@ -149,7 +149,7 @@ def _whole_frames(model: Model, seconds: float) -> int:
 
 
 def one_pass_bytes(model: Model, samples: int) -> int:
-    """Estimate the memory of one pass over that many samples: all that modules return for one second, extrapolated.
+    """Estimate the memory of one pass over `samples` samples: all that modules return for one second, extrapolated.
 
     Most of it is freed along the way, and what a module needs internally is not counted: the estimate was 0.9 to 3.6
     times the measured memory (LOG.md, 2026-11-22).

@@ -42,7 +42,7 @@ def test_a_session_is_known_by_its_content_and_by_a_part_of_it(make_stored: Make
     session = make_stored(2000, name="monday")
     renamed = replace(session, name="tuesday")
     for trained, scored in ((session, renamed), (session.first(500), renamed), (session, renamed.first(500))):
-        with pytest.raises(EmgscribeError, match="there called monday") as caught:
+        with pytest.raises(EmgscribeError, match="under the name monday") as caught:
             Ancestry().after([trained], []).refuse([scored])
         assert caught.value.where == "tuesday"
     other = replace(session, content="other")

@@ -84,7 +84,7 @@ def test_a_key_that_is_not_read_is_refused(make_stored: MakeStored) -> None:
     session = make_stored(8000, [(A, 3000), (B, 5000)])
     with pytest.raises(EmgscribeError, match="1 or more"):
         saliency(network(), [session], "a", presses=0)
-    with pytest.raises(EmgscribeError, match="'ab' is no symbol"):
+    with pytest.raises(EmgscribeError, match="'ab' is not a symbol"):
         saliency(network(), [session], "ab")
     with pytest.raises(EmgscribeError, match="'q' was never pressed"):
         saliency(network(), [session], "q")

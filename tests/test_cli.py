@@ -399,7 +399,7 @@ def test_an_error_about_arguments_stands_alone_on_a_terminal(
     logs = ["--key-logs", str(tmp_path)]
     assert cli.main(["simulate", "--out", str(tmp_path / "y"), *logs, "--simulation.units-per-muscle", "4"]) == 0
     assert len(list((tmp_path / "y").glob("*-simulated-emg-*.hdf5"))) == 1
-    assert "1 sessions of simulated EMG under the keys of" in capsys.readouterr().out
+    assert "1 sessions of simulated EMG for the keys of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

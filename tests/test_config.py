@@ -75,9 +75,9 @@ class Nameless(Shape): ...
         ("sizes", (1, 9), "a whole number, 1 to 8"),
         ("sizes", [1], "a tuple"),
         ("fast", 1, "true or false"),
-        ("label", 1, "a text"),
+        ("label", 1, "a string"),
         ("shape", Paint(), "a Shape"),
-        ("paint", ThickPaint(), "a Paint itself, no subclass of it"),
+        ("paint", ThickPaint(), "a Paint itself, not a subclass of it"),
     ],
 )
 def test_values_that_the_type_of_a_field_does_not_allow(field: str, value: Any, allowed: str) -> None:
@@ -119,7 +119,10 @@ def deep(levels: int) -> Any:
         ({"sizes": {"1": 2}}, "thing.sizes is {'1': 2}, allowed: a list"),
         ({"mode": ["a"]}, "thing.mode is ['a'], allowed: a, b"),
         ({"fast": None}, "thing.fast is None, allowed: true or false"),
-        ({"colour": 1}, "thing has no setting 'colour', but count, rate, gain, mode, sizes, fast, label, shape, paint"),
+        (
+            {"colour": 1},
+            "thing has no setting 'colour'; it has count, rate, gain, mode, sizes, fast, label, shape, paint",
+        ),
         ({"shape": {"kind": "oval"}}, "thing.shape.kind is 'oval', allowed: round, square"),
         ({"shape": {"kind": ["round"]}}, "thing.shape.kind is ['round'], allowed: round, square"),
         ({"shape": [["kind", "round"]]}, "thing.shape is [['kind', 'round']], allowed: an object"),

@@ -95,7 +95,7 @@ def test_gaps_become_silence(tmp_path: Path) -> None:
     assert len(session) == 800
     assert not session.emg[300:340].any()
     np.testing.assert_array_equal(session.emg[340:, 0], WAVES[340:])
-    assert "the left band lacks 0.200 s (gaps: 1), which are silent now" in made.notes
+    assert "the left band lacks 0.200 s (gaps: 1), which are now silent" in made.notes
 
 
 def test_a_single_missing_sample_moves_nothing(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_single_missing_sample_moves_nothing(tmp_path: Path) -> None:
 
 def test_a_clock_that_runs_slow_is_followed_and_reported(tmp_path: Path) -> None:
     made = write_recording(recorded(TIMES * 1.004), tmp_path / "one.hdf5")
-    assert any("199.203 samples a second for 200" in note for note in made.notes)
+    assert any("199.203 samples a second, not 200" in note for note in made.notes)
     with SessionFile(made.path) as file:
         times, emg = file.read()
     np.testing.assert_allclose(times - START, TIMES * 1.004, atol=1e-4)
@@ -164,9 +164,9 @@ def test_resampling_filters_first(tmp_path: Path) -> None:
 
 BAD_TABLES = {
     "nothing": ("", "it is empty"),
-    "words": ("a,b\n1,2\nx,3\n", "no table of numbers"),
-    "ragged": ("1,2\n3\n", "no table of numbers"),
-    "names": ("a,b,c\n1,2\n3,4\n", "3 names for 2 columns|no table"),
+    "words": ("a,b\n1,2\nx,3\n", "not a table of numbers"),
+    "ragged": ("1,2\n3\n", "not a table of numbers"),
+    "names": ("a,b,c\n1,2\n3,4\n", "3 names for 2 columns|not a table"),
     "backwards": ("time,e\n0,1\n1,1\n0.5,1\n", "time runs backwards 1x, first at sample 2"),
     "not finite": ("time,e\n0,1\nnan,1\n", "not finite"),
     "standing": ("time,e\n1,1\n1,1\n1,1\n", "same time"),
@@ -396,10 +396,10 @@ def day(tmp_path: Path) -> Path:
 
 BAD_DAYS = {
     "no number": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,x\n", "line 2: could not convert"),
-    "not finite": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,nan\n", "line 2: nan is no time"),
+    "not finite": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,nan\n", "line 2: nan is not a time"),
     "no column": ("LAG_TIMINGS.csv", b"Filename,Late\nS_220923_131650,1\n", "line 2: no column Lag"),
     "no text": ("LAG_TIMINGS.csv", b"Filename,Lag\n\xff,1\n", "decode"),
-    "no date": ("Keylogs.txt", b"2022-13-45 13:16:51,000 - 'a'\n", "line 1: 2022-13-45 13:16:51 is no date and time"),
+    "no date": ("Keylogs.txt", b"2022-13-45 13:16:51,000 - 'a'\n", "line 1: 2022-13-45 13:16:51 is not a date"),
 }
 
 
@@ -441,5 +441,5 @@ def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
     assert session.shape == Shape(electrodes=8)
     np.testing.assert_allclose(session.emg[:, 1], DAY[:, 8:], atol=0.2)
     (day / "Data" / "S_220923_131650.rhd").write_bytes(b"\x02\x27\x91\xc6" + bytes(40))
-    with pytest.raises(EmgscribeError, match="is damaged, or no Intan file"):
+    with pytest.raises(EmgscribeError, match="is damaged, or not an Intan file"):
         one(tmp_path / "CleanData", tmp_path / "out", Source())

@@ -202,7 +202,7 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
         ("keystrokes", '[{"key": "a", "start": null, "end": 2}]', ["entry 0"]),
         ("keystrokes", "[" * 100_000, ["'keystrokes': RecursionError"]),
         ("keystrokes", " " * (17 << 20) + "[]", ["'keystrokes' has more than 16 MB"]),
-        *(("keystrokes", other, ["'keystrokes': TypeError is no list"]) for other in ("null", "{}", '""', "1")),
+        *(("keystrokes", other, ["'keystrokes': TypeError is not a list"]) for other in ("null", "{}", '""', "1")),
         *(("prompts", other, ["'prompts', entry 0"]) for other in ("[1]", "[[]]", "[null]")),
         *(
             ("keystrokes", f'[{{"key": "a", "start": {number}, "end": 1}}]', ["'keystrokes'"])

@@ -23,7 +23,7 @@ NAN, INF = float("nan"), float("inf")
 TIMES = START + np.arange(2000) / 2000
 
 
-NO_LABEL = "none has a label: the session can be transcribed, but teaches and scores nothing"
+NO_LABEL = "none has a label: the session can be transcribed, but not trained on or scored"
 ERROR, WARNING, OF = "error", "warning", "of 2000 samples are not finite"
 EXPECTED = "samples a second, expected 2000 (attribute sample_rate; without it, 2000)"
 UNUSABLE = f"{OF}, or too large for EMG in any unit"

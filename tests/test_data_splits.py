@@ -239,9 +239,9 @@ def test_a_file_of_ones_own_splits(tmp_path: Path) -> None:
     ("rows", "message"),
     [
         (["a,train", "b,val", "a,test"], "line 4: 'a' is in train already"),
-        (["a,train", "x,val"], "line 3: 'x' is no session of the folder"),
-        (["a,teach"], "line 2: 'a' is in no part, but 'teach'"),
-        (["a"], "in no part"),
+        (["a,train", "x,val"], "line 3: 'x' is not a session of the folder"),
+        (["a,teach"], "line 2: 'a' is in 'teach', not train, val or test"),
+        (["a"], "not train, val or test"),
         (["a,train", "b,val"], "names no session for test"),
         ([], "names no session for train, val, test"),
         (['a,"train'], "unexpected end of data"),

@@ -182,7 +182,7 @@ def test_damage_is_reported(tuned: Path, damage: Callable[[Path, Path], None], r
         ("labels_per_frame", "null", "labels_per_frame"),
         ("lm_weight", "1e999", "lm_weight is inf"),
         ("lm_weight", "9" * 999, "lm_weight"),
-        ("lm_weight", "NaN", "NaN is no number"),
+        ("lm_weight", "NaN", "NaN is not a number"),
         ("lm_weight", "[[]]", "lm_weight"),
         ("convention", '"\\u0000"', "control character"),
         ("convention", '"another"', "convention"),

@@ -273,7 +273,7 @@ def test_no_session_is_scored_twice(model: Model, make_stored: MakeStored) -> No
         with pytest.raises(EmgscribeError, match=r"session: is given twice\n") as caught:
             score(model, [session, other, session])
         assert caught.value.hint == "name each session once"
-        with pytest.raises(EmgscribeError, match="copied: is given twice, there called session"):
+        with pytest.raises(EmgscribeError, match="copied: is given twice, also under the name session"):
             score(model, [session, other, copied])
     with pytest.raises(EmgscribeError, match="is given twice"):
         evaluate(model, [session, session], allow_seen=True)

@@ -108,7 +108,7 @@ def test_a_stream_that_is_not_there_is_one_error() -> None:
     pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
     with outlet(f"there-{OWN}", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)there-"):
         Lsl(("left", "right"), [f"nowhere-{OWN}"], wait=0.5)
-    with outlet(f"odd-{OWN}", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] are not of 2 bands"):
+    with outlet(f"odd-{OWN}", 5), pytest.raises(EmgscribeError, match=r"channels \[5\] do not fit 2 bands"):
         Lsl(("left", "right"), [f"odd-{OWN}"], wait=0.5)
 
 

@@ -92,7 +92,7 @@ def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     for content in (b"", b"no model", b"\x08\x0a" * 1000):
         (tmp_path / "m.onnx").write_bytes(content)
-        with pytest.raises(EmgscribeError, match="is damaged, or no ONNX file"):
+        with pytest.raises(EmgscribeError, match="is damaged, or not an ONNX file"):
             OnnxModel(tmp_path / "m.onnx")
 
 

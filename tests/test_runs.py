@@ -113,7 +113,7 @@ def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
     assert "| trained on | 2 sessions of 1 person, 0.4 minutes |" in first
     assert "| network | tds, " in first
     assert "fine-tuned from" not in first
-    assert "| fine-tuned from | a model that 2 other sessions had trained |" in second
+    assert "| fine-tuned from | a model that was trained on 2 other sessions |" in second
     assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 

@@ -198,7 +198,7 @@ def test_simulated_muscles_move_under_real_keys(tmp_path) -> None:
         (("1.0\t0.1\t0\tkeystroke_a\ta\tn/a", "x\t0.1\t0\tkeystroke_a\ta\tn/a"), "line 3: could not convert"),
         (("1.0",), "line 2: "),
         (("-1\t0.1\t0\tkeystroke_a\ta\tn/a",), "lasts from -1 to -0.9 s"),
-        (("nan\t0.1\t0\tkeystroke_a\ta\tn/a",), "nan for 0.1 s is no time"),
+        (("nan\t0.1\t0\tkeystroke_a\ta\tn/a",), "nan for 0.1 s is not a time"),
         (("5\t-0.1\t0\tkeystroke_a\ta\tn/a",), "lasts from 5 to 4.9 s"),
         (("1e9\t0.1\t0\tkeystroke_a\ta\tn/a",), "lasts from 1e"),
         (("1.0\t0.1\t0\tkeystroke_\xff\ta\tn/a",), "can't decode"),

@@ -1,4 +1,4 @@
-"""The command line: one flat function a verb, parsed by tyro.
+"""The command line: one flat function for each verb, parsed by tyro.
 
 This module imports next to nothing, so that Ctrl-C is answered while the others load.
 """
@@ -24,7 +24,7 @@ def run() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
     status = main()
-    gc.freeze()  # Python would look for garbage among all that is loaded once more, which takes a second
+    gc.freeze()  # at exit Python would search all that is loaded for garbage once more, which takes a second
     sys.exit(status)
 
 

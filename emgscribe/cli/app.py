@@ -1,4 +1,4 @@
-"""Which verbs there are, and their parser. The module of a verb is imported when the verb is used: most load torch."""
+"""The verbs and their parser. The module of a verb is imported when the verb is used: most load torch."""
 
 import gc
 import inspect
@@ -14,7 +14,7 @@ import emgscribe
 from emgscribe.cli.terminal import known, screen
 from emgscribe.errors import EmgscribeError
 
-VERBS = {  # verb -> its module here, and what it does; its function is called as its last word
+VERBS = {  # verb -> its module here, and what it does; its function is named after its last word
     "demo": ("experiments", "Simulate a typist, train, and read a session that was held out: minutes on two cores."),
     "simulate": ("sessions", "Simulate sessions of EMG typing, in the file layout of the emg2qwerty data set."),
     "inspect": ("sessions", "Check session files: what they hold, and everything that is wrong with them."),
@@ -25,12 +25,12 @@ VERBS = {  # verb -> its module here, and what it does; its function is called a
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
-    "record": ("live", "Record yourself typing prompts, from a device, into session files."),
-    "adapt": ("models", "Fine-tune a model on minutes of one person's typing."),
+    "record": ("live", "Record yourself typing prompts, with a device, into session files."),
+    "adapt": ("models", "Fine-tune a model on a few minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
     "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),
-    "convert": ("recordings", "Bring recordings of other formats into session files, or sessions into BIDS."),
+    "convert": ("recordings", "Convert recordings of other formats into session files, or sessions into BIDS."),
     "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
     "export": ("models", "Write a model for other programs: a published checkpoint, or a streaming step as ONNX."),
     "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),
@@ -61,7 +61,7 @@ def call(arguments: list[str]) -> int:
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
     place = VERBS[known(name, VERBS, "command")][0]
-    gc.disable()  # what is loaded now stays until the end, and is no garbage
+    gc.disable()  # what is loaded now stays until the end, and is not garbage
     try:
         module = import_module(f"emgscribe.cli.{place}")
     finally:

@@ -20,14 +20,15 @@ def get(
     out: Annotated[Path, arg(help="Folder to write to.")],
     course: Annotated[bool, arg(help="The 18 sessions of Borthakur et al., 4.7 GB.")] = False,
     users: Annotated[tuple[str, ...], arg(help="Ids of users, or a number N: the first N users of the list.")] = (),
-    sessions: Annotated[tuple[str, ...], arg(help="Names of sessions, or parts that only they have.")] = (),
+    sessions: Annotated[tuple[str, ...], arg(help="Names of sessions, or unique parts of their names.")] = (),
     source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
-    labels_only: Annotated[bool, arg(help="Key logs of all sessions without EMG, by git: 60 MB.")] = False,
-    bids: Annotated[bool, arg(help="The BIDS copy: all key logs, and the EMG of --users, by git-annex.")] = False,
+    labels_only: Annotated[bool, arg(help="Key logs of all sessions, without EMG, through git: 60 MB.")] = False,
+    bids: Annotated[bool, arg(help="The BIDS copy: all key logs, and the EMG of --users, through git-annex.")] = False,
     dry_run: Annotated[bool, arg(help="Only say what it would fetch, and what that costs.")] = False,
 ) -> None:
-    """The official archive has 239 GB and can only be read from its start: what is wanted is kept, and reading stops
-    when all of it was found. A mirror of single files is far cheaper. Interrupted, the same command goes on.
+    """The official archive is 239 GB and can only be read from its start: the wanted sessions are kept, and reading
+    stops when all of them are found. A mirror of single files is far cheaper. After an interruption the same command
+    goes on.
 
     Examples:
       emgscribe data get --course --out emg2qwerty
@@ -59,7 +60,7 @@ def check(
     json: Annotated[bool, arg(help="Print a JSON list with one entry for each file instead of a table.")] = False,
     jobs: Annotated[int, arg(help="Files at a time; 0: one for each core.")] = 0,
 ) -> int:
-    """Files of the data set are held against their published size and SHA-256, where these are known. The exit status
+    """Files of the data set are compared with their published size and SHA-256, where these are known. The exit status
     is 2 if any file cannot be used or is not the published one.
 
     Examples:
@@ -95,7 +96,7 @@ def _print_checked(found: Sequence[Checked]) -> None:
 def stats(
     files: Files,
     *,
-    out: Annotated[Path | None, arg(help="PNG file to draw the numbers to.")] = None,
+    out: Annotated[Path | None, arg(help="PNG file for a plot of the numbers.")] = None,
     json: Annotated[bool, arg(help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Key logs count as they are in the files: corrected typos and backspaces are part of the text.

@@ -36,12 +36,12 @@ class Options:
 
 
 def named(name: str) -> Experiment:
-    """The experiment of a name; an unknown one is an error with the nearest and the names of its group."""
+    """The experiment of that name; an unknown name is an error with the nearest name and those of its group."""
     return EXPERIMENTS[known(name, EXPERIMENTS, "experiment")]
 
 
 def list_experiments(verb: str) -> None:
-    """Print every experiment with a line each, in groups."""
+    """Print a line for each experiment, in groups."""
     screen.print(f"usage: emgscribe {verb} EXPERIMENT --data DIR [OPTIONS]\n")
     screen.print(f"emgscribe {verb} EXPERIMENT --help lists all settings. The experiments:")
     for group, members in GROUPS.items():
@@ -55,7 +55,7 @@ def list_experiments(verb: str) -> None:
 
 
 def list_suites() -> None:
-    """Print every suite with a line each."""
+    """Print a line for each suite."""
     screen.print("usage: emgscribe reproduce SUITE --data DIR [OPTIONS]\n")
     for name, suite in SUITES.items():
         screen.print(f"  {name:<{max(map(len, SUITES))}}  {len(suite.experiments)} runs. {suite.about}")
@@ -71,7 +71,7 @@ def train(
 ) -> None:
     """A run that was interrupted goes on where it stopped when the same command is given again.
 
-    With other settings than the named ones, --name gives the run and its result a name of their own.
+    If you change a setting, --name gives the run and its result a name of their own.
 
     Examples:
       emgscribe train demo --data data
@@ -95,8 +95,8 @@ def reproduce(
     workers: OnWorkers,
     dry_run: Annotated[bool, arg(help="Only list which runs are done, cut off or missing, with times.")] = False,
 ) -> int:
-    """Interrupted, it goes on where it stopped when the same command is given again. A run that fails does not stop the
-    others. Without a suite, all suites are listed.
+    """After an interruption the same command goes on where it stopped. A run that fails does not stop the others.
+    Without a suite, all suites are listed.
 
     Examples:
       emgscribe reproduce table2 --data emg2qwerty
@@ -152,8 +152,8 @@ def tune(
     workers: OnWorkers,
     experiment: Settings,
 ) -> None:
-    """The test sessions are not scored. Interrupted, it goes on where it stopped when the same command is given again;
-    more trials are added to those done.
+    """The test sessions are not scored. After an interruption the same command goes on where it stopped; with more
+    --trials it adds to those done.
 
     Examples:
       emgscribe tune demo --data data --search train.lr=1e-4..1e-2:log --trials 10
@@ -186,7 +186,7 @@ def demo(
     out: Annotated[Path, arg(help="Folder for the sessions, the model and the result.")] = Path("demo"),
     seed: Annotated[int, arg(help="Another seed is another typist and another training run.")] = 0,
 ) -> None:
-    """Everything is kept in one folder; with another seed, beside the first.
+    """Everything is kept in one folder. What another seed makes is kept beside it.
 
     Examples:
       emgscribe demo

@@ -24,7 +24,8 @@ def train(
     min_count: Annotated[int, arg(help="Leave out rarer n-grams of three or more tokens.")] = 1,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions to be read later; their prompts are taken out.")] = (),
 ) -> None:
-    """It is for the beam search (--lm), and must not know the prompts of sessions to be read: name them (--exclude).
+    """The model is for the beam search (--lm), and must not know the prompts of sessions to be read: name these
+    sessions (--exclude).
 
     Examples:
       emgscribe lm train mail.txt notes.txt --out words.arpa.gz
@@ -51,7 +52,7 @@ def _text(path: Path) -> str:
 
 def tune(
     model: ModelFolder,
-    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions that validated it.")]],
+    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="The model's validation sessions.")]],
     *,
     lm: Arpa = None,
     exclude: Annotated[tuple[Path, ...], arg(help="Sessions whose prompts the language model must not know.")] = (),

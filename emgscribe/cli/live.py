@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # torch takes seconds, in which a simulated typist gets ready
 class Page:
     """Where the page is served."""
 
-    host: str = "127.0.0.1"  # address to serve the page at; others than this machine need a token
+    host: str = "127.0.0.1"  # address to serve the page at; any but this machine's own needs a token
     port: int = 8765  # port to serve the page at; 0: any free one
-    known_as: tuple[str, ...] = ()  # more names, HOST:PORT, to open it under, as behind a proxy
+    known_as: tuple[str, ...] = ()  # more names (HOST:PORT) that the page may be opened under, as behind a proxy
     browser: bool = True  # open the page in the browser
 
 
@@ -39,7 +39,7 @@ class From:
 
     source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # where the EMG comes from
     file: Path | None = None  # session file to replay
-    speed: float = 1.0  # how many times as fast as in reality a file is replayed
+    speed: float = 1.0  # speed of the replay; 1: real time, 0: as fast as the file can be read
     streams: tuple[str, ...] = ()  # LSL streams by name, left band first; none: the only one of type EMG
     board: int = -1  # BrainFlow's id of the board; -1: its synthetic board
     board_settings: tuple[str, ...] = ()  # BrainFlow's settings of the board, as in serial_port=/dev/ttyUSB0
@@ -48,7 +48,7 @@ class From:
     def makers(self) -> dict[str, Callable[[Shape], Source]]:
         """What makes each source that can be chosen: the one that was asked for, and simulated typists.
 
-        A simulated typist that was asked for begins to get ready.
+        If a simulated typist was asked for, it begins to get ready.
         """
         if self.source == "replay" and self.file is None:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
@@ -58,10 +58,10 @@ class From:
             for name in names.split():
                 if getattr(self, name) != getattr(From, name) and source != self.source:
                     what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
-                    raise EmgscribeError(what, hint=f"add --source {source}, or leave it out")
+                    raise EmgscribeError(what, hint=f"add --source {source}, or leave the option out")
         if self.source == "simulated":
             prepare_typist()
-        pipes: dict[Shape, Pipe] = {}  # one for all: what was read of a row goes on where another choice stopped
+        pipes: dict[Shape, Pipe] = {}  # kept from choice to choice: the next goes on in the row where the last stopped
         made: dict[str, Callable[[Shape], Source]] = {
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
             "lsl": lambda shape: Lsl(shape.bands, self.streams),
@@ -75,7 +75,7 @@ class From:
 def _pair(setting: str) -> tuple[str, str]:
     name, equals, value = setting.partition("=")
     if not equals:
-        raise EmgscribeError(f"{setting!r} is no setting", where="--board-settings", hint="write name=value")
+        raise EmgscribeError(f"{setting!r} is not a setting", where="--board-settings", hint="write name=value")
     return name, value
 
 
@@ -96,7 +96,7 @@ class Into:
     prompts: Path | None = None  # text file whose lines are to be typed; by default words like the data set's
 
     def recordings(self, out: Path) -> "Recordings":
-        """As the page records into the folder `out`, where recordings that were cut off become sessions now."""
+        """How the page records into the folder `out`. Recordings there that were cut off become sessions now."""
         from emgscribe.live.hub import Recordings
         from emgscribe.live.recorder import finish
         from emgscribe.live.take import from_file, written
@@ -110,10 +110,10 @@ class Into:
 
 def live(
     *,
-    model: Annotated[Path, arg(help="A model folder or .onnx file; live is emgscribe's own.")] = Path("live"),
+    model: Annotated[Path, arg(help="A model folder or .onnx file; live: the one in emgscribe.")] = Path("live"),
     print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
-    type_keys: Annotated[bool, arg(help="Let the page switch on that text is typed into other windows.")] = False,
-    record_to: Annotated[Path, arg(help="Folder for what the page records, and models of it.")] = Path("recordings"),
+    type_keys: Annotated[bool, arg(help="Let the page switch on typing into other windows.")] = False,
+    record_to: Annotated[Path, arg(help="Folder for recordings, and for adapted models.")] = Path("recordings"),
     origin: Annotated[From, arg(name="")],
     reading: Annotated[Reading, arg(name="")],
     into: Annotated[Into, arg(name="")],
@@ -154,7 +154,7 @@ def record(
     bands: Annotated[tuple[Band, ...], arg(help="Bands that are worn.")] = ("left", "right"),
     electrodes: Annotated[int, arg(help="Electrodes of a band, where the source does not say.")] = 16,
     rate: Annotated[float, arg(help="Samples a second, where the source does not say.")] = 2000.0,
-    finish_only: Annotated[bool, arg(help="Only make sessions of recordings that were cut off.")] = False,
+    finish_only: Annotated[bool, arg(help="Only turn recordings that were cut off into sessions.")] = False,
     origin: Annotated[From, arg(name="")],
     into: Annotated[Into, arg(name="")],
     page: Annotated[Page, arg(name="")],
@@ -188,5 +188,5 @@ def _print(text: str) -> None:
     try:
         sys.stdout.write(text.replace("⏎", "⏎\n"))
         sys.stdout.flush()
-    except BrokenPipeError:  # as Ctrl-C
+    except BrokenPipeError:  # end as on Ctrl-C
         os.kill(os.getpid(), signal.SIGINT)

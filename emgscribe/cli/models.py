@@ -25,7 +25,7 @@ _PROTOCOLS = (
 )
 
 
-Lookahead = Annotated[float, arg(help="Seconds, of a model with several lookaheads; 0: as it was trained.")]
+Lookahead = Annotated[float, arg(help="Lookahead in seconds, for a model with several; 0: the model's own setting.")]
 
 
 def _loaded(folder: Path, lookahead: float, device: torch.device | str) -> es.Model:
@@ -93,7 +93,7 @@ def transcribe(
     """
     names = decoder_names(decoder)
     if len(names) > 1:
-        raise EmgscribeError(f"--decoder is {decoder!r}, and a transcript has one", hint="name one of them")
+        raise EmgscribeError(f"--decoder is {decoder!r}, but a transcript has one", hint="name one of them")
     loaded = _loaded(model, lookahead, best_device())
     read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
@@ -106,7 +106,7 @@ def adapt(
     out: Annotated[Path, arg(help="Folder of the run; the new model is in its subfolder best.")],
     seed: Annotated[int, arg(help="Random seed.")] = 0,
 ) -> None:
-    """Takes minutes on a CPU. The last fifth of what was typed chooses the best weights, the rest trains.
+    """Takes minutes on a CPU. The last fifth of what was typed chooses the best weights; the model trains on the rest.
 
     Examples:
       emgscribe adapt live recordings/SESSION.hdf5 --out runs/mine
@@ -137,11 +137,11 @@ def import_(
 def export(
     model: ModelFolder,
     *,
-    out: Annotated[Path, arg(help="File to write, with the ending .ckpt or .onnx; with --web a folder.")],
-    frames: Annotated[int, arg(help="Frames of emissions that a call of the .onnx makes.")] = 1,
+    out: Annotated[Path, arg(help="File to write, ending in .ckpt or .onnx; with --web, a folder.")],
+    frames: Annotated[int, arg(help="Frames of emissions that each call of the .onnx returns.")] = 1,
     lookahead: Lookahead = 0.0,
     int8: Annotated[bool, arg(help="Also write NAME-int8.onnx, whose matrices have 8 bits.")] = False,
-    web: Annotated[bool, arg(help="Write the page of live, which reads a session in the browser alone.")] = False,
+    web: Annotated[bool, arg(help="Write the page of live as a site: the browser alone reads a session.")] = False,
     sessions: Annotated[tuple[Path, ...], arg(help="Session files to compare .onnx files on, or for the page.")] = (),
 ) -> None:
     """As .ckpt the network must be of the baseline's kind: spectrogram, MLPs, TDS blocks. As .onnx it must be one that

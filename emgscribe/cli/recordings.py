@@ -1,4 +1,4 @@
-"""The verb that brings recordings of other formats, and of other shapes, into session files and out of them."""
+"""The verb that converts recordings of other formats and shapes into session files, and sessions into BIDS."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -19,12 +19,12 @@ def simulate(
     *,
     out: Annotated[Path, arg(help="Folder to write the sessions and their metadata.csv to.")],
     users: Annotated[int, arg(help="Number of people; they differ in anatomy and habits.")] = 4,
-    sessions: Annotated[int, arg(help="Number of sessions of each; the bands are put on again for each.")] = 6,
+    sessions: Annotated[int, arg(help="Sessions of each person; the bands are put on again for each one.")] = 6,
     minutes: Annotated[float, arg(help="Length of a session.")] = 15.0,
     seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
     key_logs: Annotated[
         Path | None,
-        arg(help="Folder of session files or BIDS events: simulate EMG under these keys; each log is a session."),
+        arg(help="Folder of session files or BIDS events: simulate EMG for these keys; each log is a session."),
     ] = None,
     report: Annotated[bool, arg(help="Also write report.md, .png and .json: published and simulated numbers.")] = False,
     simulation: SimulationConfig = _DEFAULT,
@@ -43,7 +43,7 @@ def simulate(
     else:
         with bar("simulating") as progress:
             paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, progress=progress)
-        screen.print(f"{len(paths)} sessions of simulated EMG under the keys of {key_logs} in {out}")
+        screen.print(f"{len(paths)} sessions of simulated EMG for the keys of {key_logs} in {out}")
     if report:
         from emgscribe.simulation.report import compare_with_recording
 

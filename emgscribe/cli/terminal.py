@@ -37,7 +37,7 @@ Arpa = Annotated[Path | None, arg(help="ARPA file for the beam search; by defaul
 
 
 def known(name: str, names: Iterable[str], kind: str) -> str:
-    """`name` if it is one of `names`; else an error with the nearest, and with all names of its group (before a /)."""
+    """`name` if it is one of `names`; else an error with the nearest name and all of its group (what precedes a /)."""
     names = list(names)
     if name in names:
         return name

@@ -56,7 +56,7 @@ def read_events(path: Path) -> tuple[str, float, tuple[Keystroke, ...], tuple[Pr
             onset, duration, value, key, text = (row[name] for name in _COLUMNS)
             start, end = float(onset), float(onset) + float(duration)
             if not math.isfinite(start + end):
-                raise ValueError(f"{onset} for {duration} s is no time")
+                raise ValueError(f"{onset} for {duration} s is not a time")
             if value.startswith("keystroke"):
                 keys.append(Keystroke(key, start, end))
             elif value == "prompt":
@@ -72,8 +72,8 @@ def find_recordings(folder: Path) -> list[Path]:
 def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:
     """The recording in a `*_emg.bdf` or `*_emg.edf` and the files beside it. Needs edfio (the extra `bids`).
 
-    `bands` are taken where `*_channels.tsv` does not say which arm a channel is of. Raises `EmgscribeError` where one
-    of the files is damaged.
+    `bands` are used where `*_channels.tsv` does not say which arm a channel belongs to. Raises `EmgscribeError` where
+    one of the files is damaged.
     """
     stem = path.name.removesuffix(path.suffix).removesuffix("_emg")
     beside = {kind: path.with_name(f"{stem}_{kind}") for kind in ("emg.json", "channels.tsv", "events.tsv")}
@@ -89,10 +89,10 @@ def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:
     rates, units = {signal.sampling_frequency for signal in own}, {signal.physical_dimension for signal in own}
     if len(rates) != 1 or len(units) != 1 or not used or len({len(chosen[band]) for band in used}) != 1:
         what = f"has {len(own)} channels of EMG at {len(rates)} rates in {len(units)} units on {len(used)} bands"
-        raise EmgscribeError(what, where=str(path), hint="say in channels.tsv which group (left, right) each is of")
+        raise EmgscribeError(what, where=str(path), hint="give the group of each (left, right) in channels.tsv")
     rate = about.rate or float(*rates)
     samples = np.stack([signal.data.astype(np.float32) for signal in own], axis=1)
-    if about.seconds:  # a file has whole records, the last one filled up
+    if about.seconds:  # a file has whole records; the last one is padded
         samples = samples[: round(about.seconds * rate)]
     (unit,) = units
     found = Recording(
@@ -111,7 +111,7 @@ def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:
 
 @dataclass(frozen=True)
 class _Sidecar:
-    """What we read of a `*_emg.json`; 0 and empty where it does not say."""
+    """What we read from a `*_emg.json`; 0 or empty where it does not say."""
 
     rate: float = 0.0
     seconds: float = 0.0
@@ -163,7 +163,7 @@ def _groups(path: Path, labels: Iterable[str]) -> dict[str, Band]:
 def write_bids(sessions: Iterable[Path], out: Path) -> list[Path]:
     """Write session files as a BIDS data set into the folder `out`; returns the BDF files.
 
-    Labels and times stay exact, samples have 24 bits of each channel's range. Sessions of one user that start in the
+    Labels and times stay exact; samples have 24 bits over each channel's range. Sessions of one user that start in the
     same second are refused. Simulated sessions say so in their `*_emg.json`. Needs edfio (the extra `bids`).
     """
     made: dict[Path, str] = {}
@@ -244,7 +244,7 @@ def _about(shape: Shape, samples: int, start: float, header: SessionHeader) -> d
 def _write_samples(path: Path, emg: Emg, shape: Shape) -> None:
     edfio, rate, signals = optional("edfio", "bids"), int(shape.rate), []
     for number, column in enumerate(emg.reshape(len(emg), -1).T):
-        whole = np.pad(column.astype(np.float64), (0, -len(column) % rate))  # records of a second
+        whole = np.pad(column.astype(np.float64), (0, -len(column) % rate))  # records of one second
         most = float(f"{1.001 * max(float(np.abs(whole).max()), 1e-3):.4g}")  # a header's field has eight characters
         about = {"label": f"EMG{number}", "physical_dimension": "uV", "physical_range": (-most, most)}
         signals.append(edfio.BdfSignal(whole, rate, **about))

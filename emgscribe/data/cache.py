@@ -1,4 +1,4 @@
-"""What is known of files, kept from one run to the next: a folder a file, made again when the file changes."""
+"""What is known of files, kept from one run to the next: a folder for each file, made again when the file changes."""
 
 import atexit
 import hashlib
@@ -26,8 +26,8 @@ def default_cache() -> Path:
 class Entry:
     """What is known of the file `path`, in a folder of its own in the folder `kind` of the cache.
 
-    Where the cache cannot be written, it lasts as long as this process. Raises `EmgscribeError` where `path` is no file
-    that can be read.
+    Where the cache cannot be written, the entry lasts as long as this process. Raises `EmgscribeError` where `path` is
+    not a file that can be read.
     """
 
     def __init__(self, path: Path, kind: str, cache: Path | None = None) -> None:
@@ -38,7 +38,7 @@ class Entry:
         self.folder = _writable(cache or default_cache()) / kind / _digest(os.fsencode(self._source))[:16]
 
     def read(self) -> tuple[Any, bytes] | None:
-        """What was written; None where it is of an earlier state of the file, damaged or missing."""
+        """What was written; None where that is missing, damaged, or from an earlier state of the file."""
         with suppress(OSError, ValueError):
             head, _, written = (self.folder / "entry").read_bytes().partition(b"\n")
             if head == self._head(written):
@@ -53,7 +53,7 @@ class Entry:
             self.write_into(folder, facts, data)
 
     def write_into(self, folder: Path, facts: Any, data: bytes) -> None:
-        """Write them into a folder that is to replace that of the entry."""
+        """Write facts and data into a folder that is to replace the entry's."""
         _remove_orphans(self.folder.parent)
         written = json.dumps(facts).encode() + b"\n" + data
         (folder / "entry").write_bytes(self._head(written) + b"\n" + written)
@@ -67,7 +67,7 @@ def _digest(content: bytes) -> str:
 
 
 def _writable(cache: Path) -> Path:
-    """The cache, or a folder that is removed with this process."""
+    """The cache, or a folder that is removed when this process ends."""
     with suppress(EmgscribeError):
         make_folder(cache)
         if os.access(cache, os.W_OK):
@@ -86,7 +86,7 @@ def _substitute() -> Path:
 def _remove_orphans(folder: Path) -> None:
     """Remove the entries whose file is gone, and those that are damaged."""
     for entry in folder.glob("[0-9a-f]" * 16 + "/entry"):
-        with suppress(Exception), entry.open("rb") as file:  # damaged bytes raise anything
+        with suppress(Exception), entry.open("rb") as file:  # damaged bytes may raise anything
             if os.path.exists(json.loads(file.readline(1 << 16))[0]):
                 continue
         shutil.rmtree(entry.parent, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Files of other formats -> sessions, by their endings; what a file does not say is a `Source`."""
+"""Files of other formats -> sessions, by their endings; what a file does not say is in a `Source`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Source:
         require(self.rate == 0 or SLOWEST <= self.rate <= FASTEST, "rate", self.rate, f"0, or {SLOWEST} to {FASTEST}")
 
     def read(self, path: Path) -> Recording:
-        """The recording in a file; `EmgscribeError` where its format is unknown or it is damaged."""
+        """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
         if path.name.endswith(MYO):
             found = read_myo(path)
         elif path.suffix == ".rhd":
@@ -50,7 +50,7 @@ class Source:
         elif path.suffix == ".hdf5":
             found = of_session(path)
         else:
-            hint = f"known are {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
+            hint = f"known formats: {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
             raise EmgscribeError("is of no known format", where=str(path), hint=hint)
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
@@ -61,14 +61,14 @@ class Source:
         return replace(found, name=found.name or path.stem)
 
     def _unix_start(self, path: Path) -> float:
-        """Unix seconds of `start`; where it is empty, of the last change of the file."""
+        """`start` in unix seconds; where it is empty, the time of the file's last change."""
         if not self.start:
             return path.stat().st_mtime
         try:
             moment = datetime.fromisoformat(self.start)
         except ValueError as error:
             hint = "write it like 2026-11-28T21:40:00"
-            raise EmgscribeError(f"{self.start!r} is no date and time", where="--start", hint=hint) from error
+            raise EmgscribeError(f"{self.start!r} is not a date and time", where="--start", hint=hint) from error
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -84,8 +84,8 @@ def convert(
     """Write each recording as a session file into the folder `out`. A folder stands for the recordings in it.
 
     `source` says what the files do not, `resample` (Hz) changes the rate, `each` is called after each file. Returns
-    what was found and changed. Raises `EmgscribeError` where a file cannot be read or written; those before it are done
-    then.
+    what was found and changed. Raises `EmgscribeError` where a file cannot be read or written; those before it are
+    already written.
     """
     given = [files] if isinstance(files, Path | str) else files
     found = [path for one in given for path in recordings_in(Path(one))]
@@ -93,7 +93,7 @@ def convert(
     if not found:
         raise EmgscribeError("no recording given", hint="name files, or folders of them")
     if source.keys is not None and len(found) > 1:
-        raise EmgscribeError(f"--keys is of one recording, and there are {len(found)}", hint="convert them one by one")
+        raise EmgscribeError(f"--keys is for one recording, and there are {len(found)}", hint="convert them one by one")
     for path in found:
         try:
             made.append(write_recording(source.read(path), Path(out), user=user, resample=resample))
@@ -105,7 +105,9 @@ def convert(
 
 
 def recordings_in(given: Path) -> list[Path]:
-    """The file itself; of a folder the BDF, EDF or Intan files in and below it, else session files, else tables."""
+    """The file itself; for a folder, the BDF, EDF or Intan files in and below it, else session files, else those of
+    myo-keylogging, else tables and XDF files.
+    """
     if not given.is_dir():
         return [given]
     if found := bids.find_recordings(given) or sorted(given.rglob("*.rhd")) or sorted(given.glob("*.hdf5")):

@@ -1,8 +1,8 @@
 """The emg2qwerty data set, session by session: from its archive, from a mirror of its files, or the key logs alone.
 
-The archive (239 GB, all or nothing) is read as a stream: what is wanted goes to disk, the rest passes by, and reading
-stops when all is found. A connection that breaks is taken up where it was. A file has its name when it is complete and
-has been opened; what was fetched of an unfinished one stays beside it, and a mirror's is gone on with.
+The archive (239 GB, all or nothing) is read as a stream: what is wanted goes to disk, the rest is skipped, and reading
+stops when all is found. A connection that breaks is resumed where it broke. A file gets its name when it is complete
+and has been opened. What was fetched of an unfinished file of a mirror stays beside it, and is continued.
 """
 
 import os
@@ -32,14 +32,14 @@ _TRIES, _TIMEOUT = 6, 60  # connections in a row without a byte, and seconds tha
 _BLOCK = 1 << 20
 _USUAL = 300 << 20  # bytes of a session whose size is not published: the mean over the data set
 _LARGEST = 12 * 3600 * 2000 * 136  # bytes of a session of 12 hours
-_RATIO = 64  # EMG does not compress further: a stream that does is no data set
+_RATIO = 64  # EMG does not compress that far: a stream that does is not the data set
 Progress = Callable[[float], None]
 
 
 def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[Listed]:
     """Sessions of the data set: the 18 of Borthakur et al., those of users, or single ones; each once.
 
-    A user is an id, or a number N below 1,000 for the first N users. A session is its name, or a part that only it has.
+    A user is an id, or a number N for the first N users. A session is its name, or a unique part of it.
     Raises `EmgscribeError` for what the data set does not have.
     """
     rows = listed_sessions().values()
@@ -56,7 +56,7 @@ def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequenc
             case [one]:
                 found.add(one)
             case several:
-                what = f"{part!r} is part of {len(several)} names of sessions"
+                what = f"{part!r} is part of the names of {len(several)} sessions"
                 raise EmgscribeError(what, where="--sessions", hint="name one session, such as 1622682789")
     if not found:
         raise EmgscribeError("no session is chosen", hint="use --course, --users or --sessions")
@@ -64,18 +64,18 @@ def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequenc
 
 
 def present(wanted: Sequence[Listed], out: Path) -> list[Listed]:
-    """Those that are in the folder `out`, with the published size and hash where these are known."""
+    """The wanted sessions that are in the folder `out`, with the published size and hash where these are known."""
     return [one for one in wanted if (path := out / f"{one.session}.hdf5").is_file() and not _fault(path, one)]
 
 
 def fetch(
     wanted: Sequence[Listed], out: Path, source: str = ARCHIVE, *, progress: Progress | None = None
 ) -> list[Path]:
-    """Bring the wanted sessions into the folder `out`; returns their paths.
+    """Fetch the wanted sessions into the folder `out`; returns their paths.
 
     `source` is the URL or path of the archive (.tar.gz, .tgz, .tar), or the URL prefix or folder that holds the files
-    by their names. What is there already is kept. Raises `EmgscribeError` where a file is missing at the source, is not
-    what was published, or cannot be written, and where the network does not answer.
+    under their names. What is there already is kept. Raises `EmgscribeError` where a file is missing at the source, is
+    not what was published, or cannot be written, and where the network does not answer.
     """
     with alone(out, "downloads sessions here"):
         done = present(wanted, out)
@@ -96,25 +96,25 @@ def _part(progress: Progress | None, number: int, count: int, fraction: float) -
 
 
 def cost(wanted: Sequence[Listed], here: Sequence[Listed], source: str) -> str:
-    """What fetching costs, in a line."""
+    """What fetching costs, in one line."""
     left = [one for one in wanted if one not in here]
     size = sum(one.bytes or _USUAL for one in left)
     about = "" if all(one.bytes for one in left) else "about "
     line = f"{len(wanted)} sessions, {len(here)} of them here; {about}{size / 1e9:.1f} GB to write"
     if left and source == ARCHIVE:
-        line += ". Up to 239 GB pass by on the way: the archive can only be read from its start"
+        line += ". Up to 239 GB are read on the way: the archive can only be read from its start"
     return line
 
 
 def _require_room(left: Sequence[Listed], out: Path) -> None:
     needed, free = sum(one.bytes or _USUAL for one in left), shutil.disk_usage(out).free
     if needed > free:
-        what = f"{len(left)} sessions take about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        what = f"{len(left)} sessions take about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free"
         raise EmgscribeError(what, where=str(out), hint="free some disk space, or choose fewer sessions")
 
 
 def _fault(path: Path, one: Listed) -> str:
-    """How a file differs from what was published, or cannot be opened where that is not known; else empty."""
+    """How a file differs from the published one or, where that is not known, why it cannot be opened; else empty."""
     fault = file_fault(path, one)
     if fault or one.sha256:
         return fault
@@ -126,16 +126,16 @@ def _fault(path: Path, one: Listed) -> str:
 
 
 def _finish(part: Path, one: Listed) -> None:
-    """Give a complete file its name; one that is not what was published is removed, and an `EmgscribeError`."""
+    """Give a complete file its name. One that is not what was published is removed, and raises `EmgscribeError`."""
     if fault := _fault(part, one):
         part.unlink()
         what = f"{one.session}: what was fetched is not the published session ({fault})"
-        raise EmgscribeError(what, hint="try again; if it stays so, the source holds another or a damaged file")
+        raise EmgscribeError(what, hint="try again; if that does not help, the source holds another or a damaged file")
     os.replace(part, part.with_name(f"{one.session}.hdf5"))
 
 
 class Remote(RawIOBase):
-    """The bytes of a URL or a file from `start` on, one after another; a broken connection is taken up where it was."""
+    """The bytes of a URL or a file from `start` on, in order; a broken connection is resumed where it broke."""
 
     def __init__(self, source: str, start: int = 0) -> None:
         self.source, self.at, self.size = source, start, -1
@@ -202,17 +202,17 @@ class Remote(RawIOBase):
         if answer.status == 206:
             part, _, whole = (answer.headers.get("Content-Range") or "").partition("/")
             if part != f"bytes {self.at}-{part.rpartition('-')[2]}":
-                raise ConnectionError(f"the server gives {part or 'another part'}, not from byte {self.at} on")
+                raise ConnectionError(f"the server sends {part or 'another part'}, not the bytes from {self.at} on")
             self.size = int(whole) if whole.isdecimal() else self.at + int(length or 0)
             return
         self.size, skipped = int(length) if length and length.isdecimal() else -1, 0
-        while skipped < self.at:  # the server gives all of it again
+        while skipped < self.at:  # the server sends all of it again
             if not (block := answer.read(min(_BLOCK, self.at - skipped))):
                 raise ConnectionError("the connection ended early")
             skipped += len(block)
 
     def _require_passing(self, error: urllib.error.HTTPError) -> None:
-        """Refuse what will not be different in a moment."""
+        """Raise an error that another try would meet again."""
         if error.code == 416:  # nothing is left after this byte
             whole = (error.headers.get("Content-Range") or "").rpartition("/")[2]
             self.size = int(whole) if whole.isdecimal() and int(whole) == self.at else -1
@@ -220,7 +220,7 @@ class Remote(RawIOBase):
                 hint = "delete the unfinished file (.part) and give the same command again"
                 raise EmgscribeError("is shorter than what was fetched of it", where=self.source, hint=hint) from error
         elif error.code not in (408, 425, 429) and error.code < 500:
-            hints = {404: "check the address: there is no such file", 403: "the server does not give this file"}
+            hints = {404: "check the address: there is no such file", 403: "the server refuses this file"}
             hint = hints.get(error.code, "check the address")
             raise EmgscribeError(f"cannot be fetched ({error})", where=self.source, hint=hint) from error
 
@@ -260,7 +260,7 @@ def _from_mirror(one: Listed, out: Path, source: str, progress: Callable[[float]
 
 
 def _from_archive(left: Sequence[Listed], out: Path, source: str, progress: Progress | None) -> None:
-    """Read the archive until every wanted session was found."""
+    """Read the archive until every wanted session is found."""
     missing = {one.session: one for one in left}
     if not missing:
         return
@@ -283,7 +283,7 @@ def _from_archive(left: Sequence[Listed], out: Path, source: str, progress: Prog
 
 
 def _unpack(member: Any, part: Path, each: Callable[[], object]) -> None:
-    """Copy a member of an archive, of which nothing is left where it ends early: it cannot be gone on with."""
+    """Copy a member of an archive. Where it ends early nothing of it is left, since it cannot be resumed."""
     try:
         with part.open("wb") as target:
             while block := member.read(_BLOCK):
@@ -298,7 +298,7 @@ def _unpack(member: Any, part: Path, each: Callable[[], object]) -> None:
 
 
 def _members(remote: Remote, source: str) -> Iterator[tuple[str, tarfile.TarInfo, Any]]:
-    """(session, member, its bytes) of each entry of the archive, as it passes by."""
+    """(session, member, its bytes) of each entry of the archive, in the order of reading."""
     kind: Any = "r|" if source.endswith(".tar") else "r|gz"
     unpacked = 0
     with tarfile.open(fileobj=remote, mode=kind, bufsize=_BLOCK) as archive:
@@ -320,7 +320,7 @@ def _require_plain(member: tarfile.TarInfo, source: str) -> None:
     elif place.is_absolute() or ".." in place.parts:
         fault = "has a path that leads out of the archive"
     elif member.size > _LARGEST:
-        fault = f"has {member.size / 1e9:.0f} GB"
+        fault = f"is {member.size / 1e9:.0f} GB long"
     if fault:
         raise EmgscribeError(f"{member.name!r:.100} {fault}", where=source, hint="name the official archive")
 
@@ -328,13 +328,13 @@ def _require_plain(member: tarfile.TarInfo, source: str) -> None:
 def fetch_bids(out: Path, source: str = KEY_LOGS, *, users: Sequence[str] = ()) -> Path:
     """Clone the repository of the BIDS copy into `out`: the key logs of all sessions, and the EMG of `users`.
 
-    A clone that is there is gone on with. The EMG comes by git-annex, the copy's own client, which compares each file
-    with its SHA-256. Raises `EmgscribeError` where git or git-annex is missing or fails, where the copy has no such
-    user, and where `out` holds something else.
+    A clone that is there already is continued. The EMG comes through git-annex, the copy's own client, which compares
+    each file with its SHA-256. Raises `EmgscribeError` where git or git-annex is missing or fails, where the copy has
+    no such user, and where `out` holds something else.
     """
     if not (out / ".git").is_dir():
         if out.is_dir() and any(out.iterdir()):
-            raise EmgscribeError("is there and not empty", where=str(out), hint="choose another folder")
+            raise EmgscribeError("exists and is not empty", where=str(out), hint="choose another folder")
         make_folder(out.parent)
         part = out.with_name(f"{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -361,7 +361,7 @@ def fetch_bids(out: Path, source: str = KEY_LOGS, *, users: Sequence[str] = ()) 
 
 
 def _git(*arguments: str, where: str) -> None:
-    """Call git without questions and without hooks."""
+    """Call git so that it asks nothing and runs no hooks."""
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
@@ -372,4 +372,4 @@ def _git(*arguments: str, where: str) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it says nothing"]
         hint = "check the network and the address, and give the same command again"
-        raise EmgscribeError(f"git cannot do it ({lines[-1]:.200})", where=where, hint=hint)
+        raise EmgscribeError(f"git failed ({lines[-1]:.200})", where=where, hint=hint)

@@ -1,9 +1,9 @@
 """A session file: the emg2qwerty HDF5 layout, read and written.
 
-Group `emg2qwerty` holds the dataset `timeseries` (one compound row a sample); everything else is an attribute of the
-group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). A file of ours may hold one band, or bands of other than 16
-electrodes, and has the attributes `sample_rate` (where it is not 2 kHz), `simulation` and `clock_error` where they say
-something. docs/your-data.md shows the layout.
+Group `emg2qwerty` holds the dataset `timeseries` (one compound row per sample); everything else is an attribute of the
+group (Sivakumar et al. 2024, arXiv 2410.20081, appendix). A file of ours may hold one band, or bands that do not have
+16 electrodes. It has the attribute `sample_rate` where that is not 2 kHz, and `simulation` and `clock_error` where they
+apply. docs/your-data.md shows the layout.
 """
 
 import json
@@ -28,9 +28,9 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import failed, replacing
 
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
-REAL_KEYS = "simulated EMG, real keys"  # in the settings of a simulation under keys that people pressed
+REAL_KEYS = "simulated EMG, real keys"  # in the settings of EMG that was simulated for keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
-LARGEST = 2.0**32  # of a sample, in any unit: what a converter of 32 bits counts; 6.6 mV are 6.6e6 nV
+LARGEST = 2.0**32  # of a sample, in any unit: what a 32-bit converter counts; 6.6 mV are 6.6e6 nV
 
 Times = npt.NDArray[np.float64]
 Emg = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def moved(events: Iterable[Event], seconds: float) -> tuple[Event, ...]:
 
 @dataclass(frozen=True)
 class SessionHeader:
-    """Everything of a session but its samples. `simulation`: JSON of the simulator's settings, empty for recordings.
+    """Everything in a session but its samples. `simulation`: JSON of the simulator's settings, empty for recordings.
 
     `clock_error`: by how many seconds the times of the keys may be wrong, where it was measured; else 0.
     Raises `ValueError` where name, user or condition hold a control character, which a terminal may obey.
@@ -86,7 +86,7 @@ class SessionHeader:
 
     @property
     def real_keys(self) -> bool:
-        """Whether the EMG is simulated under keys that a person pressed."""
+        """Whether the EMG is simulated for keys that a person pressed."""
         return REAL_KEYS in self.simulation
 
     def labelled_keystrokes(self, first: float = -math.inf, last: float = math.inf) -> list[tuple[str, float]]:
@@ -103,7 +103,8 @@ class SessionHeader:
 class SessionFile:
     """An open session file, and a context manager. Samples stay on disk until they are read.
 
-    Opening raises `EmgscribeError` where the file is missing, truncated, damaged or foreign, or refers to others.
+    Opening raises `EmgscribeError` where the file is missing, truncated, damaged, of another format, or refers to
+    other files.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -147,7 +148,7 @@ class SessionFile:
         return self._rows
 
     def convert(self, out: Path) -> None:
-        """Write the rows to `out` as one block, and read them from there; `OSError` where it has no room."""
+        """Write the rows to `out` as one block, and read them from there; `OSError` where the disk has no room."""
         convert_rows(self.path, out)
         self._rows = map_rows(out, self.shape, 0, len(self))
 
@@ -204,7 +205,7 @@ def _parsed(attributes: Mapping[str, str], path: Path) -> SessionHeader:
         for field, parse in parsers.items():
             place, parsed = f"attribute '{field}'", []
             if not isinstance(entries := json.loads(attributes[field]), list):
-                raise TypeError("is no list")
+                raise TypeError("is not a list")
             for index, entry in enumerate(entries):
                 place = f"attribute '{field}', entry {index}"
                 parsed.append(parse(entry))
@@ -223,20 +224,20 @@ def _parsed(attributes: Mapping[str, str], path: Path) -> SessionHeader:
 
 def _text(value: object) -> str:
     text = str(value)
-    text.encode()  # refuses what is no UTF-8, which no screen could show
+    text.encode()  # refuses what is not UTF-8, which no screen could show
     return text
 
 
 def _finite(value: Any) -> float:
     if not math.isfinite(number := float(value)):
-        raise ValueError(f"{number} is no time")
+        raise ValueError(f"{number} is not a time")
     return number
 
 
 def _prompted(payload: Any) -> str | None:
     text = (payload or {}).get("text")
     if not isinstance(text, str | None):
-        raise TypeError("a prompt's text is no text")
+        raise TypeError("a prompt's text is not a string")
     return text and _text(text)
 
 
@@ -258,8 +259,8 @@ def writing_session(
     """Write a session file of known length, contiguous and uncompressed, in blocks.
 
     Yields `append(times, emg)`: T samples at `times` (T,) in unix seconds, `emg` (T, bands, electrodes) left band
-    first, of the `shape` that is given (default: that of the data set). The name appears only when the block ends well;
-    a failure leaves nothing. Raises `EmgscribeError` for arrays of another shape, and for too few or too many samples.
+    first, of the given `shape` (default: that of the data set). The name appears only if the block succeeds; a failure
+    leaves nothing. Raises `EmgscribeError` for arrays of another shape, and for too few or too many samples.
     """
     shape = shape or Shape()
     expected = shape.sample
@@ -288,7 +289,7 @@ def writing_session(
         finally:
             try:
                 file.close()
-            except RuntimeError as error:  # how h5py reports a disk that is full when it closes
+            except RuntimeError as error:  # how h5py reports, when it closes the file, that the disk is full
                 raise OSError(str(error)) from error
 
 

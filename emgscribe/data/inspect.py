@@ -19,8 +19,8 @@ from emgscribe.data.hdf5 import LARGEST, SessionFile, SessionHeader, Times, find
 from emgscribe.errors import EmgscribeError
 
 _GAP = 10  # sample periods between two samples that count as a gap
-_FEW = 100  # steps from sample to sample, too few to tell a rate
-_INTERRUPTED = 60.0  # s between two samples of which the second belongs to another recording
+_FEW = 100  # steps from sample to sample, below which they do not tell a rate
+_INTERRUPTED = 60.0  # s between two samples, above which the second belongs to another recording
 
 
 class Finding(NamedTuple):
@@ -59,7 +59,7 @@ class Inspection:
 def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
     """Check one or many session files; a folder stands for its `*.hdf5`.
 
-    A fault is a finding, never an exception. Only a folder without session files is an `EmgscribeError`.
+    A fault is a finding, never an exception. Only a folder without session files raises `EmgscribeError`.
     """
     given = [paths] if isinstance(paths, Path | str) else paths
     inspections = []
@@ -160,7 +160,7 @@ def _check_header(header: SessionHeader, times: Times, found: Inspection) -> Non
         if count:
             found.add("keystrokes", f"{count} of {len(starts)} {fault}")
     if not header.labelled_keystrokes(first, last):
-        found.add("keystrokes", "none has a label: the session can be transcribed, but teaches and scores nothing")
+        found.add("keystrokes", "none has a label: the session can be transcribed, but not trained on or scored")
     with np.errstate(over="ignore"):
         minutes = float(last - first) / 60
     if not abs(minutes - header.duration_mins) <= 0.05 * max(minutes, 0.2):  # NaN is a fault too

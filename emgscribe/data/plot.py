@@ -71,7 +71,7 @@ def plot_electrodes(
     figure = _Shown(figsize=(5 * len(bands) + 2, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=11)
     step = times[1] - times[0]
-    highest = float(np.quantile(np.abs(values), 0.998)) or 1.0  # single bins may stand far out
+    highest = float(np.quantile(np.abs(values), 0.998)) or 1.0  # single bins may be extreme
     scale = ScalarMappable(Normalize(-highest, highest), "RdBu_r")
     for band, axes in enumerate(figure.subplots(1, len(bands), squeeze=False, sharey=True)[0]):
         edges = (times[0] - step / 2, times[-1] + step / 2, values.shape[2] - 0.5, -0.5)

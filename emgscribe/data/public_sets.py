@@ -2,12 +2,12 @@
 
 - myo-keylogging (Gazzari et al. 2021, doi 10.5281/zenodo.5594651): Myo armbands of eight electrodes at 200 Hz on both
   arms, 37 people. A recording is `NAME.left.emg.csv`, `NAME.right.emg.csv` and `NAME.key.csv`.
-- sEMG-TypingDatabase (Eby et al. 2025, doi 10.5683/SP3/KV65VI): 16 electrodes at 2 kHz, 19 people, one key ten times in
-  a file. A recording is `P1/T1/Data/A_220901_104337.rhd` (Intan), with the keys of the day in `P1/T1/Keylogs.txt` and
-  the lag of each file behind them in `P1/T1/LAG_TIMINGS.csv`.
+- sEMG-TypingDatabase (Eby et al. 2025, doi 10.5683/SP3/KV65VI): 16 electrodes at 2 kHz, 19 people, one key pressed ten
+  times in each file. A recording is `P1/T1/Data/A_220901_104337.rhd` (Intan), with the keys of the day in
+  `P1/T1/Keylogs.txt` and the lag of each file behind them in `P1/T1/LAG_TIMINGS.csv`.
 
-Nothing was measured on either yet. Sources: their READMEs and example files; in the second, which eight channels are of
-which arm is not said, and the first eight are taken for the left one.
+Nothing has been measured on either yet. Sources: their READMEs and example files. The second set does not say which
+eight channels belong to which arm; the first eight are taken as the left arm's.
 """
 
 import re
@@ -29,7 +29,7 @@ MYO = ".emg.csv"
 _MYO_RATE = 200.0
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) - (?:'(.)'|(Key\.\w+))$")
 _RHD = re.compile(r"(\w+?)_(\d{6}_\d{6})$")
-# Names of signs in X11, in the order of `string.punctuation`.
+# X11's names of the characters, in the order of `string.punctuation`.
 _NAMES = (
     "exclam quotedbl numbersign dollar percent ampersand apostrophe parenleft parenright asterisk plus comma minus"
     " period slash colon semicolon less equal greater question at bracketleft backslash bracketright asciicircum"
@@ -39,7 +39,7 @@ _SIGNS = dict(zip(_NAMES.split(" "), string.punctuation + "äöüß", strict=Tru
 
 
 def read_myo(path: Path) -> Recording:
-    """The recording that an `*.emg.csv` of myo-keylogging is part of: both arms where both are there."""
+    """The recording that an `*.emg.csv` of myo-keylogging is part of: both arms where both have a file."""
     name = path.name.split(".")[0]
     tracks: dict[Band, Track] = {}
     for band in get_args(Band):
@@ -62,7 +62,7 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     """The recording in an `.rhd` file, with keys of sEMG-TypingDatabase beside it. Needs neo (the extra `intan`)."""
     rawio = optional("neo.rawio", "intan")
     open_file(path).close()
-    with damage_told(path, "is damaged, or no Intan file"):
+    with damage_told(path, "is damaged, or not an Intan file"):
         raw = rawio.IntanRawIO(filename=str(path))
         raw.parse_header()
         rate = float(raw.get_signal_sampling_rate(stream_index=0))
@@ -89,7 +89,7 @@ def _logged(path: Path) -> Iterator[tuple[str, float]]:
             if (found := _LINE.match(line.strip())) is None:
                 continue
             if (moment := _unix(found[1], "%Y-%m-%d %H:%M:%S")) is None:
-                what = f"line {number}: {found[1]} is no date and time"
+                what = f"line {number}: {found[1]} is not a date and time"
                 raise EmgscribeError(what, where=str(path), hint="copy the file again")
             yield found[3] or found[4], moment + int(found[2]) / 1000
 

@@ -28,7 +28,7 @@ _MEMORY = 2 << 30  # bytes that the child may take beyond what it starts with
 _RATIO = 64  # EMG does not compress further: a dataset that claims more has nothing behind it
 _MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
 _MOST_ROWS = 12 * 3600 * 2000  # of 12 hours
-_MOST_TEXT = 16 << 20  # characters of an attribute; 10 hours of typing have as many
+_MOST_TEXT = 16 << 20  # characters of an attribute, as many as ten hours of typing have
 _BLOCK = 1 << 16  # rows
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
 _AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
@@ -53,13 +53,16 @@ class Layout:
 
 
 def read_layout(path: Path) -> Layout:
-    """The layout of a session file; `EmgscribeError` where it is missing, foreign, damaged or refers to other files."""
+    """The layout of a session file.
+
+    Raises `EmgscribeError` where it is missing, damaged or of another format, or refers to other files.
+    """
     found = _ask(path, None)
     return Layout(**found | {"bands": tuple(found["bands"])})
 
 
 def convert_rows(path: Path, out: Path) -> None:
-    """Append all rows of a session file to `out` as one block of `Shape.row`; `OSError` where it has no room."""
+    """Append all rows of a session file to `out` as one block of `Shape.row`; `OSError` where the disk has no room."""
     if unwritten := _ask(path, out).get("unwritten"):
         raise OSError(*unwritten)
 
@@ -71,17 +74,17 @@ class _Child:
         self.forget()
 
     def forget(self) -> None:
-        """Begin without a process: one that was forked does not own the pipes of the one it came from."""
+        """Begin without a child: a forked process does not own the pipes of the one it came from."""
         self.lock = Lock()
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, question: str) -> str | int:
-        """The child's answer, or its exit status where it ended over the question."""
+        """The child's answer, or its exit status where it ended instead of answering."""
         with self.lock:
             if self.process is not None and self.process.poll() is not None:
                 self._end()
             if self.process is None:
-                # Without the working folder (-P), where whoever sent the files may have put modules of their own.
+                # -P: no modules from the working folder, where whoever sent the files may have put their own.
                 command = [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])]
                 pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
                 self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
@@ -94,7 +97,7 @@ class _Child:
                 answer = child.stdout.readline()
             except BrokenPipeError:
                 return self._end()
-            except BaseException:  # Ctrl-C: an answer that is still to come would be taken for the next one
+            except BaseException:  # Ctrl-C: an answer still to come would be taken for that to the next question
                 child.kill()
                 self._end()
                 raise
@@ -109,7 +112,7 @@ class _Child:
         return status
 
     def close(self) -> None:
-        """End the process, which ends with its input."""
+        """End the process at once."""
         if self.process is not None:
             self.process.kill()
             self._end()
@@ -122,7 +125,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _ask(path: Path, out: Path | None) -> dict[str, Any]:
-    open_file(path).close()  # nothing that would be waited for
+    open_file(path).close()  # refuses what the child would wait for, such as a pipe
     answer = _child.ask(json.dumps([str(path.absolute()), str(out.absolute()) if out else None]))
     if isinstance(answer, int):
         why = f"reading it takes more than {SECONDS} s" if answer == 1 else f"libhdf5 ends with status {answer}"
@@ -150,7 +153,7 @@ def serve() -> None:
                 answer = _describe(rows) if out is None else _convert(rows, out)
         except EmgscribeError as error:
             answer = {"what": error.what, "hint": error.hint}
-        except Exception as error:  # damaged bytes raise anything
+        except Exception as error:  # damaged bytes may raise anything
             first = (str(error).splitlines() or [type(error).__name__])[0]
             answer = {"what": f"not a readable HDF5 file ({first})", "hint": _AGAIN}
         faulthandler.cancel_dump_traceback_later()
@@ -159,7 +162,7 @@ def serve() -> None:
 
 
 def _restart_clock() -> None:
-    """End this process in `SECONDS`, by a thread that needs no interpreter: libhdf5 may never give it back."""
+    """End this process in `SECONDS`, by a thread that needs no interpreter: libhdf5 may never return to it."""
     faulthandler.dump_traceback_later(SECONDS, exit=True)
 
 
@@ -207,7 +210,7 @@ def _rows(file: Any) -> Any:
     if len(found) * row > (stored * _RATIO if found.chunks else stored) or (
         offset is not None and end > os.path.getsize(file.filename)
     ):
-        raise EmgscribeError(f"truncated: it claims {len(found)} samples, which it does not hold", hint=_AGAIN)
+        raise EmgscribeError(f"truncated: it claims {len(found)} samples, but does not hold them", hint=_AGAIN)
     if len(found) > _MOST_ROWS:
         raise EmgscribeError(f"{len(found)} samples are more than 12 hours", hint="split it into several sessions")
     return found

@@ -20,7 +20,7 @@ from emgscribe.errors import EmgscribeError
 UNITS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
 HOLD = 0.1  # s, of a key whose release is not known
 _MOST_SECONDS = 12 * 3600
-_STEADY = 0.2  # sample periods: clocks that scatter by less show a sample that is missing
+_STEADY = 0.2  # sample periods: where a clock scatters by less, one missing sample shows
 _KEY_NAMES = {
     "space": "Key.space", "enter": "Key.enter", "return": "Key.enter", "backspace": "Key.backspace",
     "shift": "Key.shift", "shift_l": "Key.shift", "shift_r": "Key.shift", "lshift": "Key.shift", "rshift": "Key.shift",
@@ -41,8 +41,8 @@ class Track:
 class Recording:
     """The tracks of one or two bands, left first, and the keys and prompts on the same clock (seconds).
 
-    `rate` is the nominal sampling rate in Hz, 0 where only the times tell it. `start` is what to add to all times for
-    unix seconds.
+    `rate` is the nominal sampling rate in Hz, 0 where only the times tell it. `start` is what to add to all times to
+    get unix seconds.
     """
 
     bands: tuple[Band, ...]
@@ -54,7 +54,7 @@ class Recording:
     prompts: tuple[Prompt, ...] = ()
     user: str = ""
     name: str = ""
-    simulation: str = ""  # the simulator's settings as JSON, of a simulated recording
+    simulation: str = ""  # the simulator's settings as JSON, if the recording is simulated
     notes: tuple[str, ...] = ()  # what its reader found
 
 
@@ -70,10 +70,10 @@ class Conversion:
 
 
 def keystrokes_of(events: Iterable[tuple[str, float, bool | None]]) -> Iterator[Keystroke]:
-    """Keystrokes of events (key, time in s, whether it went down) in order of time.
+    """Keystrokes from events (key, time in s, whether it went down) in order of time.
 
-    None instead of down or up, and a press without a release, count as held for 0.1 s. A key that repeats while it is
-    held was pressed once.
+    A key counts as held for 0.1 s where an event has None in place of down or up, and where a press has no release. A
+    key that repeats while it is held counts as pressed once.
     """
     held: dict[str, float] = {}
     for key, time, down in events:
@@ -97,9 +97,9 @@ def write_recording(
 ) -> Conversion:
     """Write `recording` as the session file `out`, or into the folder `out` under its name; returns what was changed.
 
-    The samples get the regular clock that fits their times best. Where samples are missing, they are 0. With `resample`
-    (Hz) the rate is changed, behind a filter against aliases. Raises `EmgscribeError` where the times cannot be those
-    of a recording, the bands do not overlap, or the file cannot be written.
+    The samples get the regular clock that fits their times best. Missing samples become 0. With `resample` (Hz) the
+    rate is changed, after an anti-aliasing filter. Raises `EmgscribeError` where the times cannot be those of a
+    recording, the bands do not overlap, or the file cannot be written.
     """
     fits = resample == 0 or SLOWEST <= resample <= FASTEST
     require(fits, "resample", resample, f"0, or {SLOWEST} to {FASTEST}")
@@ -129,7 +129,7 @@ def write_recording(
 
 
 def _from_zero(recording: Recording) -> Recording:
-    """The recording with times from the first sample of the first band on: unix seconds leave few digits."""
+    """The recording with times from the first sample of the first band on: unix seconds leave few decimals."""
     for band, track in zip(recording.bands, recording.tracks, strict=True):
         if len(track.times) < 2 or not np.isfinite(track.times).all():
             hint = "correct the times, or leave them out and give --rate"
@@ -150,12 +150,12 @@ def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float
     require(recording.unit in UNITS, "unit", recording.unit, ", ".join(UNITS))
     if len({track.emg.shape[1] for track in tracks}) != 1:
         counts = ", ".join(str(track.emg.shape[1]) for track in tracks)
-        raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose as many columns of each")
+        raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose equally many columns for each")
     clocks = [_clock(track.times, recording.rate, band, notes) for band, track in zip(bands, tracks, strict=True)]
     period, first = float(clocks[0].period), round(float(max(clock.times[0] for clock in clocks)), 9)
     seconds = min(clock.times[-1] for clock in clocks) - first
     if not 0 < seconds < _MOST_SECONDS:
-        raise EmgscribeError(f"all bands were recorded for {seconds:.3f} s", hint="check the times of both bands")
+        raise EmgscribeError(f"the bands overlap for {seconds:.3f} s", hint="check the times of both bands")
     grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
     scale = np.float32(UNITS[recording.unit])
     pairs = zip(bands, clocks, tracks, strict=True)
@@ -182,7 +182,7 @@ class _Clock:
 
 
 def _clock(times: Times, nominal: float, band: str, notes: list[str]) -> _Clock:
-    """Fit a regular clock to the times of each stretch without a gap; say what is unusual."""
+    """Fit a regular clock to the times of each stretch without a gap; note what is unusual."""
     steps = np.diff(times)
     if (backwards := int((steps < 0).sum())) > 0:
         at = int(np.argmax(steps < 0)) + 1
@@ -211,7 +211,7 @@ def _clock(times: Times, nominal: float, band: str, notes: list[str]) -> _Clock:
         raise EmgscribeError(f"the {band} band has {1 / period:.6g} samples a second, not {nominal:g}", hint=hint)
     if nominal and abs(period * nominal - 1) > 1e-4:
         notes.append(
-            f"the {band} band's clock gives {1 / period:.6g} samples a second for {nominal:g}; times follow it"
+            f"the {band} band's clock gives {1 / period:.6g} samples a second, not {nominal:g}; times follow it"
         )
     if nominal and abs(period * nominal - 1) < 1e-6:
         period = expected
@@ -230,7 +230,7 @@ def _on_grid(grid: Times, period: float, clock: _Clock, emg: Emg, band: str, not
     found[missing] = 0
     if count := int(missing.sum()):
         runs = int((np.diff(np.concatenate([[0], missing.astype(np.int8)])) == 1).sum())
-        notes.append(f"the {band} band lacks {count * period:.3f} s (gaps: {runs}), which are silent now")
+        notes.append(f"the {band} band lacks {count * period:.3f} s (gaps: {runs}), which are now silent")
     return found
 
 

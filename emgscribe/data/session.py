@@ -1,8 +1,9 @@
 """One recorded session, mapped into memory: its samples, the keys that were pressed, and when.
 
 A row of a session file is float32 throughout (a time of 8 bytes, then all electrode channels), so a view of the file
-is an array that torch takes: nothing is copied. Rows that are compressed, chunked or have further fields are converted
-once. The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the cache.
+is an array that torch accepts: nothing is copied. Rows that are compressed, chunked or have further fields are
+converted once. The first time a file is opened, all of it is read, checked and hashed; its labels and hash stay in the
+cache.
 """
 
 from collections.abc import Sequence
@@ -32,9 +33,9 @@ _Labels = npt.NDArray[np.int64]
 class Session:
     """A session: `emg` (T, bands, electrode channels) float32, left band first; its `shape` has the sampling rate.
 
-    `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the sample at or after which each key went
-    down, `content` is a hash of all three. `simulated` is true where no person was recorded, `real_keys` where
-    a person pressed the keys even so.
+    `labels` (K,) are the keystrokes' labels in order of time, `onsets` (K,) the first sample at or after each key-down.
+    `content` is a hash of `emg`, `labels` and `onsets`. `simulated` is true where no person was recorded, `real_keys`
+    where a person pressed the keys even so.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Session:
     def part(self, start: int, stop: int) -> "Session":
         """Samples [start, stop), 0 <= start < stop, as a session of their own."""
         keys, stop = self.typed(start, stop), min(stop, len(self))
-        emg = np.asarray(self.emg[start:stop]) if start else self.emg[:stop]  # no map of the file from its beginning
+        emg = np.asarray(self.emg[start:stop]) if start else self.emg[:stop]  # not a map from the file's beginning
         content = f"{self.content}:{start}-{stop}" if start else f"{self.content}:{stop}"
         return replace(self, content=content, emg=emg, labels=self.labels[keys], onsets=self.onsets[keys] - start)
 
@@ -107,7 +108,8 @@ def open_sessions(paths: Sequence[Path | str], cache: Path | None = None) -> lis
 def open_session(path: Path | str, cache: Path | None = None) -> Session:
     """Open one session file. What is found in it is kept in `cache` (default: `default_cache()`), if it is writable.
 
-    Raises `EmgscribeError` where the file is missing or foreign, and where `inspect` finds an error in its samples.
+    Raises `EmgscribeError` where the file is missing or not a session, and where `inspect` finds an error in its
+    samples.
     """
     path = Path(path)
     entry = Entry(path, "sessions", cache)
@@ -136,7 +138,7 @@ def _has_rows(copy: Path, facts: dict[str, Any]) -> bool:
 def _read(path: Path, entry: Entry) -> tuple[dict[str, Any], bytes]:
     """Examine a session file and keep what is found, with its rows if they are converted.
 
-    Only a converted file needs the entry, so a full disk is an error then.
+    Only a converted file needs the entry, so only then is a full disk an error.
     """
     with SessionFile(path) as file:
         if file.layout.offset >= 0:

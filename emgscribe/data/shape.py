@@ -14,7 +14,7 @@ PUBLISHED_RATE = 2000.0  # Hz, of the data set: settings in samples are written 
 
 @dataclass(frozen=True)
 class Shape(Settings):
-    """What a recording holds a sample of, and how often; the defaults are those of the emg2qwerty data set."""
+    """What one sample of a recording holds, and how often one is taken; by default as in the emg2qwerty data set."""
 
     section = "shape"
     bands: tuple[Band, ...] = ("left", "right")  # one band or two, by the arm that wears it; left first

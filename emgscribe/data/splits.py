@@ -42,7 +42,7 @@ class DataConfig(Settings):
     sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
     minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
     test_sessions: Count = 1  # number of each user's last sessions to test on
-    split: str = ""  # CSV file of one's own, with the columns session and partition (train, val, test)
+    split: str = ""  # CSV file of your own, with the columns session and partition (train, val, test)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ def split(  # noqa: PLR0913  # the fields of DataConfig
 ) -> tuple[list[Session], list[Session], list[Session]]:
     """Training, validation and test sessions of a folder, opened. The arguments are the fields of `DataConfig`.
 
-    `file` is a CSV file of one's own that names the part of each session (`DataConfig.split`).
+    `file` is a CSV file of your own that names the part of each session (`DataConfig.split`).
 
     Raises `EmgscribeError` where users or sessions are missing, or a session cannot be used.
     """
@@ -104,10 +104,10 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
     By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
-    ones train. Only users who train validate, unless `val_users` names others: then each user leaves out what she
-    validates or tests, and nothing else. A file of one's own names the part of each session. Raises
-    `EmgscribeError` where sessions or users are missing, and, with a list of all of them, where files differ from the
-    published ones in size or SHA-256.
+    ones train. Only users who train validate, unless `val_users` names others: then a user trains on all sessions but
+    those that she validates or tests. A file of your own (`data.split`) names the part of each session. Raises
+    `EmgscribeError` where sessions or users are missing, and, naming all of them, where files differ from the published
+    ones in size or SHA-256.
     """
     paths = find_sessions(folder)
     data = data or DataConfig()
@@ -126,18 +126,18 @@ def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
     files = {path.stem: path for path in paths}
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     placed: dict[str, str] = {}
-    with reading_rows(table, "write a header session,partition, and a row a session: train, val or test") as rows:
+    with reading_rows(table, "write a header session,partition and a row per session: train, val or test") as rows:
         for row in rows:
             name, part = row["session"].removesuffix(".hdf5"), row["partition"]
             if name in placed:
                 raise ValueError(f"{name!r:.80} is in {placed[name]} already")
             if part not in parts or name not in files:
-                fault = "no session of the folder" if part in parts else f"in no part, but {part!r:.40}"
+                fault = "not a session of the folder" if part in parts else f"in {part!r:.40}, not train, val or test"
                 raise ValueError(f"{name!r:.80} is {fault}")
             placed[name] = part
             parts[part].append(files[name])
     if empty := [part for part, own in parts.items() if not own]:
-        raise EmgscribeError(f"names no session for {', '.join(empty)}", where=str(table), hint="name one of each part")
+        raise EmgscribeError(f"names no session for {', '.join(empty)}", where=str(table), hint="name one for each")
     return Split("file", tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
 
 
@@ -167,7 +167,7 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for user in dict.fromkeys([*trained, *validated, *tested]):
         own, val = by_user[user], int(user in validated)
-        # Who trains is on the same sessions whether she tests or not, unless others validate.
+        # A user trains on the same sessions whether she tests or not, unless others validate.
         test = data.test_sessions if user in tested or not data.val_users else 0
         needed = (user in trained) + val + test
         if len(own) < needed:
@@ -240,7 +240,7 @@ def _published_parts(protocol: Protocol, listed: Mapping[str, Listed], latest: i
 
 
 def file_fault(path: Path | None, expected: Listed) -> str:
-    """How a session differs from its listing, empty where it does not. Its hash is kept until it changes."""
+    """How a session differs from its listing, empty where it does not. Its hash is kept until the file changes."""
     if path is None:
         return "missing"
     if expected.bytes and (size := path.stat().st_size) != expected.bytes:

@@ -21,7 +21,7 @@ _SHOWN = {SPACE: "␣"}
 
 @dataclass(frozen=True)
 class Checked:
-    """What `inspect` says of a file, and how it stands to the published one.
+    """What `inspect` says of a file, and how it compares with the published one.
 
     `published`: "same" where size and SHA-256 are known and equal, "listed" where they are not known, how it differs,
     or empty for a session that is not of the data set.
@@ -45,7 +45,7 @@ def _paths(files: Sequence[Path]) -> list[Path]:
 
 
 def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], None] | None = None) -> list[Checked]:
-    """Check files and folders, `jobs` files at a time; in order, whatever is found."""
+    """Check files and folders, `jobs` files at a time; the results are in order, whatever is found."""
     require(0 <= jobs <= 1000, "jobs", jobs, "0 to 1000")
     listed, paths = listed_sessions(), _paths(files)
 
@@ -55,7 +55,7 @@ def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], 
             return Checked(found, "")
         return Checked(found, file_fault(path, row) or ("same" if row.sha256 else "listed"))
 
-    # Threads: what takes time is reading, hashing and NumPy's, which let others run meanwhile.
+    # Threads: reading, hashing and NumPy take the time, and let other threads run meanwhile.
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         running = [pool.submit(one, path) for path in paths]
         for number, _ in enumerate(as_completed(running), 1):
@@ -122,7 +122,7 @@ def draw_stats(found: Sequence[Stats], out: Path) -> None:
         from matplotlib.figure import Figure
 
     if not any(each.keys for each in found):
-        raise EmgscribeError("no keystroke has a symbol, so there is nothing to draw", hint="leave --out away")
+        raise EmgscribeError("no keystroke has a symbol, so there is nothing to draw", hint="leave out --out")
     figure = Figure(figsize=(14, 4 + 0.25 * len(found)), layout="constrained")
     figure.suptitle("SIMULATED sessions" if all(each.simulated for each in found) else "sessions by user")
     rows, shares = figure.subplots(1, 2, width_ratios=(1, 1.6))

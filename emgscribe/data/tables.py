@@ -26,9 +26,9 @@ def read_table(
 ) -> Recording:
     """A recording in a CSV, .npy or .npz file.
 
-    CSV: a row a sample, with names in the first row or without; a column named time (or timestamp, t, seconds) holds
-    seconds. .npy: (T, electrodes) or (T, bands, electrodes). .npz: `emg` likewise, and `times` (T,), where there are
-    any. `columns` chooses electrodes by name, or by number from 0. Without times, `rate` says where samples lie.
+    CSV: a row for each sample, with or without names in the first row; a column named time (or timestamp, t, seconds)
+    holds seconds. .npy: (T, electrodes) or (T, bands, electrodes). .npz: `emg` likewise, and `times` (T,), where there
+    are any. `columns` chooses electrodes by name, or by number from 0. Without times, `rate` gives them.
     """
     if path.suffix in (".npy", ".npz"):
         names, emg, times = _numpy(path)
@@ -71,8 +71,8 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
             raise EmgscribeError(
                 "has no array 'emg'", where=str(path), hint="np.savez(path, emg=..., times=...)"
             ) from error
-        except Exception as error:  # damaged bytes raise anything
-            what = f"is no file of NumPy's, damaged, or holds no numbers ({error!s:.100})"
+        except Exception as error:  # damaged bytes may raise anything
+            what = f"is not a file of NumPy's, is damaged, or holds no numbers ({error!s:.100})"
             raise EmgscribeError(what, where=str(path), hint="write it with np.save or np.savez") from error
     if emg.ndim not in (2, 3) or (times is not None and times.shape != emg.shape[:1]):
         what = f"emg is {emg.shape}{'' if times is None else f', times {times.shape}'}"
@@ -96,10 +96,10 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
     except EmgscribeError:
         raise
     except (ValueError, UserWarning, csv.Error) as error:
-        what = f"is no table of numbers ({error!s:.150})"
-        raise EmgscribeError(what, where=str(path), hint="write a row a sample, a column an electrode") from error
+        what = f"is not a table of numbers ({error!s:.150})"
+        raise EmgscribeError(what, where=str(path), hint="write a row per sample, a column per electrode") from error
     if not rows.size:
-        raise EmgscribeError("holds no samples", where=str(path), hint="write a row a sample, a column an electrode")
+        raise EmgscribeError("holds no samples", where=str(path), hint="write a row per sample, a column per electrode")
     names = [name.strip() for name in first] if named else []
     timed = [place for place, name in enumerate(names) if name.lower() in _TIMES]
     if len(names) not in (0, rows.shape[1]):
@@ -108,7 +108,7 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
         )
     times = rows[:, timed[0]] if timed else None
     kept = [place for place in range(rows.shape[1]) if place not in timed[:1]]
-    with np.errstate(over="ignore"):  # what is too large for EMG is infinite then, which every later step refuses
+    with np.errstate(over="ignore"):  # what is too large for EMG becomes infinite, which every later step refuses
         return [names[place] for place in kept] if names else [], rows[:, kept].astype(np.float32), times
 
 
@@ -128,7 +128,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
     """
     keys, prompts = list[Keystroke](), list[Prompt]()
     mark = "\t" if path.suffix == ".tsv" else ","
-    with reading_rows(path, "write a header key,start,end and a row a key, in seconds", delimiter=mark) as rows:
+    with reading_rows(path, "write a header key,start,end and a row per key, in seconds", delimiter=mark) as rows:
         rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         start = next((name for name in _STARTS if name in rows.fieldnames), "start")
         end = next((name for name in _ENDS if name in rows.fieldnames), "end")
@@ -145,7 +145,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
 
 
 def seconds_in(text: str) -> float:
-    """The seconds that `text` says; `ValueError` where it is no finite number."""
+    """The seconds that `text` says; `ValueError` where it is not a finite number."""
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no time")
+        raise ValueError(f"{text} is not a time")
     return value

@@ -26,7 +26,7 @@ _Context = Annotated[int, Range(0, _MINUTES), SAMPLES]
 class WindowConfig(Settings):
     """How sessions are cut for training and validation, in samples at 2 kHz (published: 4 s, 900 ms and 100 ms).
 
-    At another sampling rate training scales them, so that the times stay.
+    At another sampling rate training scales them, so that the durations stay.
     """
 
     section = "windows"
@@ -48,8 +48,8 @@ def shape_of(sessions: Sequence[Session]) -> Shape:
 class Store:
     """Sessions whose samples are gathered in batches on `device`.
 
-    On a CPU the samples stay on disk, mapped into memory. A GPU gets a copy of them once. If it has no room, the store
-    stays on the CPU, and the caller moves each batch.
+    On a CPU the samples stay on disk, mapped into memory. A GPU gets a copy of them once. If the GPU has no room, the
+    store stays on the CPU, and the caller moves each batch.
     """
 
     def __init__(self, sessions: Sequence[Session], device: torch.device | str = "cpu") -> None:
@@ -115,7 +115,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of `length` labelled samples, `stride` apart, with `left` and `right` samples of context ."""
+    """Windows of `length` labelled samples, `stride` apart, with `left` and `right` samples of context."""
 
     store: Store
     length: int
@@ -132,7 +132,7 @@ class Windows:
         """The windows of one epoch, in random order: as many as tile the sessions at `stride`.
 
         The places where a window fits into a session are divided equally among its windows; each begins at a random
-        place of its part. A session shorter than a window gives one, from its start.
+        place in its part. A session shorter than a window gives one, from its start.
         """
         places = []
         for s, session in enumerate(self.store.sessions):
@@ -179,7 +179,7 @@ class WindowDataset(Dataset[Batch]):
     """Windows that tile sessions, for a plain `DataLoader(dataset, batch_size, collate_fn=dataset.collate)`.
 
     Each item is a `Batch` of one window. `context` (left, right) in samples, such as `Model.context`, replaces that of
-    `windows`. Training here draws new places each epoch instead (`Windows.shuffled`).
+    `windows`. emgscribe's own training draws new places each epoch instead (`Windows.shuffled`).
     """
 
     def __init__(

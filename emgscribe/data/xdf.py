@@ -31,13 +31,13 @@ _MAGIC = b"XDF:"
 def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), unit: str = "") -> Recording:
     """A recording in an XDF file: EMG of one stream, or of two streams (left and right), and keys of a marker stream.
 
-    `streams` names those of the EMG; without it they are those of the type EMG. Clocks are synchronised as LabRecorder
+    `streams` names those of the EMG; without it they are those of type EMG. Clocks are synchronised as LabRecorder
     measured them. Markers are key names, or `KEY pressed` and `KEY released`. Needs pyxdf (the extra `xdf`).
     """
     pyxdf = optional("pyxdf", "xdf")
     with open_file(path) as file:
         if file.read(4) != _MAGIC:
-            raise EmgscribeError("is no XDF file", where=str(path), hint="name a file that LabRecorder wrote")
+            raise EmgscribeError("is not an XDF file", where=str(path), hint="name a file that LabRecorder wrote")
     with _logged() as messages, damage_told(path):
         found, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
     held = {_name(stream): stream for stream in found}
@@ -69,7 +69,7 @@ class _Collected(logging.Handler):
 
 @contextmanager
 def _logged() -> Iterator[list[str]]:
-    """Collect what pyxdf logs: it goes on behind a damaged part of a file."""
+    """Collect what pyxdf logs: it goes on after a damaged part of a file."""
     logger, handler = logging.getLogger("pyxdf"), _Collected(logging.WARNING)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
@@ -81,7 +81,7 @@ def _logged() -> Iterator[list[str]]:
 
 
 def _noted(messages: list[str]) -> tuple[str, ...]:
-    more = (f"and {len(messages) - 2} more messages of pyxdf",) if len(messages) > 3 else ()
+    more = (f"and {len(messages) - 2} more messages from pyxdf",) if len(messages) > 3 else ()
     return (*(f"pyxdf: {message:.150}" for message in messages[: 2 if more else 3]), *more)
 
 

@@ -29,7 +29,7 @@ SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in thi
 MOST_TOKENS = 20  # of an n-gram
 MOST_NGRAMS, _MOST_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
 _MOST_UNPACKED = 100  # bytes for each byte of a gzipped file; models have 3 to 10
-_CHUNK = 1 << 16  # bytes read at a time, and of a line
+_CHUNK = 1 << 16  # bytes that are read at a time, and that a line may have
 _MOST_BLANK = 100  # lines
 _LEAST = -1e30  # log10; sums of them stay finite in float32
 _HINT = "write the file again: emgscribe reads ARPA files as KenLM and SRILM write them"
@@ -92,7 +92,7 @@ def _lines(ngrams: NGrams) -> Iterator[str]:
 
 
 def read_arpa(path: Path) -> NGrams:
-    """Read an ARPA file, plain or gzipped; anything else is an `EmgscribeError` with the line.
+    """Read an ARPA file, plain or gzipped; anything else raises an `EmgscribeError` with the line.
 
     What a file can ask for is bounded: n-grams of 20 tokens, 8,388,608 n-grams, 512 MB of text.
     """
@@ -106,7 +106,7 @@ def read_arpa(path: Path) -> NGrams:
 
 
 class _Reader:
-    """The lines of one file, the number of the line read last, from 1, and the tokens found up to there."""
+    """The lines of one file, the number of the line read last, from 1, and the tokens found so far."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.number, self.lines = path, 0, self._split(file)

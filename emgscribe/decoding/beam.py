@@ -62,7 +62,8 @@ class BeamDecoder(Decoder):
 
     Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded,
     except for the keystrokes that are returned: what all hypotheses share leaves the tree, and backspaces reach the
-    last 65,536 characters. If the tree outgrows its limit, hypotheses with other old keys than the best are dropped.
+    last 65,536 characters. If the tree outgrows its limit, hypotheses whose old keys are not the best one's are
+    dropped.
     """
 
     def __init__(self, config: BeamConfig | None = None, lm: LanguageModel | Automaton | None = None) -> None:
@@ -87,7 +88,7 @@ class BeamDecoder(Decoder):
     def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, 99) of natural log-probabilities; returns the best hypothesis up to now.
 
-        Reads nothing and raises `EmgscribeError` on another number of classes, NaN, plus infinity, or a frame in which
+        Reads nothing and raises `EmgscribeError` for another number of classes, NaN, plus infinity, or a frame in which
         no class is possible.
         """
         frames, read = _checked(log_probs), 0
@@ -160,7 +161,7 @@ class BeamDecoder(Decoder):
 def _checked(log_probs: Emissions) -> npt.NDArray[np.float32]:
     """Log-probabilities as the compiled search takes them; what it cannot rank is refused."""
     check_emissions(log_probs)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
         frames = np.require(log_probs, dtype=np.float32, requirements=_LAYOUT)
     best = frames.max(axis=1, initial=-np.inf)
     if len(bad := np.flatnonzero(np.isinf(best))):

@@ -47,8 +47,8 @@ class Decoder(Protocol):
     def settle(self, before: int) -> Hypothesis:
         """Take out the keys that nothing fed later can change, and those that began before the frame `before`.
 
-        The latter become as the best hypothesis has them. Later hypotheses go on after what was taken out, so that an
-        endless stream needs bounded memory. A decoder without a way of its own settles nothing before the end.
+        The latter are taken as the best hypothesis has them. Later hypotheses go on after what was taken out, so that
+        an endless stream needs bounded memory. A decoder that does not define this settles nothing before the end.
         """
         return Hypothesis()
 
@@ -90,7 +90,7 @@ class GreedyDecoder(Decoder):
 
 
 def check_emissions(log_probs: Emissions) -> None:
-    """Refuse what no decoder can read: another shape than (F, 99), or NaN."""
+    """Refuse what no decoder can read: a shape other than (F, 99), or NaN."""
     hint = "feed the output of a model, one item at a time"
     if log_probs.ndim != 2 or log_probs.shape[1] != NUM_CLASSES:
         raise EmgscribeError(f"emissions have shape {log_probs.shape}, expected (frames, {NUM_CLASSES})", hint=hint)

@@ -1,7 +1,7 @@
-"""Character n-grams: train on any text, and flatten to tables that a beam search can step.
+"""Character n-grams: train on any text, and flatten to tables that a beam search can step through.
 
 A model is *within words* (the published kind: every run of a-z is a sequence between <s> and </s>) or *across words*
-(every line is one, and the space is a token like any other). All its numbers are log10, as in ARPA files.
+(every line is a sequence, and the space is a token like any other). All its numbers are log10, as in ARPA files.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class LanguageModel:
 
     @classmethod
     def read(cls, path: Path | str) -> "LanguageModel":
-        """Read an ARPA file (plain or gzipped) of single characters; anything else is an `EmgscribeError`."""
+        """Read an ARPA file (plain or gzipped) of single characters; anything else raises `EmgscribeError`."""
         ngrams = read_arpa(Path(path))
         if odd := [token for token in ngrams.tokens if len(token) > 1 and token not in (*SPECIAL, SPACE)]:
             hint = f"train a character model; the space is written {SPACE}"
@@ -87,14 +87,14 @@ class LanguageModel:
         write_arpa(Path(path), self.ngrams)
 
     def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
-        """The tables for decoding; an `EmgscribeError` where they would be larger than `max_bytes`."""
+        """The tables for decoding. Raises `EmgscribeError` where they would be larger than `max_bytes`."""
         ngrams, width = self.ngrams, len(self.ngrams.tokens)
         goes_on = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
         if goes_on:
             goes_on[0][START] = True  # the start always has a state
         states = 1 + sum(int(flags.sum()) for flags in goes_on)
         if states * width * 8 > max_bytes:
-            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed are {max_bytes / 1e9:.1f}"
+            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed: {max_bytes / 1e9:.1f}"
             raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
         log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
         log_prob[0] = ngrams.levels[0].log_prob
@@ -118,7 +118,7 @@ class LanguageModel:
 
 
 def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1) -> LanguageModel:
-    """A model of `order` of a text, within words or across them.
+    """A model of the given `order` of a text, within words or across them.
 
     `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
     fits at a high order.
@@ -138,7 +138,7 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
 def without_prompts(text: str, prompts: Collection[str]) -> str:
     """A text without the prompts of sessions, whatever their case, punctuation and line breaks.
 
-    A prompt of one word stays: it is in every text.
+    A prompt of one word stays: any text may have it.
     """
     wanted = {words for prompt in prompts if len(words := tuple(_WORD.findall(prompt.lower()))) > 1}
     lengths = sorted(set(map(len, wanted)), reverse=True)
@@ -154,7 +154,7 @@ def without_prompts(text: str, prompts: Collection[str]) -> str:
 
 
 def _normal(text: str, *, across: bool) -> str:
-    """Words of a-z, or whole lines in the charset's symbols, one a line; all in lower case."""
+    """Words of a-z, or whole lines in the charset's symbols, one per line; all in lower case."""
     if not across:
         return re.sub("[^a-z]+", "\n", text.lower()).strip("\n")
     plain: dict[str, str | int | None] = {symbol: clean_text(symbol).lower() for symbol in set(text)}
@@ -164,7 +164,7 @@ def _normal(text: str, *, across: bool) -> str:
 
 
 def _encoded(normal: str, tokens: tuple[str, ...]) -> Rows:
-    """Token numbers of all sequences, a line each, from <s> to </s>, one after the other."""
+    """Token numbers of all sequences, one for each line, from <s> to </s>, one after the other."""
     numbers = {" " if token == SPACE else token: number for number, token in enumerate(tokens)}
     coded = (number for line in normal.split("\n") for number in (START, *map(numbers.__getitem__, line), END))
     return np.fromiter(coded, dtype=np.int64)
@@ -200,7 +200,7 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
             rows[ends - 1] * width + sequences[ends], return_index=True, return_inverse=True, return_counts=True
         )
         context, suffix, below = keys // width, rows[ends[first]], levels[-1].adjusted
-        # What stands before the n-grams one shorter is known now. Nothing stands before <s>: it keeps its count.
+        # What precedes the n-grams one token shorter is known now. Nothing precedes <s>: it keeps its count.
         below[:] = np.where(begins_with_start, below, np.bincount(suffix, minlength=len(below)))
         levels.append(_Counted(context, keys % width, suffix, seen, (seen >= min_count) | (length == 2)))
         begins_with_start = begins_with_start[context]
@@ -236,7 +236,7 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
     for number, level in enumerate(counted):
         contexts = len(kept)
         taken = np.array([0.0, *discounts(level.adjusted)])[np.minimum(level.adjusted, 3)]
-        # A context leaves to shorter ones its discounts, and all of the n-grams that are left out (as in lmplz).
+        # A context passes on to shorter ones its discounts, and all counts of n-grams that are left out (as in lmplz).
         spared = np.bincount(level.context, np.where(level.kept, taken, level.adjusted), contexts)
         total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
         lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * lower[level.suffix]
@@ -253,11 +253,11 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
 
 
 def default_language_model(*, exclude: Collection[str] = (), across: bool = True) -> LanguageModel:
-    """A 6-gram of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
+    """A 6-gram model of the text that simulated typists are given. It takes a while to build, so the cache keeps a few.
 
-    Across words it knows digits and punctuation too, which a model of words takes for impossible, and n-grams that
-    occur once are left out. The text is drawn with a seed of its own, without the prompts in `exclude` (their texts,
-    as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), and so is the model.
+    Across words it knows digits and punctuation too, which a model within words takes to be impossible, and n-grams
+    that occur once are left out. The text is drawn with a seed of its own, without the prompts in `exclude` (their
+    texts, as a session holds them). Word frequencies are wordfreq's (CC BY-SA 4.0), so the model has that licence too.
     """
     prompts = sorted({clean_text(prompt).removesuffix(ENTER) for prompt in exclude})
     recipe = repr((_VERSION, _PROMPTS, _SEED, across, prompts))

@@ -22,7 +22,7 @@ LINKS = ("parent", "child", "sibling", "label", "slot", "screen", "below", "stat
 NODE = np.dtype([*((name, np.int32) for name in LINKS), ("bias", np.float64), ("onset", np.int64)], align=True)
 """A keystroke: the first `child` and the next `sibling` (-1: none); its `slot` in the beam (-1: not in it).
 
-`screen` is the node of the last character on the screen. Of a node that is a character itself, `below` is the
+`screen` is the node of the last character on the screen. For a node that is a character itself, `below` is the
 character before it, `state` the language model's, and `bias` what model and bonus give for the text up to it.
 """
 SLOT = np.dtype([("node", np.int64), *((name, np.float64) for name in ("blank", "key", "both", "bias"))], align=True)
@@ -39,8 +39,9 @@ class Rules(NamedTuple):
     """How a text on the screen is scored, and which labels are special keys.
 
     `log_prob` and `following` (S, W) are the language model; `column` (V,) is the column of a label. Where it is
-    `UNKNOWN` the symbol's log10 is `unknown` in every state, without back-off weights (with them a model deletes digits
-    and marks). `inside` (V,) says whether a word (a line, with a model `across` words) is unfinished after a label.
+    `UNKNOWN` the symbol's log10 is `unknown` in every state, without back-off weights (with them the search deletes
+    digits and marks). `inside` (V,) says whether a word (a line, with a model `across` words) is unfinished after a
+    label.
     `scale` multiplies the model's log10, `bonus` is added for each character. `silent` is a label that puts nothing on
     the screen, or -1.
     """
@@ -79,7 +80,7 @@ def begin(rules: Rules, beam_size: int, labels_per_frame: int, capacity: int) ->
     tree, beam, heap = np.zeros(capacity, NODE), np.zeros(beam_size, SLOT), np.zeros(beam_size, CANDIDATE)
     classes = np.zeros(min(labels_per_frame, len(rules.column)), np.int64)
     search = Search(tree, beam, heap, classes, np.zeros(len(rules.column), np.float64), np.zeros(1, PLACE))
-    # The first node is no key, and the screen's lower end: below it is itself.
+    # The first node is not a key but the screen's lower end: below it is the node itself.
     search.nodes[0] = (-1, -1, -1, rules.blank, 0, 0, 0, rules.start, 0.0, -1)
     search.beam[0] = (0, 0.0, -np.inf, 0.0, 0.0)
     search.place[0] = (1, 1, 0, 0, 0, 0)
@@ -164,10 +165,10 @@ def _stay(search: Search, blank: int) -> None:
 
 @_compiled
 def _typed(nodes: npt.NDArray[np.void], rules: Rules, screen: int, label: int) -> tuple[int, float]:
-    """The model's state after a character typed after `screen`, and what the text is given then."""
+    """The model's state after a character typed after `screen`, and the bias of the text then."""
     last, column = nodes[screen], int(rules.column[label])
     if column == UNKNOWN and not rules.across and rules.inside[last.label]:
-        column = END  # an unknown character ends a word that is begun
+        column = END  # an unknown character ends a word in progress
     known = column != UNKNOWN
     step = float(rules.log_prob[last.state, column]) if known else rules.unknown
     state = int(rules.following[last.state, column]) if known or rules.across else rules.start
@@ -199,7 +200,7 @@ def _extend(search: Search, rules: Rules) -> None:
         slot = search.beam[at]
         node = nodes[slot.node]
         # No key but backspace, which comes first, can be given more than the bonus, and classes are in order: after one
-        # that is too bad, all are.
+        # that is too bad, all others are too.
         best = slot.both + slot.bias + max(rules.bonus, 0.0)
         for number in range(-1, place.classes):
             label = search.classes[number] if number >= 0 else rules.backspace
@@ -290,8 +291,8 @@ def trace(search: Search, leaf: int) -> tuple[Ints, Ints]:
 def collect(search: Search, remembered: int) -> tuple[Ints, Ints]:
     """Free the nodes that the beam does not need; returns labels and onset frames that are settled by now.
 
-    Settled is what all hypotheses have in common. Of its screen the last `remembered` characters stay in the tree,
-    for backspaces to come: a backspace beyond them removes nothing.
+    What all hypotheses have in common is settled. The last `remembered` characters of its screen stay in the tree, for
+    backspaces to come: a backspace beyond them removes nothing.
     """
     nodes, place = search.nodes, search.place[0]
     root, kept = int(place.root), np.zeros(place.used, np.bool_)

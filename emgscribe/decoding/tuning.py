@@ -27,7 +27,7 @@ from emgscribe.scoring import Counts, count, total
 
 _LANGUAGE_MODEL = "language-model-{}.arpa.gz"
 _WEIGHTS, _BONUSES = (0.0, 0.25, 0.5, 1.0, 2.0), (0.0, 1.0, 2.0, 3.0)  # all pairs are tried
-_REFINEMENTS = 2  # times that the best pair's neighbours are tried then, each time at half the smallest step
+_REFINEMENTS = 2  # rounds that then try the best pair's neighbours, each at half the step of the one before
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def tune_model(
 
 
 def load_tuned(folder: Path | str) -> Tuned | None:
-    """What was tuned for the model in `folder`, or None; a damaged file is an `EmgscribeError`."""
+    """What was tuned for the model in `folder`, or None; a damaged file raises `EmgscribeError`."""
     path = Path(folder) / "beam.json"
     return from_json(Tuned, read_json(path), where=str(path)) if path.exists() else None
 

@@ -1,6 +1,6 @@
 """How far conclusions from simulated sessions agree with those from recordings.
 
-A trend is the ratio of two CERs, such as half of the electrodes to all of them, or one CER in per cent.
+A trend is the ratio of two CERs, such as that of half the electrodes to that of all, or one CER in per cent.
 `docs/results/paper.json` has the published ones, and names our experiments that show the same.
 """
 
@@ -57,7 +57,7 @@ class Trend:
 
 
 def trends(published: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> tuple[list[Trend], list[str]]:
-    """The published trends that simulated rows show, and those without a result yet; an experiment is read greedily."""
+    """The published trends that simulated rows show, and those without a result yet; a name alone is a greedy row."""
     named = [row for row in rows if not row.run.changes]
     by_name = {f"{row.name}:{row.decoder}": row for row in named}
     by_name |= {row.name: row for row in named if row.decoder == "greedy"}

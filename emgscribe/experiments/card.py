@@ -11,10 +11,10 @@ from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult,
 from emgscribe.models.model import Model
 
 _TIMED = 20.0  # s of signal
-_UNKNOWN = "How it reads recordings is not known."
+_UNKNOWN = "How well it reads recordings is not known."
 _ABOUT = {
     SIMULATED: f"**All of its training, and every number here, is of simulated people.** {_UNKNOWN}",
-    REAL_KEYS: f"**Its EMG, in training and test, is simulated, under real keystrokes.** {_UNKNOWN}",
+    REAL_KEYS: f"**Its EMG, in training and test, is simulated, for real keystrokes.** {_UNKNOWN}",
     REAL: "Trained and tested on recordings of people.",
 }
 
@@ -30,7 +30,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         "made by": f"the experiment `{result.name}`, seed {result.seed}, commit {_short(result.commit)},"
         f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
         "changed": ", ".join(f"`{change}`" for change in result.noted),
-        "fine-tuned from": f"a model that {earlier} other sessions had trained" if earlier else "",
+        "fine-tuned from": f"a model that was trained on {earlier} other sessions" if earlier else "",
         "trained on": train,
         "best weights chosen on": val,
         "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",
@@ -51,7 +51,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
 {table}
 
 The intervals are over the text of these sessions: they say nothing about other people, or another training run. Do not
-read somebody who has not agreed, and do not use the model where a wrong key does harm.
+read anyone who has not agreed, and do not use the model where a wrong key does harm.
 """
 
 
@@ -66,7 +66,7 @@ def _short(commits: str) -> str:
 
 
 def _cost(model: Model, session: Session, machine: str) -> str:
-    """How long the network takes for the beginning of a session, as it is read at rest."""
+    """How long the network takes to read the beginning of a session, all at once."""
     part = session.first(session.shape.samples(_TIMED))
     model.log_probs(part)  # the first time costs more
     begun = time.perf_counter()

@@ -26,13 +26,13 @@ with needing("train"):
     from matplotlib.patches import FancyBboxPatch
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-GAP = "·"  # what `side_by_side` shows where nothing stands; no symbol of the charset
+GAP = "·"  # what `side_by_side` shows where there is nothing; not a symbol of the charset
 FEW = 5  # presses below which a key has no rate worth a colour
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 _BLUE, _ORANGE, _GREEN, _VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 _LONG = ("little", "ring", "middle", "index")
 FINGERS = (*(f"left {name}" for name in _LONG), *(f"right {name}" for name in _LONG[::-1]), "thumb", "shift")
-"""Textbook fingers from left to right, then thumb, then shift, for which both little fingers serve."""
+"""Textbook fingers from left to right, then thumb, then shift, which both little fingers press."""
 
 
 def key_of(symbol: str) -> str:
@@ -41,7 +41,7 @@ def key_of(symbol: str) -> str:
 
 
 def finger_of(key: str) -> str:
-    """One of `FINGERS` for a key, after the touch-typing textbook: a session does not say which finger pressed."""
+    """One of `FINGERS` for a key, by the touch-typing textbook: a session does not say which finger pressed."""
     place = TEXTBOOK.get(key)
     if place is None or place.finger is Finger.THUMB:
         return "thumb" if place else "shift"
@@ -49,7 +49,7 @@ def finger_of(key: str) -> str:
 
 
 def confusions(texts: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    """How often each symbol was read as which, over (reference, hypothesis) texts; `GAP` where one side has none."""
+    """How often each symbol was read as each, over (reference, hypothesis) texts; `GAP` where one side has none."""
     counted: Counter[tuple[str, str]] = Counter()
     for reference, hypothesis in texts:
         wanted, got, _ = side_by_side(reference, hypothesis)
@@ -100,7 +100,7 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
 
 
 def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path) -> list[Path]:
-    """CER with its interval against each amount, a panel each; an amount's steps are evenly apart."""
+    """CER with its interval against each amount, a panel each; an amount's steps are evenly spaced."""
     figure, panels = _panels(len(curves), 3, (4.2, 3.2), title)
     for (amount, bars), axes in zip(curves.items(), panels, strict=True):
         steps, found = zip(*sorted(bars.items()), strict=True)
@@ -151,9 +151,9 @@ def draw_rows(bars: Sequence[Bar], title: str, out: Path) -> list[Path]:
 
 
 def draw_confusions(counted: Counter[tuple[str, str]], title: str, out: Path) -> list[Path]:
-    """What was read for what: by finger in per cent of what was typed, by key as a number; hits are left out.
+    """What was read as what: by finger in per cent of what was typed, by key as a number; hits are left out.
 
-    Keys are too many and some too rare for rates: one slip on a key that was pressed once would be 100 %.
+    There are too many keys for rates, and some are too rare: one slip on a key pressed once would be 100 %.
     """
     keys = {key_of(symbol) for pair in counted for symbol in pair if symbol != GAP}
     ordered = sorted(keys, key=lambda key: (FINGERS.index(finger_of(key)), key))
@@ -179,7 +179,7 @@ def _matrix(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Errors (names + 1, names + 1), rows typed (last: nothing), columns read (last: missed); keystrokes (names + 1).
 
-    Extra characters, the last row, are set against all keystrokes.
+    Extra characters, the last row, are relative to all keystrokes.
     """
     place = {name: number for number, name in enumerate(names)}
     errors, typed = np.zeros((len(names) + 1, len(names) + 1)), np.zeros(len(names) + 1)
@@ -244,7 +244,7 @@ def _caps() -> list[tuple[str, float, float, int]]:
 
 
 def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Path) -> list[Path]:
-    """Insertions, deletions and substitutions over each session in segments of 10 s, per cent of their characters."""
+    """Insertions, deletions and substitutions over each session, in per cent of the characters of 10 s segments."""
     figure = _figure(14, 2.6 * len(sessions) + 0.9, title)
     panels = figure.subplots(len(sessions), 1, squeeze=False)[:, 0]
     for axes, (name, units) in zip(panels, sessions.items(), strict=True):
@@ -276,7 +276,7 @@ def _figure(width: float, height: float, title: str) -> Figure:
 
 
 def _panels(count: int, most: int, size: tuple[float, float], title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels of that size in inches, at most `most` in a row, with one scale upwards."""
+    """A figure of `count` panels of that size in inches, at most `most` in a row, with one vertical scale."""
     columns = min(most, count)
     rows = -(-count // columns)
     figure = _figure(max(6.0, size[0] * columns), size[1] * rows + 0.8, title)

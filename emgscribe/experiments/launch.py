@@ -106,8 +106,8 @@ def run_suite(
 ) -> list[str]:
     """Run what is missing of a suite; returns the names of the runs that failed, which do not stop the others.
 
-    Of runs that another command works on it waits for the end, when all others are done. Raises `EmgscribeError` where
-    `data` or a result is not the suite's.
+    When all others are done, it waits for the runs that another command works on. Raises `EmgscribeError` where `data`
+    or a result is not the suite's.
     """
     data, runs, results, lm = data.absolute(), runs.absolute(), results.absolute(), lm and lm.absolute()
     work = partial(run_experiment, data=data, runs=runs, results=results, decoders=decoders, lm=lm)
@@ -129,7 +129,7 @@ def run_suite(
 
 
 def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int], None], console: Console) -> None:
-    """Carry out orders, each taken as a worker gets free; `done` is called with each order and its status.
+    """Carry out orders, each when a worker becomes free; `done` is called with each order and its status.
 
     Prints what starts, the latest epoch of each run now and then, and what ends. An exception, or Ctrl-C, ends all.
     """

@@ -126,7 +126,7 @@ class Table:
 
 
 def tables(results: Iterable[RunResult], only: str = "") -> list[Table]:
-    """A table for each suite, or of `only` one, and kind of data; rows in the suite's order, results of no suite last.
+    """A table for each suite, or for `only` one, and kind of data; rows in the suite's order, results of no suite last.
 
     A suite has no table if an earlier suite's table has all of its results.
     """
@@ -152,7 +152,7 @@ def _members(results: Sequence[RunResult], suite: Suite) -> list[RunResult]:
 
 
 def _as_tested_beside(results: Sequence[RunResult], suite: Suite) -> Iterator[Score]:
-    """What each decoder read; runs of another protocol than the suite's only with sessions that the suite tests."""
+    """What each decoder read; runs of a protocol other than the suite's only with sessions that the suite tests."""
     ours = {experiment.name for experiment in suite.experiments if experiment.data.protocol == suite.protocol}
     tested = {s.session for r in results if r.name in ours for test in r.test.values() for s in test.sessions}
     for result in results:
@@ -250,8 +250,8 @@ def write_report(
 ) -> list[Path]:
     """Render the results in `folder` to report.md, CSV and LaTeX tables and figures in `out`; returns the files.
 
-    Figures of errors are of each table's row with the lowest CER, and of `compared`, two experiments' names (see
-    `compare`). A file that holds no result is named in a warning.
+    Figures of errors show each table's row with the lowest CER, and the rows of `compared`, the names of two
+    experiments (see `compare`). A file that holds no result is named in a warning.
     """
     out, found = Path(out), tables(read_results(folder, warn))
     text = ["# Results", _INTERVAL]
@@ -299,7 +299,7 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
         for row in table.rows:
             texts = frozenset((session.session, session.reference) for session in row.sessions)
             same = tested[table.kind, row.evaluation.unit, texts]
-            same.setdefault((row.label, row.decoder), (table.suite, row))  # some rows are of several suites
+            same.setdefault((row.label, row.decoder), (table.suite, row))  # some rows belong to several suites
     text = ["# Leaderboard", _LEADERBOARD]
     for (kind, unit, texts), rows in sorted(tested.items(), key=lambda each: (each[0][0] != REAL, -len(each[1]))):
         sessions, characters = {name for name, _ in texts}, sum(len(reference) for _, reference in texts)
@@ -349,7 +349,7 @@ def _markdown(records: Sequence[Mapping[str, str]]) -> str:
 
 def _commonest(row: Row) -> str:
     """What was confused most in a row's texts."""
-    from emgscribe.experiments.figures import GAP, confusions  # and with them matplotlib
+    from emgscribe.experiments.figures import GAP, confusions  # which imports matplotlib
 
     names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
     counted = confusions(row.texts)
@@ -426,7 +426,7 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "greedy") -> None:
-    """Rates of each session and of all, the interval of the whole, and the errors that the screen shows."""
+    """Rates of each session and of all, the interval of the whole, and error rates of the text on the screen."""
     kind, seen = _KINDS[SIMULATED if evaluation.simulated else REAL], ", seen in training" * evaluation.seen
     table = TerminalTable(title=f"{evaluation.protocol}, {decoder}, {kind} sessions{seen}")
     for column in ("session", "characters", "CER", "IER", "DER", "SER"):
@@ -448,7 +448,7 @@ def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "g
 
 
 def print_difference(evaluations: Mapping[str, Evaluation], console: Console) -> None:
-    """What each decoder's CER is below the first one's on the same segments, with its interval."""
+    """How far each decoder's CER is below the first one's on the same segments, with its interval."""
     (first, base), *others = evaluations.items()
     for name, evaluation in others:
         difference, low, high = base.minus(evaluation)

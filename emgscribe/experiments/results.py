@@ -1,4 +1,4 @@
-"""Result files, which only `RunResult` writes and reads, and the rows of tables that are made of them."""
+"""Result files, which only `RunResult` writes and reads, and the rows of tables that are made from them."""
 
 import json
 import warnings
@@ -34,7 +34,7 @@ class DataUsed:
 
     kind: str
     hash: str
-    protocol: str = ""  # latest where a published protocol met simulated sessions
+    protocol: str = ""  # latest where the experiment's is a published one and the sessions are simulated
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class RunResult:
     def changes(self) -> tuple[str, ...]:
         """The settings that differ from the experiment of this name as it is now, apart from the seed.
 
-        All of them where no experiment has this name. A setting that the file lacks is newer, and taken as named.
+        All of them where no experiment has this name. A setting that the file lacks is newer, and counts as unchanged.
         """
         ours, known = dict(leaves(self.experiment)), EXPERIMENTS.get(self.name)
         named = dict(leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
@@ -96,7 +96,7 @@ class RunResult:
         return self.changes if self.name in EXPERIMENTS else ()
 
     def check(self, path: Path, experiment: Experiment, tested: Sequence[Session] = ()) -> None:
-        """Refuse the result at `path` for another `experiment` or other sessions, known by name and content."""
+        """Refuse the result at `path` if it is not of `experiment` or of these sessions, by name and content."""
         hint = "move it away, or choose another folder with --results"
         if not reads_as(experiment, self.experiment):
             what = "is of an experiment of this name with other settings"
@@ -114,7 +114,7 @@ class RunResult:
 
     @classmethod
     def read(cls, path: Path | str) -> "RunResult":
-        """Read a result file; one that is not complete and consistent is an `EmgscribeError`."""
+        """Read a result file; one that is not complete and consistent raises `EmgscribeError`."""
         content = read_json(Path(path))
         try:
             json.dumps(content, allow_nan=False)  # 1e999 is read as an infinity
@@ -137,7 +137,7 @@ class RunResult:
         if not self.test or not self.name:
             raise ValueError("its test names no decoder, or its experiment has no name")
         if type(self.seed) is not int or any("epoch" not in line for line in self.curves):
-            raise ValueError("its seed is no whole number, or its curves name no epoch")
+            raise ValueError("its seed is not a whole number, or its curves name no epoch")
         if not all(abs(value) < _MOST for line in self.curves for value in line.values()):
             raise ValueError("its curves hold numbers that no run has")
         for test in self.test.values():
@@ -146,7 +146,7 @@ class RunResult:
             if not test.counts.length:
                 raise ValueError("its test sessions have no character")
             if foreign := {*"".join(score.reference + score.hypothesis for score in test.sessions)} - set(SYMBOLS):
-                raise ValueError(f"its texts hold what is no symbol: {sorted(foreign)!r:.80}")
+                raise ValueError(f"its texts hold what is not a symbol: {sorted(foreign)!r:.80}")
         return self
 
 
@@ -222,7 +222,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name, and what was set otherwise on the command line, if the name is that of an experiment."""
+        """The name, and what was set differently on the command line, if the name is that of an experiment."""
         notes = [*self.run.noted, *["seen in training"] * self.evaluation.seen]
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 

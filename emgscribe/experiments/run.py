@@ -93,7 +93,7 @@ def run_experiment(
         trained, (training, val, test) = train_experiment(experiment, split, runs=Path(runs), console=console)
         best, names = folder / "best", dict.fromkeys(("greedy", *decoders))
         if "beam" in names:
-            unknown = prompts_of([*split.val, *split.test])  # to the default model: it must not have read them
+            unknown = prompts_of([*split.val, *split.test])  # to the default model, which must not have read them
             words = LanguageModel.read(lm) if lm else default_language_model(exclude=unknown)
             tuned = load_tuned(best)
             if tuned is None or tuned.language_model != words.digest:
@@ -212,7 +212,7 @@ def plan(
 
 
 def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]]:
-    """About as much training and validation data: the first session of each, repeated, so only two are opened."""
+    """About as much data to train and validate on: the first session of each, repeated, so only two are opened."""
     if isinstance(data, Simulated):
         from emgscribe.simulation.sessions import simulate_session
 

@@ -28,14 +28,14 @@ from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment
 from emgscribe.files import alone, replacing
 
-_WORST = 1e6  # per cent: a larger CER is none that a run had
+_WORST = 1e6  # per cent: no run has a larger CER
 _SEARCHED = ("model", "windows", "augment", "train")
 _FORM = "PATH=LOW..HIGH, PATH=LOW..HIGH:log or PATH=A,B,C; for example train.lr=1e-4..3e-3:log"
 _PLOTS = {"history": "plot_optimization_history", "settings": "plot_slice"}
 
 
 def search_space(texts: Sequence[str], experiment: Experiment) -> dict[str, Any]:
-    """Path of a setting -> its Optuna distribution; `EmgscribeError` for another form, and for what is not allowed."""
+    """Path of a setting -> its Optuna distribution. Raises `EmgscribeError` for another form or a forbidden value."""
     space = dict(_distribution(text, experiment) for text in texts)
     if len(space) < max(1, len(texts)):
         raise EmgscribeError("no setting to search, or one of them twice", where="--search", hint=_FORM)
@@ -53,7 +53,7 @@ def _distribution(text: str, experiment: Experiment) -> tuple[str, Any]:
     *parents, name = path.split(".")
     hint = get_type_hints(type(reduce(getattr, parents, experiment)))[name]
     kind: type = str if isinstance(known[path], str) else hint
-    require(kind in (int, float, str), path, known[path], "to search: a number, or one of several words")
+    require(kind in (int, float, str), path, known[path], "a number or one of several words, to search it")
     ends, _, scale = values.partition(":")
     ranged = ".." in ends and kind is not str and scale in ("", "log")
     try:
@@ -61,7 +61,7 @@ def _distribution(text: str, experiment: Experiment) -> tuple[str, Any]:
         if ranged and (not found[0] < found[1] or (scale and found[0] <= 0)):
             raise ValueError("spans nothing: LOW must be below HIGH, and above 0 with :log")
         if len(set(found)) < max(2, len(found)):
-            raise ValueError("is no range and no choice")
+            raise ValueError("is neither a range nor a choice")
     except ValueError as error:
         raise EmgscribeError(f"{text}: {error}", where="--search", hint=_FORM) from error
     for value in found:
@@ -73,7 +73,7 @@ def _distribution(text: str, experiment: Experiment) -> tuple[str, Any]:
 
 
 def changed(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
-    """The experiment with other values of the settings at these paths; `EmgscribeError` where one is not allowed."""
+    """The experiment with these values of the settings at their paths; `EmgscribeError` where one is not allowed."""
     data = to_json(experiment)
     for path, value in settings.items():
         *parts, name = path.split(".")
@@ -95,7 +95,7 @@ def search(
     """Bring the experiment's study to `trials` finished trials, draw them, and print the best as a command.
 
     `base` is the named experiment that this one was made from. Failed trials, and settings that are not allowed
-    together, are not counted; a call ends when as many of them failed as it was to add. Returns the study's folder.
+    together, are not counted; a call ends when as many have failed as it was to add. Returns the study's folder.
     Raises `EmgscribeError` where the study has other settings, another search or other data, where another process
     works on it, where its file cannot be used, and where no trial is finished.
     """
@@ -110,7 +110,7 @@ def search(
     states, stored = optuna.trial.TrialState, folder / "study.db"
     faults = sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
     with alone(folder, "works on this study"), _usable(stored, *faults):
-        with _usable(stored, Exception):  # a file of somebody else's may hold anything
+        with _usable(stored, Exception):  # someone else's file may hold anything
             study = _study(optuna, folder, about, space)
 
         def orders() -> Iterator[Order]:
@@ -128,9 +128,9 @@ def search(
 
         def done(order: Order, status: int) -> None:
             number, cer = numbers[order], None if status else progress(runs / order.name)[1]
-            if status == UNWRITABLE:  # no fault of the trial's settings: it stays begun, and is gone on with
+            if status == UNWRITABLE:  # not the fault of the trial's settings: it stays begun, to go on later
                 what = f"trial {number} stopped ({order.news('Error: ').removeprefix('Error: ') or 'the disk is full'})"
-                hint = "free some disk space, or what else it lacks; the same command goes on with this trial"
+                hint = "free some disk space, or whatever it lacks; the same command goes on with this trial"
                 raise EmgscribeError(what, where=str(order.log), hint=hint)
             with _usable(stored, Exception):
                 study.tell(number, cer, states.FAIL if cer is None else None)
@@ -149,7 +149,7 @@ def search(
 
 
 def _read(trials: Iterator[Any], path: Path) -> Iterator[Any]:
-    """The trials, one after another: rows that belong to none yet may make one that cannot be read."""
+    """The trials, one after another: stray rows in the file may make one that cannot be read."""
     while True:
         with _usable(path, Exception):
             trial = next(trials, None)
@@ -175,7 +175,7 @@ def _usable(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
-    """The study in `folder`, made if there is none; refused where it is about something else or not whole."""
+    """The study in `folder`, made if there is none; refused where it is about something else or is not whole."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
     connect = {"creator": lambda: sqlite3.connect(folder / "study.db", check_same_thread=False)}

@@ -1,4 +1,4 @@
-"""A model that is fine-tuned in a process of its own, so that reading goes on beside it."""
+"""A model that is fine-tuned in a process of its own, so that reading goes on meanwhile."""
 
 import os
 import subprocess
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import psutil
 
-_LOW = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # under Windows, and elsewhere
+_LOW = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10)  # on Windows, and elsewhere
 
 
 class Adapting:
     """Runs `emgscribe adapt` with one thread and low priority.
 
     `on_line` is called with each line that it prints, `on_end` with the folder of the new model, or None and the last
-    lines where it failed; both by a thread. After `stop`, neither is.
+    lines where it failed; a thread calls both. After `stop`, it calls neither.
     """
 
     def __init__(

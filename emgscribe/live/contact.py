@@ -12,7 +12,7 @@ from emgscribe.data.shape import Shape
 State = Literal["good", "flat", "hum", "clipped"]
 _SECONDS = 1.0  # that are looked at, and how often
 _FLAT = 0.2  # µV: no amplifier at work has less noise
-_CLIPPED, _LEVELS = 0.02, 16  # of the samples at the highest or the lowest value; fewer values are a quiet 8 bits
+_CLIPPED, _LEVELS = 0.02, 16  # share at the highest or the lowest value; with fewer values it is a quiet 8-bit signal
 _MAINS, _AROUND, _BESIDE = (50.0, 60.0), 1.5, 8.0  # Hz: a line of the spectrum, and the EMG beside it
 _HUM = 0.5  # of the power, above which a line hides the EMG
 
@@ -27,7 +27,7 @@ class Contact:
         self.states: list[State] = ["good"] * electrodes
 
     def feed(self, emg: Emg) -> bool:
-        """Look at samples (T, B, C) in µV; whether a second is complete, and with it `amplitude` (µV) and `states`.
+        """Look at samples (T, B, C) in µV; returns whether a second is complete, and new `amplitude` (µV) and `states`.
 
         Electrodes are in order, those of the left band first.
         """

@@ -26,8 +26,8 @@ _LOST = 3.0  # s without samples after which a board is connected again
 class Lsl(Source):
     """EMG of one stream with all bands, or of a stream for each band. Needs pylsl (the extra `lsl`).
 
-    `streams` are their names, left band first; without them it is the only stream of the type EMG. They are looked for
-    for `wait` s. The clocks of their computers are synchronised by LSL, and a stream that is lost is waited for.
+    `streams` are their names, left band first; without them it is the only stream of type EMG. The search for them
+    takes `wait` s. LSL synchronises the clocks of their computers, and waits for a stream that is lost.
     """
 
     def __init__(self, bands: Sequence[Band], streams: Sequence[str] = (), *, wait: float = 2.0) -> None:
@@ -42,7 +42,7 @@ class Lsl(Source):
         rates, counts = {info.nominal_srate() for info in infos}, {info.channel_count() for info in infos}
         each, rest = divmod(sum(info.channel_count() for info in infos), len(bands))
         if len(rates) != 1 or min(rates) <= 0 or len(counts) != 1 or rest:
-            what = f"rates {sorted(rates)} and channels {sorted(counts)} are not of {len(bands)} bands at one rate"
+            what = f"rates {sorted(rates)} and channels {sorted(counts)} do not fit {len(bands)} bands at one rate"
             raise EmgscribeError(what, where="LSL", hint=hint)
         self.shape = Shape(tuple(bands), each, float(rates.pop()))
         self.about = f"LSL, {', '.join(info.name() for info in infos)}: {self.shape}"
@@ -52,7 +52,7 @@ class Lsl(Source):
         self._offset: float = time.monotonic() - lsl.local_clock()
 
     def _unit(self, inlet: Any) -> str:
-        """The unit that the stream's description says, µV where it says none."""
+        """The unit in the stream's description, µV where it says none."""
         try:
             channel = inlet.info(timeout=2.0).desc().child("channels").child("channel")
         except Exception:  # its computer does not answer; samples may come all the same

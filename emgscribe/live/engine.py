@@ -19,8 +19,8 @@ from emgscribe.models.model import Model
 from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Stream, Update
 
-_STEP = 0.015  # s from one sample to the next that are neighbours, at any rate
-_LEAST = 0.06  # s of samples that are read at a time: fewer cost as much, as the processor's caches are cold each time
+_STEP = 0.015  # s between neighbouring samples, at most, whatever the sampling rate
+_LEAST = 0.06  # s of samples that are read at a time: fewer cost as much, since the caches are cold each time
 _MOST, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
 
 

@@ -32,8 +32,8 @@ class Piece:
 @dataclass
 class Faults:
     """What was wrong with the signal, in samples of a device: `missing`, in `gaps`; `stalled` while others went on;
-    `not_finite`. They are zero now. `dropped` came too late. `jumps` are those of a clock, and pauses of more than five
-    seconds."""
+    `not_finite`. Zeros replace all of these. `dropped` came too late. `jumps` are those of a clock, and pauses of more
+    than five seconds."""
 
     missing: int = 0
     gaps: int = 0
@@ -46,8 +46,8 @@ class Faults:
 class Grid:
     """The samples of all bands on one clock, from devices that send one or more bands each.
 
-    `add` pieces as they come; `take` what is complete. A device's clock is smoothed by a loop of second order. A device
-    that sends nothing for a quarter of a second is not waited for. Where a clock jumps, and after a pause of more than
+    `add` pieces as they come; `take` what is complete. A second-order loop smooths a device's clock. The grid does not
+    wait for a device that sends nothing for a quarter of a second. Where a clock jumps, and after a pause of more than
     five seconds, the signal goes on without a gap and the times jump.
     """
 
@@ -89,7 +89,7 @@ class Grid:
             else:
                 device.shift += moved
         first = int(np.searchsorted(places, max(device.end, self._at)))
-        if first > device.slack:  # a clock that is a little fast says some places twice
+        if first > device.slack:  # a clock that is a little fast gives some places twice
             self.faults.dropped += first
         device.behind = device.behind + first if first == len(places) else 0
         if device.behind > _BEHIND / self._period:
@@ -103,7 +103,7 @@ class Grid:
             self._emg[at, device.bands], device.there[at] = samples[first:], True
 
     def _make_room(self, end: int) -> None:
-        """For samples up to the place `end`."""
+        """Make room for samples up to the place `end`."""
         if (more := end - self._at - len(self._emg)) > 0:
             self._emg = np.concatenate([self._emg, np.zeros((more, *self.shape.sample), np.float32)])
             for device in self._devices:
@@ -154,7 +154,7 @@ class _Device:
         return steady
 
     def take(self, emg: Emg) -> Places:
-        """Fill small holes of the grid's next samples, all bands (T, B, C); returns where there is nothing then."""
+        """Fill small holes in the grid's next samples, all bands (T, B, C); returns the places that stay empty."""
         there, self.there = self.there[: len(emg)], self.there[len(emg) :].copy()
         if not there.all():
             self._fill(there, emg)
@@ -163,7 +163,7 @@ class _Device:
         return np.flatnonzero(~there)
 
     def _fill(self, there: npt.NDArray[np.bool_], emg: Emg) -> None:
-        """Small holes are a clock's corrections: the sample before is said again, if it is there or was taken last."""
+        """Small holes are a clock's corrections: the sample before is repeated, if it is there or was taken last."""
         at, end = np.arange(-1, len(there)), len(there)
         seen = np.concatenate([[self._last is not None], there])
         before = np.maximum.accumulate(np.where(seen, at, -2))

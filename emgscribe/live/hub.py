@@ -31,7 +31,7 @@ from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Update
 
 _MOST_WAITING = 500  # messages that a client may leave waiting
-_FEW = 100  # of them, from which on it gets no more of those that pass: columns of the scope, tentative text
+_FEW = 100  # of them, above which it gets no more of those that soon go stale: scope columns, tentative text
 _PASSING = message("partial")[:-1]
 _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
@@ -63,9 +63,9 @@ class Recordings:
 class Live:
     """One engine at a time, and the clients that watch it.
 
-    `sources` make a source of a shape, `models` are folders or .onnx files, both by the names that clients see. `shape`
-    is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text as it is
-    committed, `on_keys` too, but only while a client has it switched on.
+    `sources` make a source for a shape, `models` are folders or .onnx files, both under the names that clients see.
+    `shape` is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text
+    as it is committed, and so does `on_keys`, but only while a client has it switched on.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Live:
         )  # fmt: skip
 
     def type_keys(self, on: bool) -> None:
-        """Switch on or off that committed text is typed into the operating system."""
+        """Switch the typing of committed text into the operating system on or off."""
         if self._on_keys is None:
             raise EmgscribeError("keys are not typed here", hint="start with --type-keys")
         self._types = on
@@ -233,7 +233,7 @@ class Live:
             if not (self.recordings and self.recorded and self.choice.model):
                 raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
             if (folder := self._folder(self.choice)) is None:
-                raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made of")
+                raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made from")
             if self._adapting and self._adapting.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
             places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
@@ -252,7 +252,7 @@ class Live:
         else:
             name = f"adapted {folder.parent.name}"
             self.models[name] = folder
-            with suppress(EmgscribeError):  # which all are sent
+            with suppress(EmgscribeError):  # which all clients are sent
                 self.begin(replace(self.choice, model=name))
         self._adapting = None
         self.send(self._recording())
@@ -299,7 +299,7 @@ class Live:
         return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
     def send(self, *messages: Message, about: Event | None = None) -> None:
-        """Send to all clients, from any thread, what an event is `about`."""
+        """Send messages to all clients, from any thread; `about` is the event behind them."""
         if self._loop is not None and messages:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._deliver, messages, about)

@@ -1,4 +1,4 @@
-"""Text into the operating system, as if it were typed on a keyboard."""
+"""Types text into the operating system, as a keyboard would."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,17 +10,17 @@ from emgscribe.errors import EmgscribeError, optional
 
 
 def typing() -> Callable[[str], None]:
-    """What types keystrokes into the window that has the focus. Needs pynput (the extra `keys`).
+    """Returns what types keystrokes into the window that has the focus. Needs pynput (the extra `keys`).
 
-    Capital letters hold shift by themselves, so ⇧ is left out. A system without a keyboard to type on, or that forbids
-    it, is an `EmgscribeError`.
+    Capital letters hold shift by themselves, so ⇧ is left out. Raises `EmgscribeError` where the system has no keyboard
+    to type on, or forbids it.
     """
     if find_spec("pynput") is None:
         optional("pynput", "keys")
     try:
         keyboard: Any = import_module("pynput.keyboard")
         controller = keyboard.Controller()
-    except Exception as error:  # pynput has others for each system
+    except Exception as error:  # pynput raises different ones on each system
         hint = "allow the terminal to control the keyboard (macOS: Accessibility), or start it in a desktop session"
         raise EmgscribeError(f"keys cannot be typed here ({str(error).splitlines()[0]})", hint=hint) from error
     special = {BACKSPACE: keyboard.Key.backspace, ENTER: keyboard.Key.enter}

@@ -15,10 +15,10 @@ from emgscribe.scoring import Counts, count
 from emgscribe.streaming import Update
 from emgscribe.transcription import Transcript
 
-_NEAR = 0.4  # s beside its time at which a key may be read
+_NEAR = 0.4  # s before or after its time at which a key may be read
 _KEPT = 1000  # latest latencies, of which quantiles are taken
 _MINUTE = 60.0
-_PAUSE = 0.8  # s without a key between two pieces that are scored apart
+_PAUSE = 0.8  # s without a key between two pieces that are scored separately
 _LONGEST = 400  # keys of a piece
 _SILENT = frozenset(labels_of_text(BACKSPACE + SHIFT))
 
@@ -69,13 +69,13 @@ class Meter:
         self._counts, self._horizon, self._known = Counts(), -np.inf, False
 
     def typed(self, keys: Sequence[Typed]) -> None:
-        """These keys went down."""
+        """Note keys that went down."""
         with self._lock:
             self._keys += [_Key(key.label, key.time) for key in keys]
             self._known |= bool(keys)
 
     def read(self, update: Update, computing: float) -> list[Scored]:
-        """This was read, by `computing` seconds of work; returns the pieces whose score is final now."""
+        """Note what was read, by `computing` seconds of work; returns the pieces whose score is now final."""
         now, committed = time.monotonic(), update.committed
         with self._lock:
             self._computing.append(computing)
@@ -92,7 +92,7 @@ class Meter:
             return list(iter(self._scored, None))
 
     def finish(self) -> list[Scored]:
-        """Nothing more will be read: what is left is scored."""
+        """Score what is left: nothing more will be read."""
         with self._lock:
             return [self._score(len(self._keys), np.inf)] if self._keys else []
 

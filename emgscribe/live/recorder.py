@@ -40,8 +40,8 @@ _BLOCK = 1 << 17  # samples
 class Recorder:
     """A session that is being recorded into the folder `out`. Times are on the source's clock, in s.
 
-    `origin` is what to add to them for unix seconds, `simulation` the simulator's settings where there is one. Raises
-    `EmgscribeError` where nothing can be written.
+    `origin` is what to add to them to get unix seconds, `simulation` the simulator's settings where there is one.
+    Raises `EmgscribeError` where nothing can be written.
     """
 
     def __init__(self, out: Path, shape: Shape, *, user: str, origin: float, simulation: str = "") -> None:
@@ -52,13 +52,13 @@ class Recorder:
         about = {"name": name, "user": user, "origin": origin, "simulation": simulation, "shape": to_json(shape)}
         with ExitStack() as opened:
             opened.enter_context(alone(self.folder, "is recording here"))
-            try:  # without a buffer: a write is with the system when it returns
+            try:  # without a buffer: a write has reached the system when it returns
                 self._rows, self._events = (
                     opened.enter_context((self.folder / file).open("wb", buffering=0)) for file in (_ROWS, _EVENTS)
                 )
             except OSError as error:
                 raise failed("written", self.folder, error) from error
-            write_json(self.folder / _ABOUT, about)  # last: a folder without it was killed before it began
+            write_json(self.folder / _ABOUT, about)  # last: a recording without it was killed before it began
             self._open = opened.pop_all()
 
     @property
@@ -67,21 +67,21 @@ class Recorder:
         return self.samples / self.shape.rate
 
     def add(self, emg: Emg, times: Times) -> None:
-        """Samples (T, B, C) in µV, and their times (T,)."""
+        """Record samples (T, B, C) in µV, at `times` (T,)."""
         self._write(self._rows, packed(times, emg, self.shape).tobytes())
         self.samples += len(times)
 
     def add_key(self, key: Keystroke) -> None:
-        """A key that was pressed."""
+        """Record a key that was pressed."""
         self.keys += symbol_of_key(key.key) is not None
         self._note("key", vars(key))
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """A prompt that has been typed."""
+        """Record a prompt that has been typed."""
         self._note("prompt", vars(prompt))
 
     def note_clock(self, error: float) -> None:
-        """By how many seconds the times of the keys may be wrong."""
+        """Note by how many seconds the times of the keys may be wrong."""
         self._note("clock_error", error)
 
     def _note(self, kind: str, content: Any) -> None:
@@ -89,7 +89,7 @@ class Recorder:
 
     def _write(self, file: Any, data: bytes) -> None:
         try:
-            while data:  # a file without a buffer may take a part
+            while data:  # a file without a buffer may take only a part
                 data = data[file.write(data) :]
         except OSError as error:
             raise failed("written", self.folder, error) from error
@@ -105,7 +105,7 @@ class Recorder:
 
 
 def finish(out: Path) -> list[Path]:
-    """Make sessions of the recordings in a folder that were cut off. One that is damaged is an `EmgscribeError`."""
+    """Make sessions of the recordings in a folder that were cut off. A damaged one raises `EmgscribeError`."""
     cut_off = [folder for folder in sorted(out.glob(f"*{_ENDING}")) if not holder(folder)]
     return [path for path in map(_session_of, cut_off) if path]
 

@@ -1,7 +1,7 @@
 """The web page, and the messages to and from it.
 
 Whoever can open the page can see what is typed and choose among what was given at the start, nothing else: no path and
-no command comes from a client. Pages of other origins are refused, and names that were made to point here (DNS
+no command comes from a client. Pages of other origins are refused, and so are names that were made to point here (DNS
 rebinding); beyond this machine, a token is needed.
 """
 
@@ -114,7 +114,7 @@ class Site:
                 await asyncio.wait_for(sending, _PATIENCE)
 
     async def _hear(self, connection: WebSocket, inbox: Inbox) -> None:
-        """Answer a client until it is gone, sends something else than text, or too much."""
+        """Answer a client until it is gone, sends something other than text, or sends too much."""
         begun, came = time.monotonic(), 0
         with suppress(WebSocketDisconnect, KeyError):
             while True:
@@ -143,7 +143,7 @@ def serve(
     """Begin with the choice of `live`, and serve the page until Ctrl-C.
 
     Beyond this machine the address that is printed has a token. `names` are further hosts, with their port, under which
-    the page is opened, as behind a proxy. Port 0 is any free one; one that is in use is an `EmgscribeError`.
+    the page is opened, as behind a proxy. Port 0 is any free one; one that is in use raises `EmgscribeError`.
     """
     address, server, listening = prepare(live, host, port, names)
     with listening:

@@ -20,13 +20,13 @@ from emgscribe.streaming import Update
 VERSION = 1
 COLUMN_SECONDS = 0.005  # of samples that one column of the scope shows
 UNIT = 0.25  # µV of a step of the scope's numbers
-_LEAST = 0.02  # probability from which on a key is lit
+_LEAST = 0.02  # probability above which a key is lit
 
 Message = str | bytes
 
 
 def message(kind: str, **content: Any) -> str:
-    """A JSON message, in ASCII: half a surrogate could not be sent otherwise."""
+    """A JSON message, in ASCII: half of a surrogate pair could not be sent otherwise."""
     return json.dumps({"version": VERSION, "type": kind, **content}, allow_nan=False)
 
 

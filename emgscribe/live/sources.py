@@ -32,7 +32,7 @@ from emgscribe.simulation.sessions import perform
 if TYPE_CHECKING:  # Windows has only one of them
     from multiprocessing.context import ForkServerContext, SpawnContext
 
-PIECE_SECONDS = 0.04  # twice as many cost 4 % of a core more
+PIECE_SECONDS = 0.04  # twice as many pieces cost 4 % of a core more
 _LOOK = 0.1  # s from one look to the next where nothing comes
 
 
@@ -63,7 +63,7 @@ class Source:
     def pieces(self) -> Iterator[Piece | None]:
         """Pieces as they come, None where none has come for a while. It ends where the source does.
 
-        A device that is lost and comes back goes on; one that is lost for good is an `EmgscribeError`.
+        A device that is lost and comes back goes on; one that is lost for good raises `EmgscribeError`.
         """
         raise NotImplementedError  # each source has its own
 
@@ -72,7 +72,7 @@ class Source:
         return []
 
     def when(self, time: float) -> float:
-        """A time of the source's clock on that of `time.monotonic`; by default they are one."""
+        """A time of the source's clock on that of `time.monotonic`; by default the two are the same."""
         return time
 
     def stay(self) -> None:
@@ -86,9 +86,9 @@ class Source:
 
 
 class _Paced(Source):
-    """A source that has its samples beforehand, and gives them out in time. Its clock begins at 0.
+    """A source that has its samples beforehand, and hands them out on time. Its clock begins at 0.
 
-    `speed` is how much faster than in reality; 0 is as fast as they are taken.
+    `speed` 1 is real time, 2 twice as fast; 0 is as fast as they are taken.
     """
 
     def __init__(self, shape: Shape, speed: float = 1.0) -> None:

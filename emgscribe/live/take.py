@@ -33,7 +33,7 @@ def written() -> Iterator[str]:
 
 
 def from_file(path: Path) -> Prompts:
-    """The lines of a text file, again and again. A character that no key types is an `EmgscribeError`."""
+    """The lines of a text file, again and again. A character that no key types raises `EmgscribeError`."""
     with open_text(path) as file:
         lines = [line.removesuffix(ENTER) for line in prompts_of_text(file.read())]
     return lambda: cycle(lines)
@@ -54,7 +54,7 @@ class Take:
         self.prompt, self._shown = next(self._prompts) if self.asks else "", time.monotonic() - self._zero
 
     def add(self, came: Came) -> None:
-        """What the source gave."""
+        """Add what the source gave."""
         if len(came.emg):
             self.recorder.add(came.emg, came.times)
         if not self.asks:
@@ -62,9 +62,9 @@ class Take:
                 self.recorder.add_key(Keystroke(key_of_symbol(SYMBOLS[key.label]), key.time, key.time + HOLD))
 
     def press(self, keys: Any, error: Any) -> bool:
-        """Keys that a page saw, each [name, down, up] in s of the monotonic clock, which it knows to `error` s.
+        """Keys that a page saw, each [name, down, up] in s of the monotonic clock, which it knows to within `error` s.
 
-        Returns whether they ended a prompt. What is no list of keys is an `EmgscribeError`.
+        Returns whether they ended a prompt. Anything but a list of keys raises `EmgscribeError`.
         """
         require(isinstance(keys, list) and len(keys) <= _MOST_KEYS, "keys", keys, f"a list of at most {_MOST_KEYS}")
         require(is_number(error) and 0 <= error < 10, "error", error, "seconds")
@@ -73,7 +73,7 @@ class Take:
             whole = isinstance(key, list) and len(key) == 3 and isinstance(key[0], str) and all(map(is_number, key[1:]))
             require(whole and key[0].isprintable() and len(key[0]) <= _LONGEST_NAME, "key", key, "[name, down, up]")
             name, down, up = key
-            require(now - _LATE < down <= up < now + 1, "the times of a key", key, "those of now")
+            require(now - _LATE < down <= up < now + 1, "the time of a key", key, "within the last minute")
             pressed.append(Keystroke(key_name(name), down - self._zero, up - self._zero))
         if not self.asks:
             return False

@@ -14,7 +14,7 @@ from emgscribe.errors import EmgscribeError
 class Seen:
     """A session by the hash of its content, or "<hash>:<samples>" where only its beginning was used.
 
-    Of the sessions of an imported model the content is not known, and empty: they are known by name.
+    For the sessions of an imported model the content is unknown, and empty: they are known by name.
     """
 
     content: str
@@ -38,16 +38,16 @@ class Ancestry:
         return Ancestry(_joined(self.trained_on, train), _joined(self.validated_on, val), self.complete)
 
     def refuse(self, sessions: Sequence[Session], *, unseen_users: bool = False) -> None:
-        """Raise `EmgscribeError` if one of `sessions` was trained on, or with `unseen_users` its user.
+        """Raise `EmgscribeError` if the model was trained on one of `sessions` or, with `unseen_users`, on its user.
 
-        Sessions are compared by content where it is known, not by name. A session of which a part was trained on is
+        Sessions are compared by content where that is known, not by name. A session that was trained on in part is
         refused as a whole.
         """
         known = {_whole(seen.content) or seen.name: seen for seen in self.trained_on}
         users = {seen.user: seen for seen in self.trained_on} if unseen_users else {}
         for session in sessions:
             if seen := known.get(_whole(session.content)) or known.get(session.name):
-                name = f", there called {seen.name}" if seen.name != session.name else ""
+                name = f", under the name {seen.name}" if seen.name != session.name else ""
                 what = f"the model, or one that it was fine-tuned from, was trained on this session{name}"
                 hint = "choose held-out sessions; the model's config.json lists those that it was trained on"
                 raise EmgscribeError(what, where=session.name, hint=hint)

@@ -36,7 +36,7 @@ class AttentionConfig(Sized):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.width % 2 == 0, "attention.width", self.width, "an even number from 2 on")
+        require(self.width % 2 == 0, "attention.width", self.width, "an even number, 2 or more")
         fits, allowed = self.width % self.heads == 0, f"a divisor of attention.width = {self.width}"
         require(fits, "attention.heads", self.heads, allowed)
 
@@ -69,7 +69,7 @@ class AttentionDecoder(nn.Module):
         memory = memory + sinusoids(0, count, memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
-        # What a ModuleList gives out has no type of its own.
+        # What a ModuleList yields has no type of its own.
         return [block.cross.remember(memory) for block in self.blocks], mask  # type: ignore[operator, union-attr]
 
     def following(self, texts: Tensor, memory: Memory, before: list[Pair] | None = None) -> tuple[Tensor, list[Pair]]:
@@ -183,8 +183,8 @@ def search(
 class CtcPrefixes:
     """CTC prefix scores of the texts of a beam: N items, B beams, float64.
 
-    For each frame it keeps the log-probability of all paths that make exactly the text by then and end in its last key
-    (`in_key`) or in a blank after it (`in_blank`), both (N, B, F).
+    For each frame it keeps the log-probability of all paths that spell exactly the text by then and end in its last
+    key (`in_key`) or in a blank after it (`in_blank`), both (N, B, F).
     """
 
     def __init__(self, emissions: Tensor, counts: Tensor, beam_size: int) -> None:
@@ -199,7 +199,7 @@ class CtcPrefixes:
     def extended(self, ends: Tensor) -> Tensor:
         """Texts with the last symbols `ends` (N, B) -> log-probability of each with one more key (N, B, V).
 
-        It sums all paths that start with these keys, whatever follows; under END, the paths that make exactly the text.
+        It sums all paths that start with these keys, whatever follows; at END, the paths that spell exactly the text.
         """
         made = torch.logaddexp(self.in_key, self.in_blank)
         # The same key again counts as a new one only after a blank.
@@ -211,7 +211,7 @@ class CtcPrefixes:
         return found
 
     def extend(self, ends: Tensor, origin: Tensor, symbol: Tensor) -> None:
-        """Replace each text by the one at `origin` (N, B) plus `symbol` (N, B); `ends` (N, B) ended the texts."""
+        """Replace each text by the one at `origin` (N, B) plus `symbol` (N, B); `ends` (N, B) are the last symbols."""
         place = origin[..., None].expand_as(self.in_key)
         in_key, in_blank = self.in_key.gather(1, place), self.in_blank.gather(1, place)
         again = (ends.gather(1, origin) == symbol)[..., None]

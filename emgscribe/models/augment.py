@@ -89,12 +89,12 @@ class AlignmentJitter(_Random):
 class RandomCrop(_Random):
     """Cuts a random number of samples off the end of a window: signal, labels and length.
 
-    At least one labelled sample is left. The shapes stay. Windows begin anywhere, so cropping one end is enough (named
-    as future work by Borthakur et al., section 4).
+    At least one labelled sample is left. The shapes stay. Windows begin anywhere, so cropping one end is enough.
+    Borthakur et al. name it as future work (section 4).
     """
 
     section = "augment.crop"
-    samples: Samples = 0  # most samples cut off
+    samples: Samples = 0  # largest number of samples to cut off
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         if self.samples == 0:
@@ -143,7 +143,7 @@ class MagnitudeWarp(_Random):
 
 @lru_cache(maxsize=4)
 def _warp_basis(knots: int, samples: int) -> Tensor:
-    """The cubic splines through the unit vectors at `knots` equally spaced times; a row of 1 for windows that stay."""
+    """The cubic splines through the unit vectors at `knots` equally spaced times; a row of 1 for unchanged windows."""
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
     basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
     return torch.from_numpy(basis.astype(np.float32))
@@ -200,14 +200,14 @@ class GaussianNoise(_Random):
 class SpecAugment(_Random):
     """Masks runs of frames and of frequency bins with 0 (Park et al. 2019, arXiv 1904.08779).
 
-    The number of masks is uniform from 0 to the most, the size of each uniform from 0 to the largest, its place uniform
-    where it fits; drawn for each electrode channel of each window. A 0 in log units is power 1.
+    The number of masks is uniform from 0 to its maximum, the size of each uniform from 0 to the largest, its place
+    uniform where it fits; all are drawn for each electrode channel of each window. A 0 in log units is power 1.
     """
 
     section = "augment.spec"
-    time_masks: Masks = 3  # most masks over time
+    time_masks: Masks = 3  # largest number of masks over time
     time_frames: Whole = 25  # longest mask, in frames
-    frequency_masks: Masks = 2  # most masks over frequency
+    frequency_masks: Masks = 2  # largest number of masks over frequency
     frequency_bins: Whole = 4  # widest mask, in frequency bins
     shared: bool = False  # the same masks for all electrode channels of a window
 
@@ -240,7 +240,7 @@ def _on(device: torch.device, drawn: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Change(Kind):
-    """Base of a change of your own: define one of the two methods, and register the class by a name.
+    """Base of a change of your own: define one of the two methods, and register the class under a name.
 
     A subclass takes every random number from `generator`, which is on the CPU; it may change its argument in place.
     """

@@ -54,7 +54,7 @@ class FeaturesConfig(Kind):
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
     electrodes: tuple[Place, ...] = ()  # electrodes of each band, from 0; empty: all
-    bands: tuple[Place, ...] = ()  # bands, from 0, which is the left one of two; empty: all
+    bands: tuple[Place, ...] = ()  # bands, from 0; of two, 0 is the left one; empty: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ class FeaturesConfig(Kind):
 
     def chosen(self, emg: Tensor) -> Tensor:
         """EMG (N, T, all bands, all electrodes) -> (N, T, B, C) of the chosen ones."""
-        # Slices: an index tensor would be copied to a GPU, whose queue would be waited for.
+        # Slices: an index tensor would be copied to a GPU, which waits for its queue.
         for axis, chosen in ((2, self.bands), (3, self.electrodes)):
             if chosen and chosen != tuple(range(emg.shape[axis])):
                 emg = torch.stack([emg.select(axis, place) for place in chosen], dim=axis)
@@ -96,15 +96,15 @@ class SpectrogramConfig(FeaturesConfig):
     n_fft: Annotated[int, Range(2, 1024), SAMPLES] = 64  # samples of a frame's transform, at the decimated rate
     hop: Annotated[int, Range(1, 1024), SAMPLES] = 16  # samples from one frame to the next, at the decimated rate
     offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
-    decimation: Literal[1, 2, 4, 8] = 1  # lower the sampling rate first: of 2 kHz, 2 makes 1 kHz, 8 makes 250 Hz
-    edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: every bin is one
+    decimation: Literal[1, 2, 4, 8] = 1  # divide the sampling rate first: 2 makes 1 kHz of 2 kHz, 8 makes 250 Hz
+    edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: each bin by itself
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
         bins, rising = self.n_fft // 2 + 1, list(self.edges) == sorted(set(self.edges))
         fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[-1] <= bins)
-        require(fits, "features.edges", self.edges, f"none, or two and more rising from 0 to {bins}")
+        require(fits, "features.edges", self.edges, f"none, or two or more, rising, from 0 to {bins}")
 
     def at_rate(self, factor: float) -> Self:
         bins = round(self.n_fft * factor) // 2 + 1  # as wide as before
@@ -124,7 +124,7 @@ class LogSpectrogram(Features):
 
     The transform of a short window is one product with a fixed basis (2K, span), for all electrode channels of a frame
     at once. On a CPU the frames are a strided view, not a copy. Decimation filters and then transforms, both linear: it
-    only makes another basis with a longer span and hop.
+    only makes a different basis, with a longer span and hop.
     """
 
     basis: Tensor
@@ -137,14 +137,14 @@ class LogSpectrogram(Features):
         self.span, self.hop = self.basis.shape[1], config.samples_per_frame
         count = config.n_fft // 2 + 1
         edges, at = np.array(config.edges or range(count + 1)), np.arange(count)
-        # Models are sketched on torch's meta device, which loads PyTorch's compiler, for seconds, to compare numbers.
+        # In NumPy: on torch's meta device, where models are sketched, comparing loads PyTorch's compiler for seconds.
         pooling = (edges[:-1, None] <= at) & (at < edges[1:, None])
         self.register_buffer("pooling", torch.from_numpy(pooling.astype(np.float32)), persistent=False)  # (K, count)
         self.bins = len(pooling)
 
     def forward(self, emg: Tensor) -> Tensor:
         # Low precision would cost the quiet bins their digits. There is nothing to learn here: only saliency asks for
-        # gradients by the EMG.
+        # gradients with respect to the EMG.
         wanted = emg.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted), torch.autocast(emg.device.type, enabled=False):
             return self._spectra(self.config.chosen(emg))
@@ -201,7 +201,7 @@ class StridedConv(Features):
     """Strided convolutions over each electrode's own signal, each with batch norm and ReLU; log(1 + x) of the last.
 
     All electrodes share the filters, so rotating the band still rotates the features' electrodes. Without the logarithm
-    the heavy tails of muscle activity, which spans decades, would reach the encoder.
+    the heavy tails of muscle activity, which spans orders of magnitude, would reach the encoder.
     """
 
     def __init__(self, config: StridedConvConfig) -> None:
@@ -245,7 +245,7 @@ def anti_alias_filter(decimation: int) -> Tensor:
     """
     if decimation == 1:
         return torch.ones(1, dtype=torch.float64)
-    from scipy import signal  # takes a second, and few models keep every second sample or less
+    from scipy import signal  # importing it takes a second, and few models decimate
 
     nyquist = 1 / decimation  # of the lower rate, relative to that of the higher rate
     count, beta = signal.kaiserord(60.0, 0.3 * nyquist)

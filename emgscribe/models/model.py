@@ -80,7 +80,7 @@ class Model(nn.Module):
         attention = config.attention
         self.attention = AttentionDecoder(attention, self.encoder.width) if attention.layers else None
         seconds = (sum(self.context) + self.samples_per_frame) / self.shape.rate
-        require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, with a frame")
+        require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, frame included")
 
     def __repr__(self) -> str:
         kinds, encoder = [self.config.encoder.kind()], self.config.encoder
@@ -144,7 +144,7 @@ class Model(nn.Module):
 
     @property
     def lookaheads(self) -> dict[float, "ModelConfig"]:
-        """The lookaheads that the network can be read with, in seconds, and its settings with each."""
+        """The lookaheads that the network can run with, in seconds, and its settings with each."""
         encoder = self.config.encoder
         if not isinstance(encoder, LookaheadsConfig):
             return {}
@@ -153,9 +153,9 @@ class Model(nn.Module):
         return {one.lookahead * seconds: replace(self.config, encoder=one) for one in settings}
 
     def with_lookahead(self, seconds: float) -> "Model":
-        """A copy that is read with the known lookahead nearest to `seconds`.
+        """A copy that runs with the known lookahead nearest to `seconds`.
 
-        A model that was not trained with several (`LookaheadsConfig`) is an `EmgscribeError`.
+        A model that was not trained with several (`LookaheadsConfig`) raises `EmgscribeError`.
         """
         if not (known := self.lookaheads):
             hint = "leave the lookahead as it is, or train a model of the kind `lookaheads`"
@@ -169,14 +169,14 @@ class Model(nn.Module):
     def streamed(self) -> Chain:
         """The steps of a stream: EMG (N, n, B, C), from `context[0]` samples before the first on -> emissions.
 
-        A model that waits for the end of a recording is an `EmgscribeError`.
+        A model that waits for the end of a recording raises `EmgscribeError`.
         """
         there, nearest = (to_json(one) for one in (self.config.encoder, self.config.encoder.streaming()))
         if there != nearest:
             found, wanted = dict(leaves(there)), dict(leaves(nearest))
             changes = [f"encoder.{name} = {value}" for name, value in wanted.items() if found[name] != value]
             what = "the model reads a recording to its end before it can say what stands at its beginning"
-            hint = f"train a model with {', '.join(changes)}; or read windows that slide: Stream(model, window=4)"
+            hint = f"train a model with {', '.join(changes)}; or use sliding windows: Stream(model, window=4)"
             raise EmgscribeError(what, hint=hint)
         return Chain([*self.features.streamed(), *self.encoder.streamed(), each(self.classify)])
 
@@ -216,7 +216,7 @@ def best_device() -> torch.device:
     """A CUDA GPU where there is one, else the CPU; the environment's EMGSCRIBE_DEVICE (cuda, mps or cpu) overrides it.
 
     Apple's GPU (mps) must be chosen this way: torch has no CTC for it, so CTC is computed on the CPU. A device that is
-    not available is an `EmgscribeError`.
+    not available raises `EmgscribeError`.
     """
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     chosen = os.environ.get("EMGSCRIBE_DEVICE") or ("cuda" if found["cuda"] else "cpu")
@@ -226,7 +226,7 @@ def best_device() -> torch.device:
 
 
 def sketch(config: ModelConfig, shape: Shape | None = None) -> Model:
-    """The model without values, on torch's meta device. One that this machine cannot hold is an `EmgscribeError`.
+    """The model without values, on torch's meta device. One that this machine cannot hold raises `EmgscribeError`.
 
     It costs no memory, and time for `_MOST_TENSORS` weights at most, whatever the settings say.
     """
@@ -254,7 +254,7 @@ def sketch(config: ModelConfig, shape: Shape | None = None) -> Model:
 
 
 def _memory(model: Model) -> float:
-    """Estimate in bytes of the weights and of what a minute's emissions take, 0.6 to 2.3 times the measured ones."""
+    """Estimate of the bytes that the weights and a minute's emissions take, 0.6 to 2.3 times what was measured."""
     sizes = [parameter.shape for parameter in model.parameters()]
     # As sessions are read: attention to all of a window sees 4 s at a time, any other network the whole minute.
     windows, seconds = (1, 60) if model.encoder.extrapolates else (15, 4)
@@ -278,7 +278,7 @@ def save_model(model: Model, folder: Path | str) -> None:
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Model:
     """The model that `save_model` wrote, ready for evaluation; "live" is the one that comes with the package.
 
-    A foreign or broken folder is an `EmgscribeError`.
+    A folder that holds no model, or a broken one, raises `EmgscribeError`.
     """
     folder = model_folder(folder)
     config, shape = _stored(ModelConfig, folder, "model"), _stored(Shape, folder, "shape")
@@ -306,7 +306,7 @@ def _weights(path: Path, model: Model) -> dict[str, Tensor]:
             raise EmgscribeError("is no file of weights: its header is too long", where=str(path))
     try:
         weights = load_file(path)
-    except Exception as error:  # safetensors has a class for some faults only
+    except Exception as error:  # safetensors has its own class for only some faults
         raise EmgscribeError(f"is no file of weights, or damaged ({error!s:.200})", where=str(path)) from error
     found, needed = ({name: _described(one) for name, one in of.items()} for of in (weights, model.state_dict()))
     for name in sorted(found.keys() | needed.keys()):
@@ -324,12 +324,12 @@ def _described(weights: Tensor) -> str:
 
 
 def load_ancestry(folder: Path | str) -> Ancestry:
-    """What the model in `folder` was trained on, without its weights; the same errors."""
+    """What the model in `folder` was trained on, without its weights. Raises the errors of `load_model`."""
     return _stored(Ancestry, model_folder(folder), "ancestry")
 
 
 def stored_hash(folder: Path | str) -> str:
-    """A hash of the model in `folder`, of its settings, ancestry and weights; the same errors."""
+    """A hash of the model in `folder`: settings, ancestry and weights. Raises the errors of `load_model`."""
     load_ancestry(folder)
     digest = sha256()
     for name in ("config.json", "model.safetensors"):

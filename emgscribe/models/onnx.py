@@ -35,8 +35,8 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
     """Write the model's step over `frames` frames of emissions; with `int8` its matrices have 8 bits.
 
     Inputs are `emg` (1, frames * samples_per_frame, B, C) in µV and the states, outputs `emissions` (1, frames, 99) and
-    the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). A step that onnxruntime
-    computes otherwise than PyTorch by more than 1e-4, and a model that cannot be streamed, are an `EmgscribeError`.
+    the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). Raises `EmgscribeError`
+    where onnxruntime's results differ from PyTorch's by more than 1e-4, and where the model cannot be streamed.
     """
     require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
     optional("onnxscript", "export")
@@ -93,14 +93,14 @@ class _Step(nn.Module):
 
 
 def _flat(state: State) -> list[Tensor]:
-    """The tensors of a nest of states that hold anything."""
+    """The tensors in nested states, without empty ones."""
     if isinstance(state, Tensor):
         return [state] if state.numel() else []
     return [tensor for part in state for tensor in _flat(part)] if isinstance(state, list | tuple) else []
 
 
 def _shaped(form: State, tensors: Iterator[Tensor]) -> State:
-    """The tensors in a nest like `form`."""
+    """The tensors, nested like `form`."""
     if isinstance(form, Tensor):
         return next(tensors) if form.numel() else form.clone()
     return type(form)(_shaped(part, tensors) for part in form) if isinstance(form, list | tuple) else form
@@ -113,12 +113,12 @@ def _check(step: _Step, example: Tensor, session: Any) -> None:
     found = session.run(None, {one.name: value.numpy() for one, value in given})
     worst = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, [expected, *after], strict=True))
     if not worst <= _CLOSE:
-        what = f"onnxruntime computes this network's step otherwise than PyTorch, by {worst:.2g}"
+        what = f"onnxruntime's results for this network differ from PyTorch's by {worst:.2g}"
         raise EmgscribeError(what, hint="report it, with the model's config.json")
 
 
 def metadata(model: Model, frames: int) -> dict[str, str]:
-    """The file's metadata: what it is, how much silence comes first, and how many frames are dropped then."""
+    """The file's metadata: what it is, how much silence comes first, and how many frames are then dropped."""
     before, after = model.context
     size = model.samples_per_frame
     silence = before + after + -(before + 2 * after) % size  # so that frames begin with the first sample
@@ -136,7 +136,7 @@ def metadata(model: Model, frames: int) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings about what it lacks."""
+    """Hide the exporter's warnings about what it lacks."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -148,7 +148,7 @@ def _quiet() -> Iterator[None]:
 
 
 class OnnxModel:
-    """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk. `Stream` takes it in a model's place.
+    """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk. `Stream` takes it in place of a model.
 
     `shape` is that of its recordings, `context` the samples (0, right) that emissions wait for.
     """
@@ -160,7 +160,7 @@ class OnnxModel:
         open_file(Path(path)).close()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
-        with damage_told(Path(path), "is damaged, or no ONNX file"):
+        with damage_told(Path(path), "is damaged, or not an ONNX file"):
             self._session = runtime.InferenceSession(path, options)
             about = self._session.get_modelmeta().custom_metadata_map
             names = ("silence", "drop", "frames", "samples_per_frame", "lookahead")
@@ -194,7 +194,7 @@ class OnnxModel:
 
     @property
     def states(self) -> dict[str, dict[str, Any]]:
-        """The type and the shape of each state, by its name; `next_` before it names what comes out."""
+        """The type and the shape of each state, by its name; what comes out has `next_` before the name."""
         kinds = {"tensor(float)": "float32", "tensor(double)": "float64"}
         return {one.name: {"type": kinds[one.type], "shape": one.shape} for one in self._inputs[1:]}
 

@@ -1,7 +1,7 @@
 """Published emg2qwerty checkpoints -> our models, and back.
 
 A Lightning checkpoint of that project (Sivakumar et al. 2024) is a pickle that holds settings as omegaconf objects, so
-PyTorch's own safe loading refuses it. Here a reader that knows tensors takes them out. Whatever else a checkpoint
+PyTorch's own safe loading refuses it. The reader here knows tensors and takes them out. Whatever else a checkpoint
 refers to is neither imported nor called: an empty object stands for it.
 
 The published network splits a width of channels x columns with the channels outermost, ours with the columns.
@@ -47,7 +47,7 @@ def import_checkpoint(path: Path | str, *, trained_on: Protocol | None = None, h
 
     `trained_on` names the published split whose sessions trained and validated it; without it they are unknown, and
     scores say so. `hop` is that of its features, which a checkpoint does not hold. No code in the file is executed.
-    Raises `EmgscribeError` where it is no such checkpoint, damaged, or refers to what no checkpoint needs.
+    Raises `EmgscribeError` where the file is not such a checkpoint, is damaged, or refers to what no checkpoint needs.
     """
     path = Path(path)
     tensors = _state(path)
@@ -64,7 +64,7 @@ def import_checkpoint(path: Path | str, *, trained_on: Protocol | None = None, h
 
 
 def export_checkpoint(model: Model, path: Path | str) -> None:
-    """Write a model as a checkpoint that the published code loads; `EmgscribeError` for a network that it lacks."""
+    """Write a model as a checkpoint that the published code loads. Raises `EmgscribeError` for a network it lacks."""
     theirs = {name: value.detach().cpu().contiguous() for name, value in _published(model).items()}
     encoder = model.config.encoder
     assert isinstance(encoder, TdsConfig)
@@ -92,7 +92,7 @@ def _published(model: Model) -> dict[str, Tensor]:
     other = {name for name in vars(plain) if getattr(encoder, name, None) != getattr(plain, name)} - sizes
     if not isinstance(encoder, TdsConfig) or other or model.attention or model.shape != Shape():
         what = "the published code has no network like this one: it has TDS blocks after MLPs, on both bands"
-        raise EmgscribeError(what, hint="export a model of the kind of the baseline")
+        raise EmgscribeError(what, hint="export a model of the baseline's kind")
     if not isinstance(features, SpectrogramConfig) or features.seen(model.shape) != (2, 16) or features.edges:
         raise EmgscribeError("the published code has spectrograms of all electrodes", hint="export such a model")
     weights = model.state_dict()
@@ -100,13 +100,13 @@ def _published(model: Model) -> dict[str, Tensor]:
 
 
 def _model(tensors: Mapping[str, Tensor], hop: int) -> Model:
-    """The model that the published weights are of."""
+    """The model that the published weights belong to."""
 
     def size(name: str, axes: int) -> tuple[int, ...]:
         found = tensors.get(name)
         if found is None or found.ndim != axes:
             there = "missing" if found is None else f"of shape {list(found.shape)}"
-            raise EmgscribeError(f"is no checkpoint of the published network: {name} is {there}")
+            raise EmgscribeError(f"is not a checkpoint of the published network: {name} is {there}")
         return tuple(found.shape)
 
     mlp, inputs = size("model.1.mlps.0.mlp.0.weight", 2)
@@ -114,7 +114,7 @@ def _model(tensors: Mapping[str, Tensor], hop: int) -> Model:
     blocks = len([name for name in tensors if re.fullmatch(r"model\.3\.tds_conv_blocks\.\d+\.conv2d\.weight", name)])
     bins, rest = divmod(inputs, Shape().electrodes)
     if rest or bins < 2:
-        raise EmgscribeError(f"has {inputs} features of a band, which {Shape().electrodes} electrodes cannot make")
+        raise EmgscribeError(f"has {inputs} features of a band, which {Shape().electrodes} electrodes cannot have")
     ahead = min(_AHEAD, blocks * (kernel - 1))
     encoder = TdsConfig(mlp_features=mlp, blocks=blocks, channels=channels, kernel=kernel, lookahead=ahead)
     model = Model(ModelConfig(SpectrogramConfig(n_fft=2 * (bins - 1), hop=hop), encoder))
@@ -122,14 +122,14 @@ def _model(tensors: Mapping[str, Tensor], hop: int) -> Model:
     names = {theirs: ours for ours, theirs, _ in _places(encoder)}
     if strange := sorted(tensors.keys() ^ names.keys()):
         kind = "lacks" if strange[0] in names else "has further weights:"
-        raise EmgscribeError(f"is no checkpoint of the published network: it {kind} {strange[0]:.80}")
+        raise EmgscribeError(f"is not a checkpoint of the published network: it {kind} {strange[0]:.80}")
     ours = {}
     for name, theirs, there in _places(encoder):
         fits = tensors[theirs].numel() == needed[name].numel() and tensors[theirs].ndim == needed[name].ndim
         moved = _moved(tensors[theirs], encoder, there) if fits else tensors[theirs]
         if moved.shape != needed[name].shape or not moved.isfinite().all():
             fault = f"of shape {list(tensors[theirs].shape)}" if moved.isfinite().all() else "not finite"
-            raise EmgscribeError(f"is no checkpoint of the published network: {theirs} is {fault}")
+            raise EmgscribeError(f"is not a checkpoint of the published network: {theirs} is {fault}")
         ours[name] = moved.to(needed[name].dtype)
     model.load_state_dict(ours)
     return model
@@ -175,10 +175,10 @@ def _state(path: Path) -> dict[str, Tensor]:
     """The weights in a checkpoint by name."""
     with open_file(path) as file:
         if file.read(len(_POINTER)) == _POINTER:
-            hint = "fetch the file itself: git lfs pull, in the repository that it is of"
+            hint = "fetch the file itself: git lfs pull, in its repository"
             raise EmgscribeError("is a Git LFS pointer, not the file that it points to", where=str(path), hint=hint)
     try:
-        with damage_told(path, "is damaged, or no checkpoint"), ZipFile(path) as parts:
+        with damage_told(path, "is damaged, or not a checkpoint"), ZipFile(path) as parts:
             content = _read(parts, path.stat().st_size)
     except EmgscribeError as error:
         raise EmgscribeError(error.what, where=str(path), hint=error.hint or _HINT) from error
@@ -192,16 +192,16 @@ def _state(path: Path) -> dict[str, Tensor]:
 def _read(parts: ZipFile, size: int) -> Any:
     names = [name for name in parts.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
-        raise EmgscribeError("is no PyTorch checkpoint: it holds no data.pkl")
+        raise EmgscribeError("is not a PyTorch checkpoint: it holds no data.pkl")
     if sum(part.file_size for part in parts.infolist()) > size or parts.getinfo(names[0]).file_size > _MOST_PICKLE:
-        raise EmgscribeError("is no PyTorch checkpoint: its parts are larger than the file")
+        raise EmgscribeError("is not a PyTorch checkpoint: its parts are larger than the file")
     if changed := parts.testzip():
         raise EmgscribeError(f"is damaged (the bytes of {changed} have changed)", hint="copy or download it again")
     return _Tensors(parts, names[0]).load()
 
 
 class _Inert(dict[Any, Any]):
-    """Stands for an object that a checkpoint refers to: takes everything and does nothing."""
+    """Stands for an object that a checkpoint refers to: accepts everything and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> "_Inert":
         return dict.__new__(cls)
@@ -226,7 +226,7 @@ class _Names(dict[Any, Any]):
 
 
 class _Tensors(pickle.Unpickler):
-    """Reads the pickle of a checkpoint. Names stand for what is listed here, for nothing, or are refused."""
+    """Reads the pickle of a checkpoint. A name stands for what is listed here or for an inert object, or is refused."""
 
     def __init__(self, parts: ZipFile, name: str) -> None:
         super().__init__(BytesIO(parts.read(name)))

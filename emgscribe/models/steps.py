@@ -37,7 +37,7 @@ class Chain:
 
 
 class Kept:
-    """The step of a function that computes a frame from `span` others (or samples), the next one from `stride` on.
+    """The step of a function that computes a frame from `span` others (or samples); the next begins `stride` later.
 
     `axis` is that of time.
     """
@@ -49,7 +49,7 @@ class Kept:
         frames = joined(state, frames, self.axis)
         length = frames.shape[self.axis]
         count = max(0, (length - self.span) // self.stride + 1)
-        # A view would hold on to all of a long chunk, and may be of memory that the caller uses again.
+        # A view would keep all of a long chunk, and may be of memory that the caller will overwrite.
         rest = frames.narrow(self.axis, count * self.stride, length - count * self.stride).clone()
         if not count:
             return None, rest
@@ -58,7 +58,7 @@ class Kept:
 
 
 class Recent:
-    """The step of a function that computes each frame from itself and those that were there of `before` before it."""
+    """The step of a function that computes each frame from itself and up to `before` frames before it."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], before: int) -> None:
         self.function, self.before = function, before

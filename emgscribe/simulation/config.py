@@ -25,7 +25,7 @@ class SimulationConfig(Settings):
 
     prompts: Prompts = "words"  # words: as in the data set; mixed: sentences with capitals, digits and punctuation
     keys_per_second: Annotated[float, Range(0.5, 12)] = 4.4  # typing rate in keys/s, with pauses; mean over users
-    difficulty: Scale = 1.0  # scales all that makes decoding hard; 0: clean laboratory, 2: bad day
+    difficulty: Scale = 1.0  # scales all that makes decoding hard; 0: a clean laboratory, 2: a bad day
     typo_rate: Annotated[float, Range(0, 0.3)] = 0.028  # typos per character of the text
     users_differ: Annotated[float, Range(0, 2)] = 1.0  # how much users differ in body, habits and placement
     wrist_radius: Annotated[float, Range(15, 50)] = 28.0  # radius of the forearm under the band in mm
@@ -60,7 +60,7 @@ class SimulationConfig(Settings):
 
 
 def like(shape: Shape) -> SimulationConfig:
-    """The settings for recordings of a shape. One that cannot be simulated is an `EmgscribeError`."""
+    """The settings for recordings of a shape. One that cannot be simulated raises `EmgscribeError`."""
     try:
         # The settings check the rate themselves.
         return SimulationConfig(bands=shape.bands, electrodes=shape.electrodes, sample_rate=int(shape.rate))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Key logs, to simulate muscles under keys that people pressed: session files, or the events of a BIDS data set.
+"""Key logs, to simulate EMG for keys that people pressed: session files, or the events of a BIDS data set.
 
 BIDS: `sub-USER_ses-TIME_…_events.tsv`, TIME the start in unix seconds, with the columns onset and duration (s), value
 (`keystroke_…` or `prompt`), key (as pynput names it) and prompt_text, in which a line feed is written as a backslash
@@ -38,7 +38,7 @@ class KeyLog:
 
 
 def find_key_logs(folder: Path) -> Sequence[Path]:
-    """The session files of a folder, or the events files in it and below it, by name; without any, `EmgscribeError`."""
+    """The session files of a folder, or the events files in and below it, by name; none raises `EmgscribeError`."""
     if found := sorted(folder.glob("*.hdf5")) or sorted(folder.rglob(EVENTS)):
         return [path for path in found if path.is_file()]
     what = "has no key logs" if folder.is_dir() else "no such folder"

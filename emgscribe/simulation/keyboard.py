@@ -82,7 +82,7 @@ def neighbours(key: str) -> list[str]:
 
 @cache
 def interval_kind(before: str, after: str) -> str:
-    """The key of `published()["intervals"]` for the time from the press of one symbol to that of the next."""
+    """The name in `published()["intervals"]` of the time from the press of one symbol to that of the next."""
     if ENTER in (before, after):
         return "after enter" if before == ENTER else "before enter"
     if BACKSPACE in (before, after):
@@ -94,7 +94,7 @@ def interval_kind(before: str, after: str) -> str:
 
 
 def pair_class(kind: str) -> str:
-    """The hands and fingers of an `interval_kind`; the kind itself where it is no pair of fingers, or has a thumb."""
+    """The hands and fingers of an `interval_kind`; the kind itself where it is not two fingers, or has a thumb."""
     first, _, second = kind.partition(" > ")
     if not second or "thumb" in (first, second):
         return kind

@@ -8,7 +8,7 @@ presses it, and is released. In a recorded session (sub-03734552 of Sivakumar et
 hand.
 
 What muscles do depends on the way to a key, not on the key: a hand moves along with its fingers and returns to the home
-row slowly, so the same key takes another movement after another key.
+row slowly, so the same key takes a different movement after a different key.
 """
 
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ class Drive:
         amounts, patterns = movements(presses), np.empty((len(presses), len(PHASES), NUM_MUSCLES))
         for finger, own in enumerate(habits.patterns):
             patterns[fingers == finger] = np.tensordot(amounts[fingers == finger], own, 1)
-        # Muscles are redundant: the same movement is made by another mixture of them each time.
+        # Muscles are redundant: the same movement is made by a different mixture of them each time.
         patterns *= np.exp(_OF_PRESSES * variability * rng.standard_normal(patterns.shape))
         patterns *= np.exp(0.18 * variability * rng.standard_normal((len(presses), 1, 1)))
         knots = np.arange(0, (starts[-1] if len(starts) else 0) + 2 * _MINUTE, _MINUTE)

@@ -1,9 +1,10 @@
-"""What is published of recordings, as numbers. The simulator takes its typing from them, and is compared with them.
+"""What is published about recordings, as numbers. The simulator takes its typing from them, and is compared with them.
 
 `published.json` holds aggregates only. `rows` are the rows of the comparison: name, unit, published number, and the
 largest distance that is allowed (`Row.distance`). `intervals` has the 5, 25, 50, 75 and 95 % points of the time from
 one key to the next in ms, by the fingers that touch typing gives them or by what the keys do, and the share of first
-keys that are held past the second press; `holds` has the points of the time that a key is held, `shares` keys in %.
+keys that are held past the second press; `holds` has the points of the time that a key is held, `shares` the share of
+each key in %.
 """
 
 import json

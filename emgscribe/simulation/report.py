@@ -1,4 +1,4 @@
-"""Sessions, simulated or recorded, beside what is published of recordings: a page, a picture and its numbers."""
+"""Sessions, simulated or recorded, beside what is published about recordings: a page, a picture and its numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -161,7 +161,7 @@ def _draw(excerpts: Sequence[Excerpt], found: Sequence[Row], out: Path) -> None:
 
 
 def _draw_rows(axes: "Axes", found: Sequence[Row]) -> None:
-    """How far each number is from the published one, in parts of what is allowed."""
+    """How far each number is from the published one, as a fraction of what is allowed."""
     for place, row in enumerate(found):
         axes.plot(
             [0, row.distance / row.allowed], [place] * 2, "o-", color=_OURS if row.near else "tab:red", markevery=[1]

@@ -77,8 +77,8 @@ def simulate_session(
 class Performance:
     """What one person types in one session, and its EMG.
 
-    Times of `presses` and `prompts` are seconds from `start` (unix s) on; `tick` is the step of the key logger's clock.
-    `blocks` make the samples (T, B, C) in µV, ten seconds at a time, once.
+    Times of `presses` and `prompts` are in seconds from `start` (unix s); `tick` is the step of the key logger's clock.
+    `blocks` makes the samples (T, B, C) in µV, ten seconds at a time, and can be used once.
     """
 
     start: float
@@ -216,11 +216,11 @@ def simulate_key_logs(
     config: SimulationConfig | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Simulate EMG under the key logs of a folder (`key_logs`) into the folder `out`; returns the session files.
+    """Simulate EMG for the key logs of a folder (`key_logs`) into the folder `out`; returns the session files.
 
     There is a session for each log, with its keys, times and prompts, and a person for each user id. The headers say
-    "simulated EMG, real keys". Else as `simulate`; `EmgscribeError` also for logs that cannot be used, before anything
-    is written.
+    "simulated EMG, real keys". Otherwise as `simulate`. Raises `EmgscribeError` also for logs that cannot be used,
+    before anything is written.
     """
     _check(1.0, seed=seed)
     jobs: dict[str, Callable[..., None]] = {}
@@ -258,7 +258,7 @@ def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig,
 
 
 def _write_all(out: Path, jobs: Mapping[str, Callable[..., None]], progress: Progress | None) -> list[Path]:
-    """Write the sessions by their names, then `metadata.csv`."""
+    """Write the sessions under their names, then `metadata.csv`."""
     paths: list[Path] = []
 
     def part(fraction: float) -> None:

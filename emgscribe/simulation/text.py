@@ -44,7 +44,7 @@ _ENCYCLOPEDIC = {
     "C": "and and and that that which it it they he there or but who because when if not",
 }
 _FACTS = ("D W P D W V W P W", "D W V P D W C D W", "W C W P D W", "C V D W P W", "P D W D W V D W", "C D W W V W")
-_COMMA, _FULL_STOP = 0.027, 0.05  # of the words of a piece, how many have one after them
+_COMMA, _FULL_STOP = 0.027, 0.05  # the share of the words of a piece that have one after them
 
 
 @cache
@@ -86,7 +86,7 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
 
 
 class PromptWriter:
-    """Makes up prompts from one random generator, in one of two manners.
+    """Makes up prompts from one random generator, in one of two styles.
 
     `words` is that of the data set: four lower-case words, drawn at random or a piece of a running text. `mixed` has
     sentences, words, and strings of digits and punctuation, with capitals.
@@ -110,7 +110,7 @@ class PromptWriter:
         return [words[place] for place in self._rng.integers(len(words), size=_WORDS_IN_PROMPT)]
 
     def _piece(self) -> str:
-        """Four neighbouring words of a running text in the manner of an encyclopedia."""
+        """Four neighbouring words of a running text in the style of an encyclopedia."""
         text = [word for _ in range(2) for word in self._filled(self._one_of(_FACTS), _ENCYCLOPEDIC)]
         first = int(self._rng.integers(len(text) - _WORDS_IN_PROMPT + 1))
         dice = self._rng.random(_WORDS_IN_PROMPT)

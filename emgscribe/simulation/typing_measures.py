@@ -15,8 +15,8 @@ from emgscribe.simulation.keyboard import interval_kind, pair_class
 from emgscribe.simulation.published import published
 
 _POINTS = {"5 %": 5, "25 %": 25, "median": 50, "75 %": 75, "95 %": 95}
-_TICK = 8.0  # ms; keys in one step of the logger's clock have the same time, which has no logarithm
-_FEWEST = 50  # intervals of a pair of fingers, to have a median
+_TICK = 8.0  # ms; keys in one step of the logger's clock are 0 ms apart, which has no logarithm
+_FEWEST = 50  # intervals of a pair of fingers that a median needs
 _Strings = npt.NDArray[np.str_]
 _Flags = npt.NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ class _Keys:
 
 
 def measure_typing(headers: Iterable[SessionHeader]) -> dict[str, float]:
-    """The numbers of sessions of two keys and more; none where there is no such session."""
+    """The numbers for sessions of two or more keys; none where there is no such session."""
     sessions = [keys for keys in map(_Keys, headers) if len(keys.symbols) > 1]
     if not sessions:
         return {}

@@ -42,7 +42,7 @@ _POINTS = np.array([-1.645, -0.674, 0.0, 0.674, 1.645])  # where the published p
 _PERSON, _SESSION, _HOLD_SESSION = 0.5, 0.12, 0.08  # weights of the person and the session in that number
 _FASTER = -0.35  # change of the number over a session, whose last third is 10 % faster than the first
 _OFFSET = 0.12  # real sessions have equally many prompts; in equally long ones, fast people type more of the keys
-_NEIGHBOURS = 0.09  # of the number's part that changes with each press
+_NEIGHBOURS = 0.09  # weight of the press before in the part of the number that changes with each press
 _ROLL_SECONDS, _ROLL = 0.14, 1.2  # a key is held longer where another finger of the hand follows so soon
 _TOGETHER = 0.23  # correlation over people of holds and intervals
 _USUAL_RATE = 4.4  # keys/s that the published intervals give
@@ -213,7 +213,7 @@ def with_fingers(strokes: Sequence[tuple[str, float, float]], habits: Habits) ->
 
 
 def _shift_for(symbol: str, habits: Habits) -> Place:
-    """The shift key of the other hand than that which types `symbol`."""
+    """The shift key of the hand that does not type `symbol`."""
     key = habits.places.get(unshifted(symbol)[0])
     return SHIFTS[1 - key.hand if key else LEFT]
 

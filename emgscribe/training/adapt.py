@@ -1,4 +1,4 @@
-"""Minutes of a person's own typing -> a model of hers, fine-tuned from one of many people."""
+"""Minutes of a person's own typing -> a model of her own, fine-tuned from one of many people."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.run import Trained, train
 
 _HELD_OUT = 0.2  # of the samples, at the end, which choose the best weights
-_STEPS, _MOST_EPOCHS = 450, 60  # of training, however many minutes there are; few minutes are soon known by heart
+_STEPS, _MOST_EPOCHS = 450, 60  # of training, however many minutes there are; a few minutes are soon overfitted
 _LOOKS = 10  # times that the held-out part is read
 _WINDOW, _BATCH = WindowConfig(left=0, right=0), 8  # of 4 s; windows in a step
 _LEAST = 0.5  # minutes
@@ -28,9 +28,9 @@ def adapt(
 ) -> Trained:
     """Fine-tune the model in the folder `model` on sessions of one person; the new one is in `out`/best.
 
-    The last fifth of the samples chooses the best weights, all before it trains. It takes about as long on a few
-    minutes as on many. Interrupted, the same call goes on. `console` gets a line an epoch. Raises `EmgscribeError` for
-    less than half a minute, and as `train`.
+    The last fifth of the samples chooses the best weights; the model trains on all before it. This takes about as long
+    for a few minutes as for many. After an interruption the same call goes on. `console` gets a line for each epoch.
+    Raises `EmgscribeError` for less than half a minute, and where `train` does.
     """
     minutes = sum(session.minutes for session in sessions)
     require(minutes >= _LEAST, "minutes of the sessions", round(minutes, 2), f"{_LEAST} or more")
@@ -43,7 +43,7 @@ def adapt(
         raise EmgscribeError("no key was pressed in the last fifth of the sessions", hint=hint)
     console = console or Console(quiet=True)
     if not console.quiet:
-        console.print(f"before: CER {evaluate(loaded, held_out).cer:.1f} % of the last fifth", highlight=False)
+        console.print(f"before: CER {evaluate(loaded, held_out).cer:.1f} % on the last fifth", highlight=False)
     steps = sum(session.minutes for session in trained) * 60 * PUBLISHED_RATE / _WINDOW.length / _BATCH  # an epoch
     every = max(1, round(min(_STEPS / max(1.0, steps), _MOST_EPOCHS) / _LOOKS))
     recipe = Recipe(
@@ -58,7 +58,7 @@ def adapt(
     )  # fmt: skip
     done = train(recipe, trained, held_out, out=out, start=model, console=console)
     after = min(line["val_cer"] for line in done.curves if "val_cer" in line)
-    console.print(f"after: CER {after:.1f} % of it, by the best weights for it", highlight=False)
+    console.print(f"after: CER {after:.1f} % on it, with the weights that are best on it", highlight=False)
     return done
 
 

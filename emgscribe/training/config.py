@@ -52,7 +52,7 @@ class TrainConfig(Settings):
 
 @dataclass(frozen=True)
 class Recipe(Settings):
-    """Everything that decides how a network is built and trained, but the data."""
+    """Everything that decides how a network is built and trained, except the data."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
@@ -60,7 +60,7 @@ class Recipe(Settings):
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def for_shape(self, shape: Shape) -> Self:
-        """The recipe for recordings of `shape`: times are those of this one, whose samples are at 2 kHz."""
+        """The recipe for recordings of `shape`: durations are those of this one, whose samples are at 2 kHz."""
         return self if shape.rate == PUBLISHED_RATE else self.at_rate(shape.rate / PUBLISHED_RATE)
 
     def __post_init__(self) -> None:

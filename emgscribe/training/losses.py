@@ -30,8 +30,8 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
 def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
     """Cross-entropy of emissions (N, F, V) by frame: mean over key presses plus mean over all other frames.
 
-    The label of a frame in which a key went down is that key's, of any other frame the blank. Without the second mean
-    the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
+    The label of a frame in which a key went down is that key; that of any other frame is the blank. Without the second
+    mean the commonest key can take the blank's place between the keys, and CTC does not recover (LOG.md, 2026-11-22).
     """
     device, (items, count, symbols) = emissions.device, emissions.shape
     onsets = batch.onsets.to(device, non_blocking=True)

@@ -43,8 +43,8 @@ def cut(
 class SessionsDataModule(lightning.LightningDataModule):
     """Windows of training and validation sessions, for any Lightning Trainer.
 
-    `context` is that of the model (`model.context`). `windows` are in samples of the sessions' own rate: at another
-    rate than 2 kHz take those of `recipe.for_shape(session.shape)`, as `train` does. Training windows are drawn again
+    `context` is that of the model (`model.context`). `windows` are in samples of the sessions' own rate: at a rate
+    other than 2 kHz take those of `recipe.for_shape(session.shape)`, as `train` does. Training windows are drawn again
     for each epoch, so that no sample is favoured. With `config.long_windows` those of the last epochs are longer, and a
     step still sees as much signal. Several devices each get a part of every batch.
     """
@@ -96,7 +96,7 @@ class SessionsDataModule(lightning.LightningDataModule):
 
 @dataclass
 class _Loader:
-    """What a Trainer iterates once an epoch. It has no length where epochs differ in theirs."""
+    """What a Trainer iterates over once per epoch. It has no length where epochs differ in theirs."""
 
     begin: Callable[[], Iterator[Batch]]
     steps: int | None
@@ -171,9 +171,10 @@ def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tup
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
-    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in percent) and `lr`; for an attention decoder also
+    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and `lr`; for an attention decoder also
     `train_attention_loss` and `val_attention_loss`. Schedules run over the `total_steps` of the data module, or else of
-    the Trainer. `config.seed` and the epoch decide everything random. A loss that is not finite is an `EmgscribeError`.
+    the Trainer. `config.seed` and the epoch decide everything random. A loss that is not finite raises
+    `EmgscribeError`.
     """
 
     def __init__(self, model: Model, config: TrainConfig, augmentation: Augmentation) -> None:

@@ -82,7 +82,7 @@ def train(
     recipe: Recipe, train: list[Session], val: list[Session],
     *, out: Path | str, start: Path | str | None = None, console: Console | None = None,
 ) -> Trained:  # fmt: skip
-    """Train until the last epoch in the folder `out`, from where an earlier run there stopped.
+    """Train in the folder `out` until the last epoch, from where an earlier run there stopped.
 
     `start` is the folder of a model to fine-tune. Raises `EmgscribeError` when another process trains in `out`, when it
     holds another experiment or a damaged checkpoint, when the loss is no longer finite and when the disk is full.
@@ -131,7 +131,7 @@ def _untrained(recipe: Recipe, shape: Shape, start: Path | None = None) -> Model
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
-    """Refuse a folder whose earlier run had other settings or other data; note ours in a new one."""
+    """Refuse a folder whose earlier run had other settings or other data; note this run's in a new one."""
     noted = folder / "settings.json"
     if not (folder / LAST).exists():
         shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
@@ -152,16 +152,16 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
 
 
 def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
-    """The state of `Record` in a checkpoint. One that no run can be resumed from is an `EmgscribeError`."""
+    """The state of `Record` in a checkpoint. One that no run can be resumed from raises `EmgscribeError`."""
     try:
         with ZipFile(path) as parts:
-            changed = parts.testzip()  # which PyTorch reads without a look at the checksums
+            changed = parts.testzip()  # PyTorch does not look at the checksums
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's about damaged bytes
             kept = torch.load(path, map_location="cpu", weights_only=True)
         fault = f"the bytes of {changed} have changed" if changed else _fault(kept, model, recipe)
-    except Exception as error:  # damaged bytes raise anything
-        fault = getattr(error, "strerror", None) or "it is cut off, or holds something else than a run"
+    except Exception as error:  # damaged bytes may raise anything
+        fault = getattr(error, "strerror", None) or "it is cut off, or holds something other than a run"
     if fault:
         raise _damaged(path, fault)
     return dict(kept["callbacks"]["Record"])
@@ -176,7 +176,7 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     """What is wrong with a checkpoint, in words."""
     written = kept["pytorch-lightning_version"]
     if written.split(".")[:2] != lightning.__version__.split(".")[:2]:
-        return f"Lightning {written} wrote it, and this is Lightning {lightning.__version__}"
+        return f"Lightning {written} wrote it, but this is Lightning {lightning.__version__}"
     record, states = kept["callbacks"]["Record"], kept["optimizer_states"][0]["state"]
     curves = record["curves"]
     steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
@@ -185,7 +185,7 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     if len(steps) != 1 or epochs != {len(curves)} or [line["epoch"] for line in curves] != list(range(len(curves))):
         return "its parts are of different epochs"
     if len(curves) > recipe.train.epochs:
-        return f"it is of epoch {len(curves)}, and the run has {recipe.train.epochs}"
+        return f"it is of epoch {len(curves)}, but the run has {recipe.train.epochs}"
     if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
         return "its curves are not finite"
     optimizer, schedule = optimizer_and_schedule(model, recipe.train, 1)
@@ -198,7 +198,7 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     callbacks = {Record.__qualname__, Averaging.__qualname__, _checkpoints(Path()).state_key}
     sound = sound and kept["callbacks"].keys() <= callbacks  # Lightning warns of others
     if not _alike(parts, fresh) or not sound:
-        return "it holds something else than a run"
+        return "it holds something other than a run"
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         return "its texts cannot be shown"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
@@ -227,7 +227,7 @@ def _checkpoints(folder: Path) -> ModelCheckpoint:
 
 
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
-    """Let Lightning run the epochs that are left. Errors and interrupts come as they would without it."""
+    """Let Lightning run the epochs that are left. Errors and interrupts come out as they would without it."""
     config, device, last = module.config, best_device().type, folder / LAST
     interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     record = Record(folder, console, current_commit())
@@ -253,11 +253,11 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             enable_progress_bar=bar,
             callbacks=callbacks,
         )
-        if config.devices > 1 and terminate is signal.SIG_DFL:  # Lightning handles it in the other processes alone
+        if config.devices > 1 and terminate is signal.SIG_DFL:  # Lightning handles it only in the other processes
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        except SystemExit:  # Lightning makes it of Ctrl-C, after which it ignores SIGINT, and of SIGTERM, after a batch
+        except SystemExit:  # from Lightning: on Ctrl-C, after which it ignores SIGINT, and on SIGTERM, after a batch
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
         except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -291,7 +291,7 @@ class WholeFile(TorchCheckpointIO):
     """Writes a checkpoint so that its name never holds an incomplete file, which Lightning's own may leave."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        torch.save(checkpoint, whole := BytesIO())  # whose own file writing has no error for a full disk
+        torch.save(checkpoint, whole := BytesIO())  # given a path, torch.save would not report a full disk
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(whole.getbuffer())
 
@@ -319,7 +319,7 @@ class Averaging(WeightAveraging):
 class Record(Callback):
     """Keeps the best model as a folder, and one line per epoch in `curves.csv`, the log and the checkpoint.
 
-    Lightning's CSVLogger begins a new file in a resumed run, its ModelCheckpoint forgets the best score in a moved one.
+    In a resumed run Lightning's CSVLogger begins a new file; in a moved one its ModelCheckpoint forgets the best score.
     """
 
     def __init__(self, folder: Path, console: Console, commit: str) -> None:
@@ -328,7 +328,7 @@ class Record(Callback):
         self.restored = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"console": None}  # which no other process can be sent
+        return vars(self) | {"console": None}  # which cannot be sent to another process
 
     def state_dict(self) -> dict[str, Any]:
         return self.state
@@ -341,12 +341,12 @@ class Record(Callback):
         hush()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.restored = True  # what fails from now on is no fault of the checkpoint's
+        self.restored = True  # what fails from now on is not the checkpoint's fault
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        # The weights are the average here, if there is one: `Averaging` comes later, and takes it back.
+        # The weights are the average here, if there is one: `Averaging` comes later, and swaps it back.
         earlier = [line["val_cer"] for line in self.state["curves"] if "val_cer" in line]
-        better = not pl_module.ratios["val_cer"].compute() >= min(earlier, default=math.inf)  # NaN, without keys, is
+        better = not pl_module.ratios["val_cer"].compute() >= min(earlier, default=math.inf)  # NaN (no keys) is too
         if better and trainer.is_global_zero:
             save_model(pl_module.model, self.folder / BEST)
 

@@ -1,4 +1,4 @@
-"""The named experiments, a file per source, and the suites of them behind each table or figure."""
+"""The named experiments, one file per source, and the suites of them behind each table or figure."""
 
 from emgscribe.experiments.recipes.ablation import ABLATION_SUITE, ABLATIONS, SMALL
 from emgscribe.experiments.recipes.baseline import BASELINE, BASELINE_KEYPRESS, BENCHMARK, BENCHMARK_SUITES, GENERIC

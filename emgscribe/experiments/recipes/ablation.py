@@ -42,7 +42,7 @@ def _ablations() -> Iterator[Experiment]:
         yield seen(f"rate-{2000 // factor}", decimation=factor, n_fft=64 // factor, hop=48 // factor)
     for band, hand in enumerate(("left", "right")):
         yield seen(f"{hand}-hand", bands=(band,))
-    for hop, kernel, lookahead, frames in ((16, 31, 12, 18), (32, 16, 6, 9), (64, 8, 3, 5)):  # in time all the same
+    for hop, kernel, lookahead, frames in ((16, 31, 12, 18), (32, 16, 6, 9), (64, 8, 3, 5)):  # in time, the same
         encoder = replace(_ENCODER, kernel=kernel, lookahead=lookahead)
         masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
         yield changed(f"hop-{hop}", model=ModelConfig(replace(_FEATURES, hop=hop), encoder), augment=masks)
@@ -82,6 +82,6 @@ _CURVES = (
     Curve("minutes of a new person's typing", {5: "adapted-5-minutes", 20: "adapted-20-minutes", 0: "unseen-user"}),
     Curve("samples from one frame to the next", {48: "full"} | {hop: f"hop-{hop}" for hop in (16, 32, 64)}),
 )
-# What all others are compared with has three seeds: one is worth some points more or less than another.
+# The experiment that all others are compared with has three seeds: between seeds the CER differs by some points.
 _FULL = tuple(replace(SMALL, train=replace(SMALL.train, seed=seed)) for seed in (1, 2))
 ABLATION_SUITE = Suite("ablation", _ABOUT, (*ABLATIONS.values(), *_FULL), curves=_CURVES)

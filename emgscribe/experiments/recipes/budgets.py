@@ -1,4 +1,4 @@
-"""Small and medium budgets: the rows of a table as small networks, equal in everything but what they differ in."""
+"""Small and medium budgets: the rows of a table as small networks, which differ only where the originals do."""
 
 from dataclasses import replace
 from typing import Literal
@@ -13,13 +13,13 @@ from emgscribe.training.config import TrainConfig
 Budget = Literal["full", "medium", "small"]
 """Full: experiments as published. Medium and small: small networks, on many or few simulated sessions."""
 
-# As many sessions to train on as the user of Borthakur et al. has, as long, and three to test on instead of one.
+# As many sessions to train on as the user of Borthakur et al. has, equally long, and three to test on instead of one.
 ONE_PERSON = Simulated("simulated-sessions-medium", users=1, sessions=20, minutes=16.0)
 _TESTED: dict[Budget, int] = {"small": SMALL.data.test_sessions, "medium": 3}
 
 
 def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.train) -> Experiment:
-    """An experiment at the baseline's frame rate as a small network, trained by `train` on one user.
+    """An experiment at the baseline's frame rate as a small network, trained as `train` says on one user.
 
     Small experiments share data and key-press loss, and those of one table share `train`, so they differ only where
     their originals do. The hop is 48 samples instead of 16, and every length in frames is a third.

@@ -30,7 +30,7 @@ class Experiment(Recipe):
 
 @dataclass(frozen=True)
 class Simulated:
-    """The sessions that `--data simulated` makes, and the folder among the runs that they go to."""
+    """The sessions that `--data simulated` makes, and the folder for them among the runs."""
 
     folder: str
     users: int
@@ -80,7 +80,7 @@ def variant(base: Experiment, group: str, name: str, encoder: EncoderConfig, **s
 
 
 def seeded(experiments: Experiments, *thrice: str) -> tuple[Experiment, ...]:
-    """The experiments in order, those named `thrice` with three seeds."""
+    """The experiments in order, those named in `thrice` with three seeds."""
     seeds = dict.fromkeys(thrice, (1501, 1502, 1503))
     return tuple(
         replace(experiment, train=replace(experiment.train, seed=seed))

@@ -1,7 +1,7 @@
 // The page of `emgscribe live`. It draws what the server says (docs/live.md has the messages) and asks for choices.
 import { open } from "./source.js";
 
-const SECONDS = 4; // that the scope shows
+const SECONDS = 4; // of signal that the scope shows
 const SHOWN_KEYS = 2000; // keystrokes that are kept
 const ROWS = ["`1234567890-=⌫", "qwertyuiop[]\\", "asdfghjkl;'⏎", "⇧zxcvbnm,./"];
 const SHIFTED = { "~": "`", "!": "1", "@": "2", "#": "3", $: "4", "%": "5", "^": "6", "&": "7", "*": "8", "(": "9", ")": "0", _: "-",
@@ -164,7 +164,7 @@ function showStats(stats) {
 
 // Recording -----------------------------------------------------------------------------------------------------------
 
-const KEYS = { Backspace: "⌫", Enter: "⏎", Shift: "⇧" }; // beside those whose name is a character
+const KEYS = { Backspace: "⌫", Enter: "⏎", Shift: "⇧" }; // in addition to those whose name is a character
 const clock = { heard: [] }; // [round trip, offset], in seconds, of the latest answers
 const typing = { held: new Map(), waiting: [], shown: [] };
 

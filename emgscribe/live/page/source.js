@@ -1,4 +1,4 @@
-// The server of `emgscribe live`, by its WebSocket.
+// The server of `emgscribe live`, through its WebSocket.
 
 /** Connect, again and again. `message` gets JSON messages, `columns` the scope's columns as they are sent. */
 export function open({ message, columns, opened, closed }) {

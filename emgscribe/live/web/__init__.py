@@ -1,4 +1,4 @@
-"""The page as a folder for any web space: a session that is read in the browser alone, by ONNX Runtime Web."""
+"""The page as a folder for any web server: a session that is read in the browser alone, by ONNX Runtime Web."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ _OWN = ("source.js", "LICENSE", "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"
 def write_site(model: Model, out: Path | str, session: Session | None = None) -> None:
     """Write the folder `out`, in which `model` reads `session`, by default a simulated one; it needs no server program.
 
-    A model that cannot be streamed is an `EmgscribeError`. Needs the extra `export`.
+    A model that cannot be streamed raises `EmgscribeError`. Needs the extra `export`.
     """
     with replacing(Path(out)) as site, TemporaryDirectory() as folder:
         site.mkdir()
@@ -44,7 +44,7 @@ def write_site(model: Model, out: Path | str, session: Session | None = None) ->
 
 
 def _write_session(site: Path, model: Model, session: Session) -> None:
-    """Write the samples as int16, and in `about.json` all else that the page is to know."""
+    """Write the samples as int16, and in `about.json` all else that the page must know."""
     unit = float(np.abs(session.emg).max()) / 32767 or 1.0
     (site / "emg.bin").write_bytes(np.rint(session.emg / unit).astype("<i2").tobytes())
     known, shape = metadata(model, _FRAMES), model.shape

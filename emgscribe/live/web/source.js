@@ -3,11 +3,11 @@
 import * as ort from "./ort.wasm.min.mjs";
 
 const STEP = 20; // ms between two looks at the clock
-const BEHIND = 0.5; // s of samples that may wait before the session stands still
-const PAUSE = 0.8; // s without a key between two pieces that are scored apart
-const NEAR = 0.4; // s after which a key is read, or never
+const BEHIND = 0.5; // s of samples that may wait before the session pauses
+const PAUSE = 0.8; // s without a key between two pieces that are scored separately
+const NEAR = 0.4; // s within which a key is read, or never
 const KEPT = 1000; // latest latencies
-const LIT = 0.02; // probability from which on a key is lit
+const LIT = 0.02; // probability above which a key is lit
 
 /** Read the session over and over. `message` gets what the server would send as JSON, `columns` the scope's columns. */
 export function open({ message, columns, opened }) {
@@ -168,7 +168,7 @@ class Reader {
     });
   }
 
-  /** Send the scope's columns up to the present: of each electrode the lowest and the highest sample. */
+  /** Send the scope's columns up to the present: the lowest and the highest sample of each electrode. */
   showColumns(present) {
     const { row, about } = this;
     const wide = Math.round(about.column * about.rate);

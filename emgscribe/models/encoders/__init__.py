@@ -1,4 +1,4 @@
-"""The architectures, each a file here that registers its settings by name.
+"""The architectures, each a file here that registers its settings under a name.
 
 Most of them transform the frames of a base encoder, so a combination is a value: `RecurrentConfig(base=TdsConfig())` is
 the TDS network followed by a GRU.

@@ -21,7 +21,7 @@ class Shrinks:
 
 # The features of the front end shrink to a quarter, those of other layers to a half. Frames shrink to a third, since a
 # frame of the small budget lasts three times as long. The special values 0 and -1 stay. The upper ends are far above
-# what is of use, and low enough that no network built from them overflows.
+# what is useful, and low enough that no network built from them overflows.
 Front = Annotated[int, Range(1, 1 << 14), Shrinks(4)]
 FrontOrNone = Annotated[int, Range(0, 1 << 14), Shrinks(4)]
 Width = Annotated[int, Range(1, 1 << 14), Shrinks(2)]
@@ -58,8 +58,8 @@ class Encoder(nn.Module):
 
     `forward(features, lengths)` takes features (N, left_context + F * stride + right_context, B, C, K) and the number
     of labelled feature frames of each item (N,), on the CPU. It returns frames (N, F, width): exactly one for every
-    `stride` labelled feature frames. What comes after an item's labelled frames and `right_context` is padding. It does
-    not change the frames of the labelled ones; nor do other items.
+    `stride` labelled feature frames. What comes after an item's labelled frames and `right_context` is padding.
+    Neither padding nor other items change the frames of the labelled ones.
 
     `left_context` and `right_context` are the feature frames that the encoder needs beyond the labelled ones. Where
     `unbounded_left` or `unbounded_right` is false, no frame depends on anything further away on that side, so a session
@@ -81,8 +81,8 @@ class Encoder(nn.Module):
     def streamed(self) -> list[Step]:
         """The steps of a stream: features (N, n, B, C, K), from the left context on -> frames.
 
-        By default every chunk is computed with all of the receptive field before it, which an architecture can do with
-        less work. One that depends on everything before or after is an `EmgscribeError`.
+        By default every chunk is computed together with all of the receptive field before it; an architecture may
+        define this with less work. One that depends on everything before or after raises `EmgscribeError`.
         """
         if self.unbounded_left or self.unbounded_right:
             what = f"{type(self).__name__} cannot be streamed: its frames depend on all of the recording"
@@ -159,8 +159,8 @@ class Stacked(Encoder):
 class StackedBlocks(Stacked):
     """A linear layer to `width` (0: none), `layers` blocks, each made by `block(width)`, and a norm.
 
-    A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to that shape;
-    `streamed` are its steps in a stream.
+    A block transforms frames (N, S, width), of which `padding` (N,), on the CPU, at the end are padding, to the same
+    shape; `streamed` gives its steps in a stream.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class StackedBlocks(Stacked):
         self.norm = nn.LayerNorm(self.width)
 
     def steps(self) -> list[Step]:
-        # What a ModuleList gives out has no type of its own.
+        # What a ModuleList yields has no type of its own.
         inner = [step for block in self.blocks for step in block.streamed()]  # type: ignore[operator]
         return [each(self.projection), *inner, each(self.norm)]
 

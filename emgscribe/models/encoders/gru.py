@@ -47,7 +47,7 @@ class _Recurrence(torch.autograd.Function):
     """Inputs (S, W, N, 3 * H) of the gates reset, update and new, kernels (W, 3 * H, H), biases (W, 3 * H) of W
     directions -> hidden states (S, W, N, H).
 
-    A step is one matrix product for all directions, and a few kernels. On the way back only what depends on later
+    A step is one matrix product for all directions, and a few kernels. In the backward pass only what depends on later
     frames is computed frame by frame; the rest, such as the gradient of the kernels, at once.
     """
 

@@ -45,7 +45,7 @@ class RotationInvariantMLP(nn.Module):
         return found
 
     def hidden(self, features: Tensor, rolled: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """What `forward` computes, with weights that `rolled` returned: those of a stream stay."""
+        """What `forward` computes, with weights that `rolled` returned: in a stream they stay the same."""
         hidden = []
         for band, (weight, bias) in zip(features.flatten(3).unbind(2), rolled, strict=True):  # each (N, F, C*K)
             rolls = F.relu(F.linear(band, weight, bias))  # (N, F, 3 * width)
@@ -57,7 +57,7 @@ class RollingNorm(nn.Module):
     """Mean 0 and variance 1 of each bin of each electrode channel over the last `span` frames, this one included.
 
     Causal and without learned statistics: a session is normalised by its own recent past. It follows the rolling time
-    normalisation of SplashNet (arXiv 2506.12356), with a finite span, so that any block of a session gives the same.
+    normalisation of SplashNet (arXiv 2506.12356), with a finite span, so that any blocks give the same result.
     """
 
     def __init__(self, span: int) -> None:
@@ -77,7 +77,7 @@ class RollingNorm(nn.Module):
         return (features - mean.to(features.dtype)) / deviation.to(features.dtype)
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor | None, State]:
-        """The step of a stream. It keeps the features of a span but one frame, and the sums of them and their squares.
+        """The step of a stream. It keeps the features of a span less one frame, and their sums and sums of squares.
 
         A chunk costs what its own frames cost, not what a span does.
         """

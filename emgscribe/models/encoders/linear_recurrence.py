@@ -31,7 +31,7 @@ class LinearRecurrenceConfig(EncoderConfig):
     hidden: Width = 256  # recurrent units of each layer and direction
     layers: Layers = 4  # layers
     dropout: Dropout = 0.1  # dropout in the feed-forward and after each recurrence
-    bidirectional: bool = True  # also from the window's end to its start
+    bidirectional: bool = True  # run also from the window's end to its start
     left: Frames = 36  # frames of context before, to warm up the recurrence
     right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
 
@@ -72,7 +72,7 @@ class LinearRecurrenceBlock(nn.Module):
             self.gate.bias.copy_((-spans).exp().logit().repeat(self.ways))
 
     def streamed(self) -> list[Step]:
-        """Its steps, where it has one way."""
+        """Its steps, where it runs one way only."""
 
         def recur(frames: Tensor, state: State) -> tuple[Tensor, State]:
             keep, add = self._terms(frames)

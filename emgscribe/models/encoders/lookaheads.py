@@ -1,6 +1,6 @@
-"""One causal network that is read with any of several lookaheads: a key said later has been seen for longer.
+"""One causal network that runs with any of several lookaheads: a key that it outputs later has been seen for longer.
 
-The largest burst of a key's muscles comes some 40 ms after the key goes down, so a little lookahead pays.
+The largest burst of a key's muscles comes some 40 ms after the key goes down, so a little lookahead pays off.
 """
 
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ def _causal() -> EncoderConfig:
 @register("lookaheads")
 @dataclass(frozen=True)
 class LookaheadsConfig(EncoderConfig):
-    """A base encoder whose frames are read after each of several lookaheads, by a layer for each."""
+    """A base encoder whose frames are read out after any of several lookaheads, by a layer for each."""
 
     base: EncoderConfig = field(default_factory=_causal)  # the encoder that makes the frames
     output: Width = 128  # features of each lookahead's layer
     known: tuple[Later, ...] = (2, 4, 6, 12)  # lookaheads that are trained, in frames of the base encoder
-    lookahead: Later = 12  # the one that is read; longer ones are not trained
+    lookahead: Later = 12  # the one that is used; longer ones are not trained
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +44,8 @@ class LookaheadsConfig(EncoderConfig):
 class LookaheadsEncoder(Stacked):
     """The base encoder, and a linear layer and ReLU for each lookahead.
 
-    In training the lookaheads up to the one that is read share each batch: its first window is for the first of them,
-    its second for the second, and so on, again and again.
+    In training the lookaheads up to the one that is used share each batch: its first window is for the first of them,
+    its second for the second, and so on, in turn.
     """
 
     delay = True
@@ -59,7 +59,7 @@ class LookaheadsEncoder(Stacked):
 
     @property
     def read(self) -> nn.Module:
-        """The layer of the lookahead that is read."""
+        """The layer of the lookahead that is used."""
         return self.outputs[self.known.index(self.right)]
 
     def steps(self) -> list[Step]:

@@ -17,7 +17,7 @@ class MlpConfig(EncoderConfig):
     """The front end alone."""
 
     mlp_features: Front = 384  # features of each band
-    rolling: Frames = 0  # normalise by this many last frames; 0: by batch
+    rolling: Frames = 0  # normalise by this many of the latest frames; 0: by batch
 
     def build(self, bands: int, channels: int, bins: int) -> "MlpEncoder":
         return MlpEncoder(bands, channels, bins, self.mlp_features, rolling=self.rolling)

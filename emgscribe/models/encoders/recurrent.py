@@ -26,7 +26,7 @@ class RecurrentConfig(EncoderConfig):
     hidden: Width = 256  # units of each layer and direction
     layers: Layers = 2  # recurrent layers
     dropout: Dropout = 0.3  # dropout between layers, and after the linear layer
-    bidirectional: bool = True  # also from the window's end to its start
+    bidirectional: bool = True  # run also from the window's end to its start
     output: WidthOrNone = 0  # features of a linear layer at the end; 0: none
     left: Frames = 36  # frames of context before, to warm up the recurrence
     right: Frames = 4  # frames of context after; where not bidirectional, the lookahead
@@ -66,7 +66,7 @@ class RecurrentEncoder(Stacked):
             return self.output(self.cells(frames)[0])  # (N, S, width)
         # The way back starts at each item's end. Packing costs time, and is rarely needed.
         count = frames.shape[1]
-        lengths, order = (count - padding).sort(descending=True)  # here, since torch's sorting waits for a GPU
+        lengths, order = (count - padding).sort(descending=True)  # on the CPU: sorting on a GPU would wait for it
         rows = order.to(frames.device, non_blocking=True)
         packed = rnn.pack_padded_sequence(frames.index_select(0, rows), lengths, batch_first=True)
         hidden = rnn.pad_packed_sequence(self.cells(packed)[0], batch_first=True, total_length=count)[0]

@@ -21,7 +21,7 @@ class ResidualCnnConfig(EncoderConfig):
     widths: tuple[Width, ...] = (128, 128)  # features of each block
     kernel: Kernel = 9  # frames of each convolution, without padding
     strides: tuple[Count, ...] = ()  # stride of each block; empty: all 1
-    lookahead: Frames = 4  # future frames of each convolution; the published one is half the kernel
+    lookahead: Frames = 4  # future frames of each convolution; as published, half the kernel
     dropout: Dropout = 0.3  # dropout in each block
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ class TdsConfig(EncoderConfig):
     reduction: FrontOrNone = 0  # features that a convolution reduces to before the blocks; 0: no reduction
     reduction_kernel: Kernel = 32  # frames of that convolution
     reduction_back: bool = False  # a transposed convolution restores the number of features
-    rolling: Frames = 0  # normalise by this many last frames; 0: by batch
+    rolling: Frames = 0  # normalise by this many of the latest frames; 0: by batch
     dropout: Dropout = 0.0  # dropout after the ReLU of each convolution and feed-forward
     # Squeeze-and-excitation after each convolution. Its means cover the frames around each one: those that the window
     # has (sliding), or all of them, which takes more context (finite). Or they cover the whole window (global).

@@ -17,7 +17,7 @@ from emgscribe.models.encoders.layers import feed_forward
 from emgscribe.models.encoders.tds import TdsConfig
 from emgscribe.models.steps import State, Step, each, joined, residual
 
-_REACH = 125  # frames of the past that a stream attends to where all were: a second, as published
+_REACH = 125  # past frames that a stream attends to in place of all: a second at the published frame rate
 
 
 @register("transformer")
@@ -123,7 +123,7 @@ class Attention(nn.Module):
         return self.inputs(frames).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
     def step(self, frames: Tensor, state: State) -> tuple[Tensor | None, State]:
-        """The step of a stream. It keeps queries that wait for later frames, and the keys and values in their reach.
+        """The step of a stream. It keeps queries that wait for later frames, and the keys and values that they can see.
 
         They are rotated when they are used, from the first kept key on: positions do not grow with the stream.
         """
