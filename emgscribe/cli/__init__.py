@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(2, where + "\n".join(map(_printable, error.what.split("\n"))), error.hint)
     except KeyboardInterrupt:
         with suppress(OSError):
-            print("Interrupted. What was finished is kept; give the same command again to go on.", file=sys.stderr)
+            said = "Finished files are kept; training and downloads go on when the same command is given again."
+            print(f"Interrupted. {said}", file=sys.stderr)
         return 143 if _terminated else 130
     except Exception as error:
         return _unexpected(error)
