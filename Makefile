@@ -3,13 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check fuzz crash bench api docs clean
+.PHONY: demo test lowest check fuzz crash bench api docs clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
 
 test: $(STAMP)
 	$(BIN)/pytest -n auto
+
+# With the lowest versions that pyproject.toml allows: the tests that meet each package.
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable \
+	  '.[bids,brainflow,export,intan,keys,live,lsl,slurm,train,tune,xdf]' pytest pytest-xdist hypothesis selenium
+	.venv-lowest/bin/pytest -n auto -W default $(addprefix tests/test_,$(addsuffix .py,convert data_hdf5 decoders figures \
+	  golden language_model launch live_devices live_page model onnx search))
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -44,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .cache demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .cache demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

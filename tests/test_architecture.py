@@ -95,3 +95,13 @@ def test_public_functions_have_docstrings() -> None:
         and not ast.get_docstring(node)
     ]
     assert bare == []
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_promised() -> None:
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = [those for name, those in project["optional-dependencies"].items() if name != "dev"]
+    promised = {one.replace(">=", "==") for one in sum(extras, project["dependencies"]) if ">=" in one}
+    tested = {line for line in (root / "constraints-lowest.txt").read_text().splitlines() if line[0] != "#"}
+    assert promised - tested == {"torch==2.6"}
+    assert tested - promised == {"torch==2.13.0"}
