@@ -38,7 +38,7 @@ class Simulated:
     minutes: float
 
 
-FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=23, minutes=4.0)
+FIVE_PEOPLE = Simulated("simulated-sessions", users=5, sessions=24, minutes=4.0)
 
 
 @dataclass(frozen=True)
