@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from emgscribe.data.charset import SYMBOLS
+from emgscribe.experiments import figures
 from emgscribe.experiments.figures import (
     FEW,
     FINGERS,
@@ -73,6 +75,16 @@ def test_amounts_are_drawn_in_their_order(tmp_path: Path) -> None:
     turned = dict(reversed(bars.items()))
     again = draw_curves({"electrodes": turned, "hop": turned}, "title", tmp_path / "again")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_the_scale_of_all_curves_reaches_the_highest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, out: drawn.append(figure) or [])
+    low, high = ({1: Bar("", "greedy", cer, (cer - 2, cer + 2), ())} for cer in (30.0, 72.0))
+    draw_curves({"electrodes": low, "minutes": high}, "title", tmp_path / "amounts")
+    for axes in drawn[0].axes:
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 74
 
 
 def test_sessions_are_drawn_with_pauses_and_without_errors(tmp_path: Path) -> None:

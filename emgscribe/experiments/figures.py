@@ -108,9 +108,9 @@ def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path
         errors = np.abs(np.array([bar.interval for bar in found]).T - cers)
         axes.errorbar(range(len(steps)), cers, errors, color=_BLUE, marker="o", capsize=3)
         axes.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
-        axes.set(xlabel=amount, ylim=(0, None), xmargin=0.15)
+        axes.set(xlabel=amount, xmargin=0.15)
         axes.grid(True, axis="y", alpha=0.3)
-    figure.axes[0].set_ylabel("CER in %, 95 % interval")
+    figure.axes[0].set(ylabel="CER in %, 95 % interval", ylim=(0, None))  # all have its scale, so when all are drawn
     return _save(figure, out)
 
 
