@@ -281,6 +281,11 @@ def test_what_no_decoder_can_read_is_said(
         assert "no samples" in capsys.readouterr().err
     assert cli.main(["evaluate", good, short]) == 0
     assert capsys.readouterr().err == "Warning: session has no key with a label, and so no error rate\n"
+    typed = str(make_session("typed", samples=40_000))
+    assert cli.main(["evaluate", good, typed]) == 0
+    alone = capsys.readouterr().out
+    assert cli.main(["evaluate", good, typed, short]) == 0
+    assert capsys.readouterr().out == alone
     for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "no such file")):
         assert cli.main(["transcribe", short, "--model", good, "--decoder", "beam", "--lm", str(file)]) == 2
         assert told in capsys.readouterr().err

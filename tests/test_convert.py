@@ -356,6 +356,8 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "1 of 2 keys lie outside the samples" in shown
     assert main(["convert", str(path), str(path), "--out", str(tmp_path / "out"), *options]) == 2
     assert main(["convert", "--out", str(tmp_path / "out")]) == 2
+    assert main(["convert", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "none: there is no such file or folder" in capsys.readouterr().err
     assert main(["convert", str(path), "--out", str(tmp_path / "out"), "--to", "bids"]) == 2
     assert main(["convert", str(path), "--out", str(tmp_path / "out"), "--bands", "left", "--start", "soon"]) == 2
 
@@ -443,3 +445,33 @@ def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
     (day / "Data" / "S_220923_131650.rhd").write_bytes(b"\x02\x27\x91\xc6" + bytes(40))
     with pytest.raises(EmgscribeError, match="is damaged, or not an Intan file"):
         one(tmp_path / "CleanData", tmp_path / "out", Source())
+
+
+def test_a_start_is_of_one_recording_as_keys_are(tmp_path: Path) -> None:
+    paths = [
+        text_table(tmp_path / f"{name}.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"]) for name in "ab"
+    ]
+    with pytest.raises(EmgscribeError, match="--start is for one recording, and there are 2"):
+        convert(paths, tmp_path / "out", Source(bands=("left",), start="2026-11-28"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_recordings_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    paths = []
+    for day in ("monday", "tuesday"):
+        (tmp_path / day).mkdir()
+        paths.append(text_table(tmp_path / day / "emg.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"]))
+    with pytest.raises(EmgscribeError, match=r"would become emg.hdf5, as .*monday/emg.csv did") as caught:
+        convert(paths, tmp_path / "out", Source(bands=("left",)))
+    assert caught.value.where == str(paths[1])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["emg.hdf5"]
+
+
+@pytest.mark.parametrize("late", [-100.0, 1.7e9])
+def test_keys_on_another_clock_are_refused(late: float, tmp_path: Path) -> None:
+    path = text_table(tmp_path / "arm.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"])
+    (tmp_path / "arm_keys.csv").write_text(f"key,start,end\na,{late},{late + 0.1}\n")
+    with pytest.raises(EmgscribeError, match="the samples run from") as caught:
+        convert(path, tmp_path / "out", Source(bands=("left",)))
+    assert caught.value.where.endswith("arm_keys.csv")
+    assert not (tmp_path / "out").exists()

@@ -71,6 +71,8 @@ def test_the_exported_names_are_the_published_ones(tmp_path: Path, monkeypatch: 
 
 def test_the_split_that_trained_a_model_is_known_by_name(tmp_path: Path, make_session: Callable[..., Path]) -> None:
     name, _ = published_names("generic", "train")[0]
+    with pytest.raises(EmgscribeError, match="latest is not a published split"):
+        import_checkpoint(TINY, trained_on="latest")
     known, unknown = import_checkpoint(TINY, trained_on="generic"), import_checkpoint(TINY)
     save_model(known, tmp_path / "known")
     session = open_session(make_session(name=name))

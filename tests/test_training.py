@@ -430,6 +430,8 @@ def test_sessions_without_keys_train_nothing(sessions: Sessions, tmp_path: Path)
     silent = [session.first(1) for session in sessions[0]]
     with pytest.raises(EmgscribeError, match="no training session has a key with a label"):
         run((silent, sessions[1]), tmp_path / "run")
+    with pytest.raises(EmgscribeError, match="no validation session has a key with a label"):
+        run((sessions[0], silent), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -578,6 +580,10 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
             run(sessions, tmp_path / "child", ONE_EPOCH, start=start)
     with pytest.raises(EmgscribeError, match="no model here"):
         run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
+    for start, hint in ((tmp_path / "child", "child/best"), (tmp_path / "their.ckpt", "emgscribe import")):
+        with pytest.raises(EmgscribeError, match="no model here") as caught:
+            run(sessions, tmp_path / "new", ONE_EPOCH, start=start)
+        assert hint in caught.value.hint
     assert not (tmp_path / "new").exists()
 
 

@@ -1,13 +1,13 @@
 """Files of other formats -> sessions, by their endings; what a file does not say is in a `Source`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from emgscribe.config import require
 from emgscribe.data import bids
-from emgscribe.data.hdf5 import find_sessions
+from emgscribe.data.hdf5 import Keystroke, Times, find_sessions
 from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
 from emgscribe.data.shape import FASTEST, SLOWEST, Band
@@ -37,6 +37,8 @@ class Source:
 
     def read(self, path: Path) -> Recording:
         """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
+        if not path.exists():
+            raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
         if path.name.endswith(MYO):
             found = read_myo(path)
         elif path.suffix == ".rhd":
@@ -55,6 +57,7 @@ class Source:
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
             keystrokes, prompts = read_keys(keys)
+            _require_one_clock(keystrokes, found.tracks[0].times, keys)
             found = replace(found, keystrokes=keystrokes, prompts=prompts)
         if found.start == 0 and found.tracks[0].times[0] < _UNIX:
             found = replace(found, start=self._unix_start(path) - float(found.tracks[0].times[0]))
@@ -70,6 +73,15 @@ class Source:
             hint = "write it like 2026-11-28T21:40:00"
             raise EmgscribeError(f"{self.start!r} is not a date and time", where="--start", hint=hint) from error
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _require_one_clock(keystrokes: Sequence[Keystroke], times: Times, path: Path) -> None:
+    """Raise `EmgscribeError` where all keys of a file lie before or after the samples."""
+    if len(times) and keystrokes and not any(times[0] <= key.start <= times[-1] for key in keystrokes):
+        last = max(key.start for key in keystrokes)
+        what = f"its last key is at {last:.1f} s, and the samples run from {times[0]:.1f} to {times[-1]:.1f} s"
+        hint = "write keys in s on the clock of the samples; where these have no times, from the first sample on"
+        raise EmgscribeError(what, where=str(path), hint=hint)
 
 
 def convert(
@@ -92,11 +104,18 @@ def convert(
     source, made = source or Source(), list[Conversion]()
     if not found:
         raise EmgscribeError("no recording given", hint="name files, or folders of them")
-    if source.keys is not None and len(found) > 1:
-        raise EmgscribeError(f"--keys is for one recording, and there are {len(found)}", hint="convert them one by one")
+    for option in ("keys", "start"):
+        if getattr(source, option) and len(found) > 1:
+            what = f"--{option} is for one recording, and there are {len(found)}"
+            raise EmgscribeError(what, hint="convert them one by one")
+    names = dict[str, Path]()
     for path in found:
         try:
-            made.append(write_recording(source.read(path), Path(out), user=user, resample=resample))
+            recording = source.read(path)
+            if (first := names.setdefault(recording.name, path)) != path:
+                hint = "rename one of the files, or convert them into different folders"
+                raise EmgscribeError(f"would become {recording.name}.hdf5, as {first} did", hint=hint)
+            made.append(write_recording(recording, Path(out), user=user, resample=resample))
         except EmgscribeError as error:
             raise EmgscribeError(error.what, where=error.where or str(path), hint=error.hint) from error
         if each is not None:

@@ -44,6 +44,7 @@ SHIPPED = ("live",)
 """The models that come with the package, by their names."""
 _OWN = Path(__file__).parent / "shipped"
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
+_CHECKPOINT = "make a model of a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
 _MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
 _MOST_SECONDS = 60  # context of a window
 _HEADER_BYTES = 10 << 20
@@ -342,7 +343,9 @@ def stored_hash(folder: Path | str) -> str:
 def _stored(kind: type[T], folder: Path, part: str) -> T:
     path = folder / "config.json"
     if not path.is_file():
-        raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=_HINT)
+        best = (folder / "best" / path.name).is_file()
+        hint = f"name {folder / 'best'}" if best else _CHECKPOINT if folder.suffix == ".ckpt" else _HINT
+        raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=hint)
     content = read_json(path)
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
         what = f"config.json is not of format {_FORMAT} version {_VERSION}"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from emgscribe.data.shape import Shape
-from emgscribe.data.splits import Protocol, published_names
+from emgscribe.data.splits import LATEST, Protocol, published_names
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import damage_told, open_file, replacing
 from emgscribe.models.ancestry import Ancestry, Seen
@@ -50,6 +50,9 @@ def import_checkpoint(path: Path | str, *, trained_on: Protocol | None = None, h
     Raises `EmgscribeError` where the file is not such a checkpoint, is damaged, or refers to what no checkpoint needs.
     """
     path = Path(path)
+    if trained_on == LATEST:
+        hint = "name a published one, such as generic, or leave it out where it is unknown"
+        raise EmgscribeError("latest is not a published split", where="--trained-on", hint=hint)
     tensors = _state(path)
     try:
         model = _model(tensors, hop)

@@ -91,9 +91,10 @@ def train(
     out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
         raise EmgscribeError(f"train.devices is {devices}, this machine has fewer GPUs", hint="lower --train.devices")
-    if not any(len(session.labels) for session in train):
-        hint = "emgscribe inspect says which keys a session has"
-        raise EmgscribeError("no training session has a key with a label", hint=hint)
+    for part, sessions in (("training", train), ("validation", val)):
+        if not any(len(session.labels) for session in sessions):
+            hint = "emgscribe inspect says which keys a session has"
+            raise EmgscribeError(f"no {part} session has a key with a label", hint=hint)
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
         "device": device.type,
