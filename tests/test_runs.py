@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from operator import attrgetter
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from emgscribe.simulation.sessions import simulate
 from emgscribe.training import run as training
 
 QUIET = Console(quiet=True)
+DAYS = ("2021-01", "2021-02", "2021-03", "2021-04")
 TINY = brief(tiny_suite.TINY)
 
 
@@ -220,6 +222,18 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> list[list[Session]]:
 
     monkeypatch.setattr(training, "train", train)
     return seen
+
+
+def test_sessions_without_a_key_do_not_train(
+    make_session: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(DAYS):
+        path = make_session(name, samples=2000 + number, keys=[] if number == 1 else [("h", 0.3)])
+    seen, said = stop(monkeypatch), StringIO()
+    with pytest.raises(EmgscribeError, match="trains"):
+        run_experiment(TINY, path.parent, runs=tmp_path, results=tmp_path, console=Console(file=said))
+    assert [[session.name for session in part] for part in seen] == [["2021-01"], ["2021-03"]]
+    assert said.getvalue() == "2021-02 has no key with a label, and is left out\n"
 
 
 def test_minutes_cut_the_training_data_and_nothing_else(

@@ -3,7 +3,7 @@
 import csv
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -139,7 +139,7 @@ def train_experiment(
     from emgscribe.training.run import train
 
     training, val, test = map(open_sessions, (split.train, split.val, split.test))
-    training = list(first_minutes(training, experiment.data.minutes))
+    training, val = _labelled(first_minutes(training, experiment.data.minutes), console), _labelled(val, console)
     start = runs / run_name(replace(experiment, name=experiment.start)) / "best" if experiment.start else None
     if start and not start.exists():
         what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
@@ -152,6 +152,17 @@ def train_experiment(
     folder = runs / run_name(experiment)
     trained = train(experiment, training, val, out=folder, start=start, console=console)
     return trained, (training, val, test)
+
+
+def _labelled(sessions: Iterable[Session], console: Console) -> list[Session]:
+    """Without those in which no key is known: they would teach that typing is silence."""
+    found = list[Session]()
+    for session in sessions:
+        if len(session.labels):
+            found.append(session)
+        else:
+            console.print(f"{session.name} has no key with a label, and is left out", soft_wrap=True)
+    return found
 
 
 def missing(
