@@ -141,8 +141,9 @@ class Live:
         elif isinstance(event, Update) and event.committed.labels:
             for take in filter(None, (self._on_text, self._on_keys if self._types else None)):
                 take(event.committed.text)
-        elif isinstance(event, Ended) and event.error and not self.clients:
-            print(f"Error: {event.error}", file=sys.stderr)
+        elif isinstance(event, Ended) and not self.clients:
+            ended = f"{self.choice.source} has ended; Ctrl-C closes the page"
+            print(f"Error: {event.error}" if event.error else ended, file=sys.stderr)
         self.send(*shown(event, scope), about=event)
 
     def _model(self, choice: Choice) -> Model | OnnxModel | None:
