@@ -164,6 +164,7 @@ def test_resampling_filters_first(tmp_path: Path) -> None:
 
 BAD_TABLES = {
     "nothing": ("", "it is empty"),
+    "keys": ("Key, start, end\na,0.1,0.2\n", "holds keys, not samples"),
     "words": ("a,b\n1,2\nx,3\n", "not a table of numbers"),
     "ragged": ("1,2\n3\n", "not a table of numbers"),
     "names": ("a,b,c\n1,2\n3,4\n", "3 names for 2 columns|not a table"),

@@ -38,7 +38,8 @@ def read_table(
         emg = emg[:, [_place(name, names, emg.shape[1], path) for name in columns]]
     if times is None:
         if not rate > 0:
-            raise EmgscribeError("holds no times", where=str(path), hint="say the rate: --rate 200")
+            hint = "name the column of seconds `time` in the first row, or say the rate: --rate 200"
+            raise EmgscribeError("holds no times", where=str(path), hint=hint)
         times = np.arange(len(emg)) / rate
     return Recording(tuple(bands), tuple(bands_of(emg, times, bands)), rate, 0.0, unit)
 
@@ -89,6 +90,9 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
             mark = next((mark for mark in ",;\t" if mark in start), " ")
             first = next(csv.reader([start.splitlines()[0].strip()], delimiter=mark), [])
             named = not all(map(_is_number, first))
+            if {"key", "start"} <= {name.strip().lower() for name in first}:
+                hint = "name it NAME_keys.csv beside the samples in NAME.csv, or give it with --keys"
+                raise EmgscribeError("holds keys, not samples", where=str(path), hint=hint)
             file.seek(0)
             rows = np.loadtxt(
                 file, delimiter=None if mark == " " else mark, skiprows=int(named), ndmin=2, dtype=np.float64
