@@ -172,7 +172,7 @@ BAD_TABLES = {
     "not finite": ("time,e\n0,1\nnan,1\n", "not finite"),
     "standing": ("time,e\n1,1\n1,1\n1,1\n", "same time"),
     "one sample": ("time,e\n1,1\n", "fewer than two times"),
-    "no EMG": ("time,e\n0,1\n1,nan\n2,1e30\n", "2 of 3 samples are not finite, or too large"),
+    "no EMG": ("time,e\n0,1\n.01,nan\n.02,1e30\n", "2 of 3 samples are not finite, or too large"),
     "odd columns": ("time,e,f,g\n0,1,2,3\n1,1,2,3\n", "3 columns cannot be divided"),
 }
 
@@ -446,6 +446,16 @@ def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
     (day / "Data" / "S_220923_131650.rhd").write_bytes(b"\x02\x27\x91\xc6" + bytes(40))
     with pytest.raises(EmgscribeError, match="is damaged, or not an Intan file"):
         one(tmp_path / "CleanData", tmp_path / "out", Source())
+
+
+def test_a_folder_without_recordings_and_times_in_milliseconds_are_said(tmp_path: Path) -> None:
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    path = text_table(tmp_path / "outer/inner/emg.csv", 1000 * TIMES, WAVES, names=["time", *"abcdefgh"])
+    with pytest.raises(EmgscribeError, match="holds no recordings") as caught:
+        convert(tmp_path / "outer", tmp_path / "out")
+    assert caught.value.where == str(tmp_path / "outer")
+    with pytest.raises(EmgscribeError, match="its times span"):
+        convert([path], tmp_path / "out", Source(bands=("left",)))
 
 
 def test_a_start_is_of_one_recording_as_keys_are(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emgscribe.config import require
 from emgscribe.data import bids
-from emgscribe.data.hdf5 import Keystroke, Times, find_sessions
+from emgscribe.data.hdf5 import Keystroke, Times
 from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
 from emgscribe.data.shape import FASTEST, SLOWEST, Band
@@ -136,4 +136,7 @@ def recordings_in(given: Path) -> list[Path]:
         return list(both.values())
     endings = (*TABLES, ".xdf", ".xdfz")
     tables = [path for path in given.iterdir() if path.suffix in endings and not path.name.endswith(_KEYS)]
-    return sorted(tables) or list(find_sessions(given))
+    if not tables:
+        hint = "name the folder that they are in: folders inside a folder are searched for BIDS and Intan only"
+        raise EmgscribeError("holds no recordings", where=str(given), hint=hint)
+    return sorted(tables)

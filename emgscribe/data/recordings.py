@@ -154,7 +154,10 @@ def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float
     clocks = [_clock(track.times, recording.rate, band, notes) for band, track in zip(bands, tracks, strict=True)]
     period, first = float(clocks[0].period), round(float(max(clock.times[0] for clock in clocks)), 9)
     seconds = min(clock.times[-1] for clock in clocks) - first
-    if not 0 < seconds < _MOST_SECONDS:
+    if seconds >= _MOST_SECONDS or period > 1 / SLOWEST:
+        what = f"its times span {seconds:.0f} s, with {1 / period:.3g} samples a second"
+        raise EmgscribeError(what, hint="write times in s, not in ms or samples")
+    if seconds <= 0:
         raise EmgscribeError(f"the bands overlap for {seconds:.3f} s", hint="check the times of both bands")
     grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
     scale = np.float32(UNITS[recording.unit])
