@@ -347,7 +347,7 @@ class Record(Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # The weights are the average here, if there is one: `Averaging` comes later, and swaps it back.
         earlier = [line["val_cer"] for line in self.state["curves"] if "val_cer" in line]
-        better = not pl_module.ratios["val_cer"].compute() >= min(earlier, default=math.inf)  # NaN (no keys) is too
+        better = pl_module.ratios["val_cer"].compute() < min(earlier, default=math.inf)
         if better and trainer.is_global_zero:
             save_model(pl_module.model, self.folder / BEST)
 
@@ -359,8 +359,8 @@ class Record(Callback):
         entry["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         # Lightning's metrics of an epoch that is not validated are those of the last validation.
         stages = ("train_", "val_") if (trainer.current_epoch + 1) % every == 0 else ("train_",)
-        metrics = sorted(trainer.callback_metrics.items())  # a rate over nothing is NaN
-        curves.append(entry | {name: float(x) for name, x in metrics if name.startswith(stages) and not x.isnan()})
+        metrics = sorted(trainer.callback_metrics.items())
+        curves.append(entry | {name: float(x) for name, x in metrics if name.startswith(stages)})
         if not trainer.is_global_zero:
             return
         with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
