@@ -99,7 +99,7 @@ def break_(content: dict[str, Any], place: str, value: object) -> None:
         ("test.greedy.sessions", [], "have no character"),
         ("test.greedy.sessions.0.units.0", [0, 0, 1], "a unit is [0, 0, 1], allowed: 4 counts"),
         ("test.greedy.sessions.0.hypothesis", "ab\x00defg", "control character"),
-        ("test.greedy.sessions.0.hypothesis", "abédefg", "no symbol: ['é']"),
+        ("test.greedy.sessions.0.hypothesis", "abédefg", "not a symbol: ['é']"),
         ("curves.0.epoch", -1e300, "its curves hold numbers that no run has"),
         ("seed", "0", "its seed"),
         ("curves.0.epoch", None, "no epoch"),
