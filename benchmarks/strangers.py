@@ -71,7 +71,7 @@ def main() -> None:
             print(f"person {person}, {minutes:g} minutes: {', '.join(cers)}", flush=True)
     found = bars(done)
     print(table(found))
-    panels = {f"lookahead in ms, adapted to {minutes:g} minutes": found[minutes] for minutes in found}
+    panels = {f"lookahead in ms, adapted to {minutes:g} minutes": one for minutes, one in found.items()}
     draw_curves(panels, f"{PEOPLE} simulated people whom the model has not seen", given.out / "strangers")
 
 

@@ -402,7 +402,11 @@ BAD_DAYS = {
     "not finite": ("LAG_TIMINGS.csv", b"Filename,Lag\nS_220923_131650,nan\n", "line 2: nan is not a time"),
     "no column": ("LAG_TIMINGS.csv", b"Filename,Late\nS_220923_131650,1\n", "line 2: no column Lag"),
     "no text": ("LAG_TIMINGS.csv", b"Filename,Lag\n\xff,1\n", "decode"),
-    "no date": ("Keylogs.txt", b"2022-13-45 13:16:51,000 - 'a'\n", "line 1: 2022-13-45 13:16:51 is not a date"),
+    "no date": (
+        "Keylogs.txt",
+        b"2022-13-45 13:16:51,000 - 'a'\n",
+        "line 1: 2022-13-45 13:16:51 is not a date and time",
+    ),
 }
 
 

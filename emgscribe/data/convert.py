@@ -1,5 +1,6 @@
 """Files of other formats -> sessions, by their endings; what a file does not say is in a `Source`."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,8 +38,6 @@ class Source:
 
     def read(self, path: Path) -> Recording:
         """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
-        if not path.exists():
-            raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
         if path.name.endswith(MYO):
             found = read_myo(path)
         elif path.suffix == ".rhd":
@@ -51,6 +50,8 @@ class Source:
             found = bids.read_recording(path, self.bands)
         elif path.suffix == ".hdf5":
             found = of_session(path)
+        elif not os.path.exists(path):  # False too for a name that no file can have
+            raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
         else:
             hint = f"known formats: {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
             raise EmgscribeError("is of no known format", where=str(path), hint=hint)
