@@ -166,6 +166,11 @@ def open_text(path: Path, errors: str = "strict") -> TextIO:
     return TextIOWrapper(open_file(path), encoding="utf-8-sig", errors=errors, newline="")
 
 
+def separator(start: str) -> str:
+    """What parts the columns of a table: `;`, tab or, where its start has neither, a comma, which may be decimal."""
+    return next((mark for mark in ";\t," if mark in start), " ")
+
+
 @contextmanager
 def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader[str]"]:
     """Yield the rows of a table as dictionaries, by the names in its first line; `form` goes to `csv.DictReader`.
@@ -173,19 +178,23 @@ def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader
     Cells that a row lacks are empty. A missing column, text that is not a table, and a `ValueError` in the block that
     reads a row become an `EmgscribeError` with the line's number and `hint`.
     """
-    with open_text(path) as file:
-        rows = csv.DictReader(file, restval="", strict=True, **form)
-        try:
-            yield rows
-        except EmgscribeError:
-            raise
-        except KeyError as error:
-            what = f"line {rows.line_num}: no column {error.args[0]}"
-            raise EmgscribeError(what, where=str(path), hint=hint) from error
-        except (ValueError, csv.Error) as error:
-            raise EmgscribeError(f"line {rows.line_num}: {error!s:.150}", where=str(path), hint=hint) from error
-        except OSError as error:
-            raise failed("read", path, error) from error
+    try:
+        with open_text(path) as file:
+            start = file.buffer.peek().partition(b"\n")[0]  # type: ignore[attr-defined]  # it is a BufferedReader
+            mark = separator(start.decode(errors="replace"))
+            rows = csv.DictReader(file, restval="", strict=True, **{"delimiter": mark, **form})
+            try:
+                yield rows
+            except EmgscribeError:
+                raise
+            except KeyError as error:
+                what = f"line {rows.line_num}: no column {error.args[0]}"
+                raise EmgscribeError(what, where=str(path), hint=hint) from error
+            except (ValueError, csv.Error) as error:
+                what = f"line {rows.line_num}: {error!s:.150}"
+                raise EmgscribeError(what, where=str(path), hint=hint) from error
+    except OSError as error:
+        raise failed("read", path, error) from error
 
 
 @contextmanager

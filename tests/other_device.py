@@ -6,12 +6,12 @@ operation on tensors of both devices is an error. `waits` lists the calls for wh
 """
 
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
@@ -61,7 +61,8 @@ def values(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _computed(func: Any, args: Any, kwargs: Any, waits: list[str]) -> Any:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+    _mapped(tensors.append, (args, kwargs))
     here = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
     there = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.ndim > 0]
     target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
@@ -77,7 +78,7 @@ def _computed(func: Any, args: Any, kwargs: Any, waits: list[str]) -> Any:
         waits.append(f"{func}{_place()}")
     if target is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+    result = func(*_mapped(values, args), **_mapped(values, kwargs))
     if leaves:
         return result
     if torch.Tag.inplace_view in func.tags:
@@ -87,11 +88,18 @@ def _computed(func: Any, args: Any, kwargs: Any, waits: list[str]) -> Any:
         return args[0]
     if func is aten._pack_padded_sequence.default:
         return OnDevice(result[0]), result[1]  # the sizes stay on the CPU
-    return tree_map(lambda part: OnDevice(part) if isinstance(part, torch.Tensor) else part, result)
+    return _mapped(OnDevice, result)
 
 
-def _held(leaf: Any) -> Any:
-    return leaf.held if isinstance(leaf, OnDevice) else leaf
+def _mapped(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
+    """The value with the function's result in place of each tensor. Faster than torch's `tree_map`."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, tuple | list):
+        return type(value)([_mapped(function, part) for part in value])
+    if isinstance(value, dict):
+        return {name: _mapped(function, part) for name, part in value.items()}
+    return value
 
 
 def _place() -> str:

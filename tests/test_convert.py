@@ -58,6 +58,18 @@ def test_a_table_becomes_a_session(mark: str, timed: bool, tmp_path: Path) -> No
         assert file.layout.start == 1_795_824_000  # 2026-11-28, UTC
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_spreadsheets_write_decimal_commas(mark: str, tmp_path: Path) -> None:
+    names = ["time", *(f"e{number}" for number in range(8))]
+    table = text_table(tmp_path / "arm.csv", TIMES, WAVES, names=names, mark=mark)
+    table.write_text(table.read_text().replace(".", ","))
+    (tmp_path / "keys.csv").write_text(KEYS.replace(",", mark).replace(".", ","))
+    source = Source(keys=tmp_path / "keys.csv", bands=("left",), start="2026-11-28")
+    session = open_session(one(table, tmp_path / "out", source)[0])
+    np.testing.assert_allclose(session.emg[:, 0], WAVES, rtol=1e-6)
+    assert (session.text, session.onsets.tolist()) == ("h⏎", [200, 500])
+
+
 @pytest.mark.parametrize("kind", ["npy", "npz", "bands"])
 def test_numpy_arrays_become_a_session(kind: str, tmp_path: Path) -> None:
     path = tmp_path / ("arm.npz" if kind == "npz" else "arm.npy")
@@ -166,6 +178,7 @@ BAD_TABLES = {
     "nothing": ("", "it is empty"),
     "keys": ("Key, start, end\na,0.1,0.2\n", "holds keys, not samples"),
     "words": ("a,b\n1,2\nx,3\n", "not a table of numbers"),
+    "dates": ("time,e\n2026-11-28T12:00:00,1\n2026-11-28T12:00:01,2\n", "not a table of numbers.*\n.*in seconds"),
     "ragged": ("1,2\n3\n", "not a table of numbers"),
     "names": ("a,b,c\n1,2\n3,4\n", "3 names for 2 columns|not a table"),
     "backwards": ("time,e\n0,1\n1,1\n0.5,1\n", "time runs backwards 1x, first at sample 2"),

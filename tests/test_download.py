@@ -177,7 +177,7 @@ def test_the_archive_is_read_no_further_than_needed(server: Server, sessions: di
 
 
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
-@pytest.mark.parametrize("fault", ["404", "403", "410"])
+@pytest.mark.parametrize("fault", ["403", "410"])
 def test_a_final_answer_is_not_asked_again(
     kind: str, fault: str, server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -268,6 +268,20 @@ def test_an_archive_without_a_session_says_so(server: Server, sessions: dict[str
     assert len(list(tmp_path.glob("*.hdf5"))) == 3  # what was there is kept
 
 
+def test_what_a_mirror_lacks_is_named_at_once(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+    fill(server, sessions, "mirror")
+    first, second, third = sessions
+    del server.files[f"{first}.hdf5"], server.files[f"{second}.hdf5"]
+    (folder := tmp_path / "files").mkdir()
+    (folder / f"{third}.hdf5").write_bytes(sessions[third])
+    for number, source in enumerate((server.url, str(folder))):
+        out = tmp_path / str(number)
+        with pytest.raises(EmgscribeError, match=f"does not hold 2 of the sessions: {first}, {second}\n") as caught:
+            fetch(wanted(sessions), out, source)
+        assert caught.value.where == source
+        assert [path.stem for path in out.glob("*.hdf5")] == [third]
+
+
 def hostile(kind: str, name: str) -> Callable[[tarfile.TarFile], None]:
     return {
         "traversal": lambda tar: add(tar, f"../../{name}.hdf5", b"x"),
@@ -307,7 +321,7 @@ def test_a_folder_is_a_mirror_too(sessions: dict[str, bytes], tmp_path: Path) ->
         (tmp_path / f"{name}.hdf5").write_bytes(data)
     paths = fetch(wanted(sessions), tmp_path / "out", str(tmp_path))
     assert {path.stem: path.read_bytes() for path in paths} == sessions
-    with pytest.raises(EmgscribeError, match="cannot be read"):
+    with pytest.raises(EmgscribeError, match="does not hold 3 of the sessions"):
         fetch(wanted(sessions), tmp_path / "new", str(tmp_path / "nowhere"))
 
 
@@ -363,7 +377,28 @@ def test_key_logs_are_cloned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["data", "get", "--course", "--out", str(tmp_path / "more"), "--dry-run"]) == 0
     assert "would clone" in (shown := capsys.readouterr().out)
     assert "18 sessions, 0 of them here" in shown
+    assert [line.split()[-1] for line in shown.splitlines()[1:-1]] == [one.session for one in choose(course=True)]
     assert present(choose(course=True), tmp_path) == []
+
+
+def test_the_bids_copy_takes_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(download, "fetch_bids", lambda out, source, users: asked.append(users) or out)
+    get = ["data", "get", "--out", str(tmp_path / "bids")]
+    assert main([*get, "--bids", "--users", "8"]) == 0
+    assert main([*get, "--labels-only"]) == 0
+    assert asked == [list(dict.fromkeys(one.user for one in choose(users=["8"]))), []]
+    assert main([*get, "--bids", "--users", "89335547", "--dry-run"]) == 0
+    assert "60 MB, and 4.7 GB of EMG" in " ".join(capsys.readouterr().out.split())
+    for one, other in (
+        *(("--bids", "--course"), ("--bids", "--sessions=1622682789"), ("--labels-only", "--users=8")),
+        *(("--labels-only", "--course"), ("--labels-only", "--bids")),
+    ):
+        assert main([*get, one, other]) == 2
+        assert f"{one} and {other.partition('=')[0]} do not go together" in capsys.readouterr().err
+    assert len(asked) == 2
 
 
 @pytest.mark.skipif(shutil.which("git-annex") is None, reason="git-annex is not installed")

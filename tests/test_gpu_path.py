@@ -41,7 +41,7 @@ Sessions = list[Session]
 def sessions(make_stored: Callable[..., Session]) -> Sessions:
     """Two sessions, one of them shorter than a window."""
     keys = [(key, 150 * key + 40) for key in range(1, 9)]
-    return [make_stored(1900, keys), make_stored(500, keys[:2], seed=1, name="short")]
+    return [make_stored(1400, keys), make_stored(350, keys[:2], seed=1, name="short")]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: 
     torch.manual_seed(0)
     model = Model(config)
     model.to(device)
-    windows = Windows(Store(sessions, device), 800, 800, *model.context)
+    windows = Windows(Store(sessions, device), 400, 400, *model.context)
     optimizer, averaging = torch.optim.Adam(model.parameters(), lr=1e-2), Averaging(0.9)
     averaging._average_model = SimpleNamespace(module=deepcopy(model))
     waits.clear()
@@ -101,7 +101,7 @@ def test_so_does_every_kind_of_features(features: FeaturesConfig, sessions: Sess
 def test_transcription_on_a_gpu_is_that_on_the_cpu(kind: str, sessions: Sessions, other: OtherDevice) -> None:
     model = Model(ModelConfig(FEATURES, SMALL[kind], HEAD)).eval()
     expected = model.log_probs(sessions[0])
-    batch = Windows(Store(sessions), 800, 800, *model.context).batch([(0, 100), (1, 0)])
+    batch = Windows(Store(sessions), 400, 400, *model.context).batch([(0, 100), (1, 0)])
     texts = texts_of(model, batch)
     model.to(DEVICE)
     assert texts_of(model, batch.to(DEVICE)) == texts

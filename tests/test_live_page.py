@@ -1,13 +1,16 @@
 """The page and its server: what it shows in a browser, and what it refuses."""
 
+import io
 import json
+import os
+import signal
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, redirect_stderr, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,13 @@ from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.show import message
-from emgscribe.live.sources import Replay
+from emgscribe.live.sources import Pipe, Replay
 
 pytest.importorskip("starlette", reason="pip install 'emgscribe[live]'")
 websockets = pytest.importorskip("websockets.sync.client", reason="pip install 'emgscribe[live]'")
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
-from emgscribe.live.server import prepare  # noqa: E402
+from emgscribe.live.server import prepare, serve  # noqa: E402
 
 
 @contextmanager
@@ -255,6 +258,39 @@ def test_a_client_that_takes_nothing_is_let_go(live_folder: Path, monkeypatch: p
                 told(page, "padding")
         assert len(live.clients) == 1
         assert told(page, "partial")
+
+
+def test_without_a_page_it_can_end_with_its_source(
+    live_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = list[str]()
+    (cut_off := tmp_path / "cut off").write_bytes(bytes(100 * 128 + 5))
+    with cut_off.open("rb") as cut:
+        pipe = Pipe(Shape(), cut)
+        for source in (Replay(live_folder / "s.hdf5", speed=0), pipe):
+            made: dict[str, Callable[[Shape], Any]] = {"it": lambda _, source=source: source}
+            live = Live(made, {"m": live_folder / "m"}, Choice("it", "m"), on_text=text.append)
+            with pytest.raises(EmgscribeError, match="ends within a row") if source is pipe else nullcontext():
+                serve(live, port=0, browser=False, until_end=True)
+            assert f"shows {source.about} (Ctrl-C ends it)" in capsys.readouterr().err
+    assert len("".join(text)) > 100
+
+
+def test_a_page_stays_when_its_source_has_ended(live_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made: dict[str, Callable[[Shape], Any]] = {"it": lambda _: Replay(live_folder / "s.hdf5", speed=0)}
+    live = Live(made, {"m": live_folder / "m"}, Choice("it", "m"))
+    said = io.StringIO()
+
+    def stop_when_said() -> None:
+        until(lambda: "The source has ended; Ctrl-C closes the page." in said.getvalue(), seconds=60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop_when_said)
+    with redirect_stderr(said):
+        thread.start()
+        serve(live, port=0, browser=False)
+    thread.join()
+    assert live.engine is None
 
 
 def test_a_port_in_use_is_one_error(served: tuple[str, Live], live_folder: Path) -> None:

@@ -18,6 +18,7 @@ START = ROOT / "docs" / "start.md"
 PAGES = [ROOT / "README.md", START, *sorted({*(ROOT / "docs").rglob("*.md")} - {START})]  # START makes what others use
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # In full an example takes minutes; EMGSCRIBE_FULL=1 runs them as they stand.
+FULL = bool(os.environ.get("EMGSCRIBE_FULL"))
 SIZES, SMALLER = r"users=\d+, sessions=\d+, minutes=[\d.]+", "users=1, sessions=3, minutes=0.3"
 
 
@@ -30,8 +31,17 @@ def blocks(page: Path, language: str) -> list[str]:
 # and so is the clearing up at the end of a process, which is skipped.
 WALK = """
 import json, os, subprocess, sys, traceback
-import emgscribe.cli.experiments, emgscribe.cli.language, emgscribe.simulation.sessions, lightning
+import emgscribe as es
+import emgscribe.cli.experiments, emgscribe.cli.language, emgscribe.cli.models, lightning
+from dataclasses import replace
 from emgscribe.cli import run
+from emgscribe.decoding import language_model
+from emgscribe.training import adapt
+
+es.simulate(".warm", users=1, sessions=1, minutes=0.1)  # what it loads is kept
+if len(sys.argv) > 1:  # shorter
+    adapt._STEPS, language_model._PROMPTS = 20, 2000
+    es.recipes.DEMO = replace(es.recipes.DEMO, train=replace(es.recipes.DEMO.train, epochs=2))
 
 def end(status):
     sys.stdout.flush()
@@ -63,7 +73,7 @@ for name, line, code in json.load(sys.stdin):
 def walk(steps: list[tuple[str, str, str]], folder: Path) -> None:
     """Run the steps (name, command line, else Python) in `folder`, one after the other."""
     own = {"PYTHONPATH": str(folder), "EMGSCRIBE_CACHE": str(folder / ".cache"), "MPLBACKEND": "agg"}
-    command = [sys.executable, "-c", WALK]
+    command = [sys.executable, "-c", WALK, *["shorter"] * (not FULL)]
     done = subprocess.run(
         command, cwd=folder, input=json.dumps(steps), capture_output=True, text=True, env=os.environ | own
     )
@@ -72,15 +82,18 @@ def walk(steps: list[tuple[str, str, str]], folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+def test_notebooks_run(tmp_path: Path) -> None:
     assert len(NOTEBOOKS) == 5, "README.md says five"
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    code = "\n".join("".join(cell["source"]) for cell in cells)
-    if not os.environ.get("EMGSCRIBE_FULL"):
-        code = re.sub(r"(?<=minutes=)[\d.]+", "0.6", re.sub(r"(?<= sessions=)(8|10)", "4", code))
-        code = re.sub(r"epochs=\d+", "epochs=2", code)
-    walk([(path.name, "", code)], tmp_path)
+    steps = []
+    for path in NOTEBOOKS:
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        code = "\n".join("".join(cell["source"]) for cell in cells)
+        if not FULL:
+            code = re.sub(r" sessions=(8|10), minutes=\d", " sessions=4, minutes=.3", code)
+            code = re.sub(r"(?<=minutes=)\d", "0.6", code)
+            code = re.sub(r"epochs=\d+", "epochs=2", code)
+        steps.append((path.name, "", code))
+    walk(steps, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -93,7 +106,7 @@ def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
     ours = [line for block in blocks(START, "sh") for line in block.splitlines() if line.startswith("emgscribe ")]
     assert {line.split()[1] for line in ours} >= {"simulate", "inspect", "train", "evaluate", "transcribe", "report"}
     pages = [(page.name, "\n".join(blocks(page, "python"))) for page in PAGES if blocks(page, "python")]
-    if not os.environ.get("EMGSCRIBE_FULL"):
+    if not FULL:
         pages = [(name, re.sub(SIZES, SMALLER, code)) for name, code in pages]
     steps = [(START.name, line, "") for line in ours] + [(name, "", code) for name, code in pages]
     assert len(steps) > 15

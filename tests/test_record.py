@@ -438,17 +438,6 @@ def test_a_model_that_cannot_be_adapted_is_said(tmp_path: Path) -> None:
     conftest.until(lambda: not work.runs, seconds=5)
 
 
-def test_the_end_of_a_source_is_said_where_no_page_is_open(
-    live_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=0)}
-    live = Heard(sources, {"m": live_folder / "m"}, Choice("replay", "m"))
-    live.begin(live.choice)
-    until(live, "ended")
-    live.end()
-    assert capsys.readouterr().err == "replay has ended; Ctrl-C closes the page\n"
-
-
 def test_keys_are_typed_only_while_that_is_switched_on(live_folder: Path) -> None:
     typed, printed = list[str](), list[str]()
     sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=8)}

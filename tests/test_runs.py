@@ -252,6 +252,10 @@ def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> N
     adapted = replace(TINY, name="adapted", start="tiny")
     with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with this seed"):
         run(adapted, data, tmp_path)
+    with pytest.raises(EmgscribeError, match="adapted starts from runs/m/best") as caught:
+        run(replace(adapted, start="runs/m/best"), data, tmp_path)
+    assert "emgscribe adapt" in caught.value.hint
+    assert not (tmp_path / "runs").exists()
     run(TINY, data, tmp_path)
     with pytest.raises(EmgscribeError, match="another network"):
         run(replace(adapted, model=replace(TINY.model, encoder=TdsConfig(24, 1, 4, 5, 2))), data, tmp_path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_the_command_prints_a_table_or_json(folder: Path, capsys: pytest.Capture
     assert main(["data", "check", str(folder)]) == 2
     shown = capsys.readouterr().out
     assert "3 of 5 are good" in shown
+    assert shown.count("differs") == 1  # the size is not the published one
     assert "e.hdf5: error: file: not a readable HDF5 file" in shown
     assert main(["data", "check", str(folder / "a.hdf5"), "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
@@ -54,7 +56,8 @@ def test_what_was_typed_is_summed_by_user(make_session: Make, capsys: pytest.Cap
     make_session("a", keys=[("h", 0.1), ("Key.backspace", 0.2), ("i", 0.3), ("Key.ctrl", 0.4)])
     make_session("b", samples=4000, keys=[("i", 0.1)])
     folder = make_session("c", keys=[("x", 0.1)], simulation="{}").parent
-    real, simulated = stats_of([folder])
+    shutil.copy(folder / "a.hdf5", folder / "a copy.hdf5")
+    real, simulated = stats_of([folder, folder / "b.hdf5"])
     assert (real.simulated, simulated.simulated) == (False, True)
     assert (real.sessions, real.seconds, real.keys) == (2, 3.0, 4)
     assert real.symbols == {"i": 2, "h": 1, "⌫": 1}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from emgscribe.cli.terminal import bar, print_json, screen
@@ -24,7 +24,7 @@ def get(
     source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
     labels_only: Annotated[bool, arg(help="Key logs of all sessions, without EMG, through git: 60 MB.")] = False,
     bids: Annotated[bool, arg(help="The BIDS copy: all key logs, and the EMG of --users, through git-annex.")] = False,
-    dry_run: Annotated[bool, arg(help="Only say what it would fetch, and what that costs.")] = False,
+    dry_run: Annotated[bool, arg(help="Only list what it would fetch, and its size; the source is not asked.")] = False,
 ) -> None:
     """The official archive is 239 GB and can only be read from its start: the wanted sessions are kept, and reading
     stops when all of them are found. A mirror of single files is far cheaper. After an interruption the same command
@@ -33,19 +33,30 @@ def get(
     Examples:
       emgscribe data get --course --out emg2qwerty
       emgscribe data get --users 89335547 --out emg2qwerty --source https://mirror.example/emg2qwerty
+      emgscribe data get --users 108 --out emg2qwerty --dry-run   (lists all users and sessions)
       emgscribe data get --labels-only --out events
       emgscribe data get --bids --users 89335547 --out nemar
     """
     if labels_only or bids:
-        copy, people = source or download.KEY_LOGS, () if labels_only else users
+        named = {"--labels-only": labels_only, "--bids": bids}
+        others = named | {"--course": course, "--users": bool(users) and labels_only, "--sessions": bool(sessions)}
+        if len(given := [name for name, is_given in others.items() if is_given]) > 1:
+            hint = "leave one out; with --bids, --users chooses whose EMG is fetched, and all key logs are"
+            raise EmgscribeError(f"{given[0]} and {given[1]} do not go together", hint=hint)
+        copy, chosen = source or download.KEY_LOGS, download.choose(users=users) if users else []
         if dry_run:
-            more = f", and about 2 GB for each of {len(people)} users" * bool(people)
+            more = f", and {download.size_of(chosen)} of EMG" * bool(chosen)
             screen.print(f"would clone {copy} into {out}: about 60 MB{more}")
             return
+        people = list(dict.fromkeys(one.user for one in chosen))
         screen.print(f"BIDS data set: {download.fetch_bids(out, copy, users=people)}")
         return
     wanted = download.choose(course=course, users=users, sessions=sessions)
     here, source = download.present(wanted, out), source or download.ARCHIVE
+    if dry_run:
+        for one in wanted:
+            size = f"{one.bytes / 1e6:.0f} MB" if one.bytes else ""
+            screen.print(f"{one.user}  {size:>6}  {one.session}{'  here' * (one in here)}", soft_wrap=True)
     screen.print(download.cost(wanted, here, source))
     if dry_run:
         return
@@ -79,12 +90,12 @@ def check(
 
 
 def _print_checked(found: Sequence[Checked]) -> None:
-    table = Table("file", "user", "minutes", "keys", "published", "verdict")
+    table = Table(Column("file", overflow="fold"), "user", "minutes", "keys", "published", "verdict")
     for each in found:
         held = each.inspection.summary
         minutes = held.get("duration_mins")
         cells = str(held.get("user", "")), f"{minutes:.2f}" if isinstance(minutes, float) else ""
-        verdict = "usable" if each.inspection.usable else "not usable"
+        verdict = "good" if each.good else "differs" if each.inspection.usable else "not usable"
         table.add_row(Path(each.inspection.path).name, *cells, str(held.get("keystrokes", "")), each.published, verdict)
     screen.print(table)
     for each in found:

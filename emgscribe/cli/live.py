@@ -27,7 +27,7 @@ class Page:
     host: str = "127.0.0.1"  # address to serve the page at; any but this machine's own needs a token
     port: int = 8765  # port to serve the page at; 0: any free one
     known_as: tuple[str, ...] = ()  # more names (HOST:PORT) that the page may be opened under, as behind a proxy
-    browser: bool = True  # open the page in the browser
+    no_browser: bool = False  # do not open the page in the browser
 
 
 _OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "brainflow"}
@@ -37,7 +37,7 @@ _OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "b
 class From:
     """Where the EMG comes from."""
 
-    source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # where the EMG comes from
+    source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # of the EMG; stdin: float32
     file: Path | None = None  # session file to replay
     speed: float = 1.0  # speed of the replay; 1: real time, 0: as fast as the file can be read
     streams: tuple[str, ...] = ()  # LSL streams by name, left band first; none: the only one of type EMG
@@ -111,7 +111,9 @@ class Into:
 def live(
     *,
     model: Annotated[Path, arg(help="A model folder or .onnx file; live: the one in emgscribe.")] = Path("live"),
-    print_text: Annotated[bool, arg(help="Print the text as it is committed.")] = False,
+    print_text: Annotated[
+        bool, arg(help="Print the text as it is committed; with --no-browser, end with the source.")
+    ] = False,
     type_keys: Annotated[bool, arg(help="Let the page switch on typing into other windows.")] = False,
     record_to: Annotated[Path, arg(help="Folder for recordings, and for adapted models.")] = Path("recordings"),
     origin: Annotated[From, arg(name="")],
@@ -145,7 +147,7 @@ def live(
         on_text=_print if print_text else None,
         on_keys=typing() if type_keys else None,
     )
-    _serve(live, page)
+    _serve(live, page, until_end=print_text and page.no_browser)
 
 
 def record(
@@ -179,9 +181,9 @@ def record(
         _serve(Live(makers, {}, Choice(origin.source), shape=shape, recordings=recordings), page)
 
 
-def _serve(live: "Live", page: Page) -> None:
+def _serve(live: "Live", page: Page, *, until_end: bool = False) -> None:
     serve = optional("emgscribe.live.server", "live").serve
-    serve(live, host=page.host, port=page.port, names=page.known_as, browser=page.browser)
+    serve(live, host=page.host, port=page.port, names=page.known_as, browser=not page.no_browser, until_end=until_end)
 
 
 def _print(text: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 import emgscribe as es
@@ -81,7 +81,7 @@ def inspect(
 
 
 def _print_inspections(found: list[es.Inspection]) -> None:
-    table = Table("file", "user", "minutes", "keys", "prompts", "kind", "verdict")
+    table = Table(Column("file", overflow="fold"), "user", "minutes", "keys", "prompts", "kind", "verdict")
     for inspection in found:
         held = inspection.summary
         kind = {True: "simulated", False: "recorded"}.get(held.get("simulated", ""), "")

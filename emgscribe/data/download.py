@@ -14,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from http.client import HTTPException
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
@@ -59,7 +58,8 @@ def choose(*, course: bool = False, users: Sequence[str] = (), sessions: Sequenc
                 what = f"{part!r} is part of the names of {len(several)} sessions"
                 raise EmgscribeError(what, where="--sessions", hint="name one session, such as 1622682789")
     if not found:
-        raise EmgscribeError("no session is chosen", hint="use --course, --users or --sessions")
+        hint = f"use --course, --users or --sessions; --users {len(known)} --dry-run lists all of them"
+        raise EmgscribeError("no session is chosen", hint=hint)
     return sorted(found)
 
 
@@ -84,23 +84,20 @@ def fetch(
         if source.endswith((".tar.gz", ".tgz", ".tar")):
             _from_archive(left, out, source, progress)
         else:
-            for number, one in enumerate(left):
-                _from_mirror(one, out, source, partial(_part, progress, number, len(left)))
+            _from_mirror(left, out, source, progress)
     return [out / f"{one.session}.hdf5" for one in wanted]
 
 
-def _part(progress: Progress | None, number: int, count: int, fraction: float) -> None:
-    """Progress of one file of `count`."""
-    if progress:
-        progress((number + fraction) / count)
+def size_of(sessions: Sequence[Listed]) -> str:
+    """The size of sessions in GB; "about" where not all of them are published."""
+    about = "" if all(one.bytes for one in sessions) else "about "
+    return f"{about}{sum(one.bytes or _USUAL for one in sessions) / 1e9:.1f} GB"
 
 
 def cost(wanted: Sequence[Listed], here: Sequence[Listed], source: str) -> str:
     """What fetching costs, in one line."""
     left = [one for one in wanted if one not in here]
-    size = sum(one.bytes or _USUAL for one in left)
-    about = "" if all(one.bytes for one in left) else "about "
-    line = f"{len(wanted)} sessions, {len(here)} of them here; {about}{size / 1e9:.1f} GB to write"
+    line = f"{len(wanted)} sessions, {len(here)} of them here; {size_of(left)} to write"
     if left and source == ARCHIVE:
         line += ". Up to 239 GB are read on the way: the archive can only be read from its start"
     return line
@@ -220,8 +217,7 @@ class Remote(RawIOBase):
                 hint = "delete the unfinished file (.part) and give the same command again"
                 raise EmgscribeError("is shorter than what was fetched of it", where=self.source, hint=hint) from error
         elif error.code not in (408, 425, 429) and error.code < 500:
-            hints = {404: "check the address: there is no such file", 403: "the server refuses this file"}
-            hint = hints.get(error.code, "check the address")
+            hint = "the server refuses this file" if error.code == 403 else "check the address"
             raise EmgscribeError(f"cannot be fetched ({error})", where=self.source, hint=hint) from error
 
     def _hang_up(self) -> None:
@@ -243,7 +239,33 @@ def _pause(error: Exception, attempt: int) -> float:
     return min(float(said), 300.0) if said.isdecimal() else min(0.5 * 2**attempt, 30.0)
 
 
-def _from_mirror(one: Listed, out: Path, source: str, progress: Callable[[float], object]) -> None:
+def _from_mirror(left: Sequence[Listed], out: Path, source: str, progress: Progress | None) -> None:
+    """Fetch every file that the mirror holds, before an error names those that it lacks."""
+    missing = []
+    for number, one in enumerate(left):
+
+        def part(done: float, number: int = number) -> None:
+            if progress:
+                progress((number + done) / len(left))
+
+        try:
+            _fetch_file(one, out, source, part)
+        except EmgscribeError as error:
+            cause = error.__cause__
+            if not isinstance(cause, FileNotFoundError) and getattr(cause, "code", 0) != 404:
+                raise
+            missing.append(one.session)
+    if missing:
+        raise _lacks(missing, source)
+
+
+def _lacks(missing: Sequence[str], source: str) -> EmgscribeError:
+    named = ", ".join([*sorted(missing)[:3], *["..."] * (len(missing) > 3)])
+    hint = "check the address, or name another source or other sessions"
+    return EmgscribeError(f"does not hold {len(missing)} of the sessions: {named}", where=source, hint=hint)
+
+
+def _fetch_file(one: Listed, out: Path, source: str, progress: Callable[[float], object]) -> None:
     part = out / f"{one.session}.hdf5.part"
     place = f"{source.rstrip('/')}/{one.session}.hdf5"
     start = part.stat().st_size if part.exists() else 0
@@ -278,8 +300,7 @@ def _from_archive(left: Sequence[Listed], out: Path, source: str, progress: Prog
             what = f"ends early or is damaged ({error})"
             hint = "give the same command again; sessions that are complete are kept"
             raise EmgscribeError(what, where=source, hint=hint) from error
-    what = f"does not hold {len(missing)} of the sessions: {', '.join(sorted(missing)[:3])}"
-    raise EmgscribeError(what, where=source, hint="name another source, or other sessions")
+    raise _lacks(list(missing), source)
 
 
 def _unpack(member: Any, part: Path, each: Callable[[], object]) -> None:

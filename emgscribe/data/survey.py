@@ -105,11 +105,18 @@ class Stats:
 
 
 def stats_of(files: Sequence[Path]) -> list[Stats]:
-    """What was typed in session files and folders of them, by user and kind. Samples are not read."""
+    """What was typed in session files and folders of them, by user and kind. Samples are not read.
+
+    Copies of a session count once.
+    """
     found: dict[tuple[str, bool], Stats] = {}
+    known = set[int]()  # hashes: the keys of a whole data set would fill the memory
     for path in _paths(files):
         with SessionFile(path) as file:
-            header, seconds = file.header, len(file) / file.shape.rate
+            header, samples, seconds = file.header, len(file), len(file) / file.shape.rate
+        if (content := hash((header, samples))) in known:
+            continue
+        known.add(content)
         key = header.user, bool(header.simulation)
         before = found.get(key, Stats(*key, 0, 0.0, Counter()))
         found[key] = Stats(*key, before.sessions + 1, before.seconds + seconds, before.symbols + Counter(header.text))

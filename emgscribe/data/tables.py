@@ -2,8 +2,9 @@
 
 import csv
 import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, Times
 from emgscribe.data.recordings import HOLD, Recording, bands_of
 from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import open_file, open_text, reading_rows
+from emgscribe.files import open_file, open_text, reading_rows, separator
 
 TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 _TIMES = ("time", "times", "timestamp", "timestamps", "t", "seconds", "unix_time", "time_s")
 _STARTS, _ENDS = ("start", "onset", "time", "timestamp", "down", "press"), ("end", "offset", "up", "release")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?:\d\d:\d\d")
 _MOST_BYTES = 8 << 30
 
 
@@ -87,21 +89,23 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
             warnings.simplefilter("error")  # NumPy's about a table without a row
             if not (start := "".join(islice(file, 5))).strip():
                 raise ValueError("it is empty")
-            mark = next((mark for mark in ",;\t" if mark in start), " ")
+            mark = separator(start)
             first = next(csv.reader([start.splitlines()[0].strip()], delimiter=mark), [])
             named = not all(map(_is_number, first))
             if {"key", "start"} <= {name.strip().lower() for name in first}:
                 hint = "name it NAME_keys.csv beside the samples in NAME.csv, or give it with --keys"
                 raise EmgscribeError("holds keys, not samples", where=str(path), hint=hint)
             file.seek(0)
-            rows = np.loadtxt(
-                file, delimiter=None if mark == " " else mark, skiprows=int(named), ndmin=2, dtype=np.float64
-            )
+            lines: Iterator[str] = islice(file, int(named), None)
+            if mark in ";\t":  # the commas are decimal ones
+                lines = (line.replace(",", ".") for line in lines)
+            rows = np.loadtxt(lines, delimiter=None if mark == " " else mark, ndmin=2, dtype=np.float64)
     except EmgscribeError:
         raise
     except (ValueError, UserWarning, csv.Error) as error:
         what = f"is not a table of numbers ({error!s:.150})"
-        raise EmgscribeError(what, where=str(path), hint="write a row per sample, a column per electrode") from error
+        hint = "write times in seconds" if _DATE.search(what) else "write a row per sample, a column per electrode"
+        raise EmgscribeError(what, where=str(path), hint=hint) from error
     if not rows.size:
         raise EmgscribeError("holds no samples", where=str(path), hint="write a row per sample, a column per electrode")
     names = [name.strip() for name in first] if named else []
@@ -118,7 +122,7 @@ def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        float(text.replace(",", "."))
     except ValueError:
         return False
     return True
@@ -131,8 +135,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
     for 0.1 s. Keys have the names of pynput, browsers or plain words: a, space, Enter, Key.backspace.
     """
     keys, prompts = list[Keystroke](), list[Prompt]()
-    mark = "\t" if path.suffix == ".tsv" else ","
-    with reading_rows(path, "write a header key,start,end and a row per key, in seconds", delimiter=mark) as rows:
+    with reading_rows(path, "write a header key,start,end and a row per key, in seconds") as rows:
         rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         start = next((name for name in _STARTS if name in rows.fieldnames), "start")
         end = next((name for name in _ENDS if name in rows.fieldnames), "end")
@@ -149,7 +152,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
 
 
 def seconds_in(text: str) -> float:
-    """The seconds that `text` says; `ValueError` where it is not a finite number."""
-    if not math.isfinite(value := float(text)):
+    """The seconds that `text` says, with a decimal point or comma; `ValueError` where it is not a finite number."""
+    if not math.isfinite(value := float(text.replace(",", "."))):
         raise ValueError(f"{text} is not a time")
     return value

@@ -24,7 +24,7 @@ from emgscribe.decoding.tuning import load_tuned, tune_model
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate_all, evaluate_attention
 from emgscribe.experiments.card import card
-from emgscribe.experiments.recipes import Experiment, Simulated
+from emgscribe.experiments.recipes import EXPERIMENTS, Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
 from emgscribe.files import alone, replacing
 from emgscribe.models.ancestry import Ancestry
@@ -79,6 +79,7 @@ def run_experiment(
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
+    _start_of(experiment, Path(runs))
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
         shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
@@ -140,11 +141,7 @@ def train_experiment(
 
     training, val, test = map(open_sessions, (split.train, split.val, split.test))
     training, val = _labelled(first_minutes(training, experiment.data.minutes), console), _labelled(val, console)
-    start = runs / run_name(replace(experiment, name=experiment.start)) / "best" if experiment.start else None
-    if start and not start.exists():
-        what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
-        hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed"
-        raise EmgscribeError(what, where=str(start), hint=hint)
+    start = _start_of(experiment, runs)
     ancestry = load_ancestry(start) if start else Ancestry()
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {session.user for session in training} & {session.user for session in test}
@@ -152,6 +149,20 @@ def train_experiment(
     folder = runs / run_name(experiment)
     trained = train(experiment, training, val, out=folder, start=start, console=console)
     return trained, (training, val, test)
+
+
+def _start_of(experiment: Experiment, runs: Path) -> Path | None:
+    """The folder of the model that an experiment starts from; `EmgscribeError` where it has not been trained."""
+    if not experiment.start:
+        return None
+    start = runs / run_name(replace(experiment, name=experiment.start)) / "best"
+    if not start.exists():
+        what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
+        hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed"
+        if experiment.start not in EXPERIMENTS:
+            hint = "start from an experiment (emgscribe train lists them); emgscribe adapt fine-tunes any model"
+        raise EmgscribeError(what, where=str(start), hint=hint)
+    return start
 
 
 def _labelled(sessions: Iterable[Session], console: Console) -> list[Session]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -65,7 +64,8 @@ class Live:
 
     `sources` make a source for a shape, `models` are folders or .onnx files, both under the names that clients see.
     `shape` is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text
-    as it is committed, and so does `on_keys`, but only while a client has it switched on.
+    as it is committed, and so does `on_keys`, but only while a client has it switched on. `on_end` is called, with the
+    error if there was one, when the source ends while there is no client to show it to.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Live:
     ) -> None:
         self.sources, self.models, self.choice, self.lm = sources, dict(models), choice, lm
         self.recordings, self.recorded = recordings, list[Path]()
+        self.on_end: Callable[[EmgscribeError | None], None] = lambda error: None
         self.engine: Engine | None = None
         self.clients: set[Inbox] = set()
         self._shape, self._on_text, self._on_keys, self._switching = shape or Shape(), on_text, on_keys, Lock()
@@ -142,8 +143,7 @@ class Live:
             for take in filter(None, (self._on_text, self._on_keys if self._types else None)):
                 take(event.committed.text)
         elif isinstance(event, Ended) and not self.clients:
-            ended = f"{self.choice.source} has ended; Ctrl-C closes the page"
-            print(f"Error: {event.error}" if event.error else ended, file=sys.stderr)
+            self.on_end(event.error)
         self.send(*shown(event, scope), about=event)
 
     def _model(self, choice: Choice) -> Model | OnnxModel | None:

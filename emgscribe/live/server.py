@@ -138,21 +138,42 @@ class Site:
 
 
 def serve(
-    live: Live, *, host: str = "127.0.0.1", port: int = 8765, names: Sequence[str] = (), browser: bool = True
+    live: Live,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    names: Sequence[str] = (),
+    browser: bool = True,
+    until_end: bool = False,
 ) -> None:
     """Begin with the choice of `live`, and serve the page until Ctrl-C.
+
+    With `until_end`, until the source ends while no page is open, too; the error that ended it is raised.
 
     Beyond this machine the address that is printed has a token. `names` are further hosts, with their port, under which
     the page is opened, as behind a proxy. Port 0 is any free one; one that is in use raises `EmgscribeError`.
     """
     address, server, listening = prepare(live, host, port, names)
+    errors = list[EmgscribeError]()
+
+    def end(error: EmgscribeError | None) -> None:
+        if until_end:
+            errors.extend([error] if error else ())
+            server.should_exit = True
+        else:
+            print(f"Error: {error}" if error else "The source has ended; Ctrl-C closes the page.", file=sys.stderr)
+
+    live.on_end = end
     with listening:
         live.begin(live.check(live.choice))
-        print(f"{address}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        about = live.engine.source.about if live.engine else "nothing"
+        print(f"{address}  shows {about} (Ctrl-C ends it)", file=sys.stderr, flush=True)
         if browser:  # the socket listens already: the page waits for the server
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
+    if errors:
+        raise errors[0]
 
 
 def prepare(live: Live, host: str, port: int, names: Sequence[str] = ()) -> tuple[str, uvicorn.Server, socket.socket]:
