@@ -8,11 +8,14 @@ from dataclasses import replace
 from io import StringIO
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import conftest
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
 from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, read_header
 from emgscribe.data.inspect import inspect
@@ -29,6 +32,7 @@ from emgscribe.live.sources import Replay, Simulated, Source, Typed
 from emgscribe.live.take import Take, from_file, written
 from emgscribe.models.model import load_model
 from emgscribe.simulation.config import SimulationConfig
+from emgscribe.training import adapt as adapting
 from emgscribe.training.adapt import adapt
 
 SHAPE = Shape(("left",), 4, 200.0)
@@ -366,7 +370,6 @@ def minute(live_folder: Path) -> Session:
 
 
 def test_a_model_learns_a_person(live_folder: Path, minute: Session, tmp_path: Path) -> None:
-    from rich.console import Console
 
     said = Console(record=True, file=StringIO())
     done = adapt(
@@ -379,6 +382,21 @@ def test_a_model_learns_a_person(live_folder: Path, minute: Session, tmp_path: P
     text = said.export_text()
     assert text.startswith("before: CER ")
     assert "after: CER " in text.splitlines()[-1]
+
+
+def test_a_model_that_gets_no_better_stays(
+    live_folder: Path, minute: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapting, "_STEPS", 5)
+    monkeypatch.setattr(adapting, "evaluate", lambda model, sessions: SimpleNamespace(cer=0.0))
+    said = Console(record=True, file=StringIO())
+    done = adapt(live_folder / "m", [minute], tmp_path / "run", console=said)
+    assert "no better, so the model stays as it was" in said.export_text()
+    kept = load_model(tmp_path / "run" / "best")
+    for name, value in load_model(live_folder / "m").state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value)
+        assert torch.equal(done.model.state_dict()[name], value)
+    assert kept.ancestry == load_model(live_folder / "m").ancestry
 
 
 def test_the_adapted_model_goes_on_reading(live_folder: Path, out: Path) -> None:

@@ -1,6 +1,7 @@
 """Minutes of a person's own typing -> a model of her own, fine-tuned from one of many people."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.models.model import load_model
+from emgscribe.models.model import load_model, save_model
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.run import Trained, train
 
@@ -28,8 +29,9 @@ def adapt(
 ) -> Trained:
     """Fine-tune the model in the folder `model` on sessions of one person; the new one is in `out`/best.
 
-    The last fifth of the samples chooses the best weights; the model trains on all before it. This takes about as long
-    for a few minutes as for many. After an interruption the same call goes on. `console` gets a line for each epoch.
+    The last fifth of the samples chooses the best weights, which may be those of before; the model trains on all before
+    it. This takes about as long for a few minutes as for many. After an interruption the same call goes on. `console`
+    gets a line for each epoch.
     Raises `EmgscribeError` for less than half a minute, and where `train` does.
     """
     minutes = sum(session.minutes for session in sessions)
@@ -42,8 +44,8 @@ def adapt(
         hint = "record a little more, and type until the end"
         raise EmgscribeError("no key was pressed in the last fifth of the sessions", hint=hint)
     console = console or Console(quiet=True)
-    if not console.quiet:
-        console.print(f"before: CER {evaluate(loaded, held_out).cer:.1f} % on the last fifth", highlight=False)
+    before = evaluate(loaded, held_out).cer
+    console.print(f"before: CER {before:.1f} % on the last fifth", highlight=False)
     steps = sum(session.minutes for session in trained) * 60 * PUBLISHED_RATE / _WINDOW.length / _BATCH  # an epoch
     every = max(1, round(min(_STEPS / max(1.0, steps), _MOST_EPOCHS) / _LOOKS))
     recipe = Recipe(
@@ -59,7 +61,11 @@ def adapt(
     done = train(recipe, trained, held_out, out=out, start=model, console=console)
     after = min(line["val_cer"] for line in done.curves if "val_cer" in line)
     console.print(f"after: CER {after:.1f} % on it, with the weights that are best on it", highlight=False)
-    return done
+    if after < before:
+        return done
+    console.print("This is no better, so the model stays as it was. More minutes of typing may help.")
+    save_model(loaded, done.folder / "best")
+    return replace(done, model=loaded)
 
 
 def _parts(sessions: Sequence[Session]) -> tuple[list[Session], list[Session]]:
