@@ -4,6 +4,7 @@ The settings of a stage are beside its code, as in `models.encoders.tds.TdsConfi
 be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the command line.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -212,6 +213,14 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield from leaves(value, f"{before}{name}.")
         else:
             yield before + name, value
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two settings as JSON, in words: three of them, and the number of the others."""
+    then, now = ({path: json.dumps(value) for path, value in leaves(part)} for part in (there, here))
+    names = [path for path in then | now if then.get(path) != now.get(path)]
+    values = [f"{path:.80} is {then.get(path, '-'):.40} there, {now.get(path, '-'):.40} here" for path in names[:3]]
+    return "; ".join(values) + f"; and {len(names) - 3} more" * (len(names) > 3)
 
 
 def reads_as(value: object, data: Any) -> bool:

@@ -120,6 +120,11 @@ def test_experiments_and_suites_are_listed_with_a_line_each(capsys: pytest.Captu
     assert cli.main(["reproduce"]) == 2
     shown = capsys.readouterr().out
     assert all(re.search(rf"^  {re.escape(name)} +\d+ runs", shown, flags=re.MULTILINE) for name in SUITES)
+    assert cli.main(["reproduce", "--dry-run", "--data", "x"]) == 2
+    assert capsys.readouterr() == (
+        shown,
+        "Error: no suite is named\nHint: name it first: emgscribe reproduce SUITE ...\n",
+    )
 
 
 def test_inspect_files_and_folders(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,10 +160,12 @@ def test_a_result_of_other_settings_is_answered_with_name(
 
 
 def test_evaluate_agrees_with_the_result_of_training(
-    runs: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(runs / "runs" / "demo-0" / "best")
-    assert cli.main(["evaluate", model, last(data)]) == 0
+    (folder := tmp_path / "folder").mkdir()
+    shutil.copy(last(data), folder)
+    assert cli.main(["evaluate", model, str(folder)]) == 0
     cer = read_json(runs / "results" / "demo-0.json")["test"]["greedy"]["cer"]
     shown, said = capsys.readouterr()
     assert f"CER {cer:.2f} %" in shown
@@ -351,6 +358,9 @@ def test_sessions_are_simulated_for_the_budget(
     places = ["--runs", str(tmp_path), "--results", str(tmp_path / "results")]
     assert cli.main(["reproduce", *asked, "--data", "simulated", *places]) == 2
     assert "Error: enough" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert cli.main(["reproduce", *asked, "--data", "simulated", *places, "--on", "slurm"]) == 2
+    assert "pip install 'emgscribe[slurm]'" in capsys.readouterr().err  # before anything is simulated
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
     for seed in (0, 1):
         write_result("ablation/full", seed, worse)
     write_result("ablation/rate-500", 0, [("one", "abcdefgh", "Xbcdefgh")], beam=True)
-    write_result("demo", 0, worse, changes={"train.epochs": 5})
+    write_result("demo", 0, worse, changes={"train.epochs": 5, "train.batch_size": 4})
+    write_result("mine", 0, worse)
     write_result("table2/baseline", 0, [("two", "abcdefgh", "abcdefgh")])
     write_result("table2/bilstm", 0, worse, kind="real")
     page_of(tmp_path)
@@ -124,10 +125,12 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
         ["1", "ablation/rate-500", "beam", "0.00"],
         ["2", "ablation/rate-500", "greedy", "12.50"],
         ["3", "ablation/full", "greedy", "25.00"],
-        ["4", "demo (train.epochs 5)", "greedy", "25.00"],
+        ["4", "demo (train.epochs 5, train.batch_size 4)", "greedy", "25.00"],
+        ["5", "mine", "greedy", "25.00"],
     ]
     assert rows[2][5:] == ["2", "00000000", "`emgscribe train ablation/full --data DIR`"]
-    assert rows[3][-1] == "`emgscribe train demo --data DIR`"
+    assert rows[3][-1] == "`emgscribe train demo --data DIR --train.epochs 5 --train.batch-size 4`"
+    assert "`" not in rows[4][-1]  # no experiment and no suite has this name
     assert rows[0][-1] == "`emgscribe train ablation/rate-500 --data DIR --decoder beam`"
 
 

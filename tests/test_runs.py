@@ -94,7 +94,7 @@ def test_a_result_is_not_replaced_by_one_of_other_settings_or_sessions(data: Pat
     kept = path.read_bytes()
     simulate(elsewhere := tmp_path / "elsewhere", users=1, sessions=3, minutes=0.1, seed=9)
     for experiment, folder, reported in (
-        (brief(TINY, epochs=3), data, r"is of .* with other settings\n.*--name.*--results"),
+        (brief(TINY, epochs=3), data, r"is of .* other settings: train.epochs is 2 there, 3 here\n.*--name.*--results"),
         (TINY, elsewhere, r"is of this experiment on other sessions\n.*--results"),
     ):
         with pytest.raises(EmgscribeError, match=f"tiny-5.json: {reported}"):

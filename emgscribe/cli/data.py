@@ -7,7 +7,7 @@ from typing import Annotated
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from emgscribe.cli.terminal import bar, print_json, screen
+from emgscribe.cli.terminal import bar, file_column, print_json, screen
 from emgscribe.data import download
 from emgscribe.data.survey import Checked, check_all, draw_stats, stats_of
 from emgscribe.errors import EmgscribeError
@@ -90,7 +90,7 @@ def check(
 
 
 def _print_checked(found: Sequence[Checked]) -> None:
-    table = Table(Column("file", overflow="fold"), "user", "minutes", "keys", "published", "verdict")
+    table = Table(file_column(), "user", "minutes", "keys", "published", Column("verdict", no_wrap=True))
     for each in found:
         held = each.inspection.summary
         minutes = held.get("duration_mins")

@@ -12,7 +12,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from emgscribe.cli.models import decoder_names
 from emgscribe.cli.sessions import make_sessions
 from emgscribe.cli.terminal import Folder, known, log, screen
-from emgscribe.experiments.launch import Workers, run_suite
+from emgscribe.experiments.launch import Workers, require_package, run_suite
 from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
 from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
 from emgscribe.experiments.results import RunResult
@@ -109,9 +109,11 @@ def reproduce(
     if simulated := data == Path("simulated"):
         data = runs / made.folder
     if dry_run:
+        log.print("Each recipe that is missing is timed with a few steps, which takes a while.")
         unmade = simulated and not (data / "metadata.csv").exists()
         planned = plan(members, made if unmade else data, runs=runs, results=results, decoders=names)
         return _print_plan(planned, workers.jobs)
+    require_package(workers.on)  # before anything is simulated
     if simulated:
         with alone(data, "simulates these sessions", log.print):
             if not (data / "metadata.csv").exists():

@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, log, screen
-from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.hdf5 import prompts_of, session_files
 from emgscribe.decoding import language_model
 from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
@@ -69,6 +69,7 @@ def tune(
     """
     if not sessions:
         raise EmgscribeError("no session given", hint="name the session files that validated the model")
+    sessions = tuple(session_files(sessions))
     loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
     prompts = prompts_of([*sessions, *exclude])
     words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)

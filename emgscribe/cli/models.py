@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
-from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.hdf5 import prompts_of, session_files
 from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
@@ -40,7 +40,9 @@ def decoder_names(chosen: str) -> list[str]:
 
 def evaluate(
     model: ModelFolder,
-    sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Session files.")]],
+    sessions: Positional[
+        Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Session files, or folders of them.")]
+    ],
     *,
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",
     lm: Arpa = None,
@@ -57,7 +59,7 @@ def evaluate(
     """
     if not sessions:
         raise EmgscribeError("no session given", hint="name one or more session files after the model")
-    names = decoder_names(decoder)
+    names, sessions = decoder_names(decoder), tuple(session_files(sessions))
     loaded, opened = _loaded(model, lookahead, best_device()), es.open_sessions(sessions)
     if not loaded.ancestry.complete:
         log.print(f"Warning: {model} does not list all sessions it was trained on; these may be among them")
@@ -116,7 +118,7 @@ def adapt(
     """
     if not sessions:
         raise EmgscribeError("no session given", hint="name one or more session files after the model")
-    es.adapt(model, es.open_sessions(sessions), out, seed=seed, console=log)
+    es.adapt(model, es.open_sessions(session_files(sessions)), out, seed=seed, console=log)
     screen.print(f"model: {out / 'best'}")
 
 

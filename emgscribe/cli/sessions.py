@@ -7,7 +7,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import bar, print_json, screen
+from emgscribe.cli.terminal import bar, file_column, print_json, screen
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.config import SimulationConfig
 
@@ -53,7 +53,8 @@ def simulate(
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:
     """`emgscribe.simulate` with a progress bar and a summary line."""
-    with bar("simulating") as progress:
+    doing = "simulating {users} x {sessions} sessions of {minutes:g} minutes".format(**settings)
+    with bar(doing, logged=True) as progress:
         paths = es.simulate(out, progress=progress, **settings)
     screen.print(f"{len(paths)} simulated sessions in {out}")
     return paths
@@ -81,7 +82,7 @@ def inspect(
 
 
 def _print_inspections(found: list[es.Inspection]) -> None:
-    table = Table(Column("file", overflow="fold"), "user", "minutes", "keys", "prompts", "kind", "verdict")
+    table = Table(file_column(), "user", "minutes", "keys", "prompts", "kind", Column("verdict", no_wrap=True))
     for inspection in found:
         held = inspection.summary
         kind = {True: "simulated", False: "recorded"}.get(held.get("simulated", ""), "")

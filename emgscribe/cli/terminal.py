@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Column
 from tyro.conf import Positional, arg
 
 from emgscribe.errors import EmgscribeError
@@ -48,16 +49,22 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
 
 
+def file_column() -> Column:
+    """A table's column of file names: whole on a wide screen, else their start, which has the date and time."""
+    return Column("file", no_wrap=True, max_width=None if screen.width >= 150 else 24)
+
+
 def print_json(content: Any) -> None:
     """Print JSON to standard output, as it is: not wrapped to the screen."""
     sys.stdout.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
-def bar(doing: str) -> Iterator[Callable[[float], None]]:
+def bar(doing: str, *, logged: bool = False) -> Iterator[Callable[[float], None]]:
     """A progress bar that leaves nothing behind; yields the function to call with the fraction done.
 
-    It appears with the first call, so that an error about the arguments stands alone.
+    It appears with the first call, so that an error about the arguments stands alone. Where there is no
+    terminal it is nothing or, if `logged`, one line.
     """
     shown = Progress(console=log, transient=True)
     task = shown.add_task(doing, total=1.0)
@@ -65,7 +72,9 @@ def bar(doing: str) -> Iterator[Callable[[float], None]]:
     def advance(done: float) -> None:
         if log.is_terminal:
             shown.start()
-            shown.update(task, completed=done)
+        elif logged and not shown.tasks[task].completed:
+            log.print(f"{doing} ...")
+        shown.update(task, completed=done)
 
     try:
         yield advance

@@ -309,6 +309,11 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
     raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
 
 
+def session_files(given: Iterable[Path | str]) -> list[Path]:
+    """The files that are named, and the session files of the folders that are."""
+    return [file for place in given for file in (find_sessions(place) if os.path.isdir(place) else [Path(place)])]
+
+
 def prompts_of(paths: Sequence[Path | str]) -> frozenset[str]:
     """The prompts of sessions. A language model that decodes them must not have been trained on these texts."""
     return frozenset(prompt.text for path in paths for prompt in read_header(path).prompts if prompt.text)

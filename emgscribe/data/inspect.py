@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emgscribe.data.charset import symbol_of_key
-from emgscribe.data.hdf5 import LARGEST, SessionFile, SessionHeader, Times, find_sessions
+from emgscribe.data.hdf5 import LARGEST, SessionFile, SessionHeader, Times, session_files
 from emgscribe.errors import EmgscribeError
 
 _GAP = 10  # sample periods between two samples that count as a gap
@@ -63,7 +62,7 @@ def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
     """
     given = [paths] if isinstance(paths, Path | str) else paths
     inspections = []
-    for path in [file for place in given for file in (find_sessions(place) if os.path.isdir(place) else [Path(place)])]:
+    for path in session_files(given):
         inspections.append(found := Inspection(str(path)))
         try:
             with SessionFile(path) as file:

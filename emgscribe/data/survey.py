@@ -10,7 +10,7 @@ from typing import Any
 
 from emgscribe.config import require
 from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
-from emgscribe.data.hdf5 import SessionFile, find_sessions
+from emgscribe.data.hdf5 import SessionFile, session_files
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.splits import file_fault, listed_sessions
 from emgscribe.errors import EmgscribeError, needing
@@ -40,14 +40,10 @@ class Checked:
         return self.inspection.to_json() | {"published": self.published, "good": self.good}
 
 
-def _paths(files: Sequence[Path]) -> list[Path]:
-    return [path for given in files for path in (find_sessions(given) if given.is_dir() else [given])]
-
-
 def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], None] | None = None) -> list[Checked]:
     """Check files and folders, `jobs` files at a time; the results are in order, whatever is found."""
     require(0 <= jobs <= 1000, "jobs", jobs, "0 to 1000")
-    listed, paths = listed_sessions(), _paths(files)
+    listed, paths = listed_sessions(), session_files(files)
 
     def one(path: Path) -> Checked:
         (found,), row = inspect(path), listed.get(path.stem)
@@ -111,7 +107,7 @@ def stats_of(files: Sequence[Path]) -> list[Stats]:
     """
     found: dict[tuple[str, bool], Stats] = {}
     known = set[int]()  # hashes: the keys of a whole data set would fill the memory
-    for path in _paths(files):
+    for path in session_files(files):
         with SessionFile(path) as file:
             header, samples, seconds = file.header, len(file), len(file) / file.shape.rate
         if (content := hash((header, samples))) in known:

@@ -213,6 +213,12 @@ def _local(workers: Workers) -> Iterator[Submit]:
     yield submit
 
 
+def require_package(on: str) -> None:
+    """Raises `EmgscribeError` where the package is missing that starts runs there."""
+    if package := {"slurm": "submitit", "ray": "ray"}.get(on):
+        optional(package, on)
+
+
 @contextmanager
 def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
     """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) holds for them too."""

@@ -313,8 +313,10 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
 
 def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
     commits = {commit for score in row.scores for commit in re.findall(r"\b[0-9a-f]{8}", score.run.commit)}
-    command = f"train {row.name}" if row.name in EXPERIMENTS else f"reproduce {suite.name}"
-    decoder = f" --decoder {row.decoder}" * (row.decoder != "greedy")
+    command = f"train {row.name}" if row.name in EXPERIMENTS else f"reproduce {suite.name}" * (suite.name in SUITES)
+    changes = (change.partition(" ") for change in row.run.noted)
+    options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
+    options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
     return {
         "": str(place),
         "recipe": row.label,
@@ -323,7 +325,7 @@ def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
         "95 % interval": "{:.2f}–{:.2f}".format(*row.interval),
         "runs": str(len(row.scores)),
         "commit": ", ".join(sorted(commits)),
-        "command": f"`emgscribe {command} --data DIR{decoder}`",
+        "command": f"`emgscribe {command} --data DIR{''.join(options)}`" if command else "",
     }
 
 

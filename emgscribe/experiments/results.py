@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emgscribe.config import from_json, leaves, reads_as, to_json
+from emgscribe.config import differences, from_json, leaves, reads_as, to_json
 from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
@@ -99,7 +99,8 @@ class RunResult:
         """Refuse the result at `path` if it is not of `experiment` or of these sessions, by name and content."""
         hint = "move it away, or choose another folder with --results"
         if not reads_as(experiment, self.experiment):
-            what = "is of an experiment of this name with other settings"
+            found = differences(self.experiment, to_json(experiment))
+            what = f"is of an experiment of this name with other settings: {found}"
             raise EmgscribeError(what, where=str(path), hint=f"name this variant with --name, {hint}")
         now = {session.name: session.content for session in tested}
         then = self.data.contents or dict.fromkeys(self.data.test)

@@ -6,7 +6,6 @@ the weights of one that was not: bit for bit on a CPU, and on a GPU up to the or
 """
 
 import csv
-import json
 import logging
 import math
 import shutil
@@ -29,7 +28,7 @@ import torch
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from emgscribe.config import leaves, to_json
+from emgscribe.config import differences, leaves, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
@@ -138,18 +137,13 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
         write_json(noted, described)
     try:
-        there, here = ({name: json.dumps(v) for name, v in leaves(part)} for part in (read_json(noted), described))
+        found = differences(read_json(noted), described)
     except (AttributeError, RecursionError) as error:
         hint = "delete this run's folder to train from the start, or put a copy of the file back"
         raise EmgscribeError("is damaged (it holds no settings)", where=str(noted), hint=hint) from error
-    if names := [name for name in there | here if there.get(name) != here.get(name)]:
-        values = [
-            f"{name:.80} is {there.get(name, '-'):.40} there, {here.get(name, '-'):.40} here" for name in names[:3]
-        ]
-        more = f"; and {len(names) - 3} more" * (len(names) > 3)
-        what = f"holds a run with other settings: {'; '.join(values)}{more}"
+    if found:
         hint = "choose another folder with --runs or another name with --name, or delete this one"
-        raise EmgscribeError(what, where=str(folder), hint=hint)
+        raise EmgscribeError(f"holds a run with other settings: {found}", where=str(folder), hint=hint)
 
 
 def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
