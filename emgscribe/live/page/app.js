@@ -301,7 +301,8 @@ function showReady(ready) {
   showText();
   if (!ready.bands) return state("nothing is running", "broken");
   startScope(ready);
-  const reading = ready.model ? ` · ${ready.model} · reads ${Math.round(1000 * ready.delay)} ms behind` : "";
+  const model = ready.model?.replace(/^<\w+ |>$/g, ""); // such as <Model tds, 50 frames/s>
+  const reading = model ? ` · ${model} · reads ${Math.round(1000 * ready.delay)} ms behind` : "";
   byId("about").textContent = ready.source + reading;
   state("running", "running");
 }
