@@ -77,7 +77,7 @@ def call(arguments: list[str]) -> int:
             hint = f"name it first: emgscribe {name} EXPERIMENT ...; emgscribe {name} lists them"
             raise EmgscribeError("no experiment is named", hint=hint)
         verb = partial(verb, experiment=module.named(rest[0]))
-    elif name == "reproduce" and not set(rest) & set(_HELP) and all(word.startswith("-") for word in rest[:1]):
+    elif name == "reproduce" and (not rest or (rest[0].startswith("-") and not set(rest) & set(_HELP))):
         module.list_suites()
         if rest:
             raise EmgscribeError("no suite is named", hint="name it first: emgscribe reproduce SUITE ...")

@@ -38,9 +38,9 @@ def get(
       emgscribe data get --bids --users 89335547 --out nemar
     """
     if labels_only or bids:
-        named = {"--labels-only": labels_only, "--bids": bids}
-        others = named | {"--course": course, "--users": bool(users) and labels_only, "--sessions": bool(sessions)}
-        if len(given := [name for name, is_given in others.items() if is_given]) > 1:
+        alone = {"--labels-only": labels_only, "--bids": bids, "--course": course, "--sessions": sessions}
+        alone["--users"] = users and labels_only
+        if len(given := [name for name, value in alone.items() if value]) > 1:
             hint = "leave one out; with --bids, --users chooses whose EMG is fetched, and all key logs are"
             raise EmgscribeError(f"{given[0]} and {given[1]} do not go together", hint=hint)
         copy, chosen = source or download.KEY_LOGS, download.choose(users=users) if users else []

@@ -37,7 +37,7 @@ _OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "b
 class From:
     """Where the EMG comes from."""
 
-    source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # of the EMG; stdin: float32
+    source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # where the EMG comes from
     file: Path | None = None  # session file to replay
     speed: float = 1.0  # speed of the replay; 1: real time, 0: as fast as the file can be read
     streams: tuple[str, ...] = ()  # LSL streams by name, left band first; none: the only one of type EMG

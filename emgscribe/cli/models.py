@@ -66,9 +66,8 @@ def evaluate(
     for session in opened:
         if not len(session.labels):
             log.print(f"Warning: {session.name} has no key with a label, and so no error rate")
-    opened = [
-        session for session in opened if len(session.labels)
-    ] or opened  # whatever is read in the others is no error
+    # Where no key is known, whatever is read would count as an error.
+    opened = [session for session in opened if len(session.labels)] or opened
     exclude = prompts_of(sessions)
     made = {name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=exclude).decoder for name in names}
     if protocol == "windows":

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from io import BufferedReader, RawIOBase
 from pathlib import Path, PurePosixPath
@@ -86,6 +87,12 @@ def fetch(
         else:
             _from_mirror(left, out, source, progress)
     return [out / f"{one.session}.hdf5" for one in wanted]
+
+
+def _part(progress: Progress | None, number: int, count: int, fraction: float) -> None:
+    """Progress of one file of `count`."""
+    if progress:
+        progress((number + fraction) / count)
 
 
 def size_of(sessions: Sequence[Listed]) -> str:
@@ -243,13 +250,8 @@ def _from_mirror(left: Sequence[Listed], out: Path, source: str, progress: Progr
     """Fetch every file that the mirror holds, before an error names those that it lacks."""
     missing = []
     for number, one in enumerate(left):
-
-        def part(done: float, number: int = number) -> None:
-            if progress:
-                progress((number + done) / len(left))
-
         try:
-            _fetch_file(one, out, source, part)
+            _fetch_file(one, out, source, partial(_part, progress, number, len(left)))
         except EmgscribeError as error:
             cause = error.__cause__
             if not isinstance(cause, FileNotFoundError) and getattr(cause, "code", 0) != 404:

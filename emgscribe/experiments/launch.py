@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
@@ -214,8 +215,9 @@ def _local(workers: Workers) -> Iterator[Submit]:
 
 
 def require_package(on: str) -> None:
-    """Raises `EmgscribeError` where the package is missing that starts runs there."""
-    if package := {"slurm": "submitit", "ray": "ray"}.get(on):
+    """Raises `EmgscribeError` where the package is missing that starts runs there. One that is there stays unloaded."""
+    package = {"slurm": "submitit", "ray": "ray"}.get(on)
+    if package and find_spec(package) is None:
         optional(package, on)
 
 

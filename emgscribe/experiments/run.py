@@ -79,7 +79,7 @@ def run_experiment(
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
-    _start_of(experiment, Path(runs))
+    _start_of(experiment, Path(runs))  # or it is refused before its folder is made
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
         shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
