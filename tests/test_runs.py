@@ -25,6 +25,7 @@ from emgscribe.experiments.recipes import Experiment, Simulated
 from emgscribe.experiments.results import RunResult, data_hash
 from emgscribe.experiments.run import Planned, missing, plan, result_path, run_experiment
 from emgscribe.models.attention import AttentionConfig
+from emgscribe.models.augment import AlignmentJitter
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
@@ -178,6 +179,7 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
     cut.mkdir()
     (cut / "last.ckpt").touch()
     (cut / "curves.csv").write_text("epoch,val_cer\n0,90\n")
+    seeds[1] = replace(seeds[1], augment=replace(seeds[1].augment, jitter=AlignmentJitter(0)))
     few = replace(brief(TINY, seed=8), name="few", data=replace(TINY.data, minutes=0.3))
     monkeypatch.setattr(training, "estimate_seconds", seconds)
     assert list(plan([TINY, *seeds, few], data, runs=tmp_path / "runs", results=tmp_path / "results")) == [
@@ -186,7 +188,7 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
         Planned("tiny-7", "missing", 21.0),
         Planned("few-8", "missing", 21.0),
     ]
-    assert len(measured) == 2  # those that differ in nothing but the seed together
+    assert len(measured) == 2  # those that differ in nothing but the seed and augmentation together
     (cut / "curves.csv").write_bytes(b"epoch,val_cer\n0,9\xf8")  # damaged: it says nothing about the run
     again = plan(seeds[:1], data, runs=tmp_path / "runs", results=tmp_path / "results")
     assert list(again) == [Planned("tiny-6", "cut off", 21.0)]

@@ -76,7 +76,7 @@ def write_arpa(path: Path, ngrams: NGrams) -> None:
     """Write an ARPA file, gzipped where the name ends in .gz. The same model always gives the same bytes."""
     data = ("\n".join(_lines(ngrams)) + "\n").encode()
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        temporary.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _lines(ngrams: NGrams) -> Iterator[str]:

@@ -214,21 +214,23 @@ class Planned:
 def plan(
     suite: Sequence[Experiment], data: Path | Simulated, *, runs: Path, results: Path, decoders: Sequence[str] = ()
 ) -> Iterator[Planned]:
-    """The runs of a suite in order. Recipes that differ only in the seed are timed once, with a few steps.
+    """The runs of a suite in order. Recipes that differ only in the seed or in augmentation, which takes a few per cent
+    of a step, are timed once, with a few steps.
 
     Sessions that are not simulated yet are given as `Simulated`. Nothing is kept. Raises what `missing` does.
     """
     from emgscribe.training.run import estimate_seconds
 
     left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
-    measured: dict[Experiment, float] = {}
+    measured: dict[object, float] = {}
     for experiment in suite:
-        name, kind = run_name(experiment), replace(experiment, name="any", train=replace(experiment.train, seed=0))
+        name, train = run_name(experiment), replace(experiment.train, seed=0)
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
+        kind = (experiment.model, experiment.windows, experiment.data, train)
         if kind not in measured:
-            measured[kind] = estimate_seconds(kind, *_as_long(experiment.data, data))
+            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 

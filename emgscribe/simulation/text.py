@@ -5,6 +5,7 @@ a dependency, not copied here. Sentences have the letters, the words and some of
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal
@@ -128,7 +129,7 @@ class PromptWriter:
         return bool(self._rng.random() < probability)
 
     def _open_word(self) -> str:
-        return vocabulary()[int(np.searchsorted(_cumulative_frequencies(), self._rng.random()))]
+        return vocabulary()[bisect_left(_cumulative_frequencies(), self._rng.random())]
 
     def _words(self) -> str:
         """Unrelated words: half of the time by frequency, else with every word of the vocabulary equally likely."""
