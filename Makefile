@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/emgscribe demo
 
 test: $(STAMP)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 # With the lowest versions that pyproject.toml allows: the tests that meet each package. Code that one Numba compiled is
 # not for another.
@@ -17,7 +17,7 @@ lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt --editable \
 	  '.[bids,brainflow,export,intan,keys,live,lsl,slurm,train,tune,xdf]' pytest pytest-xdist hypothesis selenium
-	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/pytest -n auto -W default \
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/pytest -n auto --dist worksteal -W default \
 	  $(addprefix tests/test_,$(addsuffix .py,convert data_hdf5 decoders figures golden language_model launch \
 	  live_devices live_page model onnx search))
 
