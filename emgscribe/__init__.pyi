@@ -19,6 +19,7 @@ from emgscribe.models import encoders, features
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.encoders import Encoder, EncoderConfig
+from emgscribe.models.ensemble import ensemble
 from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
 from emgscribe.models.published import export_checkpoint, import_checkpoint
@@ -34,32 +35,11 @@ from emgscribe.training.run import Trained, train
 from emgscribe.transcription import Transcript, transcribe
 
 __version__: str
-__all__ = ["__version__"]
-__all__ += ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
+__all__ = ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
 __all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Saliency"]
-__all__ += ["Session"]
-__all__ += ["SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
-__all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "adapt", "convert"]
-__all__ += [
-    "ctc_loss",
-    "encoders",
-    "evaluate",
-    "evaluate_all",
-    "export_checkpoint",
-    "features",
-    "import_checkpoint",
-    "inspect",
-]
-__all__ += ["load_model"]
-__all__ += [
-    "open_session",
-    "open_sessions",
-    "recipes",
-    "register",
-    "saliency",
-    "save_model",
-    "simulate",
-    "simulate_key_logs",
-]
-__all__ += ["split", "train", "transcribe"]
+__all__ += ["Session", "SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
+__all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "__version__"]
+__all__ += ["adapt", "convert", "ctc_loss", "encoders", "ensemble", "evaluate", "evaluate_all", "export_checkpoint"]
+__all__ += ["features", "import_checkpoint", "inspect", "load_model", "open_session", "open_sessions", "recipes"]
+__all__ += ["register", "saliency", "save_model", "simulate", "simulate_key_logs", "split", "train", "transcribe"]

@@ -14,7 +14,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 SECTIONS = {
     "Sessions": "Session Shape open_session open_sessions split DataConfig inspect Inspection simulate"
     " simulate_key_logs SimulationConfig convert Source",
-    "Models": "load_model Model save_model ModelConfig transcribe Transcript import_checkpoint export_checkpoint",
+    "Models": "load_model Model save_model ModelConfig transcribe Transcript ensemble import_checkpoint"
+    " export_checkpoint",
     "What a key is read from": "saliency Saliency",
     "Streams": "Stream Update",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",

@@ -13,6 +13,7 @@ from emgscribe.models.encoders import (
     ConformerConfig,
     Encoder,
     EncoderConfig,
+    EnsembleConfig,
     LinearRecurrenceConfig,
     LookaheadsConfig,
     MlpConfig,
@@ -66,6 +67,9 @@ SMALL: dict[str, EncoderConfig] = {
     "lookaheads, on a strided cnn and a gru": replace(
         LOOKAHEADS, base=replace(GRU, base=replace(CNN, strides=(2, 3)), bidirectional=False, right=0)
     ),
+    "ensemble": EnsembleConfig((TDS, replace(TDS, lookahead=0))),
+    "ensemble, of a gru and a cnn": EnsembleConfig((GRU, CNN)),
+    "ensemble, each with features of its own": EnsembleConfig((MLP, MLP, CNN), shared=False),
     "linear-recurrence": LINEAR,
     "linear-recurrence, with lookahead": replace(LINEAR, bidirectional=False),
     "transformer": TRANSFORMER,

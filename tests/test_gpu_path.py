@@ -18,7 +18,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.models import augment
 from emgscribe.models.attention import search
 from emgscribe.models.encoders import EncoderConfig
-from emgscribe.models.features import FeaturesConfig, StridedConvConfig
+from emgscribe.models.features import FeaturesConfig, SeveralConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.modules import training_loss
@@ -90,11 +90,16 @@ def test_a_step_stays_on_its_device_and_never_waits(kind: str, sessions: Session
 
 
 @pytest.mark.parametrize(
-    "features", [replace(FEATURES, decimation=2, edges=(0, 4, 9)), StridedConvConfig(electrodes=(0, 3), bands=(1,))]
+    "features",
+    [
+        replace(FEATURES, decimation=2, edges=(0, 4, 9)),
+        StridedConvConfig(electrodes=(0, 3), bands=(1,)),
+        SeveralConfig(),
+    ],
 )
 def test_so_does_every_kind_of_features(features: FeaturesConfig, sessions: Sessions, other: OtherDevice) -> None:
     held_to_the_cpu(ModelConfig(features, SMALL["mlp"]), sessions, other)
-    assert {type(FEATURES), StridedConvConfig} == set(FeaturesConfig.kinds.values())
+    assert {type(FEATURES), StridedConvConfig, SeveralConfig} == set(FeaturesConfig.kinds.values())
 
 
 @pytest.mark.parametrize("kind", EncoderConfig.kinds)

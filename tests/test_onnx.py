@@ -32,6 +32,7 @@ KINDS = {
     "raw EMG and GRU": ModelConfig(StridedConvConfig(), SMALL["recurrent, causal"]),
     "banded transformer": ModelConfig(FEATURES, SMALL["transformer, banded"]),
     "minGRU": ModelConfig(FEATURES, SMALL["linear-recurrence, with lookahead"]),
+    "ensemble": ModelConfig(FEATURES, SMALL["ensemble"]),
     "conformer": ModelConfig(FEATURES, SMALL["conformer, banded"]),
 }
 EMG = np.random.default_rng(0).normal(0, 20, (4000, 2, 16)).astype(np.float32)

@@ -18,7 +18,7 @@ from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothe
 from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.encoders import Encoder, EncoderConfig
-from emgscribe.models.features import FeaturesConfig, StridedConvConfig
+from emgscribe.models.features import FeaturesConfig, SeveralConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.streaming import Stream, Update
 
@@ -78,10 +78,11 @@ def test_any_chunks_give_the_emissions_of_the_whole(kind: str, session: Session)
     "features",
     [
         StridedConvConfig(strides=(2, 4), filters=(3,), bins=5),
+        SeveralConfig(parts=(StridedConvConfig(strides=(2, 4), filters=(3,), bins=5),) * 2),
         replace(FEATURES, decimation=4),
         replace(FEATURES, hop=5, electrodes=(0, 3), bands=(1,)),
     ],
-    ids=["strided convolutions", "decimated", "hop 5"],
+    ids=["strided convolutions", "several", "decimated", "hop 5"],
 )
 def test_any_features_can_be_streamed(features: FeaturesConfig, session: Session) -> None:
     bands = len(features.bands) or 2

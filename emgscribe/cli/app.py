@@ -26,6 +26,7 @@ VERBS = {  # verb -> its module here, and what it does; its function is named af
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
     "record": ("live", "Record yourself typing prompts, with a device, into session files."),
+    "ensemble": ("models", "Make one model of several, such as one recipe's with several seeds, that averages them."),
     "adapt": ("models", "Fine-tune a model on a few minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),

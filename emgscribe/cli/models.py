@@ -103,6 +103,22 @@ def transcribe(
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
 
+def ensemble(
+    models: Positional[Annotated[tuple[Path, ...], arg(metavar="MODELS", help="Model folders, two or more.")]],
+    *,
+    out: Annotated[Path, arg(help="Folder to write the model to.")],
+) -> None:
+    """The models need the same features and frame rate. The new one takes as long as all of them.
+
+    Examples:
+      emgscribe ensemble runs/baseline-1501/best runs/baseline-1502/best --out models/two
+      emgscribe evaluate models/two data/SESSION.hdf5
+    """
+    made = es.ensemble([es.load_model(folder) for folder in models])
+    es.save_model(made, out)
+    screen.print(f"{made!r}: {out}")
+
+
 def adapt(
     model: ModelFolder,
     sessions: Positional[Annotated[tuple[Path, ...], arg(metavar="SESSIONS", help="Sessions of one person.")]],

@@ -37,6 +37,12 @@ class Ancestry:
         """The ancestry of this model once it is trained on `train` and validated on `val`."""
         return Ancestry(_joined(self.trained_on, train), _joined(self.validated_on, val), self.complete)
 
+    def joined(self, other: "Ancestry") -> "Ancestry":
+        """The ancestry of a model that is made of this one and another."""
+        trained_on = dict.fromkeys(self.trained_on + other.trained_on)
+        validated_on = dict.fromkeys(self.validated_on + other.validated_on)
+        return Ancestry(tuple(trained_on), tuple(validated_on), self.complete and other.complete)
+
     def refuse(self, sessions: Sequence[Session], *, unseen_users: bool = False) -> None:
         """Raise `EmgscribeError` if the model was trained on one of `sessions` or, with `unseen_users`, on its user.
 

@@ -223,6 +223,40 @@ class StridedConv(Features):
         return hidden.log1p().view(items, bands, channels, self.bins, -1).permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
 
 
+@register("several")
+@dataclass(frozen=True)
+class SeveralConfig(FeaturesConfig):
+    """Learned features of several networks, one after the other: each member of an ensemble reads its own."""
+
+    parts: tuple[FeaturesConfig, ...] = (StridedConvConfig(),) * 5  # the networks' features, all of one kind and size
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        alike = len(set(self.parts)) == 1 and not self.parts[0].electrodes and not self.parts[0].bands
+        require(alike, "features.parts", self.parts, "one or more, all alike, of all electrodes of both bands")
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.parts[0].samples_per_frame
+
+    def build(self) -> "Several":
+        return Several(self)
+
+
+class Several(Features):
+    """The bins of all parts."""
+
+    def __init__(self, config: SeveralConfig) -> None:
+        super().__init__()
+        self.config, built = config, [part.build() for part in config.parts]
+        self.parts = nn.ModuleList(built)
+        self.span, self.hop, self.bins = built[0].span, built[0].hop, sum(part.bins for part in built)
+
+    def forward(self, emg: Tensor) -> Tensor:
+        chosen = self.config.chosen(emg)
+        return torch.cat([part(chosen) for part in self.parts], dim=-1)
+
+
 @lru_cache(maxsize=4)
 def basis(n_fft: int, decimation: int) -> Tensor:
     """The decimated and windowed transform as a matrix on the CPU: (2 * (n_fft / 2 + 1), span), real parts first."""

@@ -30,7 +30,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import open_file, read_json, replacing, write_json
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig, AttentionDecoder
-from emgscribe.models.encoders import EncoderConfig, LookaheadsConfig, TdsConfig
+from emgscribe.models.encoders import EncoderConfig, EnsembleConfig, LookaheadsConfig, TdsConfig
 from emgscribe.models.features import FeaturesConfig, SpectrogramConfig
 from emgscribe.models.steps import Chain, each
 
@@ -84,12 +84,13 @@ class Model(nn.Module):
         require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, frame included")
 
     def __repr__(self) -> str:
-        kinds, encoder = [self.config.encoder.kind()], self.config.encoder
-        while encoder := getattr(encoder, "base", None):  # type: ignore[assignment]  # None ends it
-            kinds.insert(0, encoder.kind())
+        encoder = self.config.encoder
+        what = _kinds(encoder)
+        if isinstance(encoder, EnsembleConfig):
+            what = f"ensemble of {len(encoder.members)}: {', '.join(dict.fromkeys(map(_kinds, encoder.members)))}"
         parameters = sum(parameter.numel() for parameter in self.parameters())
         rate = self.shape.rate / self.samples_per_frame
-        return f"<Model {' + '.join(kinds)}, {parameters:,} parameters, {rate:.4g} frames/s>"
+        return f"<Model {what}, {parameters:,} parameters, {rate:.4g} frames/s>"
 
     def expect_blank(self, share: float) -> None:
         """Make an untrained head expect the blank with probability `share`, and all symbols equally.
@@ -200,6 +201,12 @@ class Model(nn.Module):
 
         with evaluating(self):
             return transcribe(self, session, decoder)
+
+
+def _kinds(encoder: EncoderConfig) -> str:
+    """The kinds of an encoder and of all below it, the lowest one first."""
+    base = getattr(encoder, "base", None)
+    return f"{_kinds(base)} + {encoder.kind()}" if base else encoder.kind()
 
 
 @contextmanager

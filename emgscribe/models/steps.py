@@ -96,6 +96,23 @@ def residual(*steps: Step) -> Step:
     return add
 
 
+def beside(chains: Sequence[Step], combined: Callable[[list[Tensor]], Tensor]) -> Step:
+    """The step of what several steps make of the same frames; those that come earlier wait for the others."""
+
+    def run(frames: Tensor, state: State) -> tuple[Tensor | None, State]:
+        states = list[State]()
+        for chain, (waiting, inner) in zip(chains, state or [(None, None)] * len(chains), strict=True):
+            made, inner = chain(frames, inner)
+            states.append((waiting if made is None else joined(waiting, made), inner))
+        count = min(0 if waiting is None else waiting.shape[1] for waiting, _ in states)
+        if not count:
+            return None, states
+        made = combined([waiting[:, :count] for waiting, _ in states])
+        return made, [(waiting[:, count:].clone(), inner) for waiting, inner in states]
+
+    return run
+
+
 def joined(before: Tensor | None, frames: Tensor, axis: int = 1) -> Tensor:
     """What was kept and what comes, one after the other."""
     return frames if before is None else torch.cat([before, frames], dim=axis)

@@ -6,6 +6,7 @@ the TDS network followed by a GRU.
 
 from emgscribe.models.encoders.conformer import ConformerConfig
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig
+from emgscribe.models.encoders.ensemble import EnsembleConfig
 from emgscribe.models.encoders.linear_recurrence import LinearRecurrenceConfig
 from emgscribe.models.encoders.lookaheads import LookaheadsConfig
 from emgscribe.models.encoders.mlp import MlpConfig
@@ -15,5 +16,6 @@ from emgscribe.models.encoders.split_share import SplitShareConfig
 from emgscribe.models.encoders.tds import TdsConfig
 from emgscribe.models.encoders.transformer import TransformerConfig
 
-__all__ = ["ConformerConfig", "Encoder", "EncoderConfig", "LinearRecurrenceConfig", "LookaheadsConfig", "MlpConfig"]
-__all__ += ["RecurrentConfig", "ResidualCnnConfig", "SplitShareConfig", "TdsConfig", "TransformerConfig"]
+__all__ = ["ConformerConfig", "Encoder", "EncoderConfig", "EnsembleConfig", "LinearRecurrenceConfig"]
+__all__ += ["LookaheadsConfig", "MlpConfig", "RecurrentConfig", "ResidualCnnConfig", "SplitShareConfig", "TdsConfig"]
+__all__ += ["TransformerConfig"]
