@@ -2,14 +2,32 @@
 
 import pytest
 import torch
-from networks import BANDS, CHANNELS, noise
+from networks import BANDS, BINS, CHANNELS, noise, scrambled
 from torch.nn import functional as F
 
-from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.encoders import MlpConfig, TdsConfig
 from emgscribe.models.encoders.layers import Reduction, without
 from emgscribe.models.encoders.residual_cnn import ResidualConv
 from emgscribe.models.encoders.tds import SqueezeExcitation
 from emgscribe.models.encoders.transformer import Attention, rotated
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_front_end_is_the_norm_and_then_the_layer(training: bool) -> None:
+    """Its weights take up the norm's scale and shift; the features need no gradient, but may have one."""
+    ours, plain = (scrambled(MlpConfig(12).build(BANDS, CHANNELS, BINS)).train(training) for _ in range(2))
+    weights = noise(2, 15, 24, seed=5)
+    features, same = ((3 * noise(2, 15, BANDS, CHANNELS, BINS) - 4).requires_grad_() for _ in range(2))
+    found, expected = ours(features, torch.tensor([15, 15])), plain.mlp(plain.norm(same)).flatten(2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for frames in (found, expected):
+        (frames * weights).sum().backward()
+    torch.testing.assert_close(features.grad, same.grad, rtol=1e-4, atol=1e-5)
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-3)
+    for name, value in plain.state_dict().items():  # the running statistics too
+        torch.testing.assert_close(ours.state_dict()[name], value, msg=name)
+    assert ours(features.detach(), torch.tensor([15, 15])).requires_grad
 
 
 @pytest.mark.parametrize("back", [False, True])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from emgscribe.models.steps import State, joined
@@ -16,6 +17,12 @@ class SpectrogramNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.norm(features.flatten(0, 1).flatten(1, 2)).view_as(features)  # through (N*F, B*C, K)
+
+    def standardized(self, features: Tensor) -> Tensor:
+        """What `forward` computes, before the learned scale and shift of each electrode channel."""
+        plain = {"weight": torch.ones_like(self.norm.weight), "bias": torch.zeros_like(self.norm.bias)}
+        found: Tensor = functional_call(self.norm, plain, (features.flatten(0, 1).flatten(1, 2),))
+        return found.view_as(features)
 
 
 class RotationInvariantMLP(nn.Module):
@@ -34,14 +41,23 @@ class RotationInvariantMLP(nn.Module):
         """Features (N, F, B, C, K) -> (N, F, B, width)."""
         return self.hidden(features, self.rolled())
 
-    def rolled(self) -> list[tuple[Tensor, Tensor]]:
-        """The weights (3 * width, C*K) and biases (3 * width,) of all rolls, for each band."""
+    def rolled(self, norm: nn.BatchNorm1d | None = None) -> list[tuple[Tensor, Tensor]]:
+        """The weights (3 * width, C*K) and biases (3 * width,) of all rolls, for each band.
+
+        They include the scale and the shift of a norm over all electrode channels, where one is given: then the
+        features, which have nothing to learn, need no gradient, which is a tenth of a step's arithmetic.
+        """
         found = []
-        for layer in self.layers:
+        for band, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             weight = layer.weight.view(self.width, self.channels, self.bins)
-            rolls = torch.cat([weight.roll(-offset, dims=1).flatten(1) for offset in (-1, 0, 1)])
-            found.append((rolls, layer.bias.repeat(3)))
+            rolls = torch.stack([weight.roll(-offset, dims=1) for offset in (-1, 0, 1)])  # (3, width, C, K)
+            bias = layer.bias.expand(3, -1)
+            if norm is not None:
+                own = slice(band * self.channels, (band + 1) * self.channels)
+                bias = bias + (rolls.sum(3) * norm.bias[own]).sum(2)
+                rolls = rolls * norm.weight[own, None]
+            found.append((rolls.flatten(2).flatten(0, 1), bias.flatten()))
         return found
 
     def hidden(self, features: Tensor, rolled: list[tuple[Tensor, Tensor]]) -> Tensor:

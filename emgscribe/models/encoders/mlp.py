@@ -44,4 +44,10 @@ class MlpEncoder(Encoder):
         return [norm, each(lambda features: self.mlp.hidden(features, rolled))]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        return self.mlp(self.norm(features)).flatten(2)  # (N, F, width)
+        return self.hidden(features).flatten(2)  # (N, F, width)
+
+    def hidden(self, features: Tensor) -> Tensor:
+        """What the front end makes of features (N, F, B, C, K): (N, F, B, mlp_features)."""
+        if isinstance(self.norm, RollingNorm):
+            return self.mlp(self.norm(features))
+        return self.mlp.hidden(self.norm.standardized(features), self.mlp.rolled(self.norm.norm))

@@ -97,7 +97,7 @@ class TdsEncoder(MlpEncoder):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         padding = features.shape[1] - self.left_context - self.right_context - lengths
-        frames = self._split(self.mlp(self.norm(features)))
+        frames = self._split(self.hidden(features))
         for block in self.blocks:
             frames = block(frames, padding) if isinstance(block, SqueezeExcitation) else block(frames)
         return frames
