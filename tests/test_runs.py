@@ -9,6 +9,7 @@ from io import StringIO
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_suite
 import torch
@@ -16,7 +17,7 @@ from rich.console import Console
 from tiny_suite import brief
 
 from emgscribe.config import to_json
-from emgscribe.data.session import Session
+from emgscribe.data.session import Session, open_session
 from emgscribe.data.splits import DataConfig
 from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
@@ -27,6 +28,7 @@ from emgscribe.experiments.run import Planned, missing, plan, result_path, run_e
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter
 from emgscribe.models.encoders import TdsConfig
+from emgscribe.models.ensemble import ensemble
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model
 from emgscribe.simulation.sessions import simulate
@@ -252,7 +254,7 @@ def test_minutes_cut_the_training_data_and_nothing_else(
 
 def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> None:
     adapted = replace(TINY, name="adapted", start="tiny")
-    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with this seed"):
+    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with seed 5"):
         run(adapted, data, tmp_path)
     with pytest.raises(EmgscribeError, match="adapted starts from runs/m/best") as caught:
         run(replace(adapted, start="runs/m/best"), data, tmp_path)
@@ -264,6 +266,29 @@ def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> N
     run(brief(adapted, epochs=1, lr=1e-12, lr_start=1e-12, lr_end=1e-12), data, tmp_path)
     before, after = (load_model(tmp_path / "runs" / f"{name}-5" / "best") for name in ("tiny", "adapted"))
     assert all(torch.allclose(p, q, atol=1e-6) for p, q in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_an_ensemble_is_a_run_of_several_seeds(data: Path, tmp_path: Path) -> None:
+    member = brief(TINY, keypress_weight=0.5)
+    both = replace(member, name="both", start="tiny", ensemble=2)
+    run(member, data, tmp_path)
+    with pytest.raises(EmgscribeError, match="both starts from tiny, which has not been trained with seed 6"):
+        run(both, data, tmp_path)
+    run(brief(member, seed=6), data, tmp_path)
+    result = run(both, data, tmp_path)
+    made = load_model(tmp_path / "runs" / "both-5" / "best")
+    members = [load_model(tmp_path / "runs" / f"tiny-{seed}" / "best") for seed in (5, 6)]
+    session = open_session(sorted(data.glob("*.hdf5"))[0])
+    np.testing.assert_allclose(made.log_probs(session), ensemble(members).log_probs(session), atol=1e-5)
+    assert result.curves == []
+    assert "ensemble of 2: tds" in (tmp_path / "runs" / "both-5" / "best" / "README.md").read_text()
+    assert made.ancestry == members[0].ancestry
+    suite = [both, replace(both, train=replace(both.train, seed=6))]
+    planned = plan(suite, data, runs=tmp_path / "runs", results=tmp_path / "results")
+    assert list(planned) == [Planned("both-5", "done", 0.0), Planned("both-6", "missing", 0.0)]
+    for changes in ({"ensemble": 1}, {"start": ""}):
+        with pytest.raises(EmgscribeError, match=r"ensemble is .*, allowed: 2 to 100 with a start"):
+            replace(both, **changes)
 
 
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def run_experiment(
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
-    _start_of(experiment, Path(runs))  # or it is refused before its folder is made
+    _starts_of(experiment, Path(runs))  # or it is refused before its folder is made
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
         shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
@@ -137,32 +137,38 @@ def train_experiment(
     Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
     that was trained on a test session or on a user that must be unseen.
     """
-    from emgscribe.training.run import train
+    from emgscribe.training.run import average, train
 
     training, val, test = map(open_sessions, (split.train, split.val, split.test))
     training, val = _labelled(first_minutes(training, experiment.data.minutes), console), _labelled(val, console)
-    start = _start_of(experiment, runs)
-    ancestry = load_ancestry(start) if start else Ancestry()
+    starts, ancestry, folder = _starts_of(experiment, runs), Ancestry(), runs / run_name(experiment)
+    for start in starts:
+        ancestry = ancestry.joined(load_ancestry(start))
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {session.user for session in training} & {session.user for session in test}
     ancestry.after(training, val).refuse(test, unseen_users=unseen)
-    folder = runs / run_name(experiment)
-    trained = train(experiment, training, val, out=folder, start=start, console=console)
+    if experiment.ensemble:
+        return average(starts, folder), (training, val, test)
+    trained = train(experiment, training, val, out=folder, start=next(iter(starts), None), console=console)
     return trained, (training, val, test)
 
 
-def _start_of(experiment: Experiment, runs: Path) -> Path | None:
-    """The folder of the model that an experiment starts from; `EmgscribeError` where it has not been trained."""
-    if not experiment.start:
-        return None
-    start = runs / run_name(replace(experiment, name=experiment.start)) / "best"
-    if not start.exists():
-        what = f"{experiment.name} starts from {experiment.start}, which has not been trained with this seed"
-        hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed"
-        if experiment.start not in EXPERIMENTS:
-            hint = "start from an experiment (emgscribe train lists them); emgscribe adapt fine-tunes any model"
-        raise EmgscribeError(what, where=str(start), hint=hint)
-    return start
+def _starts_of(experiment: Experiment, runs: Path) -> list[Path]:
+    """The folders of the models that an experiment starts from; `EmgscribeError` where one has not been trained."""
+    seeds = (
+        range(experiment.train.seed, experiment.train.seed + max(1, experiment.ensemble)) if experiment.start else ()
+    )
+    starts = list[Path]()
+    for seed in seeds:
+        first = replace(experiment, name=experiment.start, train=replace(experiment.train, seed=seed))
+        starts.append(start := runs / run_name(first) / "best")
+        if not start.exists():
+            what = f"{experiment.name} starts from {experiment.start}, which has not been trained with seed {seed}"
+            hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed {seed}"
+            if experiment.start not in EXPERIMENTS:
+                hint = "start from an experiment (emgscribe train lists them); emgscribe adapt fine-tunes any model"
+            raise EmgscribeError(what, where=str(start), hint=hint)
+    return starts
 
 
 def _labelled(sessions: Iterable[Session], console: Console) -> list[Session]:
@@ -228,9 +234,10 @@ def plan(
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
-        kind = (experiment.model, experiment.windows, experiment.data, train)
+        kind = (experiment.model, experiment.windows, experiment.data, train, experiment.ensemble > 0)
         if kind not in measured:
-            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
+            seconds = 0.0 if experiment.ensemble else estimate_seconds(experiment, *_as_long(experiment.data, data))
+            measured[kind] = seconds
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 

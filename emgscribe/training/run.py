@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +35,7 @@ from emgscribe.data.windows import Batch, shape_of
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import alone, read_json, replacing, write_json
+from emgscribe.models.ensemble import ensemble
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
 from emgscribe.training.modules import (
@@ -114,8 +115,20 @@ def train(
         data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=model.context)
         _run(TrainingModule(model, recipe.train, recipe.augment), data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
-    name = f"{devices} x " * (devices > 1) + (torch.cuda.get_device_name() if device.type == "cuda" else device.type)
+    name = f"{devices} x " * (devices > 1) + _name(device)
     return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
+
+
+def average(models: Sequence[Path], out: Path) -> Trained:
+    """The ensemble of the models in several folders, in the folder `out` of a run that has no epochs."""
+    device = best_device()
+    save_model(ensemble([load_model(folder) for folder in models]), out / BEST)
+    model = load_model(out / BEST, device)
+    return Trained(model, [], seconds=0.0, device=_name(device), precision="fp32", commits=[], folder=out)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else device.type
 
 
 def _untrained(recipe: Recipe, shape: Shape, start: Path | None = None) -> Model:

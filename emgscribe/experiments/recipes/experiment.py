@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from emgscribe.config import require
+from emgscribe.config import Range, require
 from emgscribe.data.splits import DataConfig, Protocol
 from emgscribe.models.encoders import EncoderConfig
 from emgscribe.training.config import Recipe
@@ -19,9 +19,14 @@ class Experiment(Recipe):
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
     start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
+    ensemble: Annotated[int, Range(0, 100)] = (
+        0  # do not train: average models of start, with this many seeds from seed on
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        wanted = "2 to 100 with a start, or 0"
+        require(self.ensemble == 0 or (self.ensemble > 1 and self.start != ""), "ensemble", self.ensemble, wanted)
         # The name is a path in the folders of runs and of results, which it must not leave or hide in.
         fits = self.name.isprintable() and len(self.name.encode()) <= 200
         allowed = "words of letters, digits and the like, with / between them; no leading dot; at most 200 bytes"
