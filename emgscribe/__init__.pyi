@@ -15,6 +15,8 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, evaluate, evaluate_all
 from emgscribe.experiments import recipes
 from emgscribe.experiments.recipes import Experiment
+from emgscribe.experiments.results import RunResult
+from emgscribe.experiments.run import run_experiment
 from emgscribe.models import encoders, features
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import Augmentation
@@ -37,9 +39,29 @@ from emgscribe.transcription import Transcript, transcribe
 __version__: str
 __all__ = ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
-__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "Saliency"]
-__all__ += ["Session", "SessionsDataModule", "Settings", "Shape", "SimulationConfig", "Source", "Stream", "TrainConfig"]
+__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "RunResult"]
+__all__ += [
+    "Saliency",
+    "Session",
+    "SessionsDataModule",
+    "Settings",
+    "Shape",
+    "SimulationConfig",
+    "Source",
+    "Stream",
+    "TrainConfig",
+]
 __all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "__version__"]
 __all__ += ["adapt", "convert", "ctc_loss", "encoders", "ensemble", "evaluate", "evaluate_all", "export_checkpoint"]
 __all__ += ["features", "import_checkpoint", "inspect", "load_model", "open_session", "open_sessions", "recipes"]
-__all__ += ["register", "saliency", "save_model", "simulate", "simulate_key_logs", "split", "train", "transcribe"]
+__all__ += [
+    "register",
+    "run_experiment",
+    "saliency",
+    "save_model",
+    "simulate",
+    "simulate_key_logs",
+    "split",
+    "train",
+    "transcribe",
+]

@@ -18,6 +18,8 @@ from emgscribe.errors import EmgscribeError
 
 T = TypeVar("T")
 K = TypeVar("K", bound="type[Kind]")
+_NEWER = "another version may have written it"
+_OWN = "import the module that registers it first: es.register in Python, EMGSCRIBE_MODULES=NAME on the command line"
 _MOST = sys.float_info.max  # the largest number that is not infinite
 
 
@@ -174,7 +176,7 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
     try:
         value: T = _read(kind, data, getattr(kind, "section", ""))
     except EmgscribeError as error:
-        raise EmgscribeError(error.what, where=where, hint="another version may have written it") from error
+        raise EmgscribeError(error.what, where=where, hint=_OWN if error.hint == _OWN else _NEWER) from error
     return value
 
 
@@ -195,7 +197,9 @@ def _read(hint: Any, data: Any, path: str) -> Any:
     own = dict(data)
     if issubclass(hint, Kind) and "kinds" in vars(hint):
         name = own.pop("kind", None)
-        require(isinstance(name, str) and name in hint.kinds, f"{path}.kind", name, ", ".join(hint.kinds))
+        if not isinstance(name, str) or name not in hint.kinds:
+            what = f"{path}.kind is {shortened(name)}, allowed: {', '.join(hint.kinds)}"
+            raise EmgscribeError(what, hint=_OWN if isinstance(name, str) else "")
         hint = hint.kinds[name]
     hints, before = _hints(hint), path and f"{path}."
     needed = [field.name for field in fields(hint) if field.default is field.default_factory is MISSING]
@@ -219,8 +223,17 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two settings as JSON, in words: three of them, and the number of the others."""
     then, now = ({path: json.dumps(value) for path, value in leaves(part)} for part in (there, here))
     names = [path for path in then | now if then.get(path) != now.get(path)]
-    values = [f"{path:.80} is {then.get(path, '-'):.40} there, {now.get(path, '-'):.40} here" for path in names[:3]]
+    pairs = ((path, *_apart(then.get(path, "-"), now.get(path, "-"))) for path in names[:3])
+    values = [f"{path:.80} is {one} there, {other} here" for path, one, other in pairs]
     return "; ".join(values) + f"; and {len(names) - 3} more" * (len(names) > 3)
+
+
+def _apart(one: str, other: str) -> tuple[str, str]:
+    """The beginnings of two values; if they are long, from shortly before the first difference on."""
+    first = next((place for place, pair in enumerate(zip(one, other, strict=False)) if len(set(pair)) > 1), 0)
+    first = max(0, first - 20) if max(len(one), len(other)) > 40 else 0
+    before = "..." * (first > 0)
+    return before + one[first : first + 40], before + other[first : first + 40]
 
 
 def reads_as(value: object, data: Any) -> bool:

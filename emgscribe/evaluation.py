@@ -70,7 +70,8 @@ class Evaluation:
     def __repr__(self) -> str:
         low, high = self.interval
         kind = "simulated" if self.simulated else "recorded"
-        return f"<Evaluation of {len(self.sessions)} {kind} sessions: CER {self.cer:.2f} % ({low:.2f} to {high:.2f})>"
+        many = f"{len(self.sessions)} {kind} session{'s' * (len(self.sessions) != 1)}"
+        return f"<Evaluation of {many}: CER {self.cer:.2f} % ({low:.2f} to {high:.2f})>"
 
     @property
     def counts(self) -> Counts:

@@ -22,7 +22,7 @@ SECTIONS = {
     "Scores": "evaluate Evaluation evaluate_all Counts",
     "Training": "train adapt Trained Recipe TrainConfig Augmentation TrainingModule SessionsDataModule WindowDataset"
     " WindowConfig Batch ctc_loss",
-    "Experiments": "recipes Experiment",
+    "Experiments": "recipes Experiment run_experiment RunResult",
     "Parts of a network, and your own": "register encoders Encoder EncoderConfig features Features FeaturesConfig"
     " AttentionConfig Settings",
     "Errors": "EmgscribeError",

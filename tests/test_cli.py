@@ -22,6 +22,7 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import EXPERIMENTS, GROUPS, SUITES
 from emgscribe.files import read_json, write_json
+from emgscribe.models.encoders import EncoderConfig
 
 TINY = [
     *("--train.epochs", "2", "--train.batch-size", "4", "--model.features.hop", "64", "--windows.length", "2000"),
@@ -175,6 +176,46 @@ def test_evaluate_agrees_with_the_result_of_training(
     assert "windows of" in capsys.readouterr().out
     assert cli.main(["evaluate", model, last(data), "--protocol", "published"]) == 0
     assert "published" in capsys.readouterr().out
+
+
+def test_what_makes_a_score_too_good_or_too_bad_is_said(
+    runs: Path, data: Path, words: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, validated = str(runs / "runs" / "demo-0" / "best"), sorted(data.glob("*.hdf5"))[1]
+    assert cli.main(["evaluate", model, str(validated)]) == 0
+    assert f"Warning: {validated.stem} chose the model's best weights" in capsys.readouterr().err
+    assert cli.main(["evaluate", model, last(data), "--decoder", "beam", "--lm", str(words)]) == 0
+    assert "The beam has its default weights. emgscribe lm tune " in capsys.readouterr().err
+
+
+def test_modules_of_ones_own_are_imported(
+    runs: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model with a layer of its own is read once its module is named; else the error says so."""
+    model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "m")
+    content = read_json(model / "config.json")
+    content["model"]["encoder"]["kind"] = "my-tds"
+    write_json(model / "config.json", content)
+    line = ["evaluate", str(model), last(data)]
+    assert cli.main(line) == 2
+    shown = capsys.readouterr().err
+    assert "model.encoder.kind is 'my-tds', allowed: " in shown
+    assert "EMGSCRIBE_MODULES=NAME" in shown
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("EMGSCRIBE_MODULES", "my_tds_layers,nowhere_at_all")
+    Path("my_tds_layers.py").write_text(
+        "import emgscribe as es\n"
+        "es.encoders.EncoderConfig.kinds['my-tds'] = type('Mine', (es.encoders.TdsConfig,), {})\n"
+    )
+    assert cli.main(line) == 2
+    assert "Error: nowhere_at_all cannot be imported (No module named" in capsys.readouterr().err
+    monkeypatch.setenv("EMGSCRIBE_MODULES", "my_tds_layers")
+    try:
+        assert cli.main(line) == 0
+    finally:
+        del sys.modules["my_tds_layers"], EncoderConfig.kinds["my-tds"]
+    assert "CER" in capsys.readouterr().out
 
 
 def test_evaluate_refuses_what_the_model_was_trained_on(

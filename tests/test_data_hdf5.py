@@ -253,6 +253,10 @@ def test_find_sessions_sorts_by_name(make_session: Make, tmp_path: Path) -> None
     paths = [make_session(name, samples=10) for name in ("2021-02", "2021-01")]
     (paths[0].parent / "notes.txt").write_text("")
     assert list(find_sessions(str(paths[0].parent))) == sorted(paths)
+    others = [paths[0].rename(paths[0].with_suffix(".HDF5")), paths[1].rename(paths[1].with_suffix(".h5"))]
+    assert list(find_sessions(paths[0].parent)) == sorted(others)
+    with pytest.raises(EmgscribeError, match="is a file, not a folder"):
+        find_sessions(others[0])
     with pytest.raises(EmgscribeError, match="no such folder"):
         find_sessions(tmp_path / "none")
     (tmp_path / "empty").mkdir()

@@ -49,7 +49,8 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
     assert split.train == (*days["a"][1:3], *days["c"][1:3])
     assert split.val == (days["a"][3], days["c"][3])  # none of the user who tests, not even to choose a model
     assert split.test == (days["b"][4],)
-    assert split_sessions(tmp_path, DataConfig(train_users=(1,), sessions=9)).train == tuple(days["b"][:3])
+    with pytest.raises(EmgscribeError, match=r"data.sessions is 4, but no user has more than 3 sessions to train on"):
+        split_sessions(tmp_path, DataConfig(train_users=(1,), sessions=4))
     with pytest.raises(EmgscribeError, match=r"data.test_users names user 3, counted from 0, .* has 3 users"):
         split_sessions(tmp_path, DataConfig(test_users=(0, 3)))
 
@@ -62,7 +63,7 @@ def test_several_sessions_test(tmp_path: Path) -> None:
     assert (split.val, split.test) == ((days["a"][2],), tuple(days["b"]))
     for user, count, needed in (("a", 5, 6), ("b", 2, 4)):
         chosen = DataConfig(train_users=(0,) if user == "a" else (1,), test_users=(1,), test_sessions=needed - 2)
-        with pytest.raises(EmgscribeError, match=f"user {user} has {count} sessions; it takes {needed} to train"):
+        with pytest.raises(EmgscribeError, match=f"user {user} has {count} sessions; it takes {needed}: 1 to train"):
             split_sessions(tmp_path, chosen)
     with pytest.raises(EmgscribeError, match=r"data.test_sessions is 2, allowed: 1: the protocol course"):
         DataConfig(protocol="course", test_sessions=2)
@@ -75,13 +76,13 @@ def test_others_may_validate(tmp_path: Path) -> None:
     assert (split.val, split.test) == (tuple(days["b"]), (days["c"][2],))
     split = split_sessions(tmp_path, DataConfig(train_users=(2, 0), val_users=(1,), test_users=(2,)))
     assert (split.train, split.val) == ((*days["c"][:2], *days["a"]), tuple(days["b"]))
-    with pytest.raises(EmgscribeError, match="user a has 2 sessions; it takes 3 to train, validate and test"):
+    with pytest.raises(EmgscribeError, match="user a has 2 sessions; it takes 3: 1 to train, 1 to val"):
         split_sessions(tmp_path, DataConfig(train_users=(0,), val_users=(0,), test_users=(0,)))
 
 
 def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
     days = recorded(tmp_path, enough=3, few=2)
-    with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3 to train, validate and test"):
+    with pytest.raises(EmgscribeError, match="user few has 2 sessions; it takes 3: 1 to train, 1 to val"):
         split_sessions(tmp_path)
     split = split_sessions(tmp_path, DataConfig(train_users=(0,)))
     assert (split.train, split.val) == ((days["enough"][0],), (days["enough"][1],))

@@ -113,6 +113,9 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
     write_result("ablation/rate-500", 0, [("one", "abcdefgh", "Xbcdefgh")], beam=True)
     write_result("demo", 0, worse, changes={"train.epochs": 5, "train.batch_size": 4})
     write_result("mine", 0, worse)
+    content = read_json(path := write_result("parts", 0, worse))
+    content["experiment"]["model"]["encoder"]["kind"] = "my-own"
+    write_json(path, content)
     write_result("table2/baseline", 0, [("two", "abcdefgh", "abcdefgh")])
     write_result("table2/bilstm", 0, worse, kind="real")
     page_of(tmp_path)
@@ -126,11 +129,13 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
         ["2", "ablation/rate-500", "greedy", "12.50"],
         ["3", "ablation/full", "greedy", "25.00"],
         ["4", "demo (train.epochs 5, train.batch_size 4)", "greedy", "25.00"],
-        ["5", "mine", "greedy", "25.00"],
+        ["5", "mine (baseline)", "greedy", "25.00"],
+        ["6", "parts", "greedy", "25.00"],
     ]
     assert rows[2][5:] == ["2", "00000000", "`emgscribe train ablation/full --data DIR`"]
     assert rows[3][-1] == "`emgscribe train demo --data DIR --train.epochs 5 --train.batch-size 4`"
-    assert "`" not in rows[4][-1]  # no experiment and no suite has this name
+    assert rows[4][-1] == "`emgscribe train baseline --data DIR --name mine`"
+    assert "`" not in rows[5][-1]  # no command makes it
     assert rows[0][-1] == "`emgscribe train ablation/rate-500 --data DIR --decoder beam`"
 
 
@@ -261,11 +266,12 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
     (same,) = compare(found, "ablation/full", "ablation/rate-500")  # rate-500 has no beam
     assert "(SIMULATED sessions, greedy): difference +50.00 points, 95 % interval +50.00 to +50.00," in same
     assert "13 segments of 10 s; ablation/full is better in 0.0 % of its resamples" in same
-    assert same.endswith("(MAPSSWE) over 1 segments: too few: these sessions show a difference")
+    assert "The interval shows a difference in these sessions." in same
+    assert same.endswith("(MAPSSWE) over 1 segment: too few for a p")
     (decoders,) = compare(found, "ablation/full:beam", "ablation/full:greedy")
     assert "beam and greedy): difference -50.00 points" in decoders
     (across,) = compare(found, "ablation/full:beam", "ablation/rate-500:greedy")
-    assert across.endswith("show no difference")
+    assert "The interval shows no difference" in across
     with pytest.raises(EmgscribeError, match="no result of 'ablation/rate-500:beam'"):
         compare(found, "ablation/full:beam", "ablation/rate-500:beam")
 
@@ -301,7 +307,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
         rows = [(row["suite"], row["experiment"], row["simulated %"]) for row in csv.DictReader(file)]
     assert rows == [("ablation", "ablation/full", "25.00"), ("ablation", "ablation/rate-500", "25.00")]
     assert r"rate-500 & greedy & 25.00 & 0.00--50.00 \\" in (out / "simulated.tex").read_text().splitlines()
-    best = "Commonest errors of ablation/full, greedy (typed as read):"
+    best = "Commonest errors of ablation/full, greedy:"
     assert f"{best} `" in page
     for name in names:
         path = tmp_path / "results" / f"{name}-0.json"

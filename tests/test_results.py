@@ -46,7 +46,12 @@ def test_settings_that_differ_from_the_named_experiment_are_named(write_result: 
     write_json(path, content)
     assert row(path).label == "demo (train.epochs 2, seen in training)"
     (table,) = tables([RunResult.read(write_result("somebody's", 1))])
-    assert table.rows[0].label == "somebody's"
+    assert table.rows[0].label == "somebody's (baseline)"  # which it is, under another name
+    (table,) = tables([RunResult.read(write_result("mine", 1, changes={"train.epochs": 2}))])
+    assert table.rows[0].label == "mine (baseline, train.epochs 2)"
+    changes = {f"train.{name}": 0.5 for name in ("lr", "lr_start", "lr_end", "ema", "weight_decay", "clip_norm")}
+    (table,) = tables([RunResult.read(write_result("far", 1, changes=changes))])
+    assert table.rows[0].label == "far"  # from all of them
 
 
 def test_seeds_are_averaged_and_their_units_pooled(write_result: WriteResult) -> None:

@@ -236,7 +236,9 @@ def test_sessions_without_a_key_do_not_train(
     with pytest.raises(EmgscribeError, match="trains"):
         run_experiment(TINY, path.parent, runs=tmp_path, results=tmp_path, console=Console(file=said))
     assert [[session.name for session in part] for part in seen] == [["2021-01"], ["2021-03"]]
-    assert said.getvalue() == "2021-02 has no key with a label, and is left out\n"
+    left_out, sizes = said.getvalue().splitlines()
+    assert left_out == "2021-02 has no key with a label, and is left out"
+    assert sizes == "1 sessions to train on, 1 to validate, 1 to test (protocol latest)"
 
 
 def test_minutes_cut_the_training_data_and_nothing_else(

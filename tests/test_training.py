@@ -203,7 +203,10 @@ def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, 
     with pytest.raises(KeyboardInterrupt):
         run(sessions, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    run(sessions, tmp_path / "moved")
+    for goes_on in (True, False):
+        screen = io.StringIO()
+        train(TINY, *sessions, out=tmp_path / "moved", console=Console(file=screen))
+        assert ("going on after epoch 2 of 4\n" in screen.getvalue()) == ("epoch 3/4" in screen.getvalue()) == goes_on
     first, second, resumed, fourth = stamps
     assert first == second == resumed == fourth < next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns
 

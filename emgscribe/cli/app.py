@@ -2,6 +2,8 @@
 
 import gc
 import inspect
+import os
+import sys
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -26,7 +28,10 @@ VERBS = {  # verb -> its module here, and what it does; its function is named af
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
     "record": ("live", "Record yourself typing prompts, with a device, into session files."),
-    "ensemble": ("models", "Make one model of several, such as one recipe's with several seeds, that averages them."),
+    "ensemble": (
+        "models",
+        "Make one model of several, such as the seeds of a recipe: it averages their probabilities.",
+    ),
     "adapt": ("models", "Fine-tune a model on a few minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
@@ -54,6 +59,7 @@ def call(arguments: list[str]) -> int:
         return 0
     words = 2 if arguments[:1] in (["lm"], ["data"]) else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
+    _import_own()
     status = 0 if any(word in _HELP for word in arguments) else 2
     if 0 < len(arguments) < words:
         members = [verb.split()[1] for verb in VERBS if verb.startswith(f"{name} ")]
@@ -85,6 +91,21 @@ def call(arguments: list[str]) -> int:
         return status
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(verb, prog=f"emgscribe {name}", description=about, args=rest, config=config) or 0
+
+
+def _import_own() -> None:
+    """Import the modules that EMGSCRIBE_MODULES names, which register encoders and the like of the user's own."""
+    names = [name for name in os.environ.get("EMGSCRIBE_MODULES", "").split(",") if name]
+    if names:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            hint = (
+                f"EMGSCRIBE_MODULES names modules, here {', '.join(names)}; they lie in this folder, or are installed"
+            )
+            raise EmgscribeError(f"{name} cannot be imported ({error})", hint=hint) from error
 
 
 def _list_verbs(group: list[str], status: int) -> int:

@@ -69,12 +69,18 @@ def evaluate(
     # Where no key is known, whatever is read would count as an error.
     opened = [session for session in opened if len(session.labels)] or opened
     exclude = prompts_of(sessions)
-    made = {name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=exclude).decoder for name in names}
+    readers = {name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=exclude) for name in names}
+    if any(reader.settings.get("tuned_on") == [] for reader in readers.values()):
+        log.print("The beam has its default weights. emgscribe lm tune MODEL SESSIONS tunes them for this model.")
+    made = {name: reader.decoder for name, reader in readers.items()}
     if protocol == "windows":
         found = {name: evaluate_windows(loaded, opened, reader) for name, reader in made.items()}
     else:
         with bar("reading") as progress:
             found = es.evaluate_all(loaded, opened, made, protocol=protocol, allow_seen=allow_seen, progress=progress)
+    chose = {seen.content for seen in loaded.ancestry.validated_on}
+    for session in (session for session in opened if session.content in chose):
+        log.print(f"Warning: {session.name} chose the model's best weights: its score is a little too good")
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)
     print_difference(found, screen)
@@ -112,7 +118,7 @@ def ensemble(
 
     Examples:
       emgscribe ensemble runs/baseline-1501/best runs/baseline-1502/best --out models/two
-      emgscribe evaluate models/two data/SESSION.hdf5
+      emgscribe ensemble runs/mine-*/best --out models/mine
     """
     made = es.ensemble([es.load_model(folder) for folder in models])
     es.save_model(made, out)

@@ -300,10 +300,12 @@ def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Em
 
 
 def find_sessions(folder: Path | str) -> Sequence[Path]:
-    """The session files (`*.hdf5`) of a folder, sorted by name. Published names begin with the date."""
+    """The session files (`*.hdf5` or `*.h5`) of a folder, sorted by name. Published names begin with the date."""
     if not os.path.isdir(folder):  # False too for a name that no folder can have
-        raise EmgscribeError("no such folder", where=str(folder), hint="check the path")
-    if found := sorted(Path(folder).glob("*.hdf5")):
+        file = os.path.isfile(folder)
+        what, hint = ("is a file, not a folder", "name its folder") if file else ("no such folder", "check the path")
+        raise EmgscribeError(what, where=str(folder), hint=hint)
+    if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".hdf5", ".h5")):
         return found
     hint = "name a folder of session files, or simulate some: emgscribe simulate"
     raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)

@@ -165,18 +165,30 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     trained, tested = chosen(data.train_users, "train_users"), chosen(data.test_users, "test_users")
     validated = chosen(data.val_users, "val_users") if data.val_users else trained
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    most = 0  # sessions of one user to train on
     for user in dict.fromkeys([*trained, *validated, *tested]):
         own, val = by_user[user], int(user in validated)
         # A user trains on the same sessions whether she tests or not, unless others validate.
         test = data.test_sessions if user in tested or not data.val_users else 0
         needed = (user in trained) + val + test
         if len(own) < needed:
-            what = f"user {user} has {len(own)} sessions; it takes {needed} to train, validate and test"
-            raise EmgscribeError(what, where=folder, hint="add sessions, or choose other users with data.train_users")
+            uses = {"to train": int(user in trained), "to validate": val, "to test (data.test_sessions)": test}
+            shares = ", ".join(f"{count} {use}" for use, count in uses.items() if count)
+            what = f"user {user} has {len(own)} sessions; it takes {needed}: {shares}"
+            hint = (
+                "add sessions"
+                + ", lower --data.test-sessions" * (test > 1)
+                + ", or choose users with --data.train-users"
+            )
+            raise EmgscribeError(what, where=folder, hint=hint)
         first = len(own) - test  # place of the first session that tests
+        most = max(most, first - val) if user in trained else most
         parts["train"] += own[: first - val][-data.sessions :] if user in trained else []
         parts["val"] += own[first - val : first]
         parts["test"] += own[first:] if user in tested else []
+    if data.sessions > most:
+        what = f"data.sessions is {data.sessions}, but no user has more than {most} sessions to train on"
+        raise EmgscribeError(what, where=folder, hint="lower --data.sessions, or leave it out to train on all")
     return Split(LATEST, tuple(parts["train"]), tuple(parts["val"]), tuple(parts["test"]))
 
 

@@ -23,7 +23,7 @@ from emgscribe.data.charset import SPACE, labels_of_text, screen_text
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
-from emgscribe.experiments.recipes import EXPERIMENTS, SUITES, Suite
+from emgscribe.experiments.recipes import SUITES, Suite
 from emgscribe.experiments.results import (
     REAL,
     REAL_KEYS,
@@ -32,6 +32,7 @@ from emgscribe.experiments.results import (
     RunResult,
     Score,
     extent,
+    other_parts,
     read_results,
 )
 from emgscribe.files import read_json, replacing
@@ -92,7 +93,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        suite = "results of no suite" if self.suite is _OTHER else self.suite.name
+        suite = "other results" if self.suite is _OTHER else self.suite.name
         return f"{suite}, {_KINDS[self.kind]} sessions"
 
     @property
@@ -222,14 +223,14 @@ def _difference(one: Row, other: Row) -> str:
     units = [[row.units[segment] for segment in segments] for row in (one, other)]
     difference, low, high = cer_difference(*units)
     parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
-    chance = "too few" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    chance = "too few for a p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
         f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]} sessions,"
         f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {difference:+.2f} points,"
         f" 95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
-        f" {one.label} is better in {100 * probability_of_improvement(*units):.1f} % of its resamples; matched pairs"
-        f" (MAPSSWE) over {parts} segments: {chance}:"
-        f" these sessions show {'a' if low > 0 or high < 0 else 'no'} difference"
+        f" {one.label} is better in {100 * probability_of_improvement(*units):.1f} % of its resamples."
+        f" The interval shows {'a' if low > 0 or high < 0 else 'no'} difference in these sessions."
+        f" Matched pairs (MAPSSWE) over {parts} segment{'s' * (parts != 1)}: {chance}"
     )
 
 
@@ -313,9 +314,12 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
 
 def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
     commits = {commit for score in row.scores for commit in re.findall(r"\b[0-9a-f]{8}", score.run.commit)}
-    command = f"train {row.name}" if row.name in EXPERIMENTS else f"reproduce {suite.name}" * (suite.name in SUITES)
-    changes = (change.partition(" ") for change in row.run.noted)
-    options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
+    command, options = f"reproduce {suite.name}" * (suite.name in SUITES), list[str]()
+    if row.run.base and not row.over_users:
+        changes = [change.partition(" ") for change in row.run.changes]
+        command = f"train {row.run.base}" * (not other_parts(row.run.changes))  # those are made in Python
+        options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
+        options += [f" --name {row.name}"] * (row.name != row.run.base)
     options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
     return {
         "": str(place),
@@ -356,13 +360,15 @@ def _commonest(row: Row) -> str:
     names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
     counted = confusions(row.texts)
     errors = [(pair, number) for pair, number in counted.most_common() if pair[0] != pair[1]][:_CONFUSIONS]
-    shown = [" as ".join(names.get(symbol, f"`{symbol}`") for symbol in pair) + f" {number}" for pair, number in errors]
-    return f"Commonest errors of {row.label}, {row.decoder} (typed as read): {', '.join(shown) or 'none'}."
+    shown = [
+        " read as ".join(names.get(symbol, f"`{symbol}`") for symbol in pair) + f" {number}" for pair, number in errors
+    ]
+    return f"Commonest errors of {row.label}, {row.decoder}: {', '.join(shown) or 'none'}."
 
 
 def _latex(table: Table) -> str:
     """A table for a paper, with the booktabs package."""
-    lines = [f"% {table.title}", r"\begin{tabular}{llrr}", r"\toprule"]
+    lines = [f"% {table.title}; needs \\usepackage{{booktabs}}", r"\begin{tabular}{llrr}", r"\toprule"]
     lines += [r"Experiment & Decoder & CER (\%) & 95\,\% interval \\", r"\midrule"]
     for row in table.rows:
         low, high = row.interval
@@ -406,7 +412,7 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         segments = defaultdict[str, list[Counts]](list)
         for (session, _, _), counts in row.units.items():
             segments[session].append(counts)
-        written += figures.draw_confusions(counted, f"What was read for what. {title}", folder / f"{name}-confusions")
+        written += figures.draw_confusions(counted, f"Typed key and read key. {title}", folder / f"{name}-confusions")
         written += figures.draw_keyboard(counted, f"Errors by key. {title}", folder / f"{name}-keyboard", highest)
         written += figures.draw_sessions(segments, f"Errors over a session. {title}", folder / f"{name}-sessions")
     return written

@@ -3,9 +3,9 @@
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from glob import glob
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval, errors_at
 
+_FEW = 5  # changed settings, with which an experiment still is a variant of another
 _MOST = 1e12  # beyond any loss or rate; larger ones cannot be drawn
 SIMULATED, REAL_KEYS, REAL = "simulated", "real-keys", "real"  # the second: only the EMG is simulated
 
@@ -80,20 +81,37 @@ class RunResult:
         return str(self.experiment["name"])
 
     @cached_property
-    def changes(self) -> tuple[str, ...]:
-        """The settings that differ from the experiment of this name as it is now, apart from the seed.
+    def base(self) -> str:
+        """The named experiment that this one is or, with up to five values changed, was made from; empty: none."""
+        if self.name in EXPERIMENTS:
+            return self.name
+        apart = {name: self._changed(name) for name in EXPERIMENTS}
+        near = (name for name, changes in apart.items() if len(changes) <= _FEW and not other_parts(changes))
+        return min(near, key=lambda name: len(apart[name]), default="")
 
-        All of them where no experiment has this name. A setting that the file lacks is newer, and counts as unchanged.
+    @cached_property
+    def changes(self) -> tuple[str, ...]:
+        """The settings that differ from the experiment `base` as it is now, apart from the seed; all, where it is none.
+
+        A setting that the file lacks is newer, and counts as unchanged.
         """
-        ours, known = dict(leaves(self.experiment)), EXPERIMENTS.get(self.name)
-        named = dict(leaves(json.loads(json.dumps(to_json(known))))) if known else dict.fromkeys(ours)
-        changed = (path for path, value in ours.items() if named.get(path, value) != value and path != "train.seed")
-        return tuple(f"{path} {ours[path]}" for path in changed)
+        return self._changed(self.base)
+
+    def _changed(self, name: str) -> tuple[str, ...]:
+        ours = dict(leaves(self.experiment))
+        named = _settings_of(EXPERIMENTS[name]) if name else dict.fromkeys(ours)
+        paths = (
+            path
+            for path, value in ours.items()
+            if path not in ("name", "train.seed") and named.get(path, value) != value
+        )
+        return tuple(f"{path} {ours[path]}" for path in paths)
 
     @property
     def noted(self) -> tuple[str, ...]:
-        """The `changes`, where the name is that of an experiment: else they are all settings."""
-        return self.changes if self.name in EXPERIMENTS else ()
+        """The `changes` of a named experiment, after its name where this one has another."""
+        renamed = (self.base,) * (self.base not in ("", self.name))
+        return renamed + self.changes if self.base else ()
 
     def check(self, path: Path, experiment: Experiment, tested: Sequence[Session] = ()) -> None:
         """Refuse the result at `path` if it is not of `experiment` or of these sessions, by name and content."""
@@ -154,6 +172,18 @@ class RunResult:
 def extent(sessions: int, people: int) -> str:
     """Such as "2 sessions of 1 person"."""
     return f"{sessions} session{'s' * (sessions != 1)} of {people} {'person' if people == 1 else 'people'}"
+
+
+def other_parts(changes: Iterable[str]) -> bool:
+    """Whether changes are more than other values: another kind of network, or augmentations of one's own."""
+    paths = [change.split()[0] for change in changes]
+    return any(path.endswith(".kind") or path == "augment.more" for path in paths)
+
+
+@cache
+def _settings_of(experiment: Experiment) -> dict[str, Any]:
+    """The settings of an experiment, by path."""
+    return dict(leaves(json.loads(json.dumps(to_json(experiment)))))
 
 
 def data_hash(sessions: Sequence[Session]) -> str:

@@ -63,11 +63,11 @@ def run_experiment(
     experiment: Experiment,
     data: Path | str,
     *,
-    runs: Path | str,
-    results: Path | str,
+    runs: Path | str = "runs",
+    results: Path | str = "results",
     decoders: Sequence[str] = ("greedy",),
     lm: Path | None = None,
-    console: Console,
+    console: Console | None = None,
 ) -> RunResult:
     """Train, evaluate on the test sessions, write `results/<name>-<seed>.json` and the model's card.
 
@@ -79,6 +79,7 @@ def run_experiment(
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
+    console = console or Console()
     _starts_of(experiment, Path(runs))  # or it is refused before its folder is made
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
@@ -141,6 +142,8 @@ def train_experiment(
 
     training, val, test = map(open_sessions, (split.train, split.val, split.test))
     training, val = _labelled(first_minutes(training, experiment.data.minutes), console), _labelled(val, console)
+    sizes = f"{len(training)} sessions to train on, {len(val)} to validate, {len(test)} to test"
+    console.print(f"{sizes} (protocol {split.protocol})", soft_wrap=True)
     starts, ancestry, folder = _starts_of(experiment, runs), Ancestry(), runs / run_name(experiment)
     for start in starts:
         ancestry = ancestry.joined(load_ancestry(start))

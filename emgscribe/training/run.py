@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from io import BytesIO
 from itertools import islice, pairwise
@@ -110,8 +110,10 @@ def train(
         torch.manual_seed(recipe.train.seed)
         model = _untrained(recipe, shape, start)
         model.ancestry = model.ancestry.after(train, val)
-        if (out / LAST).exists():
-            _kept(out / LAST, model, recipe)  # a damaged one is reported before anything begins
+        if (out / LAST).exists():  # a damaged one is reported before anything begins
+            done = len(_kept(out / LAST, model, recipe)["curves"])
+            if console and done < recipe.train.epochs:
+                console.print(f"going on after epoch {done} of {recipe.train.epochs}")
         data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=model.context)
         _run(TrainingModule(model, recipe.train, recipe.augment), data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
@@ -385,6 +387,10 @@ def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions
     shape = shape_of([*train_sessions, *val_sessions])
     recipe = recipe.for_shape(shape)
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
+    if (
+        device.type == "cpu"
+    ):  # where smaller steps take as long together, and those of a large network are not waited for
+        config = replace(config, batch_size=min(config.batch_size, 4))
     model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()

@@ -10,6 +10,7 @@ from emgscribe.models.encoders import EncoderConfig
 from emgscribe.training.config import Recipe
 
 Experiments = dict[str, "Experiment"]
+Members = Annotated[int, Range(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Experiment(Recipe):
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
     start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
-    ensemble: Annotated[int, Range(0, 100)] = (
-        0  # do not train: average models of start, with this many seeds from seed on
-    )
+    ensemble: Members = 0  # do not train: average this many seeds of start, from train.seed on; 0: train
 
     def __post_init__(self) -> None:
         super().__post_init__()
