@@ -56,7 +56,7 @@ class Inspection:
 
 
 def inspect(paths: Path | str | Iterable[Path | str]) -> list[Inspection]:
-    """Check one or many session files; a folder stands for its `*.hdf5`.
+    """Check one or many session files; a folder stands for its session files.
 
     A fault is a finding, never an exception. Only a folder without session files raises `EmgscribeError`.
     """
