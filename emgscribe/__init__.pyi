@@ -39,29 +39,10 @@ from emgscribe.transcription import Transcript, transcribe
 __version__: str
 __all__ = ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
-__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe", "RunResult"]
-__all__ += [
-    "Saliency",
-    "Session",
-    "SessionsDataModule",
-    "Settings",
-    "Shape",
-    "SimulationConfig",
-    "Source",
-    "Stream",
-    "TrainConfig",
-]
-__all__ += ["Trained", "TrainingModule", "Transcript", "Update", "WindowConfig", "WindowDataset", "__version__"]
-__all__ += ["adapt", "convert", "ctc_loss", "encoders", "ensemble", "evaluate", "evaluate_all", "export_checkpoint"]
-__all__ += ["features", "import_checkpoint", "inspect", "load_model", "open_session", "open_sessions", "recipes"]
-__all__ += [
-    "register",
-    "run_experiment",
-    "saliency",
-    "save_model",
-    "simulate",
-    "simulate_key_logs",
-    "split",
-    "train",
-    "transcribe",
-]
+__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe"]
+__all__ += ["RunResult", "Saliency", "Session", "SessionsDataModule", "Settings", "Shape", "SimulationConfig"]
+__all__ += ["Source", "Stream", "TrainConfig", "Trained", "TrainingModule", "Transcript", "Update", "WindowConfig"]
+__all__ += ["WindowDataset", "__version__", "adapt", "convert", "ctc_loss", "encoders", "ensemble", "evaluate"]
+__all__ += ["evaluate_all", "export_checkpoint", "features", "import_checkpoint", "inspect", "load_model"]
+__all__ += ["open_session", "open_sessions", "recipes", "register", "run_experiment", "saliency", "save_model"]
+__all__ += ["simulate", "simulate_key_logs", "split", "train", "transcribe"]

@@ -28,10 +28,7 @@ VERBS = {  # verb -> its module here, and what it does; its function is named af
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
     "record": ("live", "Record yourself typing prompts, with a device, into session files."),
-    "ensemble": (
-        "models",
-        "Make one model of several, such as the seeds of a recipe: it averages their probabilities.",
-    ),
+    "ensemble": ("models", "Make one model of several, whose log-probabilities it averages."),
     "adapt": ("models", "Fine-tune a model on a few minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
@@ -102,9 +99,7 @@ def _import_own() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            hint = (
-                f"EMGSCRIBE_MODULES names modules, here {', '.join(names)}; they lie in this folder, or are installed"
-            )
+            hint = f"EMGSCRIBE_MODULES is {', '.join(names)}: modules in this folder, or installed ones"
             raise EmgscribeError(f"{name} cannot be imported ({error})", hint=hint) from error
 
 

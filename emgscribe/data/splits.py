@@ -175,11 +175,8 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
             uses = {"to train": int(user in trained), "to validate": val, "to test (data.test_sessions)": test}
             shares = ", ".join(f"{count} {use}" for use, count in uses.items() if count)
             what = f"user {user} has {len(own)} sessions; it takes {needed}: {shares}"
-            hint = (
-                "add sessions"
-                + ", lower --data.test-sessions" * (test > 1)
-                + ", or choose users with --data.train-users"
-            )
+            fewer = " lower --data.test-sessions," * (test > 1)
+            hint = f"add sessions,{fewer} or choose users with --data.train-users"
             raise EmgscribeError(what, where=folder, hint=hint)
         first = len(own) - test  # place of the first session that tests
         most = max(most, first - val) if user in trained else most

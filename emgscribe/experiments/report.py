@@ -360,9 +360,8 @@ def _commonest(row: Row) -> str:
     names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
     counted = confusions(row.texts)
     errors = [(pair, number) for pair, number in counted.most_common() if pair[0] != pair[1]][:_CONFUSIONS]
-    shown = [
-        " read as ".join(names.get(symbol, f"`{symbol}`") for symbol in pair) + f" {number}" for pair, number in errors
-    ]
+    pairs = ([names.get(symbol, f"`{symbol}`") for symbol in pair] for pair, _ in errors)
+    shown = [f"{typed} read as {read} {number}" for (typed, read), (_, number) in zip(pairs, errors, strict=True)]
     return f"Commonest errors of {row.label}, {row.decoder}: {', '.join(shown) or 'none'}."
 
 
@@ -412,7 +411,7 @@ def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:
         segments = defaultdict[str, list[Counts]](list)
         for (session, _, _), counts in row.units.items():
             segments[session].append(counts)
-        written += figures.draw_confusions(counted, f"Typed key and read key. {title}", folder / f"{name}-confusions")
+        written += figures.draw_confusions(counted, f"Typed and read. {title}", folder / f"{name}-confusions")
         written += figures.draw_keyboard(counted, f"Errors by key. {title}", folder / f"{name}-keyboard", highest)
         written += figures.draw_sessions(segments, f"Errors over a session. {title}", folder / f"{name}-sessions")
     return written

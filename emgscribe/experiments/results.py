@@ -100,12 +100,8 @@ class RunResult:
     def _changed(self, name: str) -> tuple[str, ...]:
         ours = dict(leaves(self.experiment))
         named = _settings_of(EXPERIMENTS[name]) if name else dict.fromkeys(ours)
-        paths = (
-            path
-            for path, value in ours.items()
-            if path not in ("name", "train.seed") and named.get(path, value) != value
-        )
-        return tuple(f"{path} {ours[path]}" for path in paths)
+        differ = (path for path, value in ours.items() if named.get(path, value) != value)
+        return tuple(f"{path} {ours[path]}" for path in differ if path not in ("name", "train.seed"))
 
     @property
     def noted(self) -> tuple[str, ...]:

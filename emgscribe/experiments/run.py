@@ -158,11 +158,8 @@ def train_experiment(
 
 def _starts_of(experiment: Experiment, runs: Path) -> list[Path]:
     """The folders of the models that an experiment starts from; `EmgscribeError` where one has not been trained."""
-    seeds = (
-        range(experiment.train.seed, experiment.train.seed + max(1, experiment.ensemble)) if experiment.start else ()
-    )
-    starts = list[Path]()
-    for seed in seeds:
+    starts, count = list[Path](), max(1, experiment.ensemble) if experiment.start else 0
+    for seed in range(experiment.train.seed, experiment.train.seed + count):
         first = replace(experiment, name=experiment.start, train=replace(experiment.train, seed=seed))
         starts.append(start := runs / run_name(first) / "best")
         if not start.exists():
@@ -238,9 +235,10 @@ def plan(
             yield Planned(name, "done", 0.0)
             continue
         kind = (experiment.model, experiment.windows, experiment.data, train, experiment.ensemble > 0)
-        if kind not in measured:
-            seconds = 0.0 if experiment.ensemble else estimate_seconds(experiment, *_as_long(experiment.data, data))
-            measured[kind] = seconds
+        if experiment.ensemble:
+            measured[kind] = 0.0
+        elif kind not in measured:
+            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
 

@@ -157,7 +157,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         hint = "delete this run's folder to train from the start, or put a copy of the file back"
         raise EmgscribeError("is damaged (it holds no settings)", where=str(noted), hint=hint) from error
     if found:
-        hint = "choose another folder with --runs or another name with --name, or delete this one"
+        hint = "choose another folder (out, or --runs) or another name (--name), or delete this one"
         raise EmgscribeError(f"holds a run with other settings: {found}", where=str(folder), hint=hint)
 
 
