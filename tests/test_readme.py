@@ -34,8 +34,6 @@ def blocks(page: Path, language: str) -> list[str]:
 WALK = """
 import json, os, subprocess, sys, traceback
 import emgscribe as es
-from emgscribe.experiments.report import tables
-from emgscribe.experiments.results import read_results
 import emgscribe.cli.experiments, emgscribe.cli.language, emgscribe.cli.models, lightning
 from dataclasses import replace
 from emgscribe.cli import run
