@@ -80,7 +80,8 @@ def call(arguments: list[str]) -> int:
         if rest[0].startswith("-"):
             hint = f"name it first: emgscribe {name} EXPERIMENT ...; emgscribe {name} lists them"
             raise EmgscribeError("no experiment is named", hint=hint)
-        verb = partial(verb, experiment=module.named(rest[0]))
+        verb, name = partial(verb, rest[0], experiment=module.named(rest[0])), f"{name} {rest[0]}"
+        rest = rest[1:]
     elif name == "reproduce" and (not rest or (rest[0].startswith("-") and not set(rest) & set(_HELP))):
         module.list_suites()
         if rest:

@@ -20,7 +20,6 @@ from emgscribe.experiments.run import Planned, plan, result_path, run_experiment
 from emgscribe.experiments.search import search as search_settings
 from emgscribe.files import alone
 
-Name = Positional[Annotated[str, arg(metavar="EXPERIMENT", help="Experiment whose settings are the defaults.")]]
 Settings = Annotated[Experiment, arg(name="")]
 OnWorkers = Annotated[Workers, arg(name="")]
 
@@ -62,7 +61,7 @@ def list_suites() -> None:
 
 
 def train(
-    name: Name,
+    name: str,
     /,
     *,
     data: Folder,
@@ -144,7 +143,7 @@ def _print_plan(planned: Iterable[Planned], jobs: int) -> int:
 
 
 def tune(
-    name: Name,
+    name: str,
     /,
     *,
     data: Folder,
