@@ -390,7 +390,7 @@ def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions
     if (
         device.type == "cpu"
     ):  # where smaller steps take as long together, and those of a large network are not waited for
-        config = replace(config, batch_size=min(config.batch_size, 4))
+        config = replace(config, batch_size=min(config.batch_size, 2))
     model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
@@ -403,7 +403,7 @@ def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions
 
     def seconds(work: Callable[[Batch], object], batches: Iterable[Batch]) -> float:
         times = [time.monotonic()]
-        for batch in islice(batches, 4):
+        for batch in islice(batches, 3):
             work(batch.to(device))
             if device.type == "cuda":
                 torch.cuda.synchronize()
