@@ -619,6 +619,6 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
 @pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])
 def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
     clock = iter(range(10_000))
-    monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every batch takes a second
+    monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every two windows take a second
     seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
-    assert seconds == (14 if recipe is AVERAGED else 16) + 4 * 4
+    assert seconds == (22 if recipe is AVERAGED else 32) + 4 * 8
