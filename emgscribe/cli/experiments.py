@@ -46,10 +46,7 @@ def list_experiments(verb: str) -> None:
     for group, members in GROUPS.items():
         screen.print(f"\n{group}")
         for name, experiment in members.items():
-            layers = [experiment.model.encoder]
-            while hasattr(layers[0], "base"):
-                layers.insert(0, layers[0].base)
-            kinds = " -> ".join(part.kind() for part in (experiment.model.features, *layers))
+            kinds = " -> ".join([experiment.model.features.kind(), *experiment.model.encoder.chain()])
             screen.print(f"  {name:<{max(map(len, members))}}  {kinds}, {experiment.train.epochs} epochs")
 
 

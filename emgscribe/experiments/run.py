@@ -234,13 +234,12 @@ def plan(
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
-        kind = (experiment.model, experiment.windows, experiment.data, train, experiment.ensemble > 0)
-        if experiment.ensemble:
-            measured[kind] = 0.0
-        elif kind not in measured:
+        kind = (experiment.model, experiment.windows, experiment.data, train)
+        if kind not in measured and not experiment.ensemble:
             measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
+        seconds = 0.0 if experiment.ensemble else measured[kind]  # an ensemble does not train
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
-        yield Planned(name, state, measured[kind] * (1 - progress(runs / name)[0] / experiment.train.epochs))
+        yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))
 
 
 def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]]:

@@ -35,7 +35,7 @@ class Ancestry:
 
     def after(self, train: Sequence[Session], val: Sequence[Session]) -> "Ancestry":
         """The ancestry of this model once it is trained on `train` and validated on `val`."""
-        return Ancestry(_joined(self.trained_on, train), _joined(self.validated_on, val), self.complete)
+        return self.joined(Ancestry(_seen(train), _seen(val)))
 
     def joined(self, other: "Ancestry") -> "Ancestry":
         """The ancestry of a model that is made of this one and another."""
@@ -68,6 +68,5 @@ def _whole(content: str) -> str:
     return content.partition(":")[0]
 
 
-def _joined(before: tuple[Seen, ...], sessions: Sequence[Session]) -> tuple[Seen, ...]:
-    now = (Seen(session.content, session.name, session.user) for session in sessions)
-    return tuple(dict.fromkeys((*before, *now)))
+def _seen(sessions: Sequence[Session]) -> tuple[Seen, ...]:
+    return tuple(Seen(session.content, session.name, session.user) for session in sessions)

@@ -85,9 +85,10 @@ class Model(nn.Module):
 
     def __repr__(self) -> str:
         encoder = self.config.encoder
-        what = _kinds(encoder)
+        what = " + ".join(encoder.chain())
         if isinstance(encoder, EnsembleConfig):
-            what = f"ensemble of {len(encoder.members)}: {', '.join(dict.fromkeys(map(_kinds, encoder.members)))}"
+            members = dict.fromkeys(" + ".join(member.chain()) for member in encoder.members)
+            what = f"ensemble of {len(encoder.members)}: {', '.join(members)}"
         parameters = sum(parameter.numel() for parameter in self.parameters())
         rate = self.shape.rate / self.samples_per_frame
         return f"<Model {what}, {parameters:,} parameters, {rate:.4g} frames/s>"
@@ -201,12 +202,6 @@ class Model(nn.Module):
 
         with evaluating(self):
             return transcribe(self, session, decoder)
-
-
-def _kinds(encoder: EncoderConfig) -> str:
-    """The kinds of an encoder and of all below it, the lowest one first."""
-    base = getattr(encoder, "base", None)
-    return f"{_kinds(base)} + {encoder.kind()}" if base else encoder.kind()
 
 
 @contextmanager

@@ -387,9 +387,7 @@ def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions
     shape = shape_of([*train_sessions, *val_sessions])
     recipe = recipe.for_shape(shape)
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
-    if (
-        device.type == "cpu"
-    ):  # where smaller steps take as long together, and those of a large network are not waited for
+    if device.type == "cpu":  # where small steps take as long together, and one of a large network would take a minute
         config = replace(config, batch_size=min(config.batch_size, 2))
     model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)

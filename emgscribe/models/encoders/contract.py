@@ -111,6 +111,11 @@ class EncoderConfig(Sized, Kind):
         """The untrained encoder for features (N, F, `bands`, `channels`, `bins`)."""
         raise NotImplementedError  # each architecture has its own
 
+    def chain(self) -> list[str]:
+        """The kinds of this encoder and of those below it, the lowest one first."""
+        base = getattr(self, "base", None)  # a field of many architectures, but not of all
+        return [*(base.chain() if base else ()), self.kind()]
+
     def streaming(self) -> Self:
         """The nearest architecture that can be streamed: itself, where no frame waits for the end of the recording."""
         base = getattr(self, "base", None)  # a field of many architectures, but not of all
