@@ -92,6 +92,14 @@ def test_sessions_are_drawn_with_pauses_and_without_errors(tmp_path: Path) -> No
     check(draw_sessions(sessions, "title", tmp_path / "sessions"), tmp_path / "sessions")
 
 
+def test_sessions_stand_side_by_side_with_one_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, out: drawn.append(figure) or [])
+    draw_sessions({str(place): [Counts(place, 0, 0, 10)] for place in range(4)}, "title", tmp_path / "sessions")
+    assert drawn[0].get_figheight() < drawn[0].get_figwidth()
+    assert [axes.get_ylim() for axes in drawn[0].axes] == [(0, pytest.approx(1.15 * 30))] * 4
+
+
 def test_losses_are_drawn_with_few_validations_and_several_seeds(tmp_path: Path) -> None:
     short = [{"epoch": 0.0, "train_loss": 3.0}]
     long = [{"epoch": float(e), "train_loss": 3.0 / (e + 1)} | ({"val_loss": 2.0} if e % 2 else {}) for e in range(6)]

@@ -196,6 +196,19 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
     assert "…" not in recorded + simulated
 
 
+def test_a_table_for_a_paper_has_published_numbers_and_the_number_of_runs(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        write_result("table2/bilstm", seed, kind="real", texts=ALMOST)
+    write_report(tmp_path / "results", tmp_path / "out")
+    head, row = (tmp_path / "out" / "real.tex").read_text().split("\\toprule\n")[1].split("\\midrule\n")
+    shown = ("published\\,\\%", "ours\\,\\%", "difference", "95\\,\\% interval", "characters", "runs")
+    assert head == rf"experiment & decoder & {' & '.join(shown)} \\" + "\n"
+    assert row.startswith("bilstm & greedy & 15 & 3.85 & -11.15 & 0.00--")
+    assert row.split("\n")[0].endswith(rf" & {len(TEXT)} & 2 \\")
+
+
 def test_only_numbers_of_the_same_sessions_and_settings_stand_beside(write_result: WriteResult, tmp_path: Path) -> None:
     whole = {"kind": "real", "texts": [(TEST, TEXT, TEXT)]}
     write_result("table2/bilstm", 1, kind="real", texts=[("another session", TEXT, TEXT)])
@@ -306,7 +319,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     with (out / "simulated.csv").open(newline="") as file:
         rows = [(row["suite"], row["experiment"], row["simulated %"]) for row in csv.DictReader(file)]
     assert rows == [("ablation", "ablation/full", "25.00"), ("ablation", "ablation/rate-500", "25.00")]
-    assert r"rate-500 & greedy & 25.00 & 0.00--50.00 \\" in (out / "simulated.tex").read_text().splitlines()
+    assert r"rate-500 & greedy & 25.00 & 0.00--50.00 & 8 & 1 \\" in (out / "simulated.tex").read_text().splitlines()
     best = "Commonest errors of ablation/full, greedy:"
     assert f"{best} `" in page
     for name in names:

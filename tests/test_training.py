@@ -579,7 +579,8 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
             run(sessions, tmp_path / "child", ONE_EPOCH, start=start)
     with pytest.raises(EmgscribeError, match="no model here"):
         run(sessions, tmp_path / "new", ONE_EPOCH, start=tmp_path / "absent")
-    for start, hint in ((tmp_path / "child", "child/best"), (tmp_path / "their.ckpt", "emgscribe import")):
+    hints = {"child": "child/best", "their.ckpt": "emgscribe import", "session.H5": "the name of a session"}
+    for start, hint in ((tmp_path / name, hint) for name, hint in hints.items()):
         with pytest.raises(EmgscribeError, match="no model here") as caught:
             run(sessions, tmp_path / "new", ONE_EPOCH, start=start)
         assert hint in caught.value.hint

@@ -27,6 +27,7 @@ from emgscribe.data.shape import PUBLISHED_RATE, Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import failed, replacing
 
+SUFFIXES = (".hdf5", ".h5")
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
 REAL_KEYS = "simulated EMG, real keys"  # in the settings of EMG that was simulated for keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
@@ -305,10 +306,10 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
         file = os.path.isfile(folder)
         what, hint = ("is a file, not a folder", "name its folder") if file else ("no such folder", "check the path")
         raise EmgscribeError(what, where=str(folder), hint=hint)
-    if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".hdf5", ".h5")):
+    if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES):
         return found
     hint = "name a folder of session files, or simulate some: emgscribe simulate"
-    raise EmgscribeError("has no session files (*.hdf5)", where=str(folder), hint=hint)
+    raise EmgscribeError("has no session files (*.hdf5 or *.h5)", where=str(folder), hint=hint)
 
 
 def session_files(given: Iterable[Path | str]) -> list[Path]:

@@ -92,7 +92,7 @@ def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], t
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.locator_params(axis="x", integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.grid(True, which="major", alpha=0.3)
     figure.axes[0].set_ylabel("CTC loss")
     figure.axes[0].legend(fontsize=8)
@@ -245,8 +245,9 @@ def _caps() -> list[tuple[str, float, float, int]]:
 
 def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Path) -> list[Path]:
     """Insertions, deletions and substitutions over each session, in per cent of the characters of 10 s segments."""
-    figure = _figure(14, 2.6 * len(sessions) + 0.9, title)
-    panels = figure.subplots(len(sessions), 1, squeeze=False)[:, 0]
+    columns = min(2, len(sessions))
+    figure, panels = _panels(len(sessions), columns, (15 / columns, 2.2), title)
+    highest = 1.0
     for axes, (name, units) in zip(panels, sessions.items(), strict=True):
         minutes = (np.arange(len(units)) + 0.5) / 6
         lengths = np.array([max(unit.length, 1) for unit in units])  # a pause has no character, and no rate
@@ -259,8 +260,10 @@ def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Pat
         whole = total(units)
         axes.axhline(whole.cer, color="black", linewidth=1, linestyle="--", label="CER of the session")
         rates = f"CER {whole.cer:.2f} %: {whole.ser:.2f} substituted, {whole.der:.2f} missed, {whole.ier:.2f} extra"
-        axes.set_title(f"{name}: {rates}", fontsize=9)
-        axes.set(xlabel="minutes", ylabel="% of characters", xlim=(0, len(units) / 6), ylim=(0, 1.15 * base.max() or 1))
+        axes.set_title(f"{name}\n{rates}", fontsize=8)
+        axes.set(xlabel="minutes", xlim=(0, len(units) / 6))
+        highest = max(highest, base.max())
+    panels[0].set(ylabel="% of characters", ylim=(0, 1.15 * highest))  # all have its scale
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return _save(figure, out)
 

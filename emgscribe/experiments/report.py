@@ -367,13 +367,20 @@ def _commonest(row: Row) -> str:
 
 def _latex(table: Table) -> str:
     """A table for a paper, with the booktabs package."""
-    lines = [f"% {table.title}; needs \\usepackage{{booktabs}}", r"\begin{tabular}{llrr}", r"\toprule"]
-    lines += [r"Experiment & Decoder & CER (\%) & 95\,\% interval \\", r"\midrule"]
-    for row in table.rows:
-        low, high = row.interval
-        label = re.sub(r"([&%$#_{}])", r"\\\1", table.short(row))
-        lines.append(rf"{label} & {row.decoder} & {row.cer:.2f} & {low:.2f}--{high:.2f} \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+    records = list(table.records())
+    columns = [column for column in records[0] if column != "data" and not column.startswith("each")]
+    cells = [[*columns, "runs"]]
+    for row, record in zip(table.rows, records, strict=True):
+        record["experiment"] = table.short(row)
+        cells.append([*(record[column] for column in columns), str(len(row.scores))])
+    head, *rows = (rf"{' & '.join(map(_for_latex, line))} \\" for line in cells)
+    begin = rf"\begin{{tabular}}{{ll{'r' * (len(columns) - 1)}}}"
+    needs = rf"% {table.title}; needs \usepackage{{booktabs}}"
+    return "\n".join([needs, begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
+
+
+def _for_latex(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text.replace(" %", r"\,%")).replace("–", "--")
 
 
 def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:

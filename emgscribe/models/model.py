@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from emgscribe.config import Settings, from_json, leaves, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
+from emgscribe.data.hdf5 import SUFFIXES
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch
@@ -44,7 +45,6 @@ SHIPPED = ("live",)
 """The models that come with the package, by their names."""
 _OWN = Path(__file__).parent / "shipped"
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
-_CHECKPOINT = "make a model of a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
 _MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
 _MOST_SECONDS = 60  # context of a window
 _HEADER_BYTES = 10 << 20
@@ -345,8 +345,13 @@ def stored_hash(folder: Path | str) -> str:
 def _stored(kind: type[T], folder: Path, part: str) -> T:
     path = folder / "config.json"
     if not path.is_file():
-        best = (folder / "best" / path.name).is_file()
-        hint = f"name {folder / 'best'}" if best else _CHECKPOINT if folder.suffix == ".ckpt" else _HINT
+        hint = _HINT
+        if (folder / "best" / path.name).is_file():
+            hint = f"name {folder / 'best'}"
+        elif folder.suffix == ".ckpt":
+            hint = "make a model of a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
+        elif folder.suffix.lower() in SUFFIXES:
+            hint = f"this is the name of a session; {_HINT}"
         raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=hint)
     content = read_json(path)
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (_FORMAT, _VERSION):
