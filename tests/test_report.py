@@ -1,6 +1,7 @@
 """Tables beside published numbers, comparisons, and the report's files."""
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from io import StringIO
@@ -194,6 +195,28 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
     assert all(f" {number} " in recorded for number in ("15", "3.85", "-11.15", "2: 3.85"))
     assert "25.00" in simulated
     assert "…" not in recorded + simulated
+
+
+def test_doubts_about_a_row_of_recordings(write_result: WriteResult, tmp_path: Path) -> None:
+    whole = "a" * 4627
+    for seed in (1, 2):
+        write_result("table2/bilstm", seed, kind="real", texts=[(TEST, whole, whole)])
+    write_result("table2/dropout", 1, kind="real", texts=ALMOST, changes={"train.epochs": 2})
+    path = write_result("table2/mlp-480", 1, kind="real", texts=[("another session", whole, whole)])
+    content = json.loads(path.read_text())
+    content["commit"] += "-dirty"
+    content["test"]["greedy"] |= {"passes": "windows of 4 s, CTC weight 0.5", "seen": True}
+    path.write_text(json.dumps(content))
+    (table,) = all_tables(tmp_path)
+    doubts = {record["experiment"].split()[0]: record["doubts"] for record in table.records()}
+    assert doubts == {
+        "table2/bilstm": "",
+        "table2/dropout": "one training run, changed settings, 26 of 4627 characters",
+        "table2/mlp-480": "one training run, decoded in windows, seen in training, uncommitted code",
+    }
+    assert "Doubts are what a reader should know" in page_of(tmp_path)
+    write_result("demo", 1, folder=tmp_path / "simulated")
+    assert not any("doubts" in r for t in tables(read_results(tmp_path / "simulated")) for r in t.records())
 
 
 def test_a_table_for_a_paper_has_published_numbers_and_the_number_of_runs(

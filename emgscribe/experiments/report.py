@@ -7,7 +7,7 @@ import csv
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -66,6 +66,11 @@ _INTERVAL = (
     " single seed, another training run would."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
+_DOUBTS = (
+    "Doubts are what a reader should know before relying on a rate: a single training run, sessions decoded in windows"
+    " or with another number of characters than published, sessions seen in training, settings other than the recipe's,"
+    " and code that was not committed."
+)
 _SWAPPED = (
     "Published insertion and deletion error rates (IER, DER) are swapped against the usual convention: the published"
     " code counts a missing character as an insertion and an extra one as a deletion. Here an insertion is an extra"
@@ -122,6 +127,8 @@ class Table:
             record[f"each {unit}"] = ", ".join(f"{key}: {cer:.2f}" for key, cer in row.cers.items())
             texts = {(session.session, session.reference) for session in row.sessions}
             record["characters"] = str(sum(len(text) for _, text in texts))
+            if self.kind == REAL:
+                record["doubts"] = ", ".join((*row.doubts, *_incomplete(texts)))
             hashes = sorted({score.run.data.hash[:8] for score in row.scores})
             yield record | {"data": f"{self.kind}, {hashes[0] if len(hashes) == 1 else f'{len(hashes)} sets'}"}
 
@@ -196,6 +203,14 @@ def _published(row: Row) -> float | None:
     else:
         same = {session.session for session in row.sessions} == {*paper["splits"][number["split"]].get("test", ())}
     return float(number["cer"]) if same else None
+
+
+def _incomplete(texts: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Where the published test sessions, and no others, have another number of characters than published: both."""
+    characters = sum(len(text) for _, text in texts)
+    for split in published_numbers()["splits"].values():
+        if {name for name, _ in texts} == {*split.get("test", ())} and characters != split["characters"]:
+            yield f"{characters} of {split['characters']} characters"
 
 
 def compare(found: Sequence[Table], first: str, second: str) -> list[str]:
@@ -344,6 +359,7 @@ def _introduction(table: Table) -> list[str]:
         _SIMULATED: table.kind == SIMULATED,
         _REAL_KEYS: table.kind == REAL_KEYS,
         _BESIDE: table.kind == REAL and None in table.published,
+        _DOUBTS: table.kind == REAL,
     }
     return [note for note, holds in notes.items() if holds]
 
@@ -368,7 +384,7 @@ def _commonest(row: Row) -> str:
 def _latex(table: Table) -> str:
     """A table for a paper, with the booktabs package."""
     records = list(table.records())
-    columns = [column for column in records[0] if column != "data" and not column.startswith("each")]
+    columns = [column for column in records[0] if column not in ("data", "doubts") and not column.startswith("each")]
     cells = [[*columns, "runs"]]
     for row, record in zip(table.rows, records, strict=True):
         record["experiment"] = table.short(row)
@@ -428,7 +444,7 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
     """Tables as the terminal shows them, simulated and recorded results apart; narrow enough for 80 columns."""
     for table in found:
         shown, records = TerminalTable(title=f"CER: {table.title}"), list(table.records())
-        columns = [column for column in records[0] if column not in ("decoder", "characters", "data")]
+        columns = [column for column in records[0] if column not in ("decoder", "characters", "doubts", "data")]
         for column in columns:
             words = column == "experiment" or column.startswith("each")
             shown.add_column(column, overflow="fold", no_wrap=not words, justify="left" if words else "right")

@@ -253,6 +253,20 @@ class Row:
         notes = [*self.run.noted, *["seen in training"] * self.evaluation.seen]
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What a reader should know before relying on the CER, in words."""
+        runs = [score.run for score in self.scores]
+        tests = [run.test[self.decoder] for run in runs]
+        found = {
+            "one training run": len(runs) == 1,
+            "decoded in windows": any("windows" in test.protocol + test.passes for test in tests),
+            "seen in training": any(test.seen for test in tests),
+            "changed settings": any(run.changes for run in runs),
+            "uncommitted code": any("-dirty" in run.commit or "unknown" in run.commit for run in runs),
+        }
+        return tuple(doubt for doubt, holds in found.items() if holds)
+
     @cached_property
     def units(self) -> dict[tuple[str, str, int], Counts]:
         """Counts of each segment, by (session, its text, place in it), those of all seeds added."""

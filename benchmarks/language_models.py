@@ -1,0 +1,95 @@
+"""Language models for the beam, on the test sessions of a suite's kept models: a Markdown table.
+
+    python benchmarks/language_models.py small/table1 --data DIR --runs runs
+
+For each language model and each network, the weights are tuned on the sessions that validated the network. Prompts of
+validation and test sessions are taken out of the texts. The last column is paired with the default's row.
+"""
+
+import argparse
+import ast
+import sysconfig
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import emgscribe as es
+from emgscribe.data.hdf5 import prompts_of
+from emgscribe.data.splits import split_sessions
+from emgscribe.decoding.language_model import train, without_prompts
+from emgscribe.decoding.tuning import tune
+from emgscribe.evaluation import evaluate_all
+from emgscribe.experiments.recipes import SUITES
+from emgscribe.experiments.run import run_name
+from emgscribe.scoring import Counts, cer_difference, cer_interval, total
+from emgscribe.simulation.text import PromptWriter
+
+PROMPTS, SEED = 60_000, 20_261_122  # those of the default language model
+DEFAULT = "made-up prompts, across words, order 6, seen twice"
+
+
+def docstrings() -> str:
+    """Those of Python's standard library: English of another kind than the prompts, on every machine."""
+    found = []
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*/**/*.py")):
+        if "site-packages" not in path.parts and "test" not in path.parts:
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (SyntaxError, ValueError):
+                continue
+            nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+            found += [text for node in nodes if (text := ast.get_docstring(node))]
+    return "\n".join(found)
+
+
+def language_models(excluded: frozenset[str]) -> Iterator[tuple[str, es.LanguageModel]]:
+    """What is compared, by name."""
+    writer = PromptWriter(np.random.default_rng(SEED))
+    made_up = without_prompts("\n".join(writer.next_prompt() for _ in range(PROMPTS)), excluded)
+    other = without_prompts(docstrings(), excluded)
+    for order in (3, 4, 5, 6, 7, 8, 9):
+        name = f"made-up prompts, across words, order {order}, seen twice"
+        yield name, train(made_up, order=order, across=True, min_count=2)
+    yield "the same, order 6, seen once", train(made_up, order=6, across=True)
+    yield "the same, order 8, seen once", train(made_up, order=8, across=True)
+    yield "a tenth of the prompts, order 6, seen once", train(made_up[: len(made_up) // 10], order=6, across=True)
+    yield "made-up prompts, within words, order 6", train(made_up, order=6)
+    yield "docstrings, across words, order 6, seen twice", train(other, order=6, across=True, min_count=2)
+    yield "docstrings, within words, order 6", train(other, order=6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    units, weights = defaultdict[str, list[list[Counts]]](list), defaultdict[str, list[str]](list)
+    for experiment in SUITES[options.suite].experiments:
+        if not (folder := options.runs / run_name(experiment) / "best").exists():
+            continue
+        model, split = es.load_model(folder), split_sessions(options.data, experiment.data)
+        val, test = ([es.open_session(path) for path in part] for part in (split.val, split.test))
+        emissions = [model.log_probs(session) for session in val]
+        decoders: dict[str, es.Decoder] = {"greedy": es.GreedyDecoder()}
+        for name, words in language_models(prompts_of([*split.val, *split.test])):
+            config = tune(emissions, [session.labels.tolist() for session in val], words).config
+            decoders[name] = es.BeamDecoder(config, words)
+            weights[name].append(f"{config.lm_weight:g}, {config.insertion_bonus:g}")
+            print(f"{run_name(experiment)}: {name}: {weights[name][-1]}", flush=True)
+        for name, found in evaluate_all(model, test, decoders).items():
+            units[name].append(found.units)
+    pooled = {name: [total(unit) for unit in zip(*runs, strict=True)] for name, runs in units.items()}
+    print("\n| language model | weight, bonus of each run | CER | minus the default's |\n|---|---|---|---|")
+    for name, each in pooled.items():
+        low, high = cer_interval(each)
+        difference, least, most = cer_difference(each, pooled[DEFAULT])
+        rate = f"{total(each).cer:.2f} ({low:.2f} to {high:.2f})"
+        change = "" if name == DEFAULT else f"{difference:+.2f} ({least:+.2f} to {most:+.2f})"
+        print(f"| {name} | {'; '.join(weights[name])} | {rate} | {change} |")
+
+
+if __name__ == "__main__":
+    main()
