@@ -1,8 +1,8 @@
-"""Language models for the beam, on the test sessions of a suite's kept models: a Markdown table.
+"""Language models for the beam, on the test sessions of an experiment's kept models: a Markdown table.
 
-    python benchmarks/language_models.py small/table1 --data DIR --runs runs
+    python benchmarks/language_models.py small/table1/baseline --data DIR --runs runs
 
-For each language model and each network, the weights are tuned on the sessions that validated the network. Prompts of
+For each language model and each seed, the weights are tuned on the sessions that validated the network. Prompts of
 validation and test sessions are taken out of the texts. The last column is paired with the default's row.
 """
 
@@ -21,13 +21,12 @@ from emgscribe.data.splits import split_sessions
 from emgscribe.decoding.language_model import train, without_prompts
 from emgscribe.decoding.tuning import tune
 from emgscribe.evaluation import evaluate_all
-from emgscribe.experiments.recipes import SUITES
-from emgscribe.experiments.run import run_name
+from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.scoring import Counts, cer_difference, cer_interval, total
 from emgscribe.simulation.text import PromptWriter
 
 PROMPTS, SEED = 60_000, 20_261_122  # those of the default language model
-DEFAULT = "made-up prompts, across words, order 6, seen twice"
+DEFAULT = "made-up prompts, across words, order 6"
 
 
 def docstrings() -> str:
@@ -45,40 +44,38 @@ def docstrings() -> str:
 
 
 def language_models(excluded: frozenset[str]) -> Iterator[tuple[str, es.LanguageModel]]:
-    """What is compared, by name."""
+    """What is compared, by name. Of the large ones, n-grams that occur once are left out, as in the default."""
     writer = PromptWriter(np.random.default_rng(SEED))
     made_up = without_prompts("\n".join(writer.next_prompt() for _ in range(PROMPTS)), excluded)
     other = without_prompts(docstrings(), excluded)
     for order in (3, 4, 5, 6, 7, 8, 9):
-        name = f"made-up prompts, across words, order {order}, seen twice"
-        yield name, train(made_up, order=order, across=True, min_count=2)
-    yield "the same, order 6, seen once", train(made_up, order=6, across=True)
-    yield "the same, order 8, seen once", train(made_up, order=8, across=True)
-    yield "a tenth of the prompts, order 6, seen once", train(made_up[: len(made_up) // 10], order=6, across=True)
+        yield f"made-up prompts, across words, order {order}", train(made_up, order=order, across=True, min_count=2)
+    yield "all n-grams of order 6", train(made_up, order=6, across=True)
+    yield "all n-grams of order 8", train(made_up, order=8, across=True)
+    yield "all n-grams of order 6 in a tenth of the prompts", train(made_up[: len(made_up) // 10], order=6, across=True)
     yield "made-up prompts, within words, order 6", train(made_up, order=6)
-    yield "docstrings, across words, order 6, seen twice", train(other, order=6, across=True, min_count=2)
+    yield "docstrings, across words, order 6", train(other, order=6, across=True, min_count=2)
     yield "docstrings, within words, order 6", train(other, order=6)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("experiment", choices=EXPERIMENTS, metavar="experiment")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args()
     units, weights = defaultdict[str, list[list[Counts]]](list), defaultdict[str, list[str]](list)
-    for experiment in SUITES[options.suite].experiments:
-        if not (folder := options.runs / run_name(experiment) / "best").exists():
-            continue
-        model, split = es.load_model(folder), split_sessions(options.data, experiment.data)
-        val, test = ([es.open_session(path) for path in part] for part in (split.val, split.test))
+    split = split_sessions(options.data, EXPERIMENTS[options.experiment].data)
+    val, test = ([es.open_session(path) for path in part] for part in (split.val, split.test))
+    for folder in sorted(options.runs.glob(f"{options.experiment}-[0-9]*/best")):
+        model = es.load_model(folder)
         emissions = [model.log_probs(session) for session in val]
         decoders: dict[str, es.Decoder] = {"greedy": es.GreedyDecoder()}
         for name, words in language_models(prompts_of([*split.val, *split.test])):
             config = tune(emissions, [session.labels.tolist() for session in val], words).config
             decoders[name] = es.BeamDecoder(config, words)
             weights[name].append(f"{config.lm_weight:g}, {config.insertion_bonus:g}")
-            print(f"{run_name(experiment)}: {name}: {weights[name][-1]}", flush=True)
+            print(f"{folder}: {name}: {weights[name][-1]}", flush=True)
         for name, found in evaluate_all(model, test, decoders).items():
             units[name].append(found.units)
     pooled = {name: [total(unit) for unit in zip(*runs, strict=True)] for name, runs in units.items()}
