@@ -6,7 +6,7 @@ from networks import BANDS, BINS, CHANNELS, noise, scrambled
 from torch.nn import functional as F
 
 from emgscribe.models.encoders import MlpConfig, TdsConfig
-from emgscribe.models.encoders.layers import Reduction, without
+from emgscribe.models.encoders.layers import Dropping, Reduction, dropped, without
 from emgscribe.models.encoders.residual_cnn import ResidualConv
 from emgscribe.models.encoders.tds import SqueezeExcitation
 from emgscribe.models.encoders.transformer import Attention, rotated
@@ -109,3 +109,35 @@ def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
 def test_without_removes_padding_even_if_it_is_not_a_number() -> None:
     frames = torch.full((2, 3, 2), torch.nan)
     assert without(frames, torch.tensor([1, 3])).nan_to_num(7)[:, :, 0].tolist() == [[7, 7, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("shape", ["dense", "channels last", "a part"])
+def test_dropout_drops_the_share_that_it_says_and_scales_the_rest(shape: str) -> None:
+    frames = torch.rand(8, 16, 50, 40) + 1
+    frames = {
+        "dense": frames,
+        "channels last": frames.contiguous(memory_format=torch.channels_last),
+        "a part": frames[:, 3:, ::2],
+    }[shape].requires_grad_()
+    rate = 19_661 / 65_536  # what 0.3 is rounded to
+    torch.manual_seed(0)
+    found = dropped(frames, 0.3)
+    kept = found != 0
+    spread = (rate * (1 - rate) / kept.numel()) ** 0.5
+    assert abs(float(kept.float().mean()) - (1 - rate)) < 4 * spread
+    torch.testing.assert_close(found[kept], frames[kept] / (1 - rate))
+    found.sum().backward()
+    torch.testing.assert_close(frames.grad, kept / (1 - rate))
+    torch.manual_seed(0)
+    assert torch.equal(dropped(frames, 0.3), found)
+    assert not torch.equal(dropped(frames, 0.3), found)
+
+
+def test_dropout_at_its_ends_and_outside_of_training() -> None:
+    frames = torch.rand(4, 5, 6) + 1
+    assert torch.equal(dropped(frames, 0.0), frames)
+    assert not dropped(frames, 1.0).any()
+    assert dropped(frames, 0.999999).isfinite().all()
+    layer = Dropping(0.5)
+    assert not torch.equal(layer(frames), frames)
+    assert torch.equal(layer.eval()(frames), frames)

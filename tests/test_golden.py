@@ -12,11 +12,11 @@ from emgscribe.training.run import train
 
 # Training and validation loss of the second epoch, on noise with a key every 150 ms (torch 2.13, one thread, x86-64).
 LOSSES = {
-    "tds": (4.628087, 4.234915),
-    "cnn-gru": (16.608835, 15.174629),
-    "tds-attention": (4.183237, 3.966233),
-    "raw-gru": (16.485376, 19.038269),
-    "two-heads": (4.605512, 4.207359),
+    "tds": (4.619827, 4.242105),
+    "cnn-gru": (16.826134, 15.433851),
+    "tds-attention": (4.167174, 3.951386),
+    "raw-gru": (16.296047, 18.953709),
+    "two-heads": (4.565907, 4.182630),
 }
 
 

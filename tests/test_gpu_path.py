@@ -11,13 +11,14 @@ import pytest
 import torch
 from networks import FEATURES, HEAD, SMALL
 from other_device import DEVICE, OtherDevice, values
+from torch.nn import functional as F
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.errors import EmgscribeError
 from emgscribe.models import augment
 from emgscribe.models.attention import search
-from emgscribe.models.encoders import EncoderConfig
+from emgscribe.models.encoders import EncoderConfig, gru, layers
 from emgscribe.models.features import FeaturesConfig, SeveralConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
 from emgscribe.training.config import TrainConfig
@@ -46,7 +47,12 @@ def sessions(make_stored: Callable[..., Session]) -> Sessions:
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherDevice]:
-    """The stand-in. Neither autocast nor generators know its device, and inference mode does not know its tensors."""
+    """The stand-in. Neither autocast nor generators know its device, and inference mode does not know its tensors.
+
+    The CPU, which it is compared with, draws the masks of a dropout as a GPU does.
+    """
+    for module in (layers, gru):
+        monkeypatch.setattr(module, "dropped", F.dropout)
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from emgscribe.config import Count, Dropout, Range, require
 from emgscribe.data.charset import BLANK, SYMBOLS
 from emgscribe.models.encoders.contract import Shrinks, Sized, Width
-from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.layers import Dropping, feed_forward, without
 from emgscribe.models.encoders.transformer import angles
 
 END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in the place of CTC's blank
@@ -114,7 +114,7 @@ class CachedAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query = nn.Linear(width, width)
         self.pair = nn.Linear(width, 2 * width)
-        self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        self.output = nn.Sequential(nn.Linear(width, width), Dropping(dropout))
 
     def remember(self, sequence: Tensor) -> Pair:
         """Keys and values (N, heads, S, D / heads) of a sequence (N, S, D)."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Layers, register
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Kernel, Width, WidthOrNone
-from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.layers import Dropping, feed_forward, without
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.encoders.transformer import Attention, TransformerConfig
 from emgscribe.models.steps import Kept, State, Step, each, residual
@@ -83,7 +83,7 @@ class ConvModule(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.gated = nn.Sequential(nn.Linear(width, 2 * width), nn.GLU())
         self.depthwise = nn.Conv1d(width, width, sum(around) + 1, groups=width)
-        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.Dropout(dropout))
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), Dropping(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from emgscribe.models.encoders.layers import dropped
+
 
 class Gru(nn.GRU):
     """`nn.GRU`, batch first, with its weights and its results. In training on a CPU both directions step together."""
@@ -18,7 +20,7 @@ class Gru(nn.GRU):
         frames, last = seen.transpose(0, 1), list[Tensor]()  # (S, N, K)
         for layer in range(self.num_layers):
             if layer:
-                frames = F.dropout(frames, self.dropout, self.training)
+                frames = dropped(frames, self.dropout) if self.training else frames
             hidden = self._layer(layer, frames)  # (S, directions, N, H)
             last.append(hidden[-1])
             ways = hidden.unbind(1)

@@ -133,6 +133,27 @@ class Reduction(nn.Module):
         return self.norm(hidden.transpose(1, 2))
 
 
+class Dropping(nn.Dropout):
+    """`nn.Dropout`, faster on a CPU (see `dropped`)."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return dropped(frames, self.p) if self.training else frames
+
+
+def dropped(frames: Tensor, rate: float) -> Tensor:
+    """`F.dropout` in training. On a CPU its masks, one random number each, take a tenth of a step; here one makes four.
+
+    There a rate is rounded to a multiple of 1 / 65,536.
+    """
+    if frames.device.type != "cpu" or rate in (0, 1):
+        return F.dropout(frames, rate)
+    limit = min(round(rate * 65_536), 65_535)
+    numbers = torch.empty(-(-frames.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    strides = torch.empty_like(frames, device="meta").stride()  # in the order of the frames in memory
+    kept = numbers.view(torch.int16).as_strided(frames.shape, strides)
+    return frames * (kept >= limit - 32_768).to(frames.dtype).mul_(65_536 / (65_536 - limit))
+
+
 def without(frames: Tensor, padding: Tensor) -> Tensor:
     """Frames (N, F, D), the `padding` (N,), on the CPU, at the end of each item replaced by zeros."""
     if not padding.any():
@@ -148,9 +169,9 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
         nn.LayerNorm(width),
         nn.Linear(width, inner),
         activation,
-        nn.Dropout(dropout),
+        Dropping(dropout),
         nn.Linear(inner, width),
-        nn.Dropout(dropout),
+        Dropping(dropout),
     )
 
 

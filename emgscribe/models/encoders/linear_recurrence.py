@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, StackedBlocks, Width
-from emgscribe.models.encoders.layers import feed_forward, without
+from emgscribe.models.encoders.layers import Dropping, feed_forward, without
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
 from emgscribe.models.steps import State, Step, each, residual
 
@@ -63,7 +63,7 @@ class LinearRecurrenceBlock(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.gate = nn.Linear(config.width, units)
         self.candidate = nn.Linear(config.width, units)
-        self.output = nn.Sequential(nn.Linear(units, config.width), nn.Dropout(config.dropout))
+        self.output = nn.Sequential(nn.Linear(units, config.width), Dropping(config.dropout))
         self.feed_forward = feed_forward(config.width, 2 * config.width, nn.GELU(), config.dropout)
         # Each way, states from a short to a long memory (Tallec and Ollivier 2018, arXiv 1804.11188).
         with torch.no_grad(), torch.device("cpu"):

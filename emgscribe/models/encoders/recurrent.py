@@ -12,6 +12,7 @@ from torch.nn.utils import rnn
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
 from emgscribe.models.encoders.gru import Gru
+from emgscribe.models.encoders.layers import Dropping
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.steps import State, Step
 
@@ -51,7 +52,7 @@ class RecurrentEncoder(Stacked):
         self.width = config.hidden * (2 if config.bidirectional else 1)
         self.output = nn.Sequential()
         if config.output:
-            self.output.extend([nn.Linear(self.width, config.output), nn.Dropout(config.dropout)])
+            self.output.extend([nn.Linear(self.width, config.output), Dropping(config.dropout)])
             self.width = config.output
 
     def steps(self) -> list[Step]:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, Kernel, Width, WidthOrNone
+from emgscribe.models.encoders.layers import Dropping
 from emgscribe.models.encoders.mlp import MlpEncoder
 from emgscribe.models.steps import Kept, Step, each
 
@@ -71,7 +72,7 @@ class ResidualConv(nn.Module):
         super().__init__()
         self.before, self.stride = kernel - stride - lookahead, stride
         self.conv = nn.Conv1d(width, out, kernel, stride)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropping(dropout)
         self.residual = nn.Identity() if width == out else nn.Linear(width, out)
         self.norm = nn.LayerNorm(out)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, FrontOrNone, Kernel
-from emgscribe.models.encoders.layers import Reduction, running_sums
+from emgscribe.models.encoders.layers import Dropping, Reduction, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
 from emgscribe.models.steps import Kept, Recent, Step, each
 
@@ -132,7 +132,7 @@ class TdsConv(nn.Module):
         self.channels = channels
         self.conv = nn.Conv2d(channels, channels, (kernel, 1))
         self.conv.weight.data = self.conv.weight.data.contiguous(memory_format=torch.channels_last)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropping(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class TdsFeedForward(nn.Module):
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropping(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
