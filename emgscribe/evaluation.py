@@ -23,7 +23,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
 from emgscribe.models.model import Model, evaluating
 from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, total
-from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, published_blocks
+from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, normalized_to, published_blocks
 
 _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than errors stay correlated
 _WINDOW = 4.0  # s, of the published windows
@@ -159,6 +159,7 @@ def evaluate(
     decoder: Decoder | str = "greedy",
     *,
     protocol: Protocol = "sessions",
+    own_norm: float = 0.0,
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -168,7 +169,8 @@ def evaluate(
     """
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder
-    return evaluate_all(model, sessions, {"": decoder}, protocol=protocol, allow_seen=allow_seen, progress=progress)[""]
+    options: dict[str, Any] = {"protocol": protocol, "own_norm": own_norm, "allow_seen": allow_seen}
+    return evaluate_all(model, sessions, {"": decoder}, **options, progress=progress)[""]
 
 
 def evaluate_all(
@@ -177,15 +179,17 @@ def evaluate_all(
     decoders: Mapping[str, Decoder],
     *,
     protocol: Protocol = "sessions",
+    own_norm: float = 0.0,
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
     """Score whole sessions with several decoders, all fed with the same emissions; the network runs once.
 
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
-    numbers do. `progress` is called with the fraction of all samples done. Raises `EmgscribeError` where a session is
-    given twice, and where the model, or one that it was fine-tuned from, was trained on one of the sessions. With
-    `allow_seen` such a session is scored, and the result says so.
+    numbers do. With `own_norm` each session is read by the model `normalized_to` it by that share, which uses the
+    signal of the test session, but none of its keys. `progress` is called with the fraction of all samples done. Raises
+    `EmgscribeError` where a session is given twice, and where the model, or one that it was fine-tuned from, was
+    trained on one of the sessions. With `allow_seen` such a session is scored, and the result says so.
     """
     seen = _check(model, sessions, allow_seen=allow_seen)
     scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
@@ -193,11 +197,12 @@ def evaluate_all(
     samples, done = sum(map(len, sessions)), 0
     with evaluating(model):
         for session in sessions:
+            reader = normalized_to(model, session, own_norm) if own_norm else model
             if protocol == "published":
-                passes["no padding"], blocks = None, published_blocks(model, session)
+                passes["no padding"], blocks = None, published_blocks(reader, session)
             else:
-                plan = inference_plan(model, len(session))
-                passes[plan.name], blocks = None, emission_blocks(model, session, plan)
+                plan = inference_plan(reader, len(session))
+                passes[plan.name], blocks = None, emission_blocks(reader, session, plan)
             for decoder in decoders.values():
                 decoder.reset()
             frames = 0
@@ -210,7 +215,9 @@ def evaluate_all(
             for name, decoder in decoders.items():
                 scores[name].append(_score(session, decoder.flush().labels))
             done += len(session)
-    about = "whole session" + ", published" * (protocol == "published"), ", ".join(passes), _UNIT, _simulated(sessions)
+    how = "whole session" + ", published" * (protocol == "published")
+    how += f", norm moved by {own_norm:g}" * (own_norm > 0)
+    about = how, ", ".join(passes), _UNIT, _simulated(sessions)
     return {decoder: Evaluation(*about, tuple(scored), seen) for decoder, scored in scores.items()}
 
 

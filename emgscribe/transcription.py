@@ -1,18 +1,24 @@
 """A model and a session -> emissions -> text, in memory bounded by a block."""
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emgscribe.config import require
 from emgscribe.data.charset import screen_text, text_of_labels
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.encoders.layers import SpectrogramNorm
 from emgscribe.models.model import Model
 
 BLOCK_SECONDS = 60
@@ -59,6 +65,48 @@ def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -
         decoder.feed(block)
     hypothesis, seconds = decoder.flush(), model.samples_per_frame / model.shape.rate
     return Transcript(hypothesis.labels, tuple(frame * seconds for frame in hypothesis.frames))
+
+
+def normalized_to(model: Model, session: Session, share: float = 0.75) -> Model:
+    """A copy of the model that expects each electrode to be as loud as it is in `session`, whose keys it ignores.
+
+    Bands that are put on again, and other people, have electrodes with other gains. The means of the norms over
+    electrode channels move by `share` from those of the training to those of the session; the variances stay (adaptive
+    batch normalisation, Li et al. 2016, arXiv 1603.04779, also moves them, which did not help: LOG.md, 2026-11-30).
+    Raises `EmgscribeError` where the model has no such norm.
+    """
+    require(0 <= share <= 1, "share", share, "0 to 1")
+    model.require_shape(session)
+    moved = deepcopy(model).eval()
+    norms: list[nn.Module] = [part.norm for part in moved.modules() if isinstance(part, SpectrogramNorm)]
+    if not norms:
+        hint = "a model with a rolling norm follows every session by itself"
+        raise EmgscribeError("the model has no norm over electrodes", where=str(model.folder or ""), hint=hint)
+    if len(session) < model.features.span:
+        return moved
+    totals: dict[nn.Module, Any] = dict.fromkeys(norms, 0.0)
+    counts = Counter[nn.Module]()
+
+    def note(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        (values,) = inputs  # (frames, electrodes, bins)
+        totals[norm] += values.mean(dim=2).sum(dim=0)
+        counts[norm] += len(values)
+        if norm is norms[-1]:
+            raise StopIteration  # nothing beyond the norms is needed
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    store, blocks = Store([session]), max(1, len(session) // session.shape.samples(BLOCK_SECONDS))
+    edges = np.linspace(0, len(session), blocks + 1).astype(int).tolist()
+    for begin, end in pairwise(edges):
+        features = moved.features(store.gather([0], [begin], end - begin).to(moved.device))
+        with torch.inference_mode(), suppress(StopIteration):
+            moved.encoder(features, torch.tensor([features.shape[1]]))
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        mean: Any = norm.running_mean
+        mean.lerp_(totals[norm] / counts[norm], share)
+    return moved
 
 
 def log_probs(model: Model, session: Session) -> Emissions:

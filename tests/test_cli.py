@@ -236,6 +236,16 @@ def test_evaluate_refuses_what_the_model_was_trained_on(
     assert "seen in training" in capsys.readouterr().out
     assert cli.main(["transcribe", str(trained), "--model", str(model)]) == 0
     assert capsys.readouterr().out.endswith("\n")
+    assert cli.main(["evaluate", str(model), str(validated), "--own-norm", "0.75"]) == 0
+    assert "whole session, norm moved by 0.75, greedy" in capsys.readouterr().out
+    texts = []
+    for share in ("0", "1"):
+        assert cli.main(["transcribe", str(trained), "--model", str(model), "--own-norm", share]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] != texts[1]
+    for wrong in (["--own-norm", "2"], ["--own-norm", "1", "--protocol", "windows"]):
+        assert cli.main(["evaluate", str(model), str(validated), *wrong]) == 2
+        assert capsys.readouterr().err.startswith("Error: ")
     old = shutil.copytree(model, tmp_path / "old")
     content = read_json(old / "config.json")
     content["ancestry"]["complete"] = False

@@ -266,6 +266,19 @@ def test_no_session_is_scored_that_the_model_was_trained_on(model: Model, make_s
     assert "seen" not in evaluate(learned, [other], allow_seen=True).to_json()
 
 
+def test_each_session_is_read_by_a_model_normalized_to_it(model: Model, make_stored: MakeStored) -> None:
+    quiet, loud = make_stored(3000, [(5, 100)]), make_stored(4000, [(5, 100)], seed=1, name="loud")
+    sessions = [quiet, replace(loud, emg=loud.emg[:] * 30)]
+    for protocol in ("sessions", "published"):
+        found = evaluate(model, sessions, protocol=protocol, own_norm=1.0)
+        assert found.protocol == "whole session" + ", published" * (protocol == "published") + ", norm moved by 1"
+        for session, score in zip(sessions, found.sessions, strict=True):
+            (own,) = evaluate(model.normalized_to(session, 1.0), [session], protocol=protocol).sessions
+            assert score == own
+    assert found.sessions != evaluate(model, sessions, protocol="published").sessions
+    assert "norm" not in evaluate(model, sessions).protocol
+
+
 def test_no_session_is_scored_twice(model: Model, make_stored: MakeStored) -> None:
     session, other = make_stored(3000, [(5, 100)]), make_stored(3000, [(5, 100)], seed=1, name="other")
     copied = replace(session, name="copied")

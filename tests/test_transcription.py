@@ -18,11 +18,19 @@ from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
 from emgscribe.errors import EmgscribeError
-from emgscribe.models.encoders import EncoderConfig, MlpConfig, RecurrentConfig, TdsConfig, TransformerConfig
-from emgscribe.models.features import SpectrogramConfig
+from emgscribe.models.encoders import (
+    EncoderConfig,
+    EnsembleConfig,
+    MlpConfig,
+    RecurrentConfig,
+    SplitShareConfig,
+    TdsConfig,
+    TransformerConfig,
+)
+from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.models.published import import_checkpoint
-from emgscribe.transcription import emission_blocks, inference_plan, one_pass_bytes, published_blocks
+from emgscribe.transcription import emission_blocks, inference_plan, normalized_to, one_pass_bytes, published_blocks
 
 MakeStored = Callable[..., Session]
 TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
@@ -204,3 +212,59 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4e9
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["one pass", "stitched"]
+
+
+FRONTS = {
+    "tds": (SLOW, TDS),
+    "bidirectional": (SLOW, GRU),
+    "raw EMG": (StridedConvConfig(), MlpConfig(8)),
+    "hands": (SLOW, SplitShareConfig(TDS)),
+    "an ensemble": (SLOW, EnsembleConfig((TDS, GRU))),
+}
+
+
+@pytest.mark.parametrize("name", ["tds", "bidirectional", "an ensemble"])
+def test_a_model_normalized_to_a_session_does_not_see_gains(name: str, make_stored: MakeStored) -> None:
+    features, encoder = FRONTS[name]
+    model, session = network(encoder, features), make_stored(20_000)
+    gains = np.random.default_rng(0).uniform(0.3, 3, (2, 16)).astype(np.float32)
+    session = replace(session, emg=session.emg[:] * 100)  # far above the smallest power that counts
+    louder = replace(session, emg=session.emg[:] * gains, content="louder")
+    plain, other = (model.log_probs(each)[40:-40] for each in (session, louder))  # silence around it has no gain
+    own, others = (model.normalized_to(each, 1.0).log_probs(each)[40:-40] for each in (session, louder))
+    assert np.abs(own - others).max() < 0.1 * np.abs(plain - other).max()
+
+
+@pytest.mark.parametrize("name", FRONTS)
+def test_the_norm_moves_by_a_share_and_the_model_stays_as_it_was(
+    name: str, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, encoder = FRONTS[name]
+    model, session = network(encoder, features).train(), make_stored(9_000)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = [normalized_to(model, session, share).state_dict() for share in (0.0, 0.5, 1.0)]
+    moved = {key for key in before if not torch.equal(found[2][key], before[key])}
+    assert moved == {key for key in before if key.endswith("norm.norm.running_mean")} != set()
+    for key in before:
+        assert torch.equal(model.state_dict()[key], before[key])
+        assert torch.equal(found[0][key], before[key])
+        if key in moved:
+            torch.testing.assert_close(found[1][key], (before[key] + found[2][key]) / 2)
+    assert model.training
+    monkeypatch.setattr(transcription, "BLOCK_SECONDS", 1)  # frames across the ends of blocks are left out
+    blocks = normalized_to(model, session, 1.0).state_dict()
+    for key in moved:
+        torch.testing.assert_close(blocks[key], found[2][key], atol=0.02, rtol=0.02)
+    if name == "tds":
+        power = model.features(torch.from_numpy(session.emg[:])[None]).mean(dim=(0, 1, 4)).flatten()
+        torch.testing.assert_close(found[2]["encoder.norm.norm.running_mean"], power)
+
+
+def test_models_that_cannot_be_normalized_to_a_session(make_stored: MakeStored) -> None:
+    with pytest.raises(EmgscribeError, match="no norm over electrodes") as caught:
+        network(replace(TDS, rolling=10)).normalized_to(make_stored())
+    assert "rolling" in caught.value.hint
+    with pytest.raises(EmgscribeError, match="share is"):
+        network(TDS).normalized_to(make_stored(), 1.5)
+    short = network(TDS).normalized_to(make_stored(5))  # shorter than a frame
+    assert torch.equal(short.encoder.norm.norm.running_mean, torch.zeros(32))

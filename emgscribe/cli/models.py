@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -26,6 +26,10 @@ _PROTOCOLS = (
 
 
 Lookahead = Annotated[float, arg(help="Lookahead in seconds, for a model with several; 0: the model's own setting.")]
+OwnNorm = Annotated[
+    float,
+    arg(help="Share, 0 to 1, by which the norm of each electrode moves to that of the session read; uses no keys."),
+]
 
 
 def _loaded(folder: Path, lookahead: float, device: torch.device | str) -> es.Model:
@@ -48,6 +52,7 @@ def evaluate(
     lm: Arpa = None,
     protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
     lookahead: Lookahead = 0.0,
+    own_norm: OwnNorm = 0.0,
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
 ) -> None:
     """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
@@ -74,10 +79,13 @@ def evaluate(
         log.print("The beam has its default weights. emgscribe lm tune MODEL SESSIONS tunes them for this model.")
     made = {name: reader.decoder for name, reader in readers.items()}
     if protocol == "windows":
+        if own_norm:
+            raise EmgscribeError("--own-norm is for whole sessions", hint="leave --protocol windows out")
         found = {name: evaluate_windows(loaded, opened, reader) for name, reader in made.items()}
     else:
+        options: dict[str, Any] = {"protocol": protocol, "own_norm": own_norm, "allow_seen": allow_seen}
         with bar("reading") as progress:
-            found = es.evaluate_all(loaded, opened, made, protocol=protocol, allow_seen=allow_seen, progress=progress)
+            found = es.evaluate_all(loaded, opened, made, **options, progress=progress)
     chose = {seen.content for seen in loaded.ancestry.validated_on}
     for session in (session for session in opened if session.content in chose):
         log.print(f"Warning: {session.name} chose the model's best weights: its score is a little too good")
@@ -93,6 +101,7 @@ def transcribe(
     decoder: Annotated[str, arg(help="greedy or beam.")] = "greedy",
     lm: Arpa = None,
     lookahead: Lookahead = 0.0,
+    own_norm: OwnNorm = 0.0,
     on_screen: Annotated[bool, arg(help="Print what a screen would show: backspaces applied, no shift.")] = False,
 ) -> None:
     """The text is every keystroke, with ⌫ ⏎ and ⇧ as symbols.
@@ -105,7 +114,9 @@ def transcribe(
     if len(names) > 1:
         raise EmgscribeError(f"--decoder is {decoder!r}, but a transcript has one", hint="name one of them")
     loaded = _loaded(model, lookahead, best_device())
-    read = loaded.transcribe(es.open_session(file), make_decoder(names[0], folder=model, lm=lm).decoder)
+    session = es.open_session(file)
+    loaded = loaded.normalized_to(session, own_norm) if own_norm else loaded
+    read = loaded.transcribe(session, make_decoder(names[0], folder=model, lm=lm).decoder)
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
 

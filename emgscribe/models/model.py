@@ -196,6 +196,15 @@ class Model(nn.Module):
         with evaluating(self):
             return log_probs(self, session)
 
+    def normalized_to(self, session: Session, share: float = 0.75) -> "Model":
+        """A copy whose norms move by `share` to the loudness of each electrode in a session, whose keys are not used.
+
+        Source: Li et al. 2016 (arXiv 1603.04779). A model without a norm over electrodes raises `EmgscribeError`.
+        """
+        from emgscribe.transcription import normalized_to
+
+        return normalized_to(self, session, share)
+
     def transcribe(self, session: Session, decoder: "Decoder | None" = None) -> "Transcript":
         """The text of a whole session by a decoder (default: greedy), with the time of each key."""
         from emgscribe.transcription import transcribe
