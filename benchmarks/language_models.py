@@ -8,6 +8,7 @@ validation and test sessions are taken out of the texts. The last column is pair
 
 import argparse
 import ast
+import re
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterator
@@ -31,12 +32,13 @@ DEFAULT = "made-up prompts, across words, order 6"
 
 def docstrings() -> str:
     """Those of Python's standard library: English of another kind than the prompts, on every machine."""
-    found = []
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*/**/*.py")):
-        if "site-packages" not in path.parts and "test" not in path.parts:
+    found, library = [], Path(sysconfig.get_path("stdlib"))
+    for path in sorted(library.rglob("*.py")):
+        parts = path.relative_to(library).parts
+        if not {"site-packages", "dist-packages", "test", "tests", "idle_test"} & {*parts}:
             try:
                 tree = ast.parse(path.read_bytes())
-            except (SyntaxError, ValueError):
+            except (SyntaxError, ValueError):  # code that tools are tested with
                 continue
             nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
             found += [text for node in nodes if (text := ast.get_docstring(node))]
@@ -67,17 +69,24 @@ def main() -> None:
     units, weights = defaultdict[str, list[list[Counts]]](list), defaultdict[str, list[str]](list)
     split = split_sessions(options.data, EXPERIMENTS[options.experiment].data)
     val, test = ([es.open_session(path) for path in part] for part in (split.val, split.test))
-    for folder in sorted(options.runs.glob(f"{options.experiment}-[0-9]*/best")):
+    known = list(language_models(prompts_of([*split.val, *split.test])))
+    run = re.compile(re.escape(options.experiment.rpartition("/")[2]) + r"-\d+")
+    for folder in sorted((options.runs / options.experiment).parent.glob("*/best")):
+        if not run.fullmatch(folder.parent.name):  # of another experiment, whose name begins in the same way
+            continue
         model = es.load_model(folder)
+        model.ancestry.refuse(val)
         emissions = [model.log_probs(session) for session in val]
         decoders: dict[str, es.Decoder] = {"greedy": es.GreedyDecoder()}
-        for name, words in language_models(prompts_of([*split.val, *split.test])):
+        for name, words in known:
             config = tune(emissions, [session.labels.tolist() for session in val], words).config
             decoders[name] = es.BeamDecoder(config, words)
             weights[name].append(f"{config.lm_weight:g}, {config.insertion_bonus:g}")
             print(f"{folder}: {name}: {weights[name][-1]}", flush=True)
         for name, found in evaluate_all(model, test, decoders).items():
             units[name].append(found.units)
+    if not units:
+        parser.error(f"no finished run of {options.experiment} in {options.runs}")
     pooled = {name: [total(unit) for unit in zip(*runs, strict=True)] for name, runs in units.items()}
     print("\n| language model | weight, bonus of each run | CER | minus the default's |\n|---|---|---|---|")
     for name, each in pooled.items():

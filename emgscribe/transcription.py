@@ -1,8 +1,7 @@
 """A model and a session -> emissions -> text, in memory bounded by a block."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,12 +17,12 @@ from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
 from emgscribe.errors import EmgscribeError
-from emgscribe.models.encoders.layers import SpectrogramNorm
-from emgscribe.models.model import Model
+from emgscribe.models.model import Model, evaluating
 
 BLOCK_SECONDS = 60
 ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that the whole process stays below 4 GB
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
+_LOOK = "look at the recording: emgscribe inspect FILE"
 _ATTENTION_SECONDS = 2, 1  # kept, and the margin on each side; together as long as the published window
 
 
@@ -73,39 +72,31 @@ def normalized_to(model: Model, session: Session, share: float = 0.75) -> Model:
     Bands that are put on again, and other people, have electrodes with other gains. The means of the norms over
     electrode channels move by `share` from those of the training to those of the session; the variances stay (adaptive
     batch normalisation, Li et al. 2016, arXiv 1603.04779, also moves them, which did not help: LOG.md, 2026-11-30).
-    Raises `EmgscribeError` where the model has no such norm.
+    Raises `EmgscribeError` where the model has no such norm, and where samples are not finite.
     """
     require(0 <= share <= 1, "share", share, "0 to 1")
     model.require_shape(session)
-    moved = deepcopy(model).eval()
-    norms: list[nn.Module] = [part.norm for part in moved.modules() if isinstance(part, SpectrogramNorm)]
-    if not norms:
-        hint = "a model with a rolling norm follows every session by itself"
-        raise EmgscribeError("the model has no norm over electrodes", where=str(model.folder or ""), hint=hint)
+    moved, store = deepcopy(model), Store([session])
     if len(session) < model.features.span:
         return moved
-    totals: dict[nn.Module, Any] = dict.fromkeys(norms, 0.0)
-    counts = Counter[nn.Module]()
-
-    def note(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-        (values,) = inputs  # (frames, electrodes, bins)
-        totals[norm] += values.mean(dim=2).sum(dim=0)
-        counts[norm] += len(values)
-        if norm is norms[-1]:
-            raise StopIteration  # nothing beyond the norms is needed
-
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    store, blocks = Store([session]), max(1, len(session) // session.shape.samples(BLOCK_SECONDS))
+    sums, counts = defaultdict[nn.BatchNorm1d, Any](float), Counter[nn.BatchNorm1d]()
+    blocks = max(1, len(session) // session.shape.samples(BLOCK_SECONDS))
     edges = np.linspace(0, len(session), blocks + 1).astype(int).tolist()
     for begin, end in pairwise(edges):
-        features = moved.features(store.gather([0], [begin], end - begin).to(moved.device))
-        with torch.inference_mode(), suppress(StopIteration):
-            moved.encoder(features, torch.tensor([features.shape[1]]))
-    for hook in hooks:
-        hook.remove()
-    for norm in norms:
+        emg = store.gather([0], [begin], end - begin)
+        if not emg.isfinite().all():
+            raise EmgscribeError("some of its samples are not finite", where=session.name, hint=_LOOK)
+        with evaluating(moved), torch.inference_mode():
+            for norm, seen in moved.encoder.norms(moved.features(emg.to(model.device))):  # (n, F, B, C, K)
+                levels = seen.float().mean(dim=4)
+                sums[norm] += levels.sum(dim=(0, 1)).flatten()
+                counts[norm] += levels.shape[0] * levels.shape[1]
+    if not counts:
+        hint = "a rolling norm follows every session by itself"
+        raise EmgscribeError("the model has no norm over electrodes", where=str(model.folder or ""), hint=hint)
+    for norm, count in counts.items():
         mean: Any = norm.running_mean
-        mean.lerp_(totals[norm] / counts[norm], share)
+        mean.lerp_(sums[norm] / count, share)
     return moved
 
 
@@ -167,9 +158,7 @@ def _check(emissions: Tensor, emg: Tensor, session: Session) -> None:
     if emissions.isnan().any():
         finite = bool(emg.isfinite().all())
         what = "its samples are finite, so the model is at fault" if finite else "some of its samples are not finite"
-        hint = (
-            "use another model, or train this one again" if finite else "look at the recording: emgscribe inspect FILE"
-        )
+        hint = "use another model, or train this one again" if finite else _LOOK
         raise EmgscribeError(f"emissions are NaN: {what}", where=session.name, hint=hint)
 
 

@@ -96,7 +96,8 @@ def _signature(value: Any) -> str:
     text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*?\)\]", r"\1", text)
     text = re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"ndarray[\1]", text)
     text = re.sub(r"Literal\['latest', [^\]]*\]", "Protocol", text)
-    text = re.sub(r"<factory>", "...", text).replace("'", "").replace("(self, ", "(").replace("(cls, ", "(")
+    text = re.sub(r"(: |-> )'([^']+)'", r"\1\2", text)  # annotations that are quoted in the code
+    text = re.sub(r"<factory>", "...", text).replace("(self, ", "(").replace("(cls, ", "(")
     return text.replace("(self)", "()").replace("(cls)", "()")
 
 

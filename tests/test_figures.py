@@ -98,6 +98,8 @@ def test_sessions_stand_side_by_side_with_one_scale(monkeypatch: pytest.MonkeyPa
     draw_sessions({str(place): [Counts(place, 0, 0, 10)] for place in range(4)}, "title", tmp_path / "sessions")
     assert drawn[0].get_figheight() < drawn[0].get_figwidth()
     assert [axes.get_ylim() for axes in drawn[0].axes] == [(0, pytest.approx(1.15 * 30))] * 4
+    draw_sessions({"errors in a pause": [Counts(length=40), Counts(insertions=60)]}, "title", tmp_path / "sessions")
+    assert drawn[1].axes[0].get_ylim()[1] > 150  # the session's CER is in the picture
 
 
 def test_losses_are_drawn_with_few_validations_and_several_seeds(tmp_path: Path) -> None:

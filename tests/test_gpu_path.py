@@ -47,12 +47,7 @@ def sessions(make_stored: Callable[..., Session]) -> Sessions:
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherDevice]:
-    """The stand-in. Neither autocast nor generators know its device, and inference mode does not know its tensors.
-
-    The CPU, which it is compared with, draws the masks of a dropout as a GPU does.
-    """
-    for module in (layers, gru):
-        monkeypatch.setattr(module, "dropped", F.dropout)
+    """The stand-in. Neither autocast nor generators know its device, and inference mode does not know its tensors."""
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
@@ -83,7 +78,10 @@ def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: 
 
 
 def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice) -> None:
-    expected, _ = steps(config, sessions, torch.device("cpu"), [])
+    with pytest.MonkeyPatch.context() as patch:  # the CPU draws the masks of a dropout as a GPU does
+        for module in (layers, gru):
+            patch.setattr(module, "dropped", F.dropout)
+        expected, _ = steps(config, sessions, torch.device("cpu"), [])
     found, model = steps(config, sessions, DEVICE, other.waits)
     assert other.waits == []
     assert found == pytest.approx(expected, rel=1e-4)

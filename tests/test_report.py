@@ -201,18 +201,27 @@ def test_doubts_about_a_row_of_recordings(write_result: WriteResult, tmp_path: P
     whole = "a" * 4627
     for seed in (1, 2):
         write_result("table2/bilstm", seed, kind="real", texts=[(TEST, whole, whole)])
+    for folder in ("one", "other"):  # a copied result is no second run
+        again = {"folder": tmp_path / "results" / folder, "changes": {"model.encoder.blocks": 2, "train.lr": 0.1}}
+        again["changes"] |= {f"windows.{side}": 1 for side in ("left", "right", "stride")}
+        again["changes"]["train.batch_size"] = 3
+        write_result("my own recipe", 1, kind="real", texts=[("another session", whole, whole)], **again)
     write_result("table2/dropout", 1, kind="real", texts=ALMOST, changes={"train.epochs": 2})
     path = write_result("table2/mlp-480", 1, kind="real", texts=[("another session", whole, whole)])
     content = json.loads(path.read_text())
     content["commit"] += "-dirty"
     content["test"]["greedy"] |= {"passes": "windows of 4 s, CTC weight 0.5", "seen": True}
     path.write_text(json.dumps(content))
-    (table,) = all_tables(tmp_path)
-    doubts = {record["experiment"].split()[0]: record["doubts"] for record in table.records()}
+    content["commit"] = "unknown"
+    content["experiment"]["name"] = "table2/cnn-gru"
+    write_json(path.with_name("no-commit.json"), content)
+    doubts = {r["experiment"].partition(" (")[0]: r["doubts"] for t in all_tables(tmp_path) for r in t.records()}
     assert doubts == {
+        "my own recipe": "one training run",
         "table2/bilstm": "",
         "table2/dropout": "one training run, changed settings, 26 of 4627 characters",
         "table2/mlp-480": "one training run, decoded in windows, seen in training, uncommitted code",
+        "table2/cnn-gru": doubts["table2/mlp-480"].replace("uncommitted code", "changed settings, unknown commit"),
     }
     assert "Doubts are what a reader should know" in page_of(tmp_path)
     write_result("demo", 1, folder=tmp_path / "simulated")

@@ -27,7 +27,7 @@ from emgscribe.models.encoders import (
     TdsConfig,
     TransformerConfig,
 )
-from emgscribe.models.features import SpectrogramConfig, StridedConvConfig
+from emgscribe.models.features import FeaturesConfig, SeveralConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.models.published import import_checkpoint
 from emgscribe.transcription import emission_blocks, inference_plan, normalized_to, one_pass_bytes, published_blocks
@@ -39,7 +39,7 @@ GRU = RecurrentConfig(base=MlpConfig(8), hidden=8, left=3, right=2)
 TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=16, left=3, right=2)
 
 
-def network(encoder: EncoderConfig, features: SpectrogramConfig = SLOW) -> Model:
+def network(encoder: EncoderConfig, features: FeaturesConfig = SLOW) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return Model(ModelConfig(features, encoder)).eval()
@@ -219,7 +219,11 @@ FRONTS = {
     "bidirectional": (SLOW, GRU),
     "raw EMG": (StridedConvConfig(), MlpConfig(8)),
     "hands": (SLOW, SplitShareConfig(TDS)),
-    "an ensemble": (SLOW, EnsembleConfig((TDS, GRU))),
+    "an ensemble": (SLOW, EnsembleConfig((GRU, TDS))),
+    "each its features": (
+        SeveralConfig((StridedConvConfig(), StridedConvConfig())),
+        EnsembleConfig((GRU, GRU), shared=False),
+    ),
 }
 
 
@@ -266,5 +270,19 @@ def test_models_that_cannot_be_normalized_to_a_session(make_stored: MakeStored) 
     assert "rolling" in caught.value.hint
     with pytest.raises(EmgscribeError, match="share is"):
         network(TDS).normalized_to(make_stored(), 1.5)
-    short = network(TDS).normalized_to(make_stored(5))  # shorter than a frame
-    assert torch.equal(short.encoder.norm.norm.running_mean, torch.zeros(32))
+    broken = make_stored()
+    broken.emg[1500, 1, 3] = np.nan
+    with pytest.raises(EmgscribeError, match="not finite") as caught:
+        network(TDS).normalized_to(broken)
+    assert caught.value.where == "session"
+
+
+@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize("samples", [5, 70, 700])  # shorter than a frame, a frame, less than the context
+def test_short_sessions_normalize_a_model_too(name: str, samples: int, make_stored: MakeStored) -> None:
+    features, encoder = FRONTS[name]
+    model = network(encoder, features)
+    found = model.normalized_to(make_stored(samples), 1.0)
+    moved = [bool(value.any()) for key, value in found.state_dict().items() if key.endswith("norm.norm.running_mean")]
+    assert all(moved) if samples >= model.features.span else not any(moved)
+    assert np.isfinite(found.log_probs(make_stored(samples))).all()

@@ -262,7 +262,7 @@ def draw_sessions(sessions: Mapping[str, Sequence[Counts]], title: str, out: Pat
         rates = f"CER {whole.cer:.2f} %: {whole.ser:.2f} substituted, {whole.der:.2f} missed, {whole.ier:.2f} extra"
         axes.set_title(f"{name}\n{rates}", fontsize=8)
         axes.set(xlabel="minutes", xlim=(0, len(units) / 6))
-        highest = max(highest, base.max())
+        highest = max(highest, base.max(), whole.cer)
     panels[0].set(ylabel="% of characters", ylim=(0, 1.15 * highest))  # all have its scale
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return _save(figure, out)

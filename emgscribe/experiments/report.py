@@ -69,7 +69,7 @@ _BESIDE = "A published number stands only beside results on the very sessions th
 _DOUBTS = (
     "Doubts are what a reader should know before relying on a rate: a single training run, sessions decoded in windows"
     " or with another number of characters than published, sessions seen in training, settings other than the recipe's,"
-    " and code that was not committed."
+    " and code that was not committed, or is of no known commit."
 )
 _SWAPPED = (
     "Published insertion and deletion error rates (IER, DER) are swapped against the usual convention: the published"
@@ -388,7 +388,7 @@ def _latex(table: Table) -> str:
     cells = [[*columns, "runs"]]
     for row, record in zip(table.rows, records, strict=True):
         record["experiment"] = table.short(row)
-        cells.append([*(record[column] for column in columns), str(len(row.scores))])
+        cells.append([*(record[column] for column in columns), str(len(row.cers))])
     head, *rows = (rf"{' & '.join(map(_for_latex, line))} \\" for line in cells)
     begin = rf"\begin{{tabular}}{{ll{'r' * (len(columns) - 1)}}}"
     needs = rf"% {table.title}; needs \usepackage{{booktabs}}"
@@ -396,7 +396,9 @@ def _latex(table: Table) -> str:
 
 
 def _for_latex(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text.replace(" %", r"\,%")).replace("–", "--")
+    named = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "–": "--"}
+    plain = re.sub(r"[&%$#_{}\\^~–]", lambda found: named.get(found[0], rf"\{found[0]}"), text)
+    return plain.replace(r" \%", r"\,\%")
 
 
 def _figures(table: Table, folder: Path, compared: set[str]) -> list[Path]:

@@ -259,11 +259,12 @@ class Row:
         runs = [score.run for score in self.scores]
         tests = [run.test[self.decoder] for run in runs]
         found = {
-            "one training run": len(runs) == 1,
+            "one training run": len({run.seed for run in runs}) == 1,
             "decoded in windows": any("windows" in test.protocol + test.passes for test in tests),
             "seen in training": any(test.seen for test in tests),
-            "changed settings": any(run.changes for run in runs),
-            "uncommitted code": any("-dirty" in run.commit or "unknown" in run.commit for run in runs),
+            "changed settings": any(run.base and run.changes for run in runs),
+            "uncommitted code": any("-dirty" in run.commit for run in runs),
+            "unknown commit": any("unknown" in run.commit for run in runs),
         }
         return tuple(doubt for doubt, holds in found.items() if holds)
 

@@ -197,9 +197,10 @@ class Model(nn.Module):
             return log_probs(self, session)
 
     def normalized_to(self, session: Session, share: float = 0.75) -> "Model":
-        """A copy whose norms move by `share` to the loudness of each electrode in a session, whose keys are not used.
+        """A copy whose norms expect each electrode at the level that it has in a session, whose keys are not used.
 
-        Source: Li et al. 2016 (arXiv 1603.04779). A model without a norm over electrodes raises `EmgscribeError`.
+        `share` 0 changes nothing, 1 goes all the way. Source: Li et al. 2016 (arXiv 1603.04779). A model without a norm
+        over electrodes raises `EmgscribeError`.
         """
         from emgscribe.transcription import normalized_to
 

@@ -1,6 +1,6 @@
 """What every encoder is: the contract between features and emissions, and the types of a network's sizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -94,6 +94,10 @@ class Encoder(nn.Module):
 
         return [Kept(whole, around + self.stride, self.stride)]
 
+    def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
+        """The norms over electrode channels, each with the features (N, F, B, C, K) that it sees; by default none."""
+        return iter(())
+
     @property
     def causal(self) -> bool:
         """Whether no frame depends on a later feature frame than those it stands for."""
@@ -146,6 +150,9 @@ class Stacked(Encoder):
         frames = self.transform(frames, count - lengths // self.stride)
         first = around if self.delay else self.left
         return frames[:, first : first + count]  # (N, F, width)
+
+    def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
+        return self.base.norms(features)
 
     def streamed(self) -> list[Step]:
         if not (steps := self.steps()):

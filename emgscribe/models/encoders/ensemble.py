@@ -4,6 +4,7 @@ The mean is that of log-probabilities, normalised again, which read better than 
 2026-11-29). `emgscribe.ensemble` makes such a model of trained ones.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -70,6 +71,10 @@ class EnsembleEncoder(Encoder):
             seen = self._seen(place, features)[:, first : features.shape[1] - last]
             found.append(self._emissions(place, member(seen, lengths)))
         return torch.stack(found).mean(0)  # (N, F, V)
+
+    def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
+        for place, member in enumerate(self.members):
+            yield from member.norms(self._seen(place, features))  # type: ignore[operator]  # as in `streamed`
 
     def streamed(self) -> list[Step]:
         chains = [

@@ -148,7 +148,7 @@ def dropped(frames: Tensor, rate: float) -> Tensor:
     if frames.device.type != "cpu" or rate in (0, 1):
         return F.dropout(frames, rate)
     limit = min(round(rate * 65_536), 65_535)
-    numbers = torch.empty(-(-frames.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    numbers = torch.empty(-(-frames.numel() // 4), dtype=torch.int64, device=frames.device).random_(-(1 << 63), None)
     strides = torch.empty_like(frames, device="meta").stride()  # in the order of the frames in memory
     kept = numbers.view(torch.int16).as_strided(frames.shape, strides)
     return frames * (kept >= limit - 32_768).to(frames.dtype).mul_(65_536 / (65_536 - limit))

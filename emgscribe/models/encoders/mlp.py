@@ -1,9 +1,10 @@
 """The front end alone: norm and rotation-invariant MLP of each frame; deeper encoders start with it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emgscribe.config import register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Front
@@ -35,6 +36,10 @@ class MlpEncoder(Encoder):
 
     def streamed(self) -> list[Step]:
         return [*self.front(), each(lambda hidden: hidden.flatten(2))]
+
+    def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
+        if isinstance(self.norm, SpectrogramNorm):
+            yield self.norm.norm, features
 
     def front(self) -> list[Step]:
         """The steps of norm and MLP: features (N, n, B, C, K) -> (N, n, B, mlp_features)."""

@@ -1,9 +1,10 @@
 """One encoder for both hands, applied to each alone (SplashNet, Hadidi et al. 2025, arXiv 2506.12356)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emgscribe.config import register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked
@@ -31,6 +32,9 @@ class SplitShareEncoder(Stacked):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         return self._beside(self.base(self._hands(features), lengths.repeat_interleave(features.shape[2])))
+
+    def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
+        return self.base.norms(self._hands(features))
 
     def streamed(self) -> list[Step]:
         return [each(self._hands), *self.base.streamed(), each(self._beside)]
