@@ -3,7 +3,8 @@
     python benchmarks/language_models.py small/table1/baseline --data DIR --runs runs
 
 For each language model and each seed, the weights are tuned on the sessions that validated the network. Prompts of
-validation and test sessions are taken out of the texts. The last column is paired with the default's row.
+validation and test sessions are taken out of the texts. The last column is paired with the row
+of the default's order and text.
 """
 
 import argparse
@@ -14,19 +15,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 import emgscribe as es
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.splits import split_sessions
-from emgscribe.decoding.language_model import train, without_prompts
+from emgscribe.decoding.language_model import made_up_text, train, without_prompts
 from emgscribe.decoding.tuning import tune
 from emgscribe.evaluation import evaluate_all
 from emgscribe.experiments.recipes import EXPERIMENTS
 from emgscribe.scoring import Counts, cer_difference, cer_interval, total
-from emgscribe.simulation.text import PromptWriter
 
-PROMPTS, SEED = 60_000, 20_261_122  # those of the default language model
 DEFAULT = "made-up prompts, across words, order 6"
 
 
@@ -47,8 +44,7 @@ def docstrings() -> str:
 
 def language_models(excluded: frozenset[str]) -> Iterator[tuple[str, es.LanguageModel]]:
     """What is compared, by name. Of the large ones, n-grams that occur once are left out, as in the default."""
-    writer = PromptWriter(np.random.default_rng(SEED))
-    made_up = without_prompts("\n".join(writer.next_prompt() for _ in range(PROMPTS)), excluded)
+    made_up = without_prompts(made_up_text(()), excluded)
     other = without_prompts(docstrings(), excluded)
     for order in (3, 4, 5, 6, 7, 8, 9):
         yield f"made-up prompts, across words, order {order}", train(made_up, order=order, across=True, min_count=2)
@@ -68,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     units, weights = defaultdict[str, list[list[Counts]]](list), defaultdict[str, list[str]](list)
     split = split_sessions(options.data, EXPERIMENTS[options.experiment].data)
-    val, test = ([es.open_session(path) for path in part] for part in (split.val, split.test))
+    val, test = map(es.open_sessions, (split.val, split.test))
     known = list(language_models(prompts_of([*split.val, *split.test])))
     run = re.compile(re.escape(options.experiment.rpartition("/")[2]) + r"-\d+")
     for folder in sorted((options.runs / options.experiment).parent.glob("*/best")):

@@ -169,8 +169,9 @@ def evaluate(
     """
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder
-    options: dict[str, Any] = {"protocol": protocol, "own_norm": own_norm, "allow_seen": allow_seen}
-    return evaluate_all(model, sessions, {"": decoder}, **options, progress=progress)[""]
+    return evaluate_all(
+        model, sessions, {"": decoder}, protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress
+    )[""]
 
 
 def evaluate_all(

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -83,9 +83,11 @@ def evaluate(
             raise EmgscribeError("--own-norm is for whole sessions", hint="leave --protocol windows out")
         found = {name: evaluate_windows(loaded, opened, reader) for name, reader in made.items()}
     else:
-        options: dict[str, Any] = {"protocol": protocol, "own_norm": own_norm, "allow_seen": allow_seen}
         with bar("reading") as progress:
-            found = es.evaluate_all(loaded, opened, made, **options, progress=progress)
+            found = es.evaluate_all(
+                loaded, opened, made,
+                protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress,
+            )  # fmt: skip
     chose = {seen.content for seen in loaded.ancestry.validated_on}
     for session in (session for session in opened if session.content in chose):
         log.print(f"Warning: {session.name} chose the model's best weights: its score is a little too good")
