@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
             hint = "name a file or a folder"  # as root, the new file would take the device's place
             raise EmgscribeError("is a device or a pipe, which is not overwritten", where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent)
+        remove_leftovers(path.parent)
         room.mkdir()
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove from a folder what processes of this machine were writing that have ended."""
     for room in folder.glob(f".*.{_HERE}-*.*"):
         process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)

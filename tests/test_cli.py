@@ -468,6 +468,11 @@ def test_an_error_about_arguments_stands_alone_on_a_terminal(
     assert "1 sessions of simulated EMG for the keys of" in capsys.readouterr().out
 
 
+def test_a_log_gets_one_line_about_sessions_that_take_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", "--out", str(tmp_path), "--users", "1", "--sessions", "2", "--minutes", "0.3"]) == 0
+    assert capsys.readouterr().err == "simulating 1 x 2 sessions of 0.3 minutes ...\n"
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [

@@ -42,7 +42,7 @@ def simulate(
         paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, config=simulation)
     else:
         with bar("simulating") as progress:
-            paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, progress=progress)
+            paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, processes=0, progress=progress)
         screen.print(f"{len(paths)} sessions of simulated EMG for the keys of {key_logs} in {out}")
     if report:
         from emgscribe.simulation.report import compare_with_recording
@@ -52,10 +52,10 @@ def simulate(
 
 
 def make_sessions(out: Path, **settings: Any) -> list[Path]:
-    """`emgscribe.simulate` with a progress bar and a summary line."""
+    """`emgscribe.simulate` on all cores, with a progress bar and a summary line."""
     doing = "simulating {users} x {sessions} sessions of {minutes:g} minutes".format(**settings)
     with bar(doing, logged=True) as progress:
-        paths = es.simulate(out, progress=progress, **settings)
+        paths = es.simulate(out, processes=0, progress=progress, **settings)
     screen.print(f"{len(paths)} simulated sessions in {out}")
     return paths
 

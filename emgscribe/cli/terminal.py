@@ -68,12 +68,13 @@ def bar(doing: str, *, logged: bool = False) -> Iterator[Callable[[float], None]
     """
     shown = Progress(console=log, transient=True)
     task = shown.add_task(doing, total=1.0)
+    lines = [f"{doing} ..."] if logged and not log.is_terminal else []
 
     def advance(done: float) -> None:
         if log.is_terminal:
             shown.start()
-        elif logged and not shown.tasks[task].completed:
-            log.print(f"{doing} ...")
+        while lines:
+            log.print(lines.pop())
         shown.update(task, completed=done)
 
     try:

@@ -1,20 +1,18 @@
 """Where EMG comes from: a simulated typist, a session file, or a program that writes samples to a pipe."""
 
 import json
-import multiprocessing
 import os
 import select
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -27,10 +25,8 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.live.grid import Piece
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.key_logs import NUM_USERS
+from emgscribe.simulation.processes import processes, without_interrupts
 from emgscribe.simulation.sessions import perform
-
-if TYPE_CHECKING:  # Windows has only one of them
-    from multiprocessing.context import ForkServerContext, SpawnContext
 
 PIECE_SECONDS = 0.04  # twice as many pieces cost 4 % of a core more
 _LOOK = 0.1  # s from one look to the next where nothing comes
@@ -161,7 +157,7 @@ class Simulated(_Paced):
         super().__init__(self.config.shape)
         self.simulation = json.dumps({"about": "live", "seed": self.seed, **asdict(self.config)})
         self.person: tuple[int, int] | None = None  # who types now: her number, and that of her session
-        self._processes = _processes()
+        self._processes = processes()
         self._stays = self._processes.Event()
         self._process: BaseProcess | None = None
 
@@ -177,7 +173,7 @@ class Simulated(_Paced):
         ours, theirs = self._processes.Pipe(duplex=False)
         given = (theirs, self._stays, self.config, self.seed, self.minutes, self.person)
         self._process = self._processes.Process(target=_type, args=given, daemon=True)
-        with _without_interrupts():  # Ctrl-C ends this process, which ends that one
+        with without_interrupts():  # Ctrl-C ends this process, which ends that one
             self._process.start()
         theirs.close()
         expected = 0.0  # s of the blocks that have been received
@@ -202,33 +198,11 @@ class Simulated(_Paced):
 
 def prepare_typist() -> None:
     """Begin to load what a simulated typist needs, where another process can do so meanwhile."""
-    if _processes().get_start_method() == "forkserver":
+    if processes().get_start_method() == "forkserver":
         from multiprocessing import forkserver
 
-        with _without_interrupts():
+        with without_interrupts():
             forkserver.ensure_running()
-
-
-def _processes() -> "ForkServerContext | SpawnContext":
-    """How a typist's process is started: where the system can, as a copy of one that has loaded the simulator."""
-    if not hasattr(os, "fork"):
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["emgscribe.simulation.sessions", "scipy.signal", "wordfreq"])
-    return context
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """SIGINT is blocked, also in processes that are started here, where the system can block it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _type(

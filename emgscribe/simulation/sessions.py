@@ -23,7 +23,7 @@ from emgscribe.data.hdf5 import (
     writing_session,
 )
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import replacing
+from emgscribe.files import remove_leftovers, replacing
 from emgscribe.simulation.arrays import HANDS, SAMPLE_RATE, Float32, Rng
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.electrodes import SpikeSum, action_potentials
@@ -31,10 +31,10 @@ from emgscribe.simulation.key_logs import NUM_USERS, find_key_logs, read_key_log
 from emgscribe.simulation.motor_units import SpikeTrains
 from emgscribe.simulation.muscles import DRIVE_RATE, SAMPLES_PER_FRAME, Drive
 from emgscribe.simulation.people import Forearm, draw_person
+from emgscribe.simulation.processes import Progress, run_all
 from emgscribe.simulation.recording import Recorder
 from emgscribe.simulation.typist import Press, Typist, with_fingers
 
-Progress = Callable[[float], None]
 _BLOCK = 10 * DRIVE_RATE  # frames
 _SESSION_STREAM, _DATASET_STREAM, _CALENDAR_STREAM, _LOG_STREAM = 0x51, 0xDA, 0xCA, 0x106
 _TICKS, _SLOW_TICK = (0.008, 0.015), 0.925  # steps of the key logger's clock in s, and the share of the longer one
@@ -190,22 +190,23 @@ def simulate(
     minutes: float = 15.0,
     seed: int = 0,
     config: SimulationConfig | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write `sessions` simulated sessions of each of `users` people into the folder `out`; returns the session files.
 
-    The same arguments give the same bytes. `metadata.csv` is written last, so where it exists the data set is complete.
-    `progress` gets the fraction done of all sessions. Raises `EmgscribeError` for a number out of range and where `out`
-    cannot be written.
+    The same arguments give the same bytes, however many `processes` make them; 0 means one for each core. A script that
+    asks for more than one needs `if __name__ == "__main__":`, as Python's processes do. `metadata.csv` is written last,
+    so where it exists the data set is complete. `progress` gets the fraction done of all sessions. Raises
+    `EmgscribeError` for a number out of range and where `out` cannot be written.
     """
     require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
     require(1 <= sessions <= _MOST, "sessions", sessions, f"1 to {_MOST}")
     _check(minutes, seed=seed)
     write = partial(simulate_session, minutes=minutes, seed=seed, config=config)
     made = [(user, session) for user in _user_numbers(users, seed) for session in range(sessions)]
-    return _write_all(
-        Path(out), {_name(*each): partial(write, user=each[0], session=each[1]) for each in made}, progress
-    )
+    jobs = {_name(*each): partial(write, user=each[0], session=each[1]) for each in made}
+    return _write_all(Path(out), jobs, processes, progress)
 
 
 def simulate_key_logs(
@@ -214,6 +215,7 @@ def simulate_key_logs(
     *,
     seed: int = 0,
     config: SimulationConfig | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Simulate EMG for the key logs of a folder (`key_logs`) into the folder `out`; returns the session files.
@@ -231,7 +233,7 @@ def simulate_key_logs(
             what = f"is a second log of user {log.user} that starts at {int(log.start)}"
             raise EmgscribeError(what, where=str(path), hint="take it out of the folder")
         jobs[name] = partial(_simulate_log, log=path, seed=seed, config=config or SimulationConfig())
-    return _write_all(Path(out), jobs, progress)
+    return _write_all(Path(out), jobs, processes, progress)
 
 
 def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig, progress: Progress) -> None:
@@ -257,18 +259,17 @@ def _simulate_log(path: Path, *, log: Path, seed: int, config: SimulationConfig,
     _write_emg(path, header, made, config, progress)
 
 
-def _write_all(out: Path, jobs: Mapping[str, Callable[..., None]], progress: Progress | None) -> list[Path]:
+def _write_all(
+    out: Path, jobs: Mapping[str, Callable[..., None]], processes: int, progress: Progress | None
+) -> list[Path]:
     """Write the sessions under their names, then `metadata.csv`."""
-    paths: list[Path] = []
-
-    def part(fraction: float) -> None:
-        if progress is not None:
-            progress((len(paths) + fraction) / len(jobs))
-
-    for name, write in jobs.items():
-        path = out / f"{name}.hdf5"
-        write(path, progress=part)
-        paths.append(path)
+    require(0 <= processes <= _MOST, "processes", processes, f"0 to {_MOST}")
+    paths = [out / f"{name}.hdf5" for name in jobs]
+    write = [partial(job, path) for path, job in zip(paths, jobs.values(), strict=True)]
+    try:
+        run_all(write, processes, progress)
+    finally:
+        remove_leftovers(out)  # of processes that were killed
     with replacing(out / "metadata.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)
