@@ -465,7 +465,7 @@ def test_an_error_about_arguments_stands_alone_on_a_terminal(
     logs = ["--key-logs", str(tmp_path)]
     assert cli.main(["simulate", "--out", str(tmp_path / "y"), *logs, "--simulation.units-per-muscle", "4"]) == 0
     assert len(list((tmp_path / "y").glob("*-simulated-emg-*.hdf5"))) == 1
-    assert "1 sessions of simulated EMG for the keys of" in capsys.readouterr().out
+    assert "1 session of simulated EMG for the keys of" in capsys.readouterr().out
 
 
 def test_a_log_gets_one_line_about_sessions_that_take_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,8 @@ def simulate(
     else:
         with bar("simulating") as progress:
             paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, processes=0, progress=progress)
-        screen.print(f"{len(paths)} sessions of simulated EMG for the keys of {key_logs} in {out}")
+        made = f"{len(paths)} session{'s' * (len(paths) != 1)}"
+        screen.print(f"{made} of simulated EMG for the keys of {key_logs} in {out}")
     if report:
         from emgscribe.simulation.report import compare_with_recording
 
@@ -56,7 +57,7 @@ def make_sessions(out: Path, **settings: Any) -> list[Path]:
     doing = "simulating {users} x {sessions} sessions of {minutes:g} minutes".format(**settings)
     with bar(doing, logged=True) as progress:
         paths = es.simulate(out, processes=0, progress=progress, **settings)
-    screen.print(f"{len(paths)} simulated sessions in {out}")
+    screen.print(f"{len(paths)} simulated session{'s' * (len(paths) != 1)} in {out}")
     return paths
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -144,6 +143,8 @@ class MagnitudeWarp(_Random):
 @lru_cache(maxsize=4)
 def _warp_basis(knots: int, samples: int) -> Tensor:
     """The cubic splines through the unit vectors at `knots` equally spaced times; a row of 1 for unchanged windows."""
+    from scipy.interpolate import CubicSpline  # takes half a second to import, and few networks are trained with warps
+
     splines = CubicSpline(np.linspace(0, samples - 1, knots), np.eye(knots))
     basis = np.vstack([splines(np.arange(samples)).T, np.ones(samples)])
     return torch.from_numpy(basis.astype(np.float32))
