@@ -5,7 +5,7 @@ al. 2024 name the two the other way round: their published IER is our DER, and t
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import erfc
 
 import numpy as np
@@ -29,7 +29,12 @@ class Counts:
     length: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return Counts(
+            self.insertions + other.insertions,
+            self.deletions + other.deletions,
+            self.substitutions + other.substitutions,
+            self.length + other.length,
+        )
 
     @property
     def edits(self) -> int:
