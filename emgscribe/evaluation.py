@@ -189,7 +189,7 @@ def evaluate_all(
     The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
     numbers do. With `own_norm` each session is read by the model `normalized_to` it by that share, which uses the
     signal of the test session, but none of its keys. `progress` is called with the fraction of all samples done. Raises
-    `EmgscribeError` where a session is given twice, and where the model, or one that it was fine-tuned from, was
+    `EmgscribeError` where a session is given twice, and where the model, or one that it was made from, was
     trained on one of the sessions. With `allow_seen` such a session is scored, and the result says so.
     """
     seen = _check(model, sessions, allow_seen=allow_seen)

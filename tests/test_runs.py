@@ -30,7 +30,7 @@ from emgscribe.models.augment import AlignmentJitter
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.features import StridedConvConfig
-from emgscribe.models.model import ModelConfig, load_model
+from emgscribe.models.model import ModelConfig, load_model, stored_hash
 from emgscribe.simulation.sessions import simulate
 from emgscribe.training import run as training
 
@@ -116,8 +116,8 @@ def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
     assert "every number here, is of simulated people" in first
     assert "| trained on | 2 sessions of 1 person, 0.4 minutes |" in first
     assert "| network | tds, " in first
-    assert "fine-tuned from" not in first
-    assert "| fine-tuned from | a model that was trained on 2 other sessions |" in second
+    assert "made from" not in first
+    assert "| made from | models that were trained on 2 other sessions |" in second
     assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 
@@ -291,6 +291,17 @@ def test_an_ensemble_is_a_run_of_several_seeds(data: Path, tmp_path: Path) -> No
     for changes in ({"ensemble": 1}, {"start": ""}):
         with pytest.raises(EmgscribeError, match=r"ensemble is .*, allowed: 2 to 100 with a start"):
             replace(both, **changes)
+    student = brief(replace(both, name="student"), teacher_weight=0.5, epochs=2)
+    taught = run(student, data, tmp_path)
+    assert "train_teacher_loss" in taught.curves[0]
+    noted = json.loads((tmp_path / "runs" / "student-5" / "settings.json").read_text())
+    assert noted["teachers"] == [stored_hash(tmp_path / "runs" / f"tiny-{seed}" / "best") for seed in (5, 6)]
+    assert noted["start"] is None
+    assert repr(load_model(tmp_path / "runs" / "student-5" / "best")).startswith("<Model tds, ")
+    (left,) = plan([brief(student, seed=6)], data, runs=tmp_path / "runs", results=tmp_path / "results")
+    assert left.seconds > 0
+    with pytest.raises(EmgscribeError, match=r"train.teacher_weight is 0.5, allowed: 0, or more with a start"):
+        replace(student, start="", ensemble=0)
 
 
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

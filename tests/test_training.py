@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from emgscribe.simulation.sessions import simulate_session
 from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
 from emgscribe.training.config import Recipe, TrainConfig
+from emgscribe.training.losses import teacher_loss
 from emgscribe.training.run import Averaging, Trained, estimate_seconds, hush, resolve_precision, train
 
 Sessions = tuple[list[Session], list[Session]]
@@ -585,6 +587,56 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
             run(sessions, tmp_path / "new", ONE_EPOCH, start=start)
         assert hint in caught.value.hint
     assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_reads_what_no_mask_hides_and_has_its_weight_of_the_loss(sessions: Sessions) -> None:
+    config = changed(teacher_weight=0.25, keypress_weight=0.0).train
+    student, teacher = Model(TINY.model), Model(TINY.model)
+    module = module_of.TrainingModule(student, config, TINY.augment, teacher)
+    data = module_of.SessionsDataModule(*sessions, TINY.windows, config, context=student.context)
+    data.setup()
+    batch, seeded = next(iter(data.train_dataloader())), torch.Generator().manual_seed
+    losses = module_of.training_loss(
+        student, batch, TINY.augment, config, step=0, total=9, generator=seeded(0), teacher=teacher
+    )
+    moved = TINY.augment.on_batch(batch, again := seeded(0))
+    masked = TINY.augment.on_features(student.featurize(moved), again)
+    emissions = student.classify(student.encode(masked, moved.lengths))
+    apart = teacher_loss(emissions, teacher(moved)[0], student.frames(moved.lengths), moved)
+    torch.testing.assert_close(losses["teacher_loss"], apart)
+    torch.testing.assert_close(losses["total"], 0.75 * losses["loss"] + 0.25 * losses["teacher_loss"])
+    losses["total"].backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not teacher.training
+    assert module.state_dict().keys() == module_of.TrainingModule(student, config, TINY.augment).state_dict().keys()
+
+
+def test_a_network_learns_from_its_teachers(sessions: Sessions, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        run(sessions, tmp_path / str(seed), changed(ONE_EPOCH, seed=seed))
+    teachers = [str(tmp_path / str(seed) / "best") for seed in (1, 2)]
+    alone = changed(epochs=8, teacher_weight=1.0, keypress_weight=0.0)
+    swapped = (sessions[1], sessions[0])
+    learn = partial(train, alone, *swapped, out=tmp_path / "student", console=Console(quiet=True))
+    student = learn(teachers=teachers)
+    read = [curve["train_teacher_loss"] for curve in student.curves]
+    assert read[-1] < 0.3 * read[0]
+    assert {seen.content for seen in student.model.ancestry.trained_on} == {part[0].content for part in sessions}
+    assert learn(teachers=teachers).curves == student.curves  # goes on where it has ended
+    with pytest.raises(EmgscribeError, match="holds a run with other settings: teachers"):
+        learn(teachers=teachers[:1])
+
+
+def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(sessions: Sessions, tmp_path: Path) -> None:
+    slower = replace(ONE_EPOCH, model=replace(TINY.model, features=SpectrogramConfig(n_fft=64, hop=50)))
+    run(sessions, tmp_path / "slower", slower)
+    learn = partial(train, train=sessions[0], val=sessions[1], out=tmp_path / "student")
+    with pytest.raises(EmgscribeError, match=r"teacher has 40 frames/s of .*, but the network to be trained 31\.25 "):
+        learn(changed(teacher_weight=0.5), teachers=[tmp_path / "slower" / "best"])
+    for weight, teachers in ((0.5, []), (0.0, [tmp_path / "slower" / "best"])):
+        with pytest.raises(EmgscribeError, match=f"train.teacher_weight is {weight:g} with {len(teachers)} teachers"):
+            learn(changed(teacher_weight=weight), teachers=teachers)
+    assert not (tmp_path / "student").exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults

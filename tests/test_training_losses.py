@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import BLANK
 from emgscribe.data.windows import Batch
 from emgscribe.training.config import TrainConfig
-from emgscribe.training.losses import ctc_loss, keypress_loss, learning_rate
+from emgscribe.training.losses import ctc_loss, keypress_loss, learning_rate, teacher_loss
 
 
 @given(st.integers(1, 50), st.integers(1, 40), st.floats(0, 60))
@@ -55,3 +56,13 @@ def test_ctc_loss_sums_all_alignments() -> None:
     paths = [(5, 5), (5, BLANK), (BLANK, 5)]
     by_hand = -torch.stack([emissions[0, 0, a] + emissions[0, 1, b] for a, b in paths]).logsumexp(0)
     torch.testing.assert_close(ctc_loss(emissions, torch.tensor([2]), batch), by_hand)
+
+
+def test_teacher_loss_is_the_divergence_of_all_frames_but_padding_by_label() -> None:
+    """The second item has one label, and 6 frames."""
+    batch, lengths = batch_of([[0, 130], [300, -1]], [[5, 7], [9, BLANK]]), torch.tensor([10, 6])
+    emissions, taught = torch.randn(2, 2, 10, 99).log_softmax(-1)
+    apart = F.kl_div(emissions, taught, reduction="none", log_target=True).sum(-1)
+    by_hand = (apart[0].sum() / 2 + apart[1, :6].sum()) / 2
+    torch.testing.assert_close(teacher_loss(emissions, taught, lengths, batch), by_hand)
+    assert teacher_loss(taught, taught, lengths, batch) == 0

@@ -55,7 +55,7 @@ def evaluate(
     own_norm: OwnNorm = 0.0,
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
 ) -> None:
-    """A session is refused if the model, or one it was fine-tuned from, was trained on it, or if the beam search was
+    """A session is refused if the model, or one that it was made from, was trained on it, or if the beam search was
     tuned on it. The network runs once for all decoders.
 
     Examples:

@@ -30,7 +30,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         "made by": f"the experiment `{result.name}`, seed {result.seed}, commit {_short(result.commit)},"
         f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
         "changed": ", ".join(f"`{change}`" for change in result.noted),
-        "fine-tuned from": f"a model that was trained on {earlier} other sessions" if earlier else "",
+        "made from": f"models that were trained on {earlier} other sessions" if earlier else "",
         "trained on": train,
         "best weights chosen on": val,
         "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",

@@ -150,10 +150,10 @@ def train_experiment(
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {session.user for session in training} & {session.user for session in test}
     ancestry.after(training, val).refuse(test, unseen_users=unseen)
-    if experiment.ensemble:
+    if not experiment.trains:
         return average(starts, folder), (training, val, test)
-    trained = train(experiment, training, val, out=folder, start=next(iter(starts), None), console=console)
-    return trained, (training, val, test)
+    begin = {"teachers": starts} if experiment.train.teacher_weight else {"start": next(iter(starts), None)}
+    return train(experiment, training, val, out=folder, **begin, console=console), (training, val, test)
 
 
 def _starts_of(experiment: Experiment, runs: Path) -> list[Path]:
@@ -235,9 +235,9 @@ def plan(
             yield Planned(name, "done", 0.0)
             continue
         kind = (experiment.model, experiment.windows, experiment.data, train)
-        if kind not in measured and not experiment.ensemble:
+        if kind not in measured and experiment.trains:
             measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
-        seconds = 0.0 if experiment.ensemble else measured[kind]  # an ensemble does not train
+        seconds = measured[kind] if experiment.trains else 0.0
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))
 

@@ -1,4 +1,4 @@
-"""The sessions that a model, and the models that it was fine-tuned from, were trained on.
+"""The sessions that a model, and the models that it was made from, were trained on.
 
 They are stored in the model's folder, so that no model is scored on a session that it or an ancestor has seen.
 """
@@ -26,7 +26,7 @@ class Seen:
 class Ancestry:
     """The sessions that trained a model or an ancestor, and those that chose its best weights.
 
-    `complete` is false for an imported model, or one fine-tuned from it: there may have been more sessions.
+    `complete` is false for an imported model, or one made from it: there may have been more sessions.
     """
 
     trained_on: tuple[Seen, ...] = ()
@@ -54,11 +54,11 @@ class Ancestry:
         for session in sessions:
             if seen := known.get(_whole(session.content)) or known.get(session.name):
                 name = f", under the name {seen.name}" if seen.name != session.name else ""
-                what = f"the model, or one that it was fine-tuned from, was trained on this session{name}"
+                what = f"the model, or one that it was made from, was trained on this session{name}"
                 hint = "choose held-out sessions; the model's config.json lists those that it was trained on"
                 raise EmgscribeError(what, where=session.name, hint=hint)
             if seen := users.get(session.user):
-                past = f"the model, or one that it was fine-tuned from, was trained on session {seen.name}"
+                past = f"the model, or one that it was made from, was trained on session {seen.name}"
                 what = f"user {session.user} is to be unseen, but {past} of this user"
                 hint = "start from a model that was not trained on this user, or choose other data.test_users"
                 raise EmgscribeError(what, where=session.name, hint=hint)

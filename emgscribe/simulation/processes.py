@@ -72,9 +72,9 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
     try:
         with without_interrupts():  # Ctrl-C ends this process, which ends those
             while len(workers) < count:
-                worker = context.Process(target=_work, args=given, daemon=True)
-                worker.start()
-                workers.append(worker)
+                started = context.Process(target=_work, args=given, daemon=True)
+                started.start()
+                workers.append(started)
         while running := [worker.sentinel for worker in workers if worker.is_alive()]:
             wait(running, _LOOK)
             look()

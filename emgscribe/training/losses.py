@@ -22,9 +22,29 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         rows, labels = rows.cpu(), labels.cpu()
     given = rows, labels, lengths, batch.label_lengths
     losses = F.ctc_loss(*given, blank=BLANK, reduction="none", zero_infinity=True).to(emissions.device)  # (N,)
-    # PyTorch's own mean copies the lengths to a GPU in a way that waits for all of its queue.
+    return _per_label(losses, batch)
+
+
+def teacher_loss(emissions: Tensor, taught: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+    """Mean divergence of emissions (N, F, V) from those of a teacher, each item's divided by its number of labels.
+
+    It is the sum over an item's frames of KL(teacher || student): distillation (Hinton et al. 2015, arXiv 1503.02531).
+    """
+    apart = (taught.exp() * (taught - emissions)).sum(-1)  # (N, F)
+    return _per_label((apart * _inside(emissions, lengths)).sum(1), batch)
+
+
+def _per_label(losses: Tensor, batch: Batch) -> Tensor:
+    """The mean of losses (N,), each divided by the item's number of labels."""
+    # PyTorch's own mean of CTC copies the lengths to a GPU in a way that waits for all of its queue.
     counts = batch.label_lengths.clamp(min=1).to(losses.device, losses.dtype, non_blocking=True)
     return (losses / counts).mean()
+
+
+def _inside(emissions: Tensor, lengths: Tensor) -> Tensor:
+    """Which frames (N, F) of emissions (N, F, V) are of the item, and not padding."""
+    frames = torch.arange(emissions.shape[1], device=emissions.device)
+    return frames < lengths.to(emissions.device, non_blocking=True)[:, None]
 
 
 def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_frame: int) -> Tensor:
@@ -40,10 +60,9 @@ def keypress_loss(emissions: Tensor, lengths: Tensor, batch: Batch, samples_per_
     rows = emissions.gather(1, frames[..., None].expand(-1, -1, symbols))  # (N, L, V)
     picked = rows.gather(2, batch.labels[..., None])[..., 0]  # (N, L)
     pressed = -(picked * real).sum() / real.sum().clamp(min=1)
-    inside = torch.arange(count, device=device) < lengths.to(device, non_blocking=True)[:, None]  # (N, F)
     struck = torch.zeros(items, count + 1, dtype=torch.bool, device=device)
     struck.scatter_(1, frames.where(real, count), True)  # (N, F + 1), padding strikes the extra frame
-    other = inside & ~struck[:, :count]
+    other = _inside(emissions, lengths) & ~struck[:, :count]
     return pressed - (emissions[..., BLANK] * other).sum() / other.sum().clamp(min=1)
 
 

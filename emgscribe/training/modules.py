@@ -17,7 +17,7 @@ from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import Model
 from emgscribe.scoring import count, total
 from emgscribe.training.config import TrainConfig
-from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, learning_rate
+from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss, learning_rate, teacher_loss
 
 with needing("train"):
     import lightning
@@ -112,11 +112,13 @@ class _Loader:
 
 def training_loss(
     model: Model, batch: Batch, augmentation: Augmentation, config: TrainConfig,
-    *, step: int, total: int, generator: torch.Generator,
+    *, step: int, total: int, generator: torch.Generator, teacher: Model | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The losses of step `step` of `total`: "total" to minimise, and its parts "loss" (CTC) and "attention_loss".
+    """The losses of step `step` of `total`: "total" to minimise, and its parts "loss" (CTC), "attention_loss" and
+    "teacher_loss".
 
-    `generator` (on the CPU) draws the augmentation. Nothing here makes a GPU wait.
+    `generator` (on the CPU) draws the augmentation, of which the teacher sees all but what is done to the features.
+    Nothing here makes a GPU wait.
     """
     batch = augmentation.on_batch(batch, generator)
     features = augmentation.on_features(model.featurize(batch), generator)
@@ -124,6 +126,11 @@ def training_loss(
     loss = losses["loss"]
     if "attention_loss" in losses:
         loss = torch.lerp(loss, losses["attention_loss"], config.attention_weight)
+    if teacher is not None:
+        with torch.no_grad():
+            taught, _ = teacher(batch)
+        losses["teacher_loss"] = teacher_loss(emissions, taught, lengths, batch)
+        loss = torch.lerp(loss, losses["teacher_loss"], config.teacher_weight)
     weight = config.keypress_weight * (1 - step / (config.keypress_fraction * total))
     if weight > 0:
         loss = loss + weight * keypress_loss(emissions, lengths, batch, model.samples_per_frame)
@@ -141,6 +148,10 @@ def _losses(
         likely = model.attention(frames, lengths, batch.labels)
         losses["attention_loss"] = attention_loss(likely, batch, smoothing)
     return emissions, lengths, losses
+
+
+def _reading(model: Model) -> str:
+    return f"{model.shape.rate / model.samples_per_frame:.4g} frames/s of {model.shape}"
 
 
 class Ratio(Metric):
@@ -171,15 +182,23 @@ def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tup
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
-    Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and `lr`; for an attention decoder also
-    `train_attention_loss` and `val_attention_loss`. Schedules run over the `total_steps` of the data module, or else of
-    the Trainer. `config.seed` and the epoch decide everything random. A loss that is not finite raises
-    `EmgscribeError`.
+    With a `teacher`, a trained model or ensemble of the same frame rate, `config.teacher_weight` of the loss is how far
+    its emissions are from the teacher's. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
+    `lr`; for an attention decoder also `train_attention_loss` and `val_attention_loss`, with a teacher
+    `train_teacher_loss`. Schedules run over the `total_steps` of the data module, or else of the Trainer. `config.seed`
+    and the epoch decide everything random. A teacher of another frame rate or shape, and a loss that is not finite,
+    raise `EmgscribeError`.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, augmentation: Augmentation) -> None:
+    def __init__(
+        self, model: Model, config: TrainConfig, augmentation: Augmentation, teacher: Model | None = None
+    ) -> None:
         super().__init__()
         self.model, self.config, self.augmentation = model, config, augmentation
+        if teacher and (teacher.samples_per_frame, teacher.shape) != (model.samples_per_frame, model.shape):
+            what = f"the teacher has {_reading(teacher)}, but the network to be trained {_reading(model)}"
+            raise EmgscribeError(what, where=str(teacher.folder or ""), hint="choose a teacher of the same frame rate")
+        self.teacher = [teacher.eval()] if teacher else []  # in a list, so that it is neither trained nor saved
         # PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
         kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d
         places = [(part, "p" if isinstance(part, kinds) else "dropout") for part in model.modules()]
@@ -187,6 +206,7 @@ class TrainingModule(lightning.LightningModule):
         self.dropouts = [(part, name, rate) for part, name, rate in found if isinstance(rate, float | int)]
         names = ["train_loss", "val_loss", "val_cer"]
         names += [] if model.attention is None else ["train_attention_loss", "val_attention_loss"]
+        names += ["train_teacher_loss"] if teacher else []
         self.ratios: Any = nn.ModuleDict({name: Ratio() for name in names})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -194,6 +214,10 @@ class TrainingModule(lightning.LightningModule):
         self.total_steps = getattr(data, "total_steps", None) or int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = optimizer_and_schedule(self.model, self.config, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teacher:
+            teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         seed, epoch, rank = self.config.seed, self.current_epoch, self.global_rank
@@ -208,7 +232,8 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         place: dict[str, Any] = {"step": self.global_step, "total": self.total_steps, "generator": self._augment}
-        losses = training_loss(self.model, batch, self.augmentation, self.config, **place)
+        teacher = next(iter(self.teacher), None)
+        losses = training_loss(self.model, batch, self.augmentation, self.config, teacher=teacher, **place)
         loss = losses.pop("total")
         self._log_losses("train", losses, batch)
         return loss

@@ -80,13 +80,15 @@ class Trained:
 
 def train(
     recipe: Recipe, train: list[Session], val: list[Session],
-    *, out: Path | str, start: Path | str | None = None, console: Console | None = None,
+    *, out: Path | str, start: Path | str | None = None, teachers: Sequence[Path | str] = (),
+    console: Console | None = None,
 ) -> Trained:  # fmt: skip
     """Train in the folder `out` until the last epoch, from where an earlier run there stopped.
 
-    `start` is the folder of a model to fine-tune. Raises `EmgscribeError` when another process trains in `out`, when it
-    holds another experiment or a damaged checkpoint, when the loss is no longer finite and when the disk is full.
-    Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
+    `start` is the folder of a model to fine-tune. With `teachers`, folders of models of the same frame rate, it learns
+    what they read on average too, as `train.teacher_weight` says. Raises `EmgscribeError` when another process
+    trains in `out`, when it holds another experiment or a damaged checkpoint, when the loss is no longer finite and
+    when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
     """
     out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
@@ -95,6 +97,9 @@ def train(
         if not any(len(session.labels) for session in sessions):
             hint = "emgscribe inspect says which keys a session has"
             raise EmgscribeError(f"no {part} session has a key with a label", hint=hint)
+    if bool(teachers) != bool(recipe.train.teacher_weight):
+        what = f"train.teacher_weight is {recipe.train.teacher_weight:g} with {len(teachers)} teachers"
+        raise EmgscribeError(what, hint="give both a weight and a teacher, or neither")
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
         "device": device.type,
@@ -102,20 +107,25 @@ def train(
         "train_sessions": [session.content for session in train],
         "val_sessions": [session.content for session in val],
         "start": stored_hash(start) if start else None,
+        **({"teachers": [stored_hash(Path(folder)) for folder in teachers]} if teachers else {}),
     }
     shape = shape_of([*train, *val])
     recipe = recipe.for_shape(shape)
+    torch.manual_seed(recipe.train.seed)
+    model, teacher = _untrained(recipe, shape, start), _together(teachers) if teachers else None
+    if teacher:
+        model.ancestry = model.ancestry.joined(teacher.ancestry)
+    model.ancestry = model.ancestry.after(train, val)
+    module = TrainingModule(model, recipe.train, recipe.augment, teacher)
     with alone(out, WORKING):
         _claim(out, described)
-        torch.manual_seed(recipe.train.seed)
-        model = _untrained(recipe, shape, start)
-        model.ancestry = model.ancestry.after(train, val)
         if (out / LAST).exists():  # a damaged one is reported before anything begins
             done = len(_kept(out / LAST, model, recipe)["curves"])
             if console and done < recipe.train.epochs:
                 console.print(f"going on after epoch {done} of {recipe.train.epochs}")
-        data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=model.context)
-        _run(TrainingModule(model, recipe.train, recipe.augment), data, out, precision, console or Console())
+        left, right = map(max, zip(*(one.context for one in (model, teacher) if one), strict=True))
+        data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=(left, right))
+        _run(module, data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
     name = f"{devices} x " * (devices > 1) + _name(device)
     return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
@@ -124,9 +134,14 @@ def train(
 def average(models: Sequence[Path], out: Path) -> Trained:
     """The ensemble of the models in several folders, in the folder `out` of a run that has no epochs."""
     device = best_device()
-    save_model(ensemble([load_model(folder) for folder in models]), out / BEST)
+    save_model(_together(models), out / BEST)
     model = load_model(out / BEST, device)
     return Trained(model, [], seconds=0.0, device=_name(device), precision="fp32", commits=[], folder=out)
+
+
+def _together(models: Sequence[Path | str]) -> Model:
+    loaded = [load_model(folder) for folder in models]
+    return ensemble(loaded) if len(loaded) > 1 else loaded[0]
 
 
 def _name(device: torch.device) -> str:

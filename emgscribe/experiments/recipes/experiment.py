@@ -19,17 +19,24 @@ class Experiment(Recipe):
 
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
-    start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
-    ensemble: Members = 0  # do not train: average this many seeds of start, from train.seed on; 0: train
+    start: str = ""  # fine-tune this experiment's model of the same seed, or learn from it (train.teacher_weight)
+    ensemble: Members = 0  # average this many seeds of start, from train.seed on, as a model or as the teacher; 0: one
 
     def __post_init__(self) -> None:
         super().__post_init__()
         wanted = "2 to 100 with a start, or 0"
         require(self.ensemble == 0 or (self.ensemble > 1 and self.start != ""), "ensemble", self.ensemble, wanted)
+        teacher = self.train.teacher_weight
+        require(teacher == 0 or self.start != "", "train.teacher_weight", teacher, "0, or more with a start")
         # The name is a path in the folders of runs and of results, which it must not leave or hide in.
         fits = self.name.isprintable() and len(self.name.encode()) <= 200
         allowed = "words of letters, digits and the like, with / between them; no leading dot; at most 200 bytes"
         require(fits and all(part[:1] not in ("", ".") for part in self.name.split("/")), "name", self.name, allowed)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train: an ensemble is the average of models that are there."""
+        return not self.ensemble or self.train.teacher_weight > 0
 
 
 @dataclass(frozen=True)
