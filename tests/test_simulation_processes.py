@@ -71,6 +71,15 @@ def test_the_first_that_fails_ends_the_others(tmp_path, job, message) -> None:
     assert not psutil.pid_exists(int(began.name.rpartition("-")[2]))
 
 
+def test_a_script_that_would_begin_again_in_each_process_gets_a_hint(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import emgscribe as es\nes.simulate({str(tmp_path / 'out')!r}, processes=2, minutes=0.1)")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "could not start\n  hint: in a script, begin below the line if __name__" in ended.stderr
+    assert list((tmp_path / "out").glob("*")) == []
+
+
 def test_a_number_out_of_range_is_named(tmp_path) -> None:
     with pytest.raises(EmgscribeError, match="processes is -1, allowed: 0 to "):
         simulate(tmp_path / "out", processes=-1)

@@ -78,8 +78,8 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
         while running := [worker.sentinel for worker in workers if worker.is_alive()]:
             wait(running, _LOOK)
             look()
-            if any(worker.exitcode for worker in workers):
-                raise _first(errors)
+            if status := next((worker.exitcode for worker in workers if worker.exitcode), 0):
+                raise _why(errors, status)
     finally:
         for worker in workers:
             worker.kill()
@@ -117,8 +117,11 @@ def _work(jobs: Sequence[Job], taken: "Synchronized[int]", done: "Array[c_double
             raise SystemExit(1) from None
 
 
-def _first(errors: Connection) -> Exception:
+def _why(errors: Connection, status: int) -> Exception:
+    """Why a process has ended with a status other than 0."""
     if errors.poll():
         return cast(Exception, errors.recv())
-    hint = "free some memory, or use fewer processes"
-    return EmgscribeError("a process that simulates was killed", hint=hint)
+    if status > 0:
+        hint = 'in a script, begin below the line if __name__ == "__main__":'
+        return EmgscribeError("a process that simulates could not start", hint=hint)
+    return EmgscribeError("a process that simulates was killed", hint="free some memory, or use fewer processes")
