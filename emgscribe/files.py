@@ -62,10 +62,11 @@ def remove_leftovers(folder: Path) -> None:
     for room in folder.glob(f".*.{_HERE}-*.*"):
         process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)
         if process and not _runs(int(process[1])):
-            for path in room.glob("[!.]*"):
-                # Killed between the two renames above: the old folder is aside and the new one is whole.
-                if (room / ".old").exists() and not (folder / path.name).exists():
-                    os.replace(path, folder / path.name)
+            with suppress(FileNotFoundError):  # another process removes it too
+                for path in room.glob("[!.]*"):
+                    # Killed between the two renames above: the old folder is aside and the new one is whole.
+                    if (room / ".old").exists() and not (folder / path.name).exists():
+                        os.replace(path, folder / path.name)
             shutil.rmtree(room, ignore_errors=True)
 
 

@@ -117,7 +117,7 @@ def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
     assert "| trained on | 2 sessions of 1 person, 0.4 minutes |" in first
     assert "| network | tds, " in first
     assert "made from" not in first
-    assert "| made from | models that were trained on 2 other sessions |" in second
+    assert "| made from | `tiny` |\n| trained before on | 2 other sessions |" in second
     assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 
@@ -256,9 +256,9 @@ def test_minutes_cut_the_training_data_and_nothing_else(
 
 def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> None:
     adapted = replace(TINY, name="adapted", start="tiny")
-    with pytest.raises(EmgscribeError, match="adapted starts from tiny, which has not been trained with seed 5"):
+    with pytest.raises(EmgscribeError, match="adapted needs tiny, which has not been trained with seed 5"):
         run(adapted, data, tmp_path)
-    with pytest.raises(EmgscribeError, match="adapted starts from runs/m/best") as caught:
+    with pytest.raises(EmgscribeError, match="adapted needs runs/m/best") as caught:
         run(replace(adapted, start="runs/m/best"), data, tmp_path)
     assert "emgscribe adapt" in caught.value.hint
     assert not (tmp_path / "runs").exists()
@@ -274,7 +274,7 @@ def test_an_ensemble_is_a_run_of_several_seeds(data: Path, tmp_path: Path) -> No
     member = brief(TINY, keypress_weight=0.5)
     both = replace(member, name="both", start="tiny", ensemble=2)
     run(member, data, tmp_path)
-    with pytest.raises(EmgscribeError, match="both starts from tiny, which has not been trained with seed 6"):
+    with pytest.raises(EmgscribeError, match="both needs tiny, which has not been trained with seed 6"):
         run(both, data, tmp_path)
     run(brief(member, seed=6), data, tmp_path)
     result = run(both, data, tmp_path)
@@ -289,19 +289,30 @@ def test_an_ensemble_is_a_run_of_several_seeds(data: Path, tmp_path: Path) -> No
     planned = plan(suite, data, runs=tmp_path / "runs", results=tmp_path / "results")
     assert list(planned) == [Planned("both-5", "done", 0.0), Planned("both-6", "missing", 0.0)]
     for changes in ({"ensemble": 1}, {"start": ""}):
-        with pytest.raises(EmgscribeError, match=r"ensemble is .*, allowed: 2 to 100 with a start"):
+        with pytest.raises(EmgscribeError, match=r"ensemble is .*, allowed: 2 to 100 with a start or a teacher"):
             replace(both, **changes)
-    student = brief(replace(both, name="student"), teacher_weight=0.5, epochs=2)
+
+
+def test_a_network_is_taught_by_several_seeds(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (5, 6):
+        run(brief(TINY, seed=seed), data, tmp_path)
+    student = brief(replace(TINY, name="student", teacher="tiny", ensemble=2), epochs=2)
     taught = run(student, data, tmp_path)
     assert "train_teacher_loss" in taught.curves[0]
-    noted = json.loads((tmp_path / "runs" / "student-5" / "settings.json").read_text())
+    folder = tmp_path / "runs" / "student-5"
+    noted = json.loads((folder / "settings.json").read_text())
     assert noted["teachers"] == [stored_hash(tmp_path / "runs" / f"tiny-{seed}" / "best") for seed in (5, 6)]
     assert noted["start"] is None
-    assert repr(load_model(tmp_path / "runs" / "student-5" / "best")).startswith("<Model tds, ")
-    (left,) = plan([brief(student, seed=6)], data, runs=tmp_path / "runs", results=tmp_path / "results")
-    assert left.seconds > 0
-    with pytest.raises(EmgscribeError, match=r"train.teacher_weight is 0.5, allowed: 0, or more with a start"):
-        replace(student, start="", ensemble=0)
+    assert repr(load_model(folder / "best")).startswith("<Model tds, ")
+    assert "| made from | `tiny` as teacher, 2 seeds from 5 on |" in (folder / "best" / "README.md").read_text()
+    own, timed = replace(student, name="own", teacher="", ensemble=0), list[int]()
+    monkeypatch.setattr(training, "estimate_seconds", lambda *_, teachers: timed.append(teachers) or 1.0)
+    places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    states = [one.state for one in plan([student, brief(student, seed=6), own], data, **places)]
+    assert (states, timed) == (["done", "missing", "missing"], [2, 0])
+    with pytest.raises(EmgscribeError, match="student needs tiny, which has not been trained with seed 7"):
+        run(brief(student, seed=6), data, tmp_path)
+    assert missing([student, own], tmp_path / "other") == [own, student]  # which builds on others
 
 
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

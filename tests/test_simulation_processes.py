@@ -18,8 +18,9 @@ from emgscribe.simulation.processes import run_all
 from emgscribe.simulation.sessions import simulate
 
 
-def done(*, progress) -> None:
+def done(folder: Path, *, progress) -> None:
     progress(0.5)
+    (folder / f"process-{os.getpid()}").touch()
     progress(1.0)
 
 
@@ -28,7 +29,11 @@ def refused(*, progress) -> None:
 
 
 def killed(*, progress) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    psutil.Process().kill()
+
+
+def broken(*, progress) -> None:
+    raise ZeroDivisionError
 
 
 def endless(folder: Path, *, progress) -> None:
@@ -59,8 +64,17 @@ def test_two_processes_write_the_same_files_as_one(tmp_path) -> None:
 
 def test_jobs_are_done_by_other_processes_and_progress_ends_at_all(tmp_path) -> None:
     seen: list[float] = []
-    run_all([done] * 5, 3, seen.append)
+    run_all([partial(done, tmp_path)] * 5, 3, seen.append)
     assert seen[-1] == 1
+    began = {path.name for path in tmp_path.iterdir()}
+    assert 1 <= len(began) <= 3
+    assert f"process-{os.getpid()}" not in began
+
+
+def test_a_fault_shows_where_it_is() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_all([broken] * 2, 2, None)
+    assert "in broken" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(("job", "message"), [(refused, "here: refused\n  hint: do otherwise"), (killed, "was killed")])
@@ -69,6 +83,11 @@ def test_the_first_that_fails_ends_the_others(tmp_path, job, message) -> None:
         run_all([partial(endless, tmp_path), partial(after, tmp_path, job)], 2, None)
     (began,) = tmp_path.glob("process-*")
     assert not psutil.pid_exists(int(began.name.rpartition("-")[2]))
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path) -> None:
+    with pytest.raises(EmgscribeError, match="cannot be written"):
+        simulate(tmp_path / ("x" * 300), users=1, sessions=1, minutes=0.1)
 
 
 def test_a_script_that_would_begin_again_in_each_process_gets_a_hint(tmp_path) -> None:
@@ -87,7 +106,7 @@ def test_a_number_out_of_range_is_named(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals to processes are POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
 def test_an_interrupted_program_leaves_neither_processes_nor_files(tmp_path, sent) -> None:
     out = tmp_path / "out"
     line = f"from emgscribe import simulate; simulate({str(out)!r}, sessions=9, minutes=9, processes=2)"
@@ -97,7 +116,7 @@ def test_an_interrupted_program_leaves_neither_processes_nor_files(tmp_path, sen
         time.sleep(0.05)
     started = psutil.Process(command.pid).children(recursive=True)
     assert started
-    command.send_signal(sent)
+    command.send_signal(signal.Signals[sent])
     command.wait()
     _, stay = psutil.wait_procs(started, timeout=30)
     assert not stay

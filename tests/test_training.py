@@ -2,6 +2,7 @@
 
 import copy
 import io
+import json
 import logging
 import math
 import multiprocessing
@@ -591,9 +592,9 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
 
 def test_a_teacher_reads_what_no_mask_hides_and_has_its_weight_of_the_loss(sessions: Sessions) -> None:
     config = changed(teacher_weight=0.25, keypress_weight=0.0).train
-    student, teacher = Model(TINY.model), Model(TINY.model)
+    student, teacher = Model(TINY.model), Model(replace(TINY.model, encoder=TdsConfig(24, 1, 4, 8, 3)))
     module = module_of.TrainingModule(student, config, TINY.augment, teacher)
-    data = module_of.SessionsDataModule(*sessions, TINY.windows, config, context=student.context)
+    data = module_of.SessionsDataModule(*sessions, TINY.windows, config, context=module.context)
     data.setup()
     batch, seeded = next(iter(data.train_dataloader())), torch.Generator().manual_seed
     losses = module_of.training_loss(
@@ -608,6 +609,8 @@ def test_a_teacher_reads_what_no_mask_hides_and_has_its_weight_of_the_loss(sessi
     losses["total"].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not teacher.training
+    assert student.context < teacher.context == module.context
+    assert pickle.loads(pickle.dumps(module)).teacher[0].config == teacher.config  # as several devices need it
     assert module.state_dict().keys() == module_of.TrainingModule(student, config, TINY.augment).state_dict().keys()
 
 
@@ -623,8 +626,19 @@ def test_a_network_learns_from_its_teachers(sessions: Sessions, tmp_path: Path) 
     assert read[-1] < 0.3 * read[0]
     assert {seen.content for seen in student.model.ancestry.trained_on} == {part[0].content for part in sessions}
     assert learn(teachers=teachers).curves == student.curves  # goes on where it has ended
-    with pytest.raises(EmgscribeError, match="holds a run with other settings: teachers"):
-        learn(teachers=teachers[:1])
+    for others in (teachers[:1], []):
+        with pytest.raises(EmgscribeError, match="holds a run with other settings: teachers"):
+            learn(teachers=others)
+
+
+def test_a_run_goes_on_that_began_before_a_setting_existed(sessions: Sessions, tmp_path: Path) -> None:
+    run(sessions, tmp_path, ONE_EPOCH)
+    noted = json.loads((tmp_path / "settings.json").read_text())
+    del noted["train"]["teacher_weight"], noted["model"]["attention"]
+    (tmp_path / "settings.json").write_text(json.dumps(noted))
+    run(sessions, tmp_path, ONE_EPOCH)
+    with pytest.raises(EmgscribeError, match=r"other settings: train.teacher_weight is 0.5 there, 0.25 here\n"):
+        run(sessions, tmp_path, changed(ONE_EPOCH, teacher_weight=0.25))
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(sessions: Sessions, tmp_path: Path) -> None:
@@ -632,10 +646,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(sessi
     run(sessions, tmp_path / "slower", slower)
     learn = partial(train, train=sessions[0], val=sessions[1], out=tmp_path / "student")
     with pytest.raises(EmgscribeError, match=r"teacher has 40 frames/s of .*, but the network to be trained 31\.25 "):
-        learn(changed(teacher_weight=0.5), teachers=[tmp_path / "slower" / "best"])
-    for weight, teachers in ((0.5, []), (0.0, [tmp_path / "slower" / "best"])):
-        with pytest.raises(EmgscribeError, match=f"train.teacher_weight is {weight:g} with {len(teachers)} teachers"):
-            learn(changed(teacher_weight=weight), teachers=teachers)
+        learn(TINY, teachers=[tmp_path / "slower" / "best"])
     assert not (tmp_path / "student").exists()
 
 
@@ -673,5 +684,6 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
 def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every two windows take a second
-    seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1])
+    teachers = 2 if recipe is TINY else 0
+    seconds = estimate_seconds(recipe, train_sessions=sessions[0], val_sessions=sessions[1], teachers=teachers)
     assert seconds == (22 if recipe is AVERAGED else 32) + 4 * 8

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         "made by": f"the experiment `{result.name}`, seed {result.seed}, commit {_short(result.commit)},"
         f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
         "changed": ", ".join(f"`{change}`" for change in result.noted),
-        "made from": f"models that were trained on {earlier} other sessions" if earlier else "",
+        "made from": _origin(result.experiment, result.seed),
+        "trained before on": f"{earlier} other sessions" if earlier else "",
         "trained on": train,
         "best weights chosen on": val,
         "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",
@@ -53,6 +55,13 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
 The intervals are over the text of these sessions: they say nothing about other people, or another training run. Do not
 read anyone who has not agreed, and do not use the model where a wrong key does harm.
 """
+
+
+def _origin(experiment: Mapping[str, Any], seed: int) -> str:
+    """The experiments whose models this one was made from."""
+    start, teacher, seeds = (experiment.get(name) for name in ("start", "teacher", "ensemble"))
+    parts = [f"`{start}`"] * bool(start) + [f"`{teacher}` as teacher"] * bool(teacher)
+    return ", ".join(parts + [f"{seeds} seeds from {seed} on"] * bool(seeds))
 
 
 def _sessions(sessions: Sequence[Session]) -> str:

@@ -123,8 +123,8 @@ def run_suite(
             yield Order(run_name(one), runs, partial(work, one), workers.threads)
 
     left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
-    for chained in (False, True):  # experiments that start from another one's model come last
-        chosen = [one for one in left if bool(one.start) == chained]
+    for chained in (False, True):  # experiments that build on another one's model come last
+        chosen = [one for one in left if one.builds == chained]
         launch(orders(chosen), workers, lambda order, status: ended.update({order.name: status}), console)
     return [name for name, status in ended.items() if status]
 

@@ -80,7 +80,7 @@ def run_experiment(
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
     console = console or Console()
-    _starts_of(experiment, Path(runs))  # or it is refused before its folder is made
+    _built_on(experiment, Path(runs))  # or it is refused before its folder is made
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
         shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
@@ -135,8 +135,8 @@ def train_experiment(
 ) -> tuple["Trained", tuple[list[Session], ...]]:
     """Train without testing, or continue an interrupted run; returns the outcome, and the sessions of each part.
 
-    Raises `EmgscribeError`, before training, where the experiment starts from a model that is not in `runs` yet, or
-    that was trained on a test session or on a user that must be unseen.
+    Raises `EmgscribeError`, before training, where the experiment needs a model that is not in `runs` yet, or one that
+    was trained on a test session or on a user that must be unseen.
     """
     from emgscribe.training.run import average, train
 
@@ -144,31 +144,41 @@ def train_experiment(
     training, val = _labelled(first_minutes(training, experiment.data.minutes), console), _labelled(val, console)
     sizes = f"{len(training)} sessions to train on, {len(val)} to validate, {len(test)} to test"
     console.print(f"{sizes} (protocol {split.protocol})", soft_wrap=True)
-    starts, ancestry, folder = _starts_of(experiment, runs), Ancestry(), runs / run_name(experiment)
-    for start in starts:
-        ancestry = ancestry.joined(load_ancestry(start))
+    (starts, teachers), ancestry, folder = _built_on(experiment, runs), Ancestry(), runs / run_name(experiment)
+    for model in (*starts, *teachers):
+        ancestry = ancestry.joined(load_ancestry(model))
     # If no user is in both parts, the test is of unseen users: the model's ancestors must not have seen them either.
     unseen = not {session.user for session in training} & {session.user for session in test}
     ancestry.after(training, val).refuse(test, unseen_users=unseen)
     if not experiment.trains:
         return average(starts, folder), (training, val, test)
-    begin = {"teachers": starts} if experiment.train.teacher_weight else {"start": next(iter(starts), None)}
-    return train(experiment, training, val, out=folder, **begin, console=console), (training, val, test)
+    start = next(iter(starts), None)
+    trained = train(experiment, training, val, out=folder, start=start, teachers=teachers, console=console)
+    return trained, (training, val, test)
 
 
-def _starts_of(experiment: Experiment, runs: Path) -> list[Path]:
-    """The folders of the models that an experiment starts from; `EmgscribeError` where one has not been trained."""
-    starts, count = list[Path](), max(1, experiment.ensemble) if experiment.start else 0
-    for seed in range(experiment.train.seed, experiment.train.seed + count):
-        first = replace(experiment, name=experiment.start, train=replace(experiment.train, seed=seed))
-        starts.append(start := runs / run_name(first) / "best")
-        if not start.exists():
-            what = f"{experiment.name} starts from {experiment.start}, which has not been trained with seed {seed}"
-            hint = f"emgscribe train {experiment.start} first, with the same --runs and --train.seed {seed}"
-            if experiment.start not in EXPERIMENTS:
-                hint = "start from an experiment (emgscribe train lists them); emgscribe adapt fine-tunes any model"
-            raise EmgscribeError(what, where=str(start), hint=hint)
-    return starts
+def _built_on(experiment: Experiment, runs: Path) -> tuple[list[Path], list[Path]]:
+    """The folders of the models that an experiment starts from, and of its teachers.
+
+    Raises `EmgscribeError` where one has not been trained.
+    """
+    seeds = max(1, experiment.ensemble)
+    starts = _models(experiment, experiment.start, 1 if experiment.teacher else seeds, runs)
+    return starts, _models(experiment, experiment.teacher, seeds, runs)
+
+
+def _models(experiment: Experiment, name: str, seeds: int, runs: Path) -> list[Path]:
+    found = list[Path]()
+    for seed in range(experiment.train.seed, experiment.train.seed + seeds * bool(name)):
+        one = replace(experiment, name=name, train=replace(experiment.train, seed=seed))
+        found.append(model := runs / run_name(one) / "best")
+        if not model.exists():
+            what = f"{experiment.name} needs {name}, which has not been trained with seed {seed}"
+            hint = f"emgscribe train {name} first, with the same --runs and --train.seed {seed}"
+            if name not in EXPERIMENTS:
+                hint = "name an experiment (emgscribe train lists them); emgscribe adapt fine-tunes any model"
+            raise EmgscribeError(what, where=str(model), hint=hint)
+    return found
 
 
 def _labelled(sessions: Iterable[Session], console: Console) -> list[Session]:
@@ -185,7 +195,7 @@ def _labelled(sessions: Iterable[Session], console: Console) -> list[Session]:
 def missing(
     suite: Sequence[Experiment], results: Path, data: Path | None = None, decoders: Sequence[str] = ()
 ) -> list[Experiment]:
-    """The experiments of a suite that have no result by all of `decoders` yet; those that start from another one last.
+    """The experiments of a suite that have no result by all of `decoders` yet; those that build on another one last.
 
     Raises `EmgscribeError` where a result was made with other settings or, with the folder `data`, on other sessions.
     """
@@ -195,7 +205,7 @@ def missing(
         result = recorded(experiment, results, split(experiment.data))
         return result is not None and set(decoders) <= result.test.keys()
 
-    return sorted((one for one in suite if not done(one)), key=lambda experiment: bool(experiment.start))
+    return sorted((one for one in suite if not done(one)), key=lambda experiment: experiment.builds)
 
 
 def progress(folder: Path) -> tuple[int, float | None]:
@@ -234,9 +244,10 @@ def plan(
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
-        kind = (experiment.model, experiment.windows, experiment.data, train)
+        teachers = max(1, experiment.ensemble) if experiment.teacher else 0
+        kind = (experiment.model, experiment.windows, experiment.data, train, teachers)
         if kind not in measured and experiment.trains:
-            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data))
+            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data), teachers=teachers)
         seconds = measured[kind] if experiment.trains else 0.0
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))

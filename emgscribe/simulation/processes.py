@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import Array, c_double
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # which of the two exists depends on the system
 
 Progress = Callable[[float], None]
 _LOOK = 0.2  # seconds between two looks at what is done
+_MOST = 60  # processes; Windows waits for 63 at most
 
 
 class Job(Protocol):
@@ -55,7 +57,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
     Where one process is enough, it is this one. Of several, the first that fails ends the others, and so does the end
     of this one. Raises what a job raises, and `EmgscribeError` where a process is killed.
     """
-    context, count = processes(), min(count or _cores(), len(jobs))
+    context, count = processes(), min(count or _cores(), len(jobs), _MOST)
     done = context.Array("d", len(jobs), lock=False)
 
     def look() -> None:
@@ -67,7 +69,8 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
             job(progress=partial(_tell, done, index, look))
         return
     errors, failed = context.Pipe(duplex=False)
-    given = (jobs, context.Value("i", 0), done, failed)
+    taken = context.Value("i", 0)
+    given = (jobs, taken, done, failed)
     workers: list[BaseProcess] = []
     try:
         with without_interrupts():  # Ctrl-C ends this process, which ends those
@@ -75,11 +78,14 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
                 started = context.Process(target=_work, args=given, daemon=True)
                 started.start()
                 workers.append(started)
-        while running := [worker.sentinel for worker in workers if worker.is_alive()]:
-            wait(running, _LOOK)
+        while True:
+            running = [worker.sentinel for worker in workers if worker.is_alive()]
             look()
-            if status := next((worker.exitcode for worker in workers if worker.exitcode), 0):
-                raise _why(errors, status)
+            if any(worker.exitcode for worker in workers):
+                raise _why(errors, begun=taken.value > 0)
+            if not running:
+                return
+            wait(running, _LOOK)
     finally:
         for worker in workers:
             worker.kill()
@@ -98,6 +104,7 @@ def _tell(done: "Array[c_double]", index: int, after: Callable[[], object], frac
 
 def _work(jobs: Sequence[Job], taken: "Synchronized[int]", done: "Array[c_double]", failed: Connection) -> None:
     """Do jobs that no other process has taken, until none is left or the parent has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
     parent = cast(BaseProcess, multiprocessing.parent_process())
 
     def look() -> None:
@@ -113,15 +120,18 @@ def _work(jobs: Sequence[Job], taken: "Synchronized[int]", done: "Array[c_double
         try:
             jobs[index](progress=partial(_tell, done, index, look))
         except Exception as error:
+            if not isinstance(error, EmgscribeError):
+                error.add_note(traceback.format_exc())  # an exception crosses over without it
             failed.send(error)
             raise SystemExit(1) from None
 
 
-def _why(errors: Connection, status: int) -> Exception:
-    """Why a process has ended with a status other than 0."""
+def _why(errors: Connection, *, begun: bool) -> Exception:
+    """Why a process has ended early: an error of its own, or else it was killed or never began."""
     if errors.poll():
         return cast(Exception, errors.recv())
-    if status > 0:
+    if not begun:
         hint = 'in a script, begin below the line if __name__ == "__main__":'
         return EmgscribeError("a process that simulates could not start", hint=hint)
-    return EmgscribeError("a process that simulates was killed", hint="free some memory, or use fewer processes")
+    hint = "free some memory, or simulate in Python with fewer processes"
+    return EmgscribeError("a process that simulates was killed", hint=hint)

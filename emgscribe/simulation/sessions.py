@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -265,11 +266,12 @@ def _write_all(
     """Write the sessions under their names, then `metadata.csv`."""
     require(0 <= processes <= _MOST, "processes", processes, f"0 to {_MOST}")
     paths = [out / f"{name}.hdf5" for name in jobs]
-    write = [partial(job, path) for path, job in zip(paths, jobs.values(), strict=True)]
     try:
-        run_all(write, processes, progress)
-    finally:
-        remove_leftovers(out)  # of processes that were killed
+        run_all([partial(job, path) for path, job in zip(paths, jobs.values(), strict=True)], processes, progress)
+    except BaseException:
+        with suppress(OSError):
+            remove_leftovers(out)  # of processes that were ended
+        raise
     with replacing(out / "metadata.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(_COLUMNS)

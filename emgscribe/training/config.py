@@ -32,8 +32,8 @@ class TrainConfig(Settings):
     keypress_weight: Amount = 0.0  # weight of the frame-wise key-press loss, which leads past CTC's all-blank plateau
     keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5  # share of the steps over which that weight falls to 0
     attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
+    teacher_weight: Share = 0.5  # loss weight of a teacher's emissions (distillation); the heads' losses have the rest
     label_smoothing: Partial = 0.1  # label smoothing of the attention decoder's targets
-    teacher_weight: Share = 0.0  # loss weight of what a teacher reads (distillation); the other losses have the rest
     blank_prior: Partial = 0.0  # probability of the blank that the head starts with; 0: unset
     ema: Partial = 0.0  # decay of an exponential moving average of the weights; 0: none
     dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting

@@ -43,10 +43,11 @@ def cut(
 class SessionsDataModule(lightning.LightningDataModule):
     """Windows of training and validation sessions, for any Lightning Trainer.
 
-    `context` is that of the model (`model.context`). `windows` are in samples of the sessions' own rate: at a rate
-    other than 2 kHz take those of `recipe.for_shape(session.shape)`, as `train` does. Training windows are drawn again
-    for each epoch, so that no sample is favoured. With `config.long_windows` those of the last epochs are longer, and a
-    step still sees as much signal. Several devices each get a part of every batch.
+    `context` is that of the model (`model.context`) or, with a teacher, of the `TrainingModule`. `windows` are in
+    samples of the sessions' own rate: at a rate other than 2 kHz take those of `recipe.for_shape(session.shape)`, as
+    `train` does. Training windows are drawn again for each epoch, so that no sample is favoured. With
+    `config.long_windows` those of the last epochs are longer, and a step still sees as much signal. Several devices
+    each get a part of every batch.
     """
 
     def __init__(
@@ -182,8 +183,8 @@ def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tup
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
-    With a `teacher`, a trained model or ensemble of the same frame rate, `config.teacher_weight` of the loss is how far
-    its emissions are from the teacher's. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
+    With a `teacher`, a trained model or ensemble, it also learns that one's emissions, as `config.teacher_weight` says;
+    windows then need the `context` of both. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
     `lr`; for an attention decoder also `train_attention_loss` and `val_attention_loss`, with a teacher
     `train_teacher_loss`. Schedules run over the `total_steps` of the data module, or else of the Trainer. `config.seed`
     and the epoch decide everything random. A teacher of another frame rate or shape, and a loss that is not finite,
@@ -197,8 +198,11 @@ class TrainingModule(lightning.LightningModule):
         self.model, self.config, self.augmentation = model, config, augmentation
         if teacher and (teacher.samples_per_frame, teacher.shape) != (model.samples_per_frame, model.shape):
             what = f"the teacher has {_reading(teacher)}, but the network to be trained {_reading(model)}"
-            raise EmgscribeError(what, where=str(teacher.folder or ""), hint="choose a teacher of the same frame rate")
+            hint = "choose a teacher of the same frame rate, for recordings of this shape"
+            raise EmgscribeError(what, where=str(teacher.folder or repr(teacher)), hint=hint)
         self.teacher = [teacher.eval()] if teacher else []  # in a list, so that it is neither trained nor saved
+        left, right = zip(*(one.context for one in [model, *self.teacher]), strict=True)
+        self.context = max(left), max(right)
         # PyTorch's recurrent layers, and our attention, hold the rate as a number and have no `nn.Dropout`.
         kinds = nn.Dropout | nn.Dropout1d | nn.Dropout2d
         places = [(part, "p" if isinstance(part, kinds) else "dropout") for part in model.modules()]

@@ -5,6 +5,7 @@ and `settings.json` (so that no other experiment continues the run). A run that 
 the weights of one that was not: bit for bit on a CPU, and on a GPU up to the order of additions.
 """
 
+import copy
 import csv
 import logging
 import math
@@ -28,7 +29,7 @@ import torch
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from emgscribe.config import differences, leaves, to_json
+from emgscribe.config import Settings, differences, from_json, leaves, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
@@ -85,10 +86,11 @@ def train(
 ) -> Trained:  # fmt: skip
     """Train in the folder `out` until the last epoch, from where an earlier run there stopped.
 
-    `start` is the folder of a model to fine-tune. With `teachers`, folders of models of the same frame rate, it learns
-    what they read on average too, as `train.teacher_weight` says. Raises `EmgscribeError` when another process
-    trains in `out`, when it holds another experiment or a damaged checkpoint, when the loss is no longer finite and
-    when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`. The last checkpoint is always kept.
+    `start` is the folder of a model to fine-tune. With `teachers`, folders of models of the same frame rate, the model
+    also learns the mean of their log-probabilities (`train.teacher_weight`). Raises `EmgscribeError` when another
+    process trains in `out`, when it holds another experiment or a damaged checkpoint, when a start or a teacher does
+    not fit, when the loss is no longer finite and when the disk is full. Ctrl-C and SIGTERM raise `KeyboardInterrupt`.
+    The last checkpoint is always kept.
     """
     out, start, device, devices = Path(out), Path(start) if start else None, best_device(), recipe.train.devices
     if device.type == "cuda" and torch.cuda.device_count() < devices:
@@ -97,9 +99,6 @@ def train(
         if not any(len(session.labels) for session in sessions):
             hint = "emgscribe inspect says which keys a session has"
             raise EmgscribeError(f"no {part} session has a key with a label", hint=hint)
-    if bool(teachers) != bool(recipe.train.teacher_weight):
-        what = f"train.teacher_weight is {recipe.train.teacher_weight:g} with {len(teachers)} teachers"
-        raise EmgscribeError(what, hint="give both a weight and a teacher, or neither")
     precision = resolve_precision(recipe.train.precision, device)
     described = to_json(recipe) | {
         "device": device.type,
@@ -110,21 +109,20 @@ def train(
         **({"teachers": [stored_hash(Path(folder)) for folder in teachers]} if teachers else {}),
     }
     shape = shape_of([*train, *val])
-    recipe = recipe.for_shape(shape)
+    asked, recipe = recipe, recipe.for_shape(shape)
     torch.manual_seed(recipe.train.seed)
-    model, teacher = _untrained(recipe, shape, start), _together(teachers) if teachers else None
+    model, teacher = _untrained(recipe, shape, start), _averaged(map(load_model, teachers)) if teachers else None
     if teacher:
         model.ancestry = model.ancestry.joined(teacher.ancestry)
     model.ancestry = model.ancestry.after(train, val)
     module = TrainingModule(model, recipe.train, recipe.augment, teacher)
     with alone(out, WORKING):
-        _claim(out, described)
+        _claim(out, described, asked)
         if (out / LAST).exists():  # a damaged one is reported before anything begins
             done = len(_kept(out / LAST, model, recipe)["curves"])
             if console and done < recipe.train.epochs:
                 console.print(f"going on after epoch {done} of {recipe.train.epochs}")
-        left, right = map(max, zip(*(one.context for one in (model, teacher) if one), strict=True))
-        data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=(left, right))
+        data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=module.context)
         _run(module, data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
     name = f"{devices} x " * (devices > 1) + _name(device)
@@ -134,14 +132,15 @@ def train(
 def average(models: Sequence[Path], out: Path) -> Trained:
     """The ensemble of the models in several folders, in the folder `out` of a run that has no epochs."""
     device = best_device()
-    save_model(_together(models), out / BEST)
+    save_model(_averaged(map(load_model, models)), out / BEST)
     model = load_model(out / BEST, device)
     return Trained(model, [], seconds=0.0, device=_name(device), precision="fp32", commits=[], folder=out)
 
 
-def _together(models: Sequence[Path | str]) -> Model:
-    loaded = [load_model(folder) for folder in models]
-    return ensemble(loaded) if len(loaded) > 1 else loaded[0]
+def _averaged(models: Iterable[Model]) -> Model:
+    """The ensemble of several models, or the only one."""
+    first, *others = models
+    return ensemble([first, *others]) if others else first
 
 
 def _name(device: torch.device) -> str:
@@ -160,20 +159,30 @@ def _untrained(recipe: Recipe, shape: Shape, start: Path | None = None) -> Model
     return model
 
 
-def _claim(folder: Path, described: dict[str, Any]) -> None:
+def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note this run's in a new one."""
     noted = folder / "settings.json"
     if not (folder / LAST).exists():
         shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
         write_json(noted, described)
     try:
-        found = differences(read_json(noted), described)
-    except (AttributeError, RecursionError) as error:
+        found = differences(*(_completed(settings, recipe) for settings in (read_json(noted), described)))
+    except (AttributeError, TypeError, RecursionError) as error:
         hint = "delete this run's folder to train from the start, or put a copy of the file back"
         raise EmgscribeError("is damaged (it holds no settings)", where=str(noted), hint=hint) from error
     if found:
         hint = "choose another folder (out, or --runs) or another name (--name), or delete this one"
         raise EmgscribeError(f"holds a run with other settings: {found}", where=str(folder), hint=hint)
+
+
+def _completed(settings: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Settings as JSON, with the defaults of those that an earlier version did not have."""
+    completed: dict[str, Any] = to_json(type(recipe)()) | settings
+    for name, part in vars(recipe).items():
+        if isinstance(part, Settings):
+            with suppress(EmgscribeError):  # where they cannot be read, they differ
+                completed[name] = to_json(from_json(type(part), completed[name], where=""))
+    return completed
 
 
 def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
@@ -397,21 +406,28 @@ class Record(Callback):
         (self.console or Console(quiet=self.quiet)).print(line, highlight=False)
 
 
-def estimate_seconds(recipe: Recipe, train_sessions: list[Session], val_sessions: list[Session]) -> float:
-    """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept."""
+def estimate_seconds(
+    recipe: Recipe, train_sessions: list[Session], val_sessions: list[Session], *, teachers: int = 0
+) -> float:
+    """Estimate the seconds of training on one device of this machine, from a few steps. Nothing is kept.
+
+    Teachers are taken to be networks of the same kind.
+    """
     shape = shape_of([*train_sessions, *val_sessions])
     recipe = recipe.for_shape(shape)
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
     if device.type == "cpu":  # where small steps take as long together, and one of a large network would take a minute
         config = replace(config, batch_size=min(config.batch_size, 2))
     model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
+    teacher = _averaged([copy.deepcopy(model)] * teachers).eval() if teachers else None
     data = SessionsDataModule(train_sessions, val_sessions, recipe.windows, config, context=model.context)
     data.setup()
     steps, val = data.total_steps, data.val_dataloader()
     validated = config.epochs // min(config.validate_every, config.epochs) * len(val)
 
     def step(batch: Batch) -> None:
-        losses = training_loss(model, batch, recipe.augment, config, step=0, total=steps, generator=generator)
+        place: dict[str, Any] = {"step": 0, "total": steps, "generator": generator, "teacher": teacher}
+        losses = training_loss(model, batch, recipe.augment, config, **place)
         losses["total"].backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
 
     def seconds(work: Callable[[Batch], object], batches: Iterable[Batch]) -> float:

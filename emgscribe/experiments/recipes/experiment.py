@@ -19,24 +19,28 @@ class Experiment(Recipe):
 
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
-    start: str = ""  # fine-tune this experiment's model of the same seed, or learn from it (train.teacher_weight)
-    ensemble: Members = 0  # average this many seeds of start, from train.seed on, as a model or as the teacher; 0: one
+    start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
+    teacher: str = ""  # learn what the model of this experiment with the same seed reads, too; empty: no teacher
+    ensemble: Members = 0  # average this many seeds of the teacher, or of start and do not train; 0: one seed
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted = "2 to 100 with a start, or 0"
-        require(self.ensemble == 0 or (self.ensemble > 1 and self.start != ""), "ensemble", self.ensemble, wanted)
-        teacher = self.train.teacher_weight
-        require(teacher == 0 or self.start != "", "train.teacher_weight", teacher, "0, or more with a start")
+        wanted, possible = "2 to 100 with a start or a teacher, or 0", self.ensemble > 1 and self.builds
+        require(self.ensemble == 0 or possible, "ensemble", self.ensemble, wanted)
         # The name is a path in the folders of runs and of results, which it must not leave or hide in.
         fits = self.name.isprintable() and len(self.name.encode()) <= 200
         allowed = "words of letters, digits and the like, with / between them; no leading dot; at most 200 bytes"
         require(fits and all(part[:1] not in ("", ".") for part in self.name.split("/")), "name", self.name, allowed)
 
     @property
+    def builds(self) -> bool:
+        """Whether models of other experiments must be there first."""
+        return bool(self.start or self.teacher)
+
+    @property
     def trains(self) -> bool:
         """Whether there is anything to train: an ensemble is the average of models that are there."""
-        return not self.ensemble or self.train.teacher_weight > 0
+        return not self.ensemble or bool(self.teacher)
 
 
 @dataclass(frozen=True)
