@@ -315,6 +315,19 @@ def test_a_network_is_taught_by_several_seeds(data: Path, tmp_path: Path, monkey
     assert missing([student, own], tmp_path / "other") == [own, student]  # which builds on others
 
 
+def test_more_sessions_to_test_on_need_no_other_training(tmp_path: Path) -> None:
+    data, later = tmp_path / "data", tmp_path / "later.hdf5"
+    last = sorted(simulate(data, users=1, sessions=4, minutes=0.2))[-1]
+    last.rename(later)
+    run(TINY, data, tmp_path)
+    checkpoint, result = tmp_path / "runs" / "tiny-5" / "last.ckpt", tmp_path / "results" / "tiny-5.json"
+    trained = checkpoint.stat().st_mtime_ns
+    later.rename(last)
+    result.unlink()
+    assert len(run(replace(TINY, data=replace(TINY.data, test_sessions=2)), data, tmp_path).data.test) == 2
+    assert checkpoint.stat().st_mtime_ns == trained
+
+
 def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = sorted(simulate(tmp_path / "five", users=1, sessions=5, minutes=0.1))
     run(TINY, tmp_path / "five", tmp_path)
