@@ -171,7 +171,7 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
 ) -> None:
     measured: list[Experiment] = []
 
-    def seconds(experiment: Experiment, train: list[Session], val: list[Session]) -> float:
+    def seconds(experiment: Experiment, train: list[Session], val: list[Session], *, teachers: int) -> float:
         measured.append(experiment)
         return 10.0 * len(train) + len(val)
 

@@ -109,7 +109,10 @@ def test_a_number_out_of_range_is_named(tmp_path) -> None:
 @pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
 def test_an_interrupted_program_leaves_neither_processes_nor_files(tmp_path, sent) -> None:
     out = tmp_path / "out"
-    line = f"from emgscribe import simulate; simulate({str(out)!r}, sessions=9, minutes=9, processes=2)"
+    line = (  # a background process ignores SIGINT, and so do its children
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"import emgscribe; emgscribe.simulate({str(out)!r}, users=1, sessions=2, minutes=9, processes=2)"
+    )
     command = subprocess.Popen([sys.executable, "-c", line], stderr=subprocess.DEVNULL)
     while not list(out.glob(".*")):  # where sessions are being written
         assert command.poll() is None

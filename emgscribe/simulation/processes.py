@@ -61,7 +61,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
     done = context.Array("d", len(jobs), lock=False)
 
     def look() -> None:
-        if progress is not None:
+        if progress is not None and any(done):  # an error at the start stands alone
             progress(sum(done) / len(jobs))
 
     if count < 2:

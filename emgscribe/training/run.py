@@ -100,7 +100,7 @@ def train(
             hint = "emgscribe inspect says which keys a session has"
             raise EmgscribeError(f"no {part} session has a key with a label", hint=hint)
     precision = resolve_precision(recipe.train.precision, device)
-    described = _training(to_json(recipe)) | {
+    described = to_json(recipe) | {
         "device": device.type,
         "precision": precision,
         "train_sessions": [session.content for session in train],
@@ -175,14 +175,10 @@ def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
         raise EmgscribeError(f"holds a run with other settings: {found}", where=str(folder), hint=hint)
 
 
-def _training(settings: dict[str, Any]) -> dict[str, Any]:
-    """What of an experiment's settings a run depends on; its sessions are known by their content."""
-    return {name: value for name, value in settings.items() if name != "data"}
-
-
 def _completed(settings: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Settings as JSON, with the defaults of those that an earlier version did not have."""
-    completed = _training(to_json(type(recipe)()) | settings)
+    """What a run depends on, of settings as JSON, with the defaults of those that an earlier version did not have."""
+    completed: dict[str, Any] = to_json(type(recipe)()) | settings
+    completed.pop("data", None)  # its sessions are known by their content
     for name, part in vars(recipe).items():
         if isinstance(part, Settings) and name in completed:
             with suppress(EmgscribeError):  # where they cannot be read, they differ
