@@ -162,14 +162,16 @@ def _built_on(experiment: Experiment, runs: Path) -> tuple[list[Path], list[Path
 
     Raises `EmgscribeError` where one has not been trained.
     """
-    seeds = max(1, experiment.ensemble)
-    starts = _models(experiment, experiment.start, 1 if experiment.teacher else seeds, runs)
-    return starts, _models(experiment, experiment.teacher, seeds, runs)
+    starts = int(experiment.start != "") if experiment.trains else experiment.ensemble
+    return (
+        _models(experiment, experiment.start, starts, runs),
+        _models(experiment, experiment.teacher, experiment.teachers, runs),
+    )
 
 
 def _models(experiment: Experiment, name: str, seeds: int, runs: Path) -> list[Path]:
     found = list[Path]()
-    for seed in range(experiment.train.seed, experiment.train.seed + seeds * bool(name)):
+    for seed in range(experiment.train.seed, experiment.train.seed + seeds):
         one = replace(experiment, name=name, train=replace(experiment.train, seed=seed))
         found.append(model := runs / run_name(one) / "best")
         if not model.exists():
@@ -244,10 +246,10 @@ def plan(
         if experiment not in left:
             yield Planned(name, "done", 0.0)
             continue
-        teachers = max(1, experiment.ensemble) if experiment.teacher else 0
-        kind = (experiment.model, experiment.windows, experiment.data, train, teachers)
+        kind = (experiment.model, experiment.windows, experiment.data, train, experiment.teachers)
         if kind not in measured and experiment.trains:
-            measured[kind] = estimate_seconds(experiment, *_as_long(experiment.data, data), teachers=teachers)
+            sessions = _as_long(experiment.data, data)
+            measured[kind] = estimate_seconds(experiment, *sessions, teachers=experiment.teachers)
         seconds = measured[kind] if experiment.trains else 0.0
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))

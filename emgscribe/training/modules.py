@@ -183,8 +183,8 @@ def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tup
 class TrainingModule(lightning.LightningModule):
     """Trains `model` in any Lightning Trainer, on batches of windows such as those of `SessionsDataModule`.
 
-    With a `teacher`, a trained model or ensemble, it also learns that one's emissions, as `config.teacher_weight` says;
-    windows then need the `context` of both. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
+    With a `teacher`, a trained model or ensemble, it also learns the teacher's emissions (`config.teacher_weight`), and
+    windows need the `context` of both. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
     `lr`; for an attention decoder also `train_attention_loss` and `val_attention_loss`, with a teacher
     `train_teacher_loss`. Schedules run over the `total_steps` of the data module, or else of the Trainer. `config.seed`
     and the epoch decide everything random. A teacher of another frame rate or shape, and a loss that is not finite,

@@ -21,7 +21,7 @@ class Experiment(Recipe):
     data: DataConfig = field(default_factory=DataConfig)
     start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
     teacher: str = ""  # learn what the model of this experiment with the same seed reads, too; empty: no teacher
-    ensemble: Members = 0  # average this many seeds of the teacher, or of start and do not train; 0: one seed
+    ensemble: Members = 0  # average this many seeds of the teacher, or of start instead of training; 0: one seed
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,6 +36,11 @@ class Experiment(Recipe):
     def builds(self) -> bool:
         """Whether models of other experiments must be there first."""
         return bool(self.start or self.teacher)
+
+    @property
+    def teachers(self) -> int:
+        """How many models teach this one."""
+        return max(1, self.ensemble) if self.teacher else 0
 
     @property
     def trains(self) -> bool:
