@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import Mock
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,6 +110,25 @@ def test_a_data_set_looks_like_the_real_one_and_holds_the_smaller_one(tmp_path) 
     assert len({row["user"] for row in rows}) == 2
     (smaller,) = simulate(tmp_path / "smaller", users=1, sessions=1, minutes=0.2, seed=3, config=SMALL)
     assert (smaller.name, smaller.read_bytes()) == (paths[0].name, paths[0].read_bytes())
+
+
+def test_a_data_set_that_was_interrupted_goes_on(tmp_path) -> None:
+    make = {"users": 1, "sessions": 4, "minutes": 0.2, "config": SMALL}
+    whole = [path.read_bytes() for path in simulate(tmp_path / "whole", **make)]
+    out = tmp_path / "out"
+    simulate(out, seed=1, **make)  # the same names, other sessions
+    paths = simulate(out, **make)
+    with h5py.File(paths[1], "r+") as file:  # as another version of the simulator would make it
+        rows = file["emg2qwerty/timeseries"][:1]
+        rows["emg_left"] += 1
+        file["emg2qwerty/timeseries"][:1] = rows
+    paths[2].write_bytes(whole[2][:5000])
+    paths[3].unlink()
+    before = paths[0].stat()
+    simulate(out, progress=(seen := []).append, **make)
+    assert seen[-1] == 1
+    assert [path.read_bytes() for path in paths] == whole
+    assert (paths[0].stat().st_ino, paths[0].stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("make", [simulate, simulated])

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from emgscribe.data.hdf5 import (
     REAL_KEYS,
     Keystroke,
     Prompt,
+    SessionFile,
     SessionHeader,
     moved,
     read_header,
@@ -117,12 +119,28 @@ def _write_emg(
 ) -> None:
     frames = round(made.seconds * DRIVE_RATE)
     done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
+    first = next(made.blocks)
+    if _holds(path, header, samples, first):
+        if progress is not None:
+            progress(1.0)
+        return
     with writing_session(path, header, samples, config.shape) as append:
-        for emg in made.blocks:
+        for emg in chain((first,), made.blocks):
             append(made.start + (done + np.arange(len(emg))) / config.sample_rate, emg)
             done += len(emg)
             if progress is not None:
                 progress(done / samples)
+
+
+def _holds(path: Path, header: SessionHeader, samples: int, first: Float32) -> bool:
+    """Whether the session is there already, with the same keys and the same beginning.
+
+    Then it stays, so that an interrupted simulation goes on. The beginning shows whether the simulator has changed.
+    """
+    with suppress(EmgscribeError), SessionFile(path) as file:
+        same = len(file) == samples and file.shape.sample == first.shape[1:] and file.header == header
+        return same and np.array_equal(file.read(0, len(first))[1], first)
+    return False
 
 
 def _emg(
@@ -197,8 +215,9 @@ def simulate(
     """Write `sessions` simulated sessions of each of `users` people into the folder `out`; returns the session files.
 
     The same arguments give the same bytes, however many `processes` make them; 0 means one for each core. A script that
-    asks for more than one needs `if __name__ == "__main__":`, as Python's processes do. `metadata.csv` is written last,
-    so where it exists the data set is complete. `progress` gets the fraction done of all sessions. Raises
+    asks for more than one needs `if __name__ == "__main__":`, as Python's processes do. Sessions that are there already
+    are kept, so after an interruption the same call goes on. `metadata.csv` is written last, so where it exists the
+    data set is complete. `progress` gets the fraction done of all sessions. Raises
     `EmgscribeError` for a number out of range and where `out` cannot be written.
     """
     require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
