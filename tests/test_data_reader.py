@@ -1,6 +1,7 @@
 """Hostile HDF5: nothing hangs, crashes, or reads another file."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -101,6 +102,24 @@ def test_a_crash_of_the_child_is_one_error(make_session: Callable[..., Path]) ->
     process.kill()
     process.wait()
     assert reader.read_layout(path).rows == 2000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to processes are POSIX")
+def test_what_ends_all_processes_of_a_job_does_not_make_a_file_damaged(
+    make_session: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_session()
+    reader.read_layout(path)
+    process = reader._child.process
+    assert process is not None
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(sent)
+    assert reader.read_layout(path).rows == 2000
+    assert reader._child.process is process
+    monkeypatch.setattr(reader, "_SERVE", "import os; os.kill(os.getpid(), 9)")
+    reader._child.close()
+    with pytest.raises(EmgscribeError, match="the process that reads it was killed"):
+        reader.read_layout(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")

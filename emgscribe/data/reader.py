@@ -11,6 +11,7 @@ import atexit
 import faulthandler
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -30,6 +31,7 @@ _MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whol
 _MOST_ROWS = 12 * 3600 * 2000  # of 12 hours
 _MOST_TEXT = 16 << 20  # characters of an attribute, as many as ten hours of typing have
 _BLOCK = 1 << 16  # rows
+_KILLED = -9  # the status of a process that SIGKILL ended: for its memory, say, or with all others of a job
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
 _AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
 _LAYOUT = "docs/your-data.md shows the layout of a session file"
@@ -128,6 +130,9 @@ def _ask(path: Path, out: Path | None) -> dict[str, Any]:
     open_file(path).close()  # refuses what the child would wait for, such as a pipe
     answer = _child.ask(json.dumps([str(path.absolute()), str(out.absolute()) if out else None]))
     if isinstance(answer, int):
+        if answer == _KILLED:
+            hint = "free some memory, and try again"
+            raise EmgscribeError("the process that reads it was killed", where=str(path), hint=hint)
         why = f"reading it takes more than {SECONDS} s" if answer == 1 else f"libhdf5 ends with status {answer}"
         raise EmgscribeError(f"the file is damaged ({why})", where=str(path), hint=_AGAIN)
     found: dict[str, Any] = json.loads(answer)
@@ -138,11 +143,10 @@ def _ask(path: Path, out: Path | None) -> dict[str, Any]:
 
 def serve() -> None:
     """The child: answer until the input ends."""
-    import signal
-
     import h5py
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for sent in (signal.SIGINT, signal.SIGTERM):  # to all processes of a terminal or of a job: the parent decides
+        signal.signal(sent, signal.SIG_IGN)
     _limit_memory()
     for line in sys.stdin:
         name, out = json.loads(line)
