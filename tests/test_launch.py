@@ -138,9 +138,10 @@ def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypa
     submitit = pytest.importorskip("submitit")
     short = brief(TINY)
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
-    with monkeypatch.context() as changed, pytest.raises(EmgscribeError, match=r"Slurm refused the job .*srun"):
+    with monkeypatch.context() as changed:
         changed.setenv("PATH", "")  # where Slurm is installed, this test leaves it alone
-        run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
+        with pytest.raises(EmgscribeError, match=r"Slurm refused the job .*srun"):
+            run_suite([short], data, **places, workers=Workers("slurm"), console=QUIET)
     monkeypatch.setitem(launch._BACKENDS, "slurm", partial(launch._slurm, cluster="local"))
     assert run_suite([short], data, **places, workers=Workers("slurm", cores=1), console=QUIET) == []
     assert len(read_json(tmp_path / "results" / "tiny-5.json")["curves"]) == 2

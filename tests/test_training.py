@@ -95,6 +95,14 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a script that can be called")
+def test_a_machine_of_a_slurm_cluster_trains_as_any_other(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert run(sessions, tmp_path / "run", changed(epochs=1)).curves  # a warning would be an error
+
+
 def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
     (tmp_path / "run" / "best" / "left").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))

@@ -318,7 +318,8 @@ def hush() -> None:
     """Silence what Lightning says about itself, which no user can act on."""
     for chatty in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for start in (".*treespec, LeafSpec", "Checkpoint directory .* exists and is not empty", "The dirpath has changed"):
+    known = [".*treespec, LeafSpec", "Checkpoint directory .* exists and is not empty", "The dirpath has changed"]
+    for start in [*known, "The `srun` command is available"]:
         warnings.filterwarnings("ignore", message=start)
 
 

@@ -2,6 +2,7 @@
 
 from emgscribe.experiments.recipes.ablation import ABLATION_SUITE, ABLATIONS, SMALL
 from emgscribe.experiments.recipes.baseline import BASELINE, BASELINE_KEYPRESS, BENCHMARK, BENCHMARK_SUITES, GENERIC
+from emgscribe.experiments.recipes.best import BEST, BEST_STEPS, BEST_SUITES
 from emgscribe.experiments.recipes.budgets import BUDGET_SUITES, BUDGETS, SMALL_ATTENTION, Budget
 from emgscribe.experiments.recipes.course import TABLE1, TABLE2, course_suites
 from emgscribe.experiments.recipes.demo import DEMO
@@ -12,7 +13,15 @@ from emgscribe.experiments.recipes.records import RECORDS, RECORDS_SUITE
 __all__ = ["ABLATIONS", "BASELINE", "BASELINE_KEYPRESS", "BENCHMARK", "DEMO", "EXPERIMENTS", "GENERIC", "GROUPS"]
 __all__ += ["LIVE", "RECORDS", "SMALL", "SUITES", "TABLE1", "TABLE2", "Budget", "Experiment", "Simulated", "Suite"]
 
-_SUITES = (*course_suites(TABLE1, TABLE2), *BUDGET_SUITES, RECORDS_SUITE, *BENCHMARK_SUITES, ABLATION_SUITE, LIVE_SUITE)
+_SUITES = (
+    *course_suites(TABLE1, TABLE2),
+    *BUDGET_SUITES,
+    RECORDS_SUITE,
+    *BEST_SUITES,
+    *BENCHMARK_SUITES,
+    ABLATION_SUITE,
+    LIVE_SUITE,
+)
 SUITES: dict[str, Suite] = {suite.name: suite for suite in _SUITES}
 """Every suite, in the order of the report."""
 
@@ -22,9 +31,10 @@ GROUPS: dict[str, Experiments] = {
     "table1: Borthakur et al., augmentation and reduction before the encoder": TABLE1,
     "table2: Borthakur et al., encoders": TABLE2,
     "records: the best public recipes, future work of Borthakur et al., causal encoders": RECORDS,
+    "best: our recipe for one user, and an average of five": BEST,
     "benchmark: Sivakumar et al. 2024, one model of many people, then eight new users": BENCHMARK,
-    "small: the tables at a size for two cores": by_name((SMALL_ATTENTION,)) | BUDGETS["small"],
-    "medium: the same networks, with as much typing as a published user": BUDGETS["medium"],
+    "small: the tables at a size for two cores": by_name((SMALL_ATTENTION,)) | BUDGETS["small"] | BEST_STEPS["small"],
+    "medium: the same networks, with as much typing as a published user": BUDGETS["medium"] | BEST_STEPS["medium"],
     "live: small and causal, for many simulated people, with four lookaheads": by_name((LIVE,)),
     "ablation: a small network with less of everything": ABLATIONS,
 }

@@ -44,7 +44,7 @@ _TRAINING: dict[Budget, tuple[TrainConfig, TrainConfig]] = {
     "small": (SMALL.train, replace(SMALL.train, lr=1e-3, blank_prior=0.9)),
     "medium": (_MEDIUM, _MEDIUM),
 }
-_SESSIONS: dict[Budget, Simulated] = {"small": FIVE_PEOPLE, "medium": ONE_PERSON}
+SESSIONS: dict[Budget, Simulated] = {"small": FIVE_PEOPLE, "medium": ONE_PERSON}
 _TABLES = {
     budget: tuple(
         {name: made_small(row, budget, train) for name, row in table.items()}
@@ -59,5 +59,5 @@ BUDGETS = {budget: by_name(row for table in tables for row in table.values()) fo
 BUDGET_SUITES = tuple(
     suite
     for budget, tables in _TABLES.items()
-    for suite in course_suites(*tables, size=f"{budget}/", simulated=_SESSIONS[budget])
+    for suite in course_suites(*tables, size=f"{budget}/", simulated=SESSIONS[budget])
 )
