@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from emgscribe.config import SAMPLES, Kind, Range, Whole, register, require
 from emgscribe.data.shape import Shape
@@ -210,17 +211,32 @@ class StridedConv(Features):
         self.layers, widths = nn.ModuleList(), (1, *config.filters, config.bins)
         for (before, after), stride in zip(pairwise(widths), config.strides, strict=True):
             conv = nn.Conv1d(before, after, config.overlap * stride, stride, bias=False)
-            self.layers.append(nn.Sequential(conv, nn.BatchNorm1d(after), nn.ReLU()))
+            self.layers.append(_Strided(conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)))
             self.span += (config.overlap * stride - 1) * self.hop
             self.hop *= stride
 
     def forward(self, emg: Tensor) -> Tensor:
         chosen = self.config.chosen(emg)
         items, _, bands, channels = chosen.shape
-        hidden = chosen.flatten(2).transpose(1, 2).flatten(0, 1)[:, None]  # (N*B*C, 1, T)
+        hidden = chosen.permute(0, 2, 3, 1).flatten(0, 2)[:, None, None]  # (N*B*C, 1, 1, T)
         for layer in self.layers:
-            hidden = layer(hidden)  # (N*B*C, filters, shorter)
-        return hidden.log1p().view(items, bands, channels, self.bins, -1).permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
+            hidden = layer(hidden)  # (N*B*C, filters, 1, shorter)
+        features = hidden.log1p().view(items, bands, channels, self.bins, -1)
+        return features.permute(0, 4, 1, 2, 3)  # (N, F, B, C, K)
+
+
+class _Strided(nn.Sequential):
+    """A convolution, norm and ReLU of (M, features, 1, T) -> (M, filters, 1, shorter).
+
+    As images of one row, with the filters innermost, this takes 0.6 of the time on a CPU (LOG.md, 2026-11-30).
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        conv, norm, relu = self
+        assert isinstance(conv, nn.Conv1d)
+        last = torch.channels_last
+        weight = conv.weight[:, :, None].contiguous(memory_format=last)
+        return relu(norm(F.conv2d(images.contiguous(memory_format=last), weight, stride=(1, *conv.stride))))
 
 
 @register("several")
