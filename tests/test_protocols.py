@@ -111,7 +111,7 @@ def test_simulated_sessions_are_split_by_date_and_the_result_says_so(tmp_path: P
 
 def test_published_experiments_name_their_protocol_and_small_ones_none() -> None:
     for name, experiment in EXPERIMENTS.items():
-        by_name = name.startswith(("table", "records/", "baseline"))
+        by_name = name.startswith(("table", "records/", "baseline", "best"))
         if not name.startswith("benchmark/"):
             assert experiment.data.protocol == ("course" if by_name else "latest")
     for n in range(8):

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(2, where + "\n".join(map(_printable, error.what.split("\n"))), error.hint)
     except KeyboardInterrupt:
         with suppress(OSError):
-            said = "Finished files are kept; training and downloads go on when the same command is given again."
+            said = "Finished files are kept. Given again, the command goes on simulating, training or downloading."
             print(f"Interrupted. {said}", file=sys.stderr)
         return 143 if _terminated else 130
     except Exception as error:
