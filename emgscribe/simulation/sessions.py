@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from uuid import UUID
 
@@ -119,13 +119,13 @@ def _write_emg(
 ) -> None:
     frames = round(made.seconds * DRIVE_RATE)
     done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
-    first = next(made.blocks)
-    if _holds(path, header, samples, first):
+    begun = list(islice(made.blocks, int(path.exists())))
+    if begun and _holds(path, header, samples, begun[0]):
         if progress is not None:
             progress(1.0)
         return
     with writing_session(path, header, samples, config.shape) as append:
-        for emg in chain((first,), made.blocks):
+        for emg in chain(begun, made.blocks):
             append(made.start + (done + np.arange(len(emg))) / config.sample_rate, emg)
             done += len(emg)
             if progress is not None:
