@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -119,7 +120,7 @@ def _write_emg(
 ) -> None:
     frames = round(made.seconds * DRIVE_RATE)
     done, samples = 0, -(-frames * SAMPLES_PER_FRAME * config.sample_rate // SAMPLE_RATE)
-    begun = list(islice(made.blocks, int(path.exists())))
+    begun = list(islice(made.blocks, int(os.path.exists(path))))  # False for a name that no file can have
     if begun and _holds(path, header, samples, begun[0]):
         if progress is not None:
             progress(1.0)
