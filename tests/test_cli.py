@@ -545,7 +545,7 @@ def test_signals_end_a_command_and_leave_nothing_half_written(sent: int, status:
         process.send_signal(sent)
         told = process.communicate()[1]
     assert process.returncode == status
-    assert re.search(r"^Interrupted\.", told, re.MULTILINE)
+    assert told.startswith("Interrupted.")
     assert "Traceback" not in told
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -139,8 +139,7 @@ def _holds(path: Path, header: SessionHeader, samples: int, first: Float32) -> b
     Then it stays, so that an interrupted simulation goes on. The beginning shows whether the simulator has changed.
     """
     with suppress(EmgscribeError), SessionFile(path) as file:
-        same = len(file) == samples and file.shape.sample == first.shape[1:] and file.header == header
-        return same and np.array_equal(file.read(0, len(first))[1], first)
+        return len(file) == samples and file.header == header and np.array_equal(file.read(0, len(first))[1], first)
     return False
 
 
@@ -218,8 +217,8 @@ def simulate(
     The same arguments give the same bytes, however many `processes` make them; 0 means one for each core. A script that
     asks for more than one needs `if __name__ == "__main__":`, as Python's processes do. Sessions that are there already
     are kept, so after an interruption the same call goes on. `metadata.csv` is written last, so where it exists the
-    data set is complete. `progress` gets the fraction done of all sessions. Raises
-    `EmgscribeError` for a number out of range and where `out` cannot be written.
+    data set is complete. `progress` gets the fraction done of all sessions. Raises `EmgscribeError` for a number out of
+    range and where `out` cannot be written.
     """
     require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
     require(1 <= sessions <= _MOST, "sessions", sessions, f"1 to {_MOST}")

@@ -318,8 +318,12 @@ def hush() -> None:
     """Silence what Lightning says about itself, which no user can act on."""
     for chatty in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    known = [".*treespec, LeafSpec", "Checkpoint directory .* exists and is not empty", "The dirpath has changed"]
-    for start in [*known, "The `srun` command is available"]:
+    for start in (
+        ".*treespec, LeafSpec",
+        "Checkpoint directory .* exists and is not empty",
+        "The dirpath has changed",
+        "The `srun` command is available",  # on any machine of a Slurm cluster
+    ):
         warnings.filterwarnings("ignore", message=start)
 
 
