@@ -48,10 +48,9 @@ def _ablations() -> Iterator[Experiment]:
         masks = replace(augment, spec=replace(augment.spec, time_frames=frames))
         yield changed(f"hop-{hop}", model=ModelConfig(replace(_FEATURES, hop=hop), encoder), augment=masks)
     yield from _with_less(SMALL, "ablation/")
-    for sessions, epochs in ((6, 30), (3, 60)):
-        again = replace(train, epochs=epochs, validate_every=epochs // 15)
-        yield (few := changed(f"sessions-{sessions}", data=replace(data, sessions=sessions), train=again))
-    yield replace(few, name=f"{few.name}-no-rotation", augment=replace(augment, rotation=_STILL))
+    half, quarter = with_fewer_sessions(SMALL, "ablation/", of=12)
+    still = replace(quarter, name=f"{quarter.name}-no-rotation", augment=replace(augment, rotation=_STILL))
+    yield from (half, quarter, still)
     others = replace(data, train_users=(1, 2, 3, 4))
     yield changed("unseen-user", data=others, train=replace(train, epochs=8))
     for minutes, epochs, every in ((5, 60, 10), (20, 15, 5)):
@@ -76,6 +75,22 @@ def _recurrent() -> Iterator[Experiment]:
 def _with_less(base: Experiment, prefix: str) -> Iterator[Experiment]:
     """`base` without spectra, and without each of its augmentations."""
     yield replace(base, name=f"{prefix}raw-emg", model=replace(base.model, features=StridedConvConfig()))
+    yield from with_less_augmentation(base, prefix)
+
+
+def with_fewer_sessions(base: Experiment, prefix: str, of: int) -> tuple[Experiment, Experiment]:
+    """`base` with half and with a quarter of its `of` training sessions, as often validated in as many steps."""
+
+    def part(share: int) -> Experiment:
+        train = replace(base.train, epochs=base.train.epochs * share, validate_every=share)
+        data = replace(base.data, sessions=of // share)
+        return replace(base, name=f"{prefix}sessions-{of // share}", train=train, data=data)
+
+    return part(2), part(4)
+
+
+def with_less_augmentation(base: Experiment, prefix: str) -> Iterator[Experiment]:
+    """`base` without each of its augmentations."""
     less = {
         "no-rotation": replace(base.augment, rotation=_STILL),
         "no-jitter": replace(base.augment, jitter=AlignmentJitter(0)),

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Literal
 
-from emgscribe.experiments.recipes.ablation import SMALL
+from emgscribe.experiments.recipes.ablation import SMALL, with_fewer_sessions, with_less_augmentation
 from emgscribe.experiments.recipes.course import TABLE1, TABLE2, course_suites
-from emgscribe.experiments.recipes.experiment import FIVE_PEOPLE, Experiment, Simulated, by_name
+from emgscribe.experiments.recipes.experiment import FIVE_PEOPLE, Experiment, Simulated, Suite, by_name
 from emgscribe.experiments.recipes.records import RECORDS
 from emgscribe.models.model import ModelConfig
 from emgscribe.training.config import TrainConfig
@@ -56,8 +56,20 @@ SMALL_ATTENTION = made_small(RECORDS["records/attention"], "small")
 """`small/table1/baseline` with the second head."""
 
 BUDGETS = {budget: by_name(row for table in tables for row in table.values()) for budget, tables in _TABLES.items()}
-BUDGET_SUITES = tuple(
-    suite
-    for budget, tables in _TABLES.items()
-    for suite in course_suites(*tables, size=f"{budget}/", simulated=SESSIONS[budget])
+_TDS, _CNN_GRU = (BUDGETS["medium"][f"medium/table2/{name}"] for name in ("baseline", "cnn-gru"))
+_FEWER = with_fewer_sessions(_TDS, "medium/ablation/", of=16)
+_LESS = tuple(with_less_augmentation(_CNN_GRU, "medium/ablation/"))
+BUDGETS["medium"] |= by_name((*_FEWER, *_LESS))
+BUDGET_SUITES = (
+    *(
+        suite
+        for budget, tables in _TABLES.items()
+        for suite in course_suites(*tables, size=f"{budget}/", simulated=SESSIONS[budget])
+    ),
+    Suite(
+        "medium/ablation",
+        "TDS with fewer sessions, and convolutions and a GRU without each augmentation, at the medium budget",
+        (_TDS, *_FEWER, _CNN_GRU, *_LESS),
+        simulated=SESSIONS["medium"],
+    ),
 )
