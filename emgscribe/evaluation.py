@@ -165,7 +165,8 @@ def evaluate(
 ) -> Evaluation:
     """Transcribe whole sessions with one decoder and score them; see `evaluate_all`.
 
-    A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model.
+    A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model. If none
+    were, the beam's language model is made without the prompts of these sessions.
     """
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder

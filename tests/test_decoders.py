@@ -11,7 +11,8 @@ from filelock import FileLock
 
 from emgscribe.cli.models import decoder_names
 from emgscribe.data.charset import BLANK, NUM_CLASSES, labels_of_text
-from emgscribe.data.session import Session
+from emgscribe.data.hdf5 import Prompt
+from emgscribe.data.session import Session, open_session
 from emgscribe.decoding import registry, tuning
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions, GreedyDecoder
@@ -78,7 +79,7 @@ def test_decoders_have_names() -> None:
 
 
 def test_without_tuned_weights_the_beam_takes_the_stated_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_session: Callable[..., Path], make_stored: MakeStored
 ) -> None:
     left_out = []
 
@@ -87,7 +88,8 @@ def test_without_tuned_weights_the_beam_takes_the_stated_defaults(
         return WORDS
 
     monkeypatch.setattr(registry, "default_language_model", default)
-    decoder, settings = made(tmp_path, exclude=frozenset({"a prompt"}))
+    path = make_session(prompts=[Prompt("p", 1.0, 2.0, "a prompt")])
+    decoder, settings = made(tmp_path, scored=[open_session(path), make_stored()])  # in memory there are no prompts
     assert left_out == [{"a prompt"}]
     assert decoder.config == BeamConfig()
     assert (settings["lm_weight"], settings["insertion_bonus"], settings["tuned_on"]) == (0.5, 1.0, [])

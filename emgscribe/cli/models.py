@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
-from emgscribe.data.hdf5 import prompts_of, session_files
+from emgscribe.data.hdf5 import session_files
 from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
@@ -73,8 +73,7 @@ def evaluate(
             log.print(f"Warning: {session.name} has no key with a label, and so no error rate")
     # Where no key is known, whatever is read would count as an error.
     opened = [session for session in opened if len(session.labels)] or opened
-    exclude = prompts_of(sessions)
-    readers = {name: make_decoder(name, folder=model, lm=lm, scored=opened, exclude=exclude) for name in names}
+    readers = {name: make_decoder(name, folder=model, lm=lm, scored=opened) for name in names}
     if any(reader.settings.get("tuned_on") == [] for reader in readers.values()):
         log.print("The beam has its default weights. emgscribe lm tune MODEL SESSIONS tunes them for this model.")
     made = {name: reader.decoder for name, reader in readers.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emgscribe.config import require, to_json
+from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Decoder, GreedyDecoder
@@ -30,13 +31,12 @@ def make_decoder(
     folder: Path | str | None = None,
     lm: LanguageModel | Path | str | None = None,
     scored: Sequence[Session] = (),
-    exclude: frozenset[str] = frozenset(),
 ) -> Made:
     """The decoder called `name` in `DECODERS`, for the model in `folder`.
 
     The beam has the weights and the language model that were tuned for the model, else the default weights. `lm` is a
-    language model or its ARPA file, instead of the default one, which is made without the prompts in `exclude`.
-    `scored` are the sessions that will be scored: a beam that was tuned on one of them is refused.
+    language model or its ARPA file, instead of the default one. `scored` are the sessions that will be scored: a beam
+    that was tuned on one of them is refused, and the default language model is made without their files' prompts.
     """
     require(name in DECODERS, "decoder", name, ", ".join(DECODERS))
     if name == "greedy":
@@ -53,7 +53,7 @@ def make_decoder(
     elif folder and tuned:
         found = load_tuned_language_model(folder, tuned)
     else:
-        found = default_language_model(exclude=exclude)
+        found = default_language_model(exclude=prompts_of([session.path for session in scored if session.path]))
     config, tuned_on = (tuned.config, [seen.name for seen in tuned.sessions]) if tuned else (BeamConfig(), [])
     language_model = {"language_model": found.digest, "order": found.ngrams.order}
     return Made(BeamDecoder(config, found), {**to_json(config), **language_model, "tuned_on": tuned_on})

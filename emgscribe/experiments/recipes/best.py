@@ -1,4 +1,4 @@
-"""Our recipe for one user: from the best row of Table 2, step by step, to one network and an average of five."""
+"""Our recipe for one user: from CNN + GRU of Table 2, step by step, to one network and an average of five."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _suites() -> Iterator[Suite]:
     seeds = (replace(single, train=replace(single.train, seed=seed)) for seed in _SEEDS)
     yield Suite("best", "our recipe for one user: five seeds, and their average", (*seeds, average), "course")
     for budget, sessions in SESSIONS.items():
-        about = f"from the best row of Table 2 to our recipe, step by step, at the {budget} budget"
+        about = f"from CNN + GRU of Table 2 to our recipe, step by step, at the {budget} budget"
         yield Suite(f"{budget}/best", about, tuple(BEST_STEPS[budget].values()), simulated=sessions)
 
 
