@@ -7,7 +7,7 @@ emissions: `evaluate_attention` reads windows as long as those of training, one 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from reprlib import repr as shortened
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -193,30 +193,30 @@ def evaluate_all(
     `EmgscribeError` where a session is given twice, and where the model, or one that it was made from, was
     trained on one of the sessions. With `allow_seen` such a session is scored, and the result says so.
     """
+    require(protocol in get_args(Protocol), "protocol", protocol, ", ".join(get_args(Protocol)))
     seen = _check(model, sessions, allow_seen=allow_seen)
     scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
     passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
-    with evaluating(model):
-        for session in sessions:
-            reader = normalized_to(model, session, own_norm) if own_norm else model
-            if protocol == "published":
-                passes["no padding"], blocks = None, published_blocks(reader, session)
-            else:
-                plan = inference_plan(reader, len(session))
-                passes[plan.name], blocks = None, emission_blocks(reader, session, plan)
+    for session in sessions:
+        reader = normalized_to(model, session, own_norm) if own_norm else model
+        if protocol == "published":
+            passes["no padding"], blocks = None, published_blocks(reader, session)
+        else:
+            plan = inference_plan(reader, len(session))
+            passes[plan.name], blocks = None, emission_blocks(reader, session, plan)
+        for decoder in decoders.values():
+            decoder.reset()
+        frames = 0
+        for block in blocks:
             for decoder in decoders.values():
-                decoder.reset()
-            frames = 0
-            for block in blocks:
-                for decoder in decoders.values():
-                    decoder.feed(block)
-                frames += len(block)
-                if progress:
-                    progress(min(1.0, (done + frames * model.samples_per_frame) / samples))
-            for name, decoder in decoders.items():
-                scores[name].append(_score(session, decoder.flush().labels))
-            done += len(session)
+                decoder.feed(block)
+            frames += len(block)
+            if progress:
+                progress(min(1.0, (done + frames * model.samples_per_frame) / samples))
+        for name, decoder in decoders.items():
+            scores[name].append(_score(session, decoder.flush().labels))
+        done += len(session)
     how = "whole session" + ", published" * (protocol == "published")
     how += f", norm moved by {own_norm:g}" * (own_norm > 0)
     about = how, ", ".join(passes), _UNIT, _simulated(sessions)
@@ -224,10 +224,15 @@ def evaluate_all(
 
 
 def evaluate_windows(
-    model: Model, sessions: Sequence[Session], decoder: Decoder | None = None, seconds: float = _WINDOW
+    model: Model,
+    sessions: Sequence[Session],
+    decoder: Decoder | None = None,
+    seconds: float = _WINDOW,
+    *,
+    allow_seen: bool = False,
 ) -> Evaluation:
     """Score windows of `seconds` one by one, as validation does in training; refuses what `evaluate` refuses."""
-    _check(model, sessions)
+    seen = _check(model, sessions, allow_seen=allow_seen)
     scores = []
     with evaluating(model):
         for session in sessions:
@@ -241,7 +246,7 @@ def evaluate_windows(
                 units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
                 text += "".join(hypothesis.text for hypothesis in hypotheses)
             scores.append(SessionScore(session.name, session.user, session.text, text, tuple(units)))
-    return Evaluation(f"windows of {seconds:g} s", "windows", "windows", _simulated(sessions), tuple(scores))
+    return Evaluation(f"windows of {seconds:g} s", "windows", "windows", _simulated(sessions), tuple(scores), seen)
 
 
 def evaluate_attention(
@@ -249,11 +254,10 @@ def evaluate_attention(
 ) -> Evaluation:
     """Score whole sessions as the attention decoder reads them (see `attention_texts`); otherwise like `evaluate`."""
     _check(model, sessions)
-    with evaluating(model):
-        scores = [
-            _score(session, [label for text in attention_texts(model, session, seconds, ctc_weight) for label in text])
-            for session in sessions
-        ]
+    scores = [
+        _score(session, [label for text in attention_texts(model, session, seconds, ctc_weight) for label in text])
+        for session in sessions
+    ]
     passes = f"windows of {seconds:g} s, CTC weight {ctc_weight:g}"
     return Evaluation("whole session", passes, _UNIT, _simulated(sessions), tuple(scores))
 
@@ -274,10 +278,11 @@ def attention_texts(
     length = session.shape.samples(seconds)
     windows = Windows(Store([session]), length, length, *model.context)
     for batch in windows.batches(windows.tiling(), max(1, round(BLOCK_SECONDS / seconds))):
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             frames = model.encode(model.featurize(batch.to(model.device)), batch.lengths)  # (N, F, D)
             emissions = model.classify(frames)
-        yield from search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+            texts = search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
+        yield from texts
 
 
 def _simulated(sessions: Sequence[Session]) -> bool:

@@ -9,11 +9,13 @@ import secrets
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from io import TextIOWrapper
 from pathlib import Path
 from stat import S_ISREG
+from threading import RLock
 from typing import Any, BinaryIO, TextIO
 
 import psutil
@@ -22,16 +24,18 @@ from filelock import BaseFileLock, FileLock, Timeout
 from emgscribe.errors import EmgscribeError
 
 _HERE = re.sub(r"\W", "_", platform.node())  # with the process's id, part of the name of what it is writing
+_LIMITED = RLock()  # the limit on memory is one for the whole process
 _JSON_BYTES = 16 << 20  # parsed, a file of empty lists takes 20 times as much memory; results have a few MB at most
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
     """Yield a temporary path, where the caller makes a file or a folder. It becomes `path` if the block succeeds.
 
     After a failure nothing is left, and an earlier `path` stays. What a killed process of this machine left in the same
     folder is removed. A full disk, a folder that cannot be made or written to, or a `path` that is a device or a
-    pipe raises an `EmgscribeError` that names `path`.
+    pipe raises an `EmgscribeError` that names `path`; so does a folder that holds anything but `ours` (patterns of
+    names), since all of it would be lost.
     """
     room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
     temporary, aside = room / path.name, room / ".old"
@@ -39,22 +43,29 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not (path.is_file() or path.is_dir()):
             hint = "name a file or a folder"  # as root, the new file would take the device's place
             raise EmgscribeError("is a device or a pipe, which is not overwritten", where=str(path), hint=hint)
+        if path.is_dir() and (others := sorted(one.name for one in path.iterdir() if not _is_one_of(one.name, ours))):
+            hint = "choose a new folder, or move them out of it"
+            what = f"holds other things ({', '.join(others[:3])}{', ...' * (len(others) > 3)}), which would be lost"
+            raise EmgscribeError(what, where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         room.mkdir()
         yield temporary
+        if temporary.is_dir() and path.is_file():
+            raise EmgscribeError("is a file, and would become a folder", where=str(path), hint="name a new folder")
         if temporary.is_dir() and path.exists():
             os.replace(path, aside)  # a folder cannot be renamed over a full one
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if aside.exists():
-                os.replace(aside, path)
-            raise
+        os.replace(temporary, path)
     except OSError as error:
         raise failed("written", path, error) from error
     finally:
+        if aside.exists() and not path.exists():  # the second rename failed, or an interrupt came before it
+            os.replace(aside, path)
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
+    return name.startswith(".") or any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -115,9 +126,10 @@ def damage_told(path: Path, what: str = "is damaged") -> Iterator[None]:
     """Read `path` with a library that trusts its bytes: what it raises becomes one `EmgscribeError`; no warnings.
 
     On Linux the library may use 1 GB plus 20 times the size of the file, since damaged bytes may ask for any amount.
+    One thread at a time.
     """
     try:
-        with warnings.catch_warnings(), _bounded_memory((1 << 30) + 20 * path.stat().st_size):
+        with _LIMITED, warnings.catch_warnings(), _bounded_memory((1 << 30) + 20 * path.stat().st_size):
             warnings.simplefilter("ignore")
             yield
     except EmgscribeError:

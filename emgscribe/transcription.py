@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from emgscribe.config import require
 from emgscribe.data.charset import screen_text, text_of_labels
@@ -123,7 +125,7 @@ def emission_blocks(
     together = max(1, session.shape.samples(block_seconds) // windows.length)  # short windows make a batch
     for first in range(0, len(places), together):
         batch = windows.batch(places[first : first + together])
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             emissions, lengths = model(batch.to(model.device))
         _check(emissions, batch.emg, session)
         rows = zip(emissions.cpu().numpy(), lengths.tolist(), starts[first:], places[first:], strict=False)
@@ -147,7 +149,7 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     for first in range(0, whole, block):
         count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
         emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             emissions = model.classify(encoder(features(emg), torch.tensor([count])))
         _check(emissions, emg, session)
         yield emissions[0].cpu().numpy()
@@ -194,15 +196,13 @@ def one_pass_bytes(model: Model, samples: int) -> int:
     returned: dict[int, Tensor] = {}  # by address: a container returns what its last module did
 
     def note(_: nn.Module, __: object, output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple) else output  # recurrent cells return their state too
-        returned[tensor.data_ptr()] = tensor
+        returned.update({leaf.data_ptr(): leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)})
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
     (left, right), second, shape = model.context, model.shape.samples(1), model.shape
     emg = torch.zeros(1, left + second + right, *shape.sample, device=model.device)
     none = torch.zeros(1, 0, dtype=torch.int64)
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), ExitStack() as hooks:
+        for module in model.modules():
+            hooks.callback(module.register_forward_hook(note).remove)
         model(Batch(emg, left, right, torch.tensor([second]), none, torch.zeros(1, dtype=torch.int64), none))
-    for hook in hooks:
-        hook.remove()
     return (2 * emg.nbytes + sum(tensor.nbytes for tensor in returned.values())) * samples // emg.shape[1]

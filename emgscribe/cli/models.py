@@ -80,7 +80,7 @@ def evaluate(
     if protocol == "windows":
         if own_norm:
             raise EmgscribeError("--own-norm is for whole sessions", hint="leave --protocol windows out")
-        found = {name: evaluate_windows(loaded, opened, reader) for name, reader in made.items()}
+        found = {name: evaluate_windows(loaded, opened, reader, allow_seen=allow_seen) for name, reader in made.items()}
     else:
         with bar("reading") as progress:
             found = es.evaluate_all(

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FORMAT, _VERSION = "emgscribe-model", 2
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "README.md",
+    "beam.json",
+    "language-model-*.arpa.gz",
+)  # in a model's folder
 SHIPPED = ("live",)
 """The models that come with the package, by their names."""
 _OWN = Path(__file__).parent / "shipped"
@@ -193,8 +200,7 @@ class Model(nn.Module):
         """Natural log-probabilities (F, 99) over a whole session, one frame every `samples_per_frame` samples."""
         from emgscribe.transcription import log_probs
 
-        with evaluating(self):
-            return log_probs(self, session)
+        return log_probs(self, session)
 
     def normalized_to(self, session: Session, share: float = 0.75) -> "Model":
         """A copy whose norms expect each electrode at the level that it has in a session, whose keys are not used.
@@ -210,19 +216,19 @@ class Model(nn.Module):
         """The text of a whole session by a decoder (default: greedy), with the time of each key."""
         from emgscribe.transcription import transcribe
 
-        with evaluating(self):
-            return transcribe(self, session, decoder)
+        return transcribe(self, session, decoder)
 
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """The model in evaluation mode: in training mode batch norms would use the statistics of what is transcribed."""
-    training = model.training
+    modes = {part: part.training for part in model.modules()}  # a caller may have frozen some of them
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for part, training in modes.items():
+            part.training = training
 
 
 def best_device() -> torch.device:
@@ -278,8 +284,12 @@ def _memory(model: Model) -> float:
 
 
 def save_model(model: Model, folder: Path | str) -> None:
-    """Write `config.json` and `model.safetensors`; the folder appears whole or not at all."""
-    with replacing(Path(folder)) as temporary:
+    """Write `config.json` and `model.safetensors`; the folder appears whole or not at all.
+
+    An earlier model in it goes, with its card and its beam's weights. A folder that holds anything else raises
+    `EmgscribeError`.
+    """
+    with replacing(Path(folder), _FILES) as temporary:
         temporary.mkdir()
         content = {"format": _FORMAT, "version": _VERSION, "model": to_json(model.config)}
         about = {"shape": to_json(model.shape), "ancestry": to_json(model.ancestry)}

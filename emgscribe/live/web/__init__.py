@@ -26,9 +26,13 @@ _OWN = ("source.js", "LICENSE", "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"
 def write_site(model: Model, out: Path | str, session: Session | None = None) -> None:
     """Write the folder `out`, in which `model` reads `session`, by default a simulated one; it needs no server program.
 
-    A model that cannot be streamed raises `EmgscribeError`. Needs the extra `export`.
+    A model that cannot be streamed, and a folder that holds other files, raise `EmgscribeError`. Needs the extra
+    `export`.
     """
-    with replacing(Path(out)) as site, TemporaryDirectory() as folder:
+    with (
+        replacing(Path(out), (*_PAGE, *_OWN, "model.onnx*", "emg.bin", "about.json")) as site,
+        TemporaryDirectory() as folder,
+    ):
         site.mkdir()
         if session is None:
             path, config = Path(folder, "simulated.hdf5"), like(model.shape)
