@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import psutil
 import torch
 
-from emgscribe.live.engine import Came, Ended, Engine
+from emgscribe.live.engine import Ended, Engine, Received
 from emgscribe.live.meter import Scored
 from emgscribe.live.sources import Simulated
 from emgscribe.models.encoders import RecurrentConfig, TdsConfig
@@ -39,7 +39,7 @@ def measure(name: str, model: Model | OnnxModel, minutes: float, *, trained: boo
     process, ended = psutil.Process(), list[Ended]()
     memory, waiting = list[int](), list[float]()
 
-    def note(event: Came | Update | Scored | Ended) -> None:
+    def note(event: Received | Update | Scored | Ended) -> None:
         if isinstance(event, Ended):
             ended.append(event)
         if isinstance(event, Update):

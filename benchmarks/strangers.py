@@ -2,7 +2,7 @@
 
     python benchmarks/strangers.py live --out runs/strangers
 
-Writes a line of JSON for each person and amount into OUT/found.jsonl, and goes on there where it was interrupted; then
+Writes a line of JSON for each person and amount into OUT/found.jsonl, and resumes there after an interruption; then
 prints a Markdown table and draws CER against lookahead into OUT/strangers.png. Each person has a session to adapt to
 and one to test on, for which the bands are put on again. A model with several lookaheads is tested with each.
 """

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# The public names are listed once, as imports in __init__.pyi: type checkers read it, and here it says where to look.
+# The public names are listed once, as imports in __init__.pyi, for type checkers and for the lazy imports below.
 _STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 _IMPORTS = [node for node in _STUB.body if isinstance(node, ast.ImportFrom)]
 _HOME = {alias.name: str(node.module) for node in _IMPORTS for alias in node.names}

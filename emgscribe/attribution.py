@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER = 0.5, 0.3  # s around key-down
 _BIN = 0.02  # s
 _READ_BEFORE = 0.1  # s before key-down; from there on a frame may show the key
-_TOGETHER = 16  # presses
+_BATCH = 16  # presses
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Saliency:
 
         name = "space" if self.symbol == SPACE else self.symbol
         kind = "simulated" if self.simulated else "recorded"
-        title = f"What {name} is read from: mean of {self.presses} presses, {kind}"
+        title = f"Saliency of {name}: mean of {self.presses} presses, {kind}"
         return plot_electrodes(self.values, self.times, self.bands, title, "rise of the key's log-odds with ln gain")
 
 
@@ -69,13 +69,13 @@ def saliency(model: Model, sessions: Sequence[Session], symbol: str, presses: in
     places = [(number, at - before) for number, at in (pressed[place] for place in chosen)]
     windows = Windows(Store(sessions), before + shape.samples(_AFTER), 1, *model.context)
     bins = round((_BEFORE + _AFTER) / _BIN)
-    of = np.minimum(np.arange(windows.length) / shape.rate / _BIN, bins - 1).astype(int)  # the bin of each sample
+    bin_of = np.minimum(np.arange(windows.length) / shape.rate / _BIN, bins - 1).astype(int)  # the bin of each sample
     total: npt.NDArray[np.float64] = np.zeros((bins, *shape.sample))
     read = 0
     with evaluating(model), torch.backends.cudnn.flags(enabled=False):  # cuDNN's GRUs have no gradients in evaluation
-        for first in range(0, len(places), _TOGETHER):
-            gradients = _gradients(model, windows.batch(places[first : first + _TOGETHER]), label)
-            np.add.at(total, of, gradients.sum(axis=0))
+        for first in range(0, len(places), _BATCH):
+            gradients = _gradients(model, windows.batch(places[first : first + _BATCH]), label)
+            np.add.at(total, bin_of, gradients.sum(axis=0))
             read += len(gradients)
     if not read:
         what = f"none of {len(places)} presses of {symbol!r} is read" if places else f"{symbol!r} was never pressed"

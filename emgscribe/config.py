@@ -1,7 +1,7 @@
 """Settings as frozen dataclasses: checked against their types, stored as JSON, open to registered kinds.
 
-The settings of a stage are beside its code, as in `models.encoders.tds.TdsConfig`. The type of a field says what it may
-be (`Count`, `Share`, a `Literal`); the comment on its line is its help on the command line.
+The settings of a stage are beside its code, as in `models.encoders.tds.TdsConfig`. The type of a field limits its
+values (`Count`, `Share`, a `Literal`); the comment on its line is its help on the command line.
 """
 
 import json
@@ -20,15 +20,15 @@ T = TypeVar("T")
 K = TypeVar("K", bound="type[Kind]")
 _NEWER = "another version may have written it"
 _OWN = "import the module that registers it first: es.register in Python, EMGSCRIBE_MODULES=NAME on the command line"
-_MOST = sys.float_info.max  # the largest number that is not infinite
+_MAX_FLOAT = sys.float_info.max  # the largest number that is not infinite
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a number may be, as metadata of `Annotated`; a round bracket in `ends` leaves out that end."""
+    """The allowed range of a number, as metadata of `Annotated`; a round bracket in `ends` excludes that end."""
 
     low: float
-    high: float = _MOST
+    high: float = _MAX_FLOAT
     ends: Literal["[]", "[)", "()"] = "[]"
 
     def holds(self, value: float) -> bool:
@@ -38,7 +38,7 @@ class Range:
     def __str__(self) -> str:
         low = f"above {self.low:g}" if "(" in self.ends else f"{self.low:g} or more"
         high = f"{low}, below {self.high:g}" if ")" in self.ends else f"{self.low:g} to {self.high:,.15g}"
-        return low if self.high == _MOST else high
+        return low if self.high == _MAX_FLOAT else high
 
 
 class _Samples:
@@ -63,7 +63,7 @@ def require(holds: bool, field: str, value: object, allowed: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a JSON value is a finite number, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST  # NaN is not
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_FLOAT  # NaN is not
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def register(name: str) -> Callable[[K], K]:
     A class of the same name in the same module is replaced, as when a notebook cell runs again. The name of any other
     registered class raises `EmgscribeError`.
     """
-    require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "small letters, digits and hyphens")
+    require(bool(re.fullmatch("[a-z0-9][a-z0-9-]*", name)), "name", name, "lowercase letters, digits and hyphens")
 
     def add(kind: K) -> K:
         known = kind.kinds.get(name, kind)
@@ -187,9 +187,9 @@ def _read(hint: Any, data: Any, path: str) -> Any:
         require(isinstance(data, list), path, data, "a list")
         return tuple(_read(arguments[0], item, f"{path}[{place}]") for place, item in enumerate(data))
     if not (isclass(hint) and is_dataclass(hint)):
-        pointless = arguments[:1] == (float,) and type(data) is int and abs(data) <= _MOST  # as in "lr": 1
+        int_for_float = arguments[:1] == (float,) and type(data) is int and abs(data) <= _MAX_FLOAT  # as in "lr": 1
         _check(hint, data, path)
-        return float(data) if pointless else data
+        return float(data) if int_for_float else data
     place = path or "the content"
     if path.count(".") == 16:
         raise EmgscribeError(f"{place} is nested too deeply")
@@ -237,7 +237,7 @@ def _apart(one: str, other: str) -> tuple[str, str]:
 
 
 def reads_as(value: object, data: Any) -> bool:
-    """Whether stored data are the settings `value`. Fields that the data lack have their defaults."""
+    """Whether stored data are the settings `value`. Fields that the data lack take their defaults."""
     try:
         return bool(from_json(type(value), data, where="") == value)
     except EmgscribeError:

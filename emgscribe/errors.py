@@ -1,4 +1,4 @@
-"""The one error that users see, and packages that may be missing."""
+"""The one error that users see, and imports of optional packages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def needing(extra: str) -> Iterator[None]:
     """For imports of packages that come with an extra: raises `EmgscribeError` with its name where one is missing."""
     try:
         yield
-    except (ImportError, RuntimeError) as error:  # pylsl's, where its library is missing
+    except (ImportError, RuntimeError) as error:  # pylsl raises RuntimeError if its library is missing
         raise EmgscribeError(f"a package is missing: {error}", hint=f"pip install 'emgscribe[{extra}]'") from error
 
 

@@ -29,8 +29,8 @@ _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than 
 _WINDOW = 4.0  # s, of the published windows
 _ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
 _AGAIN = "score the model again"
-# Limits on a stranger's result, so that scoring it takes only some seconds:
-_LONGEST, _MOST = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
+# Limits on an untrusted result file, so that checking it takes only seconds:
+_MAX_STEPS, _MAX_UNITS = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
 
 Protocol = Literal["sessions", "published"]
 Progress = Callable[[float], None]
@@ -100,7 +100,7 @@ class Evaluation:
         """
         ours, theirs = ([(s.session, s.reference, len(s.units)) for s in each.sessions] for each in (self, other))
         if ours != theirs or self.unit != other.unit:
-            raise EmgscribeError("the two did not read the same sessions", hint="evaluate both on the same sessions")
+            raise EmgscribeError("the evaluations differ in sessions", hint="evaluate both on the same sessions")
         return cer_difference(self.units, other.units)
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Evaluation:
             own["sessions"] = [entry | {"units": []} for entry in content["sessions"]]
             cer = content["cer"]
         except (KeyError, TypeError, AttributeError) as error:
-            fault = f"{error} is missing" if isinstance(error, KeyError) else f"a field has another type ({error})"
+            fault = f"{error} is missing" if isinstance(error, KeyError) else f"a field has the wrong type ({error})"
             raise EmgscribeError(fault, hint=_AGAIN) from error
         empty = from_json(cls, own, where="")
         pairs = zip(empty.sessions, units, strict=True)
@@ -135,7 +135,7 @@ class Evaluation:
 def _contradiction(found: Evaluation, cer: Any) -> str:
     """What is contradictory in a stored evaluation; empty where nothing is."""
     steps = sum(len(score.reference) * len(score.hypothesis) for score in found.sessions)
-    if steps > _LONGEST or len(found.units) > _MOST:
+    if steps > _MAX_STEPS or len(found.units) > _MAX_UNITS:
         return "it is longer than all sessions in existence"
     for score in found.sessions:
         # Windows, aligned one by one, may need more edits than the whole text.
@@ -143,7 +143,7 @@ def _contradiction(found: Evaluation, cer: Any) -> str:
         if score.counts.length != len(score.reference) or score.counts.edits < fewest:
             return f"the counts of {score.session} do not fit its texts"
     if found.counts.length and not (isinstance(cer, float) and abs(found.cer - cer) < 1e-6):
-        return f"its CER is {shortened(cer)}, its counts make {found.cer}"
+        return f"its CER is {shortened(cer)}, but its counts give {found.cer}"
     return ""
 
 

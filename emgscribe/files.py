@@ -37,9 +37,9 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
     pipe raises an `EmgscribeError` that names `path`; so does a folder that holds anything but `ours` (patterns of
     names), since all of it would be lost.
     """
-    room = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
-    temporary, aside = room / path.name, room / ".old"
-    try:  # the room has its name before it exists, so that an interrupt at any moment finds it
+    workspace = path.parent / f".{path.name[:40]}.{_HERE}-{os.getpid()}.{secrets.token_hex(4)}"
+    temporary, aside = workspace / path.name, workspace / ".old"
+    try:  # the workspace has its name before it exists, so that an interrupt at any moment finds it
         if path.exists() and not (path.is_file() or path.is_dir()):
             hint = "name a file or a folder"  # as root, the new file would take the device's place
             raise EmgscribeError("is a device or a pipe, which is not overwritten", where=str(path), hint=hint)
@@ -49,7 +49,7 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
             raise EmgscribeError(what, where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        room.mkdir()
+        workspace.mkdir()
         yield temporary
         if temporary.is_dir() and path.is_file():
             raise EmgscribeError("is a file, and would become a folder", where=str(path), hint="name a new folder")
@@ -61,7 +61,7 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
     finally:
         if aside.exists() and not path.exists():  # the second rename failed, or an interrupt came before it
             os.replace(aside, path)
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
@@ -70,15 +70,15 @@ def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove from a folder what processes of this machine were writing that have ended."""
-    for room in folder.glob(f".*.{_HERE}-*.*"):
-        process = re.search(r"-(\d{1,9})\.[^.]*$", room.name)
+    for workspace in folder.glob(f".*.{_HERE}-*.*"):
+        process = re.search(r"-(\d{1,9})\.[^.]*$", workspace.name)
         if process and not _runs(int(process[1])):
             with suppress(FileNotFoundError):  # another process removes it too
-                for path in room.glob("[!.]*"):
+                for path in workspace.glob("[!.]*"):
                     # Killed between the two renames above: the old folder is aside and the new one is whole.
-                    if (room / ".old").exists() and not (folder / path.name).exists():
+                    if (workspace / ".old").exists() and not (folder / path.name).exists():
                         os.replace(path, folder / path.name)
-            shutil.rmtree(room, ignore_errors=True)
+            shutil.rmtree(workspace, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -117,12 +117,12 @@ def _refuse(constant: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.40} is there twice")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.40} appears twice")
     return found
 
 
 @contextmanager
-def damage_told(path: Path, what: str = "is damaged") -> Iterator[None]:
+def damage_reported(path: Path, what: str = "is damaged") -> Iterator[None]:
     """Read `path` with a library that trusts its bytes: what it raises becomes one `EmgscribeError`; no warnings.
 
     On Linux the library may use 1 GB plus 20 times the size of the file, since damaged bytes may ask for any amount.
@@ -162,7 +162,7 @@ def _bounded_memory(more: int) -> Iterator[None]:
 def open_file(path: Path) -> BinaryIO:
     """Open a file to read bytes. Raises `EmgscribeError` where it is missing, unreadable, or not a regular file.
 
-    A FIFO would keep us waiting, and a device may never end.
+    A FIFO would block, and a device may never end.
     """
     try:
         if S_ISREG(path.stat().st_mode):
@@ -175,12 +175,12 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def open_text(path: Path, errors: str = "strict") -> TextIO:
-    """Open a file as `open_file` does, to read UTF-8 text with or without a byte order mark. Line ends stay."""
+    """Open a file as `open_file` does, to read UTF-8 text with or without a byte order mark. Line endings stay."""
     return TextIOWrapper(open_file(path), encoding="utf-8-sig", errors=errors, newline="")
 
 
 def separator(start: str) -> str:
-    """What parts the columns of a table: `;`, tab or, where its start has neither, a comma, which may be decimal."""
+    """What separates the columns of a table: `;`, a tab, a comma (last, since it may be decimal), else a space."""
     return next((mark for mark in ";\t," if mark in start), " ")
 
 
@@ -211,8 +211,8 @@ def reading_rows(path: Path, hint: str, **form: Any) -> Iterator["csv.DictReader
 
 
 @contextmanager
-def alone(folder: Path, doing: str, wait: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Hold a folder, made if it is missing, against other processes. A thread may hold its own folder again.
+def exclusive(folder: Path, doing: str, wait: Callable[[str], object] | None = None) -> Iterator[None]:
+    """Lock a folder, made if it is missing, against other processes. A thread may lock its own folder again.
 
     Where another process is `doing` this there, `wait` is called with a line that names it, and the block begins when
     that process is done. Without `wait` this raises `EmgscribeError`, as does a folder that cannot be written to.

@@ -117,7 +117,7 @@ def cer_interval(units: Sequence[Counts]) -> tuple[float, float]:
     Errors cluster, so units, not characters, are exchangeable (Bisani and Ney 2004, "Bootstrap estimates for
     confidence intervals in ASR performance evaluation"). NaN where no unit has a character.
     """
-    return _middle(_resampled_rates(units)) if total(units).length else (np.nan, np.nan)
+    return _percentile_interval(_resampled_rates(units)) if total(units).length else (np.nan, np.nan)
 
 
 def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float, float, float]:
@@ -131,7 +131,7 @@ def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[f
     one, other = total(first), total(second)
     if not (one.length and other.length):
         return np.nan, np.nan, np.nan
-    return one.cer - other.cer, *_middle(_resampled_rates(first) - _resampled_rates(second))
+    return one.cer - other.cer, *_percentile_interval(_resampled_rates(first) - _resampled_rates(second))
 
 
 def probability_of_improvement(first: Sequence[Counts], second: Sequence[Counts]) -> float:
@@ -157,7 +157,7 @@ def matched_pairs(
 ) -> tuple[int, float]:
     """The matched-pairs test of two systems (MAPSSWE): its number of segments, and the two-sided p.
 
-    `first` and `second` are what `errors_at` found in the same texts. Two or more characters that both systems have
+    `first` and `second` are what `errors_at` found in the same texts. Two or more characters that both systems get
     right separate two segments. The differences of segments are taken as independent and their mean as normal, which
     needs some fifty segments (Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition
     algorithms"; NIST's sclite). NaN where fewer than two segments have an error.
@@ -186,12 +186,12 @@ def cer_ratio(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float,
     one, other = total(first), total(second)
     if not other.edits:
         return np.nan, np.nan, np.nan
-    return one.cer / other.cer, *_middle(
+    return one.cer / other.cer, *_percentile_interval(
         _resampled_rates(first) / np.maximum(_resampled_rates(second), 100.0 / other.length)
     )
 
 
-def _middle(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

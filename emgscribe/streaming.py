@@ -14,7 +14,7 @@ from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothe
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model
 from emgscribe.models.onnx import OnnxModel
-from emgscribe.models.steps import Chain, Kept, Step
+from emgscribe.models.steps import Chain, Sliding, Step
 from emgscribe.transcription import Transcript
 
 _PART_SECONDS = 2  # of a long chunk, computed at a time
@@ -48,7 +48,7 @@ class Stream:
     model is put into evaluation mode.
 
     `delay` is how many seconds after its last sample a frame can be computed: the model's lookahead, and half the
-    overlap of its features. A model that needs a recording to its end raises `EmgscribeError`, except with `window`:
+    overlap of its features. A model that needs the whole recording raises `EmgscribeError`, except with `window`:
     then windows of that many seconds slide over the signal, and each is read up to `lookahead` seconds before its end.
     """
 
@@ -190,4 +190,4 @@ def sliding(model: Model, before: int, kept: int, after: int) -> Chain:
         hidden = model.encode(model.features(windows), labelled)[:, before : before + kept]
         return model.classify(hidden).flatten(0, 1)[None]
 
-    return Chain([Kept(read, span, stride)])
+    return Chain([Sliding(read, span, stride)])

@@ -24,7 +24,7 @@ from emgscribe.models.model import Model, evaluating
 BLOCK_SECONDS = 60
 ONE_PASS_BYTES = 5 << 29  # 2.5 GB, so that the whole process stays below 4 GB
 _MARGIN_SECONDS = 10  # of recurrence: many times what a network trained on windows of 5 s can remember
-_LOOK = "look at the recording: emgscribe inspect FILE"
+_INSPECT = "look at the recording: emgscribe inspect FILE"
 _ATTENTION_SECONDS = 2, 1  # kept, and the margin on each side; together as long as the published window
 
 
@@ -69,9 +69,9 @@ def transcribe(model: Model, session: Session, decoder: Decoder | None = None) -
 
 
 def normalized_to(model: Model, session: Session, share: float = 0.75) -> Model:
-    """A copy of the model that expects each electrode to be as loud as it is in `session`, whose keys it ignores.
+    """A copy of the model whose norms expect each electrode at its level in `session`; the keys are not used.
 
-    Bands that are put on again, and other people, have electrodes with other gains. The means of the norms over
+    After another donning, or on another person, the electrodes have other gains. The means of the norms over
     electrode channels move by `share` from those of the training to those of the session; the variances stay (adaptive
     batch normalisation, Li et al. 2016, arXiv 1603.04779, also moves them, which did not help: LOG.md, 2026-11-30).
     Raises `EmgscribeError` where the model has no such norm, and where samples are not finite.
@@ -87,7 +87,7 @@ def normalized_to(model: Model, session: Session, share: float = 0.75) -> Model:
     for begin, end in pairwise(edges):
         emg = store.gather([0], [begin], end - begin)
         if not emg.isfinite().all():
-            raise EmgscribeError("some of its samples are not finite", where=session.name, hint=_LOOK)
+            raise EmgscribeError("some of its samples are not finite", where=session.name, hint=_INSPECT)
         with evaluating(moved), torch.inference_mode():
             for norm, seen in moved.encoder.norms(moved.features(emg.to(model.device))):  # (n, F, B, C, K)
                 levels = seen.float().mean(dim=4)
@@ -156,11 +156,11 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
 
 
 def _check(emissions: Tensor, emg: Tensor, session: Session) -> None:
-    """Refuse emissions that are NaN; whether the signal is finite says whose fault it is."""
+    """Refuse emissions that are NaN. The signal is to blame if it is not finite, else the model."""
     if emissions.isnan().any():
         finite = bool(emg.isfinite().all())
         what = "its samples are finite, so the model is at fault" if finite else "some of its samples are not finite"
-        hint = "use another model, or train this one again" if finite else _LOOK
+        hint = "use another model, or train this one again" if finite else _INSPECT
         raise EmgscribeError(f"emissions are NaN: {what}", where=session.name, hint=hint)
 
 

@@ -47,7 +47,7 @@ from emgscribe.decoding.language_model import default_language_model
 from emgscribe.experiments import launch
 from emgscribe.live.recorder import Recorder
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.training.run import WholeFile
+from emgscribe.training.run import AtomicCheckpointIO
 
 CPU, WALL, MEMORY = 5, 60, 2 << 30  # seconds, seconds (the machine may be busy), bytes beyond what a case starts with
 MODEL, TEST = "runs/tiny-0/best", "data/c.hdf5"
@@ -132,15 +132,15 @@ def prepare(folder: Path) -> None:
     Path("data/metadata.csv").unlink()
     for name, path in zip("abc", sorted(Path("data").iterdir()), strict=True):
         path.rename(path.with_stem(name))
-    save, launch._BACKENDS["local"] = WholeFile.save_checkpoint, _in_this_process
+    save, launch._BACKENDS["local"] = AtomicCheckpointIO.save_checkpoint, _in_this_process
 
     def save_once(*arguments: Any, **options: Any) -> None:
         save(*arguments, **options)
         raise KeyboardInterrupt
 
-    WholeFile.save_checkpoint = save_once
+    AtomicCheckpointIO.save_checkpoint = save_once
     _command(HALF, 130)
-    WholeFile.save_checkpoint = save
+    AtomicCheckpointIO.save_checkpoint = save
     for out in ("words.arpa", "words.arpa.gz"):
         _command(f"lm train text.txt --out {out} --order 3")
     for command in (TRAIN, f"lm tune {MODEL} data/b.hdf5 --lm words.arpa --beam-size 2", f"{BEAM} --lm words.arpa"):

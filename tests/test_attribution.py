@@ -98,5 +98,5 @@ def test_saliency_is_drawn_with_a_panel_for_each_band(make_stored: MakeStored) -
     figure = saliency(network(), [make_stored(8000, [(A, 3000)])], "a").plot()
     titles = [axes.get_title() for axes in figure.axes[:2]]
     assert titles == ["left band", "right band"]
-    assert "What a is read from: mean of 1 presses" in figure.get_suptitle()
+    assert "Saliency of a: mean of 1 presses" in figure.get_suptitle()
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -203,7 +203,7 @@ def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch
     free = BeamDecoder(config, models(name))
     whole = free.decode(emissions)
     assert free.nodes >= 8192  # the tree of what is in doubt grew
-    monkeypatch.setattr(module, "_MOST", 1024)
+    monkeypatch.setattr(module, "_MAX_NODES", 1024)
     bounded = BeamDecoder(config, models(name))
     for start in range(0, len(emissions), 700):
         bounded.feed(emissions[start : start + 700])

@@ -117,14 +117,14 @@ def test_experiments_and_suites_are_listed_with_a_line_each(capsys: pytest.Captu
         assert all(re.search(rf"^  {re.escape(name)} +\w.* epochs$", shown, flags=re.MULTILINE) for name in EXPERIMENTS)
         assert all(f"\n{group}\n" in shown for group in GROUPS)
     assert cli.main(["train", "--data", "data"]) == 2
-    assert capsys.readouterr().err.startswith("Error: no experiment is named\nHint: name it first: emgscribe train ")
+    assert capsys.readouterr().err.startswith("Error: no experiment given\nHint: name it first: emgscribe train ")
     assert cli.main(["reproduce"]) == 2
     shown = capsys.readouterr().out
     assert all(re.search(rf"^  {re.escape(name)} +\d+ runs", shown, flags=re.MULTILINE) for name in SUITES)
     assert cli.main(["reproduce", "--dry-run", "--data", "x"]) == 2
     assert capsys.readouterr() == (
         shown,
-        "Error: no suite is named\nHint: name it first: emgscribe reproduce SUITE ...\n",
+        "Error: no suite given\nHint: name it first: emgscribe reproduce SUITE ...\n",
     )
 
 
@@ -432,7 +432,7 @@ def test_sessions_are_simulated_for_the_budget(
         (["evaluate", "m", "x.hdf5", "--decoder", "greedy,baem"], "unknown decoder 'baem'"),
         (["evaluate", "m", "x.hdf5", "--decoder", "attention"], "unknown decoder 'attention'"),
         (["transcribe", "x.hdf5", "--model", "m", "--decoder", "viterbi"], "one of: greedy, beam"),
-        (["transcribe", "x.hdf5", "--model", "m", "--decoder", "greedy,beam"], "a transcript has one"),
+        (["transcribe", "x.hdf5", "--model", "m", "--decoder", "greedy,beam"], "transcribe takes one"),
         (["transcribe", "x.hdf5", "--model", "absent-model"], "config.json is missing"),
         (["report", "--results", "absent"], "no result files"),
         (["lm", "tain"], "did you mean lm train?"),

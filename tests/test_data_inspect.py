@@ -140,7 +140,7 @@ def test_samples(
             "3 of 4 are of keys without a symbol and are ignored: Key.ctrl x2, Key.tab x1",
         ),
         ([], NO_LABEL),
-        ([("b", 0.4), ("a", 0.1)], "1 of 2 start before the one before them; keystrokes are sorted when read"),
+        ([("b", 0.4), ("a", 0.1)], "1 of 2 start before their predecessors; keystrokes are sorted when read"),
     ],
 )
 def test_keystrokes(make_session: Make, keys: list[tuple[str, float]], fault: str) -> None:

@@ -6,7 +6,7 @@ from networks import BANDS, BINS, CHANNELS, noise, scrambled
 from torch.nn import functional as F
 
 from emgscribe.models.encoders import MlpConfig, TdsConfig
-from emgscribe.models.encoders.layers import Dropping, Reduction, dropped, without
+from emgscribe.models.encoders.layers import FastDropout, Reduction, fast_dropout, mask_padding
 from emgscribe.models.encoders.residual_cnn import ResidualConv
 from emgscribe.models.encoders.tds import SqueezeExcitation
 from emgscribe.models.encoders.transformer import Attention, rotated
@@ -108,7 +108,7 @@ def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
 
 def test_without_removes_padding_even_if_it_is_not_a_number() -> None:
     frames = torch.full((2, 3, 2), torch.nan)
-    assert without(frames, torch.tensor([1, 3])).nan_to_num(7)[:, :, 0].tolist() == [[7, 7, 0], [0, 0, 0]]
+    assert mask_padding(frames, torch.tensor([1, 3])).nan_to_num(7)[:, :, 0].tolist() == [[7, 7, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("shape", ["dense", "channels last", "a part"])
@@ -121,7 +121,7 @@ def test_dropout_drops_the_share_that_it_says_and_scales_the_rest(shape: str) ->
     }[shape].requires_grad_()
     rate = 19_661 / 65_536  # what 0.3 is rounded to
     torch.manual_seed(0)
-    found = dropped(frames, 0.3)
+    found = fast_dropout(frames, 0.3)
     kept = found != 0
     spread = (rate * (1 - rate) / kept.numel()) ** 0.5
     assert abs(float(kept.float().mean()) - (1 - rate)) < 4 * spread
@@ -129,15 +129,15 @@ def test_dropout_drops_the_share_that_it_says_and_scales_the_rest(shape: str) ->
     found.sum().backward()
     torch.testing.assert_close(frames.grad, kept / (1 - rate))
     torch.manual_seed(0)
-    assert torch.equal(dropped(frames, 0.3), found)
-    assert not torch.equal(dropped(frames, 0.3), found)
+    assert torch.equal(fast_dropout(frames, 0.3), found)
+    assert not torch.equal(fast_dropout(frames, 0.3), found)
 
 
 def test_dropout_at_its_ends_and_outside_of_training() -> None:
     frames = torch.rand(4, 5, 6) + 1
-    assert torch.equal(dropped(frames, 0.0), frames)
-    assert not dropped(frames, 1.0).any()
-    assert dropped(frames, 0.999999).isfinite().all()
-    layer = Dropping(0.5)
+    assert torch.equal(fast_dropout(frames, 0.0), frames)
+    assert not fast_dropout(frames, 1.0).any()
+    assert fast_dropout(frames, 0.999999).isfinite().all()
+    layer = FastDropout(0.5)
     assert not torch.equal(layer(frames), frames)
     assert torch.equal(layer.eval()(frames), frames)

@@ -115,7 +115,7 @@ def test_a_difference_is_of_the_same_sessions(model: Model, make_stored: MakeSto
     assert low <= difference <= high
     assert perfect.minus(read)[0] == -difference
     for other in (evaluate(model, [one]), evaluate(model, [two, one]), replace(read, unit="windows")):
-        with pytest.raises(EmgscribeError, match="did not read the same sessions"):
+        with pytest.raises(EmgscribeError, match="differ in sessions"):
             read.minus(other)
 
 
@@ -176,20 +176,20 @@ STORED = {"protocol": "p", "passes": "p", "unit": "u", "simulated": True, "cer":
 @pytest.mark.parametrize(
     ("sessions", "cer", "reason"),
     [
-        ([score()], 0.1, "its CER is 0.1, its counts make 0.0"),
-        ([score()], 10**400, "its counts make 0.0"),
+        ([score()], 0.1, "its CER is 0.1, but its counts give 0.0"),
+        ([score()], 10**400, "but its counts give 0.0"),
         ([score(units=[[0, 0, 0, 9]])], 0.0, "counts of s do not fit"),
         ([score("x" * 90)], 0.0, "counts of s do not fit"),
         ([score(units=[[0, 0, 0, math.inf]])], 0.0, "a unit is .*4 counts"),
         ([score(units=[[1, -1, 0, 2]])], 0.0, "a unit is"),
         ([score(units=[[0, 0, 10**20, 2]])], 0.0, "a unit is"),
-        ([score() | {"units": 7}], 0.0, "another type"),
+        ([score() | {"units": 7}], 0.0, "wrong type"),
         ([score(more=1)], 0.0, "more"),
         ([score(7)], 0.0, "hypothesis is 7"),
         ([score("x" * 10**6, [[0, 0, 0, 10**6]], reference="y" * 10**6)], 0.0, "longer than all sessions"),
         ([score(units=[[0, 0, 0, 0]] * 200_001)], 0.0, "longer than all sessions"),
-        (None, 0.0, "another type"),
-        ([[]], 0.0, "another type"),
+        (None, 0.0, "wrong type"),
+        ([[]], 0.0, "wrong type"),
     ],
     ids=range(14),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, damage_told, holder, make_folder, read_json, replacing, write_json
+from emgscribe.files import damage_reported, exclusive, holder, make_folder, read_json, replacing, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -48,7 +48,7 @@ def test_an_error_says_what_where_and_hint() -> None:
 )
 def test_what_a_library_raises_is_one_error(error: Exception, told: str, room: Path) -> None:
     (room / "a").touch()
-    with pytest.raises(EmgscribeError) as caught, damage_told(room / "a"):
+    with pytest.raises(EmgscribeError) as caught, damage_reported(room / "a"):
         raise error
     assert caught.value.what == told
 
@@ -59,10 +59,10 @@ def test_a_library_cannot_be_asked_for_any_memory(room: Path) -> None:
 
     (room / "a").touch()
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with pytest.raises(EmgscribeError, match="far more memory than its size"), damage_told(room / "a"):
+    with pytest.raises(EmgscribeError, match="far more memory than its size"), damage_reported(room / "a"):
         bytes(3 << 30)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
-    with damage_told(room / "a"):
+    with damage_reported(room / "a"):
         assert len(bytes(1 << 29)) == 1 << 29
 
 
@@ -229,15 +229,15 @@ def test_what_would_be_waited_for_is_not_read(room: Path) -> None:
 
 def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    holding = "from pathlib import Path\nfrom emgscribe.files import alone\n"
-    holding += f"with alone(Path({str(folder)!r}), 'works here'): print('held', flush=True); input()"
+    holding = "from pathlib import Path\nfrom emgscribe.files import exclusive\n"
+    holding += f"with exclusive(Path({str(folder)!r}), 'works here'): print('held', flush=True); input()"
     assert not holder(folder)
     with subprocess.Popen([sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         assert holder(folder).startswith(f"{process.pid} on ")
         named = rf"another process \({process.pid} on .+\)"
-        with pytest.raises(EmgscribeError, match=f"{named} works here") as caught, alone(folder, "works here"):
+        with pytest.raises(EmgscribeError, match=f"{named} works here") as caught, exclusive(folder, "works here"):
             pytest.fail("held twice")
         assert caught.value.where == str(folder)
         told: list[str] = []
@@ -246,7 +246,7 @@ def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
             told.append(line)
             process.kill()  # which frees the folder as well as an orderly end
 
-        with alone(folder, "works here", wait), alone(folder, "works here"):
+        with exclusive(folder, "works here", wait), exclusive(folder, "works here"):
             assert re.fullmatch(f"waiting for {named}, which works here: {folder}", *told)
             assert holder(folder).startswith(f"{os.getpid()} on ")
         assert not holder(folder)
@@ -255,7 +255,7 @@ def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(EmgscribeError, match="cannot be used"), alone(path, "works here"):
+        with pytest.raises(EmgscribeError, match="cannot be used"), exclusive(path, "works here"):
             pytest.fail("held what is no folder")
         with pytest.raises(EmgscribeError, match="cannot be used"):
             make_folder(path)

@@ -80,7 +80,7 @@ def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: 
 def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice) -> None:
     with pytest.MonkeyPatch.context() as patch:  # the CPU draws the masks of a dropout as a GPU does
         for module in (layers, gru):
-            patch.setattr(module, "dropped", F.dropout)
+            patch.setattr(module, "fast_dropout", F.dropout)
         expected, _ = steps(config, sessions, torch.device("cpu"), [])
     found, model = steps(config, sessions, DEVICE, other.waits)
     assert other.waits == []

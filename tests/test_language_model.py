@@ -221,7 +221,7 @@ def test_a_file_of_others_is_read(tmp_path: Path) -> None:
         ("-0.4\ta\t-0.3", "-0.4\ta b\t-0.3", 9, "1 tokens"),
         ("-0.2\t<s> a", "-0.2\t<s> b", 12, "not among the 1-grams"),
         ("-0.2\t<s> a", "-0.2\t<s> a\t-1", 12, "expected a number"),
-        ("-0.1\ta </s>", "-0.1\t<s> a", 13, "came before"),
+        ("-0.1\ta </s>", "-0.1\t<s> a", 13, "is a duplicate"),
         ("\\end\\", "", 16, "ends too early"),
         ("\\end\\", "-1\ta a", 15, "expected \\\\end"),
         ("<s> a </s>", "a a </s>", 17, "without its last token"),
@@ -300,7 +300,7 @@ def test_what_cannot_be_trained_and_tables_that_are_too_large_are_refused(monkey
     for text, order, min_count in (("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 21, 1), ("a", 10**20, 1), ("a", 2, 0)):
         with pytest.raises(EmgscribeError):
             train(text, order=order, min_count=min_count)
-    monkeypatch.setattr(language_model, "MOST_NGRAMS", 100)
+    monkeypatch.setattr(language_model, "MAX_NGRAMS", 100)
     with pytest.raises(EmgscribeError, match="more than 100 n-grams"):
         train(WORDS, order=6)
     monkeypatch.undo()

@@ -22,7 +22,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import launch
 from emgscribe.experiments.launch import FAILED, UNWRITABLE, Order, Workers, run_suite
 from emgscribe.experiments.run import missing, run_experiment, run_name
-from emgscribe.files import alone, read_json
+from emgscribe.files import exclusive, read_json
 from emgscribe.simulation.sessions import simulate
 
 QUIET = Console(quiet=True)
@@ -80,7 +80,7 @@ def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path
     assert f"{FIRST}: done" in told
     log = tmp_path / "runs" / f"{ADAPTED}.log"
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        with alone(tmp_path / "runs" / ADAPTED, "works here", print):  # as another command would
+        with exclusive(tmp_path / "runs" / ADAPTED, "works here", print):  # as another command would
             until(lambda: f"waiting for another process ({os.getpid()} on " in log.read_text(), process)
         assert process.stdout is not None
         told = process.stdout.read()
@@ -145,7 +145,7 @@ def test_slurm_runs_orders_through_submitit(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setitem(launch._BACKENDS, "slurm", partial(launch._slurm, cluster="local"))
     assert run_suite([short], data, **places, workers=Workers("slurm", cores=1), console=QUIET) == []
     assert len(read_json(tmp_path / "results" / "tiny-5.json")["curves"]) == 2
-    assert isinstance(orders(1)[0].checkpoint(), submitit.helpers.DelayedSubmission)  # it goes on when preempted
+    assert isinstance(orders(1)[0].checkpoint(), submitit.helpers.DelayedSubmission)  # it resumes when preempted
 
 
 def orders(*seeds: int, work: object = print) -> list[Order]:
@@ -189,7 +189,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Job]:
         yield submit
 
     monkeypatch.setitem(launch._BACKENDS, "local", local)
-    monkeypatch.setattr(launch, "_LOOK", 0.0)
+    monkeypatch.setattr(launch, "_POLL", 0.0)
     monkeypatch.setattr(launch, "_LINES", -1.0)
     monkeypatch.chdir(tmp_path)
     return started

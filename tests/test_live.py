@@ -16,7 +16,7 @@ from emgscribe.data.session import Session, open_session
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate
-from emgscribe.live.engine import Came, Ended, Engine
+from emgscribe.live.engine import Ended, Engine, Received
 from emgscribe.live.grid import Piece
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.meter import Meter, Scored
@@ -28,7 +28,7 @@ from emgscribe.simulation.sessions import simulate, simulate_session
 from emgscribe.streaming import Update
 from emgscribe.transcription import Transcript
 
-Event = Came | Update | Scored | Ended
+Event = Received | Update | Scored | Ended
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def committed(events: list[Event]) -> str:
 def test_a_session_is_read_live_as_it_is_read_at_rest(session: Session, model: Model) -> None:
     engine, events = run(Replay(session.path, speed=0), model)
     assert committed(events) == model.transcribe(session).text
-    assert np.concatenate([event.emg for event in events if isinstance(event, Came)]).shape == session.emg.shape
-    typed = [key for event in events if isinstance(event, Came) for key in event.typed]
+    assert np.concatenate([event.emg for event in events if isinstance(event, Received)]).shape == session.emg.shape
+    typed = [key for event in events if isinstance(event, Received) for key in event.typed]
     assert [key.label for key in typed] == session.labels.tolist()
     np.testing.assert_allclose([key.time for key in typed], session.onsets / 2000, atol=1e-9)
     assert events[-1] == Ended()
@@ -134,7 +134,7 @@ def test_a_row_that_is_cut_off_is_one_error_after_what_was_whole(session: Sessio
     ended = events[-1]
     assert isinstance(ended, Ended)
     assert "7 of 128 bytes" in str(ended.error)
-    assert sum(len(event.emg) for event in events if isinstance(event, Came)) == 100
+    assert sum(len(event.emg) for event in events if isinstance(event, Received)) == 100
 
 
 def test_a_pipe_in_which_nothing_comes_can_be_stopped(model: Model) -> None:
@@ -205,7 +205,7 @@ def test_where_the_network_is_too_slow_samples_are_left_out_and_counted() -> Non
     engine.start()
     engine.join()
     read = [event for event in events if isinstance(event, Update)]
-    assert sum(len(event.emg) for event in events if isinstance(event, Came)) == 60_000  # taking did not wait
+    assert sum(len(event.emg) for event in events if isinstance(event, Received)) == 60_000  # taking did not wait
     assert engine.late > 10_000
     assert sum(len(event.emissions) for event in read) == pytest.approx((60_000 - engine.late) / 16, abs=2)
     assert max(waited) <= 2.3

@@ -179,7 +179,7 @@ def test_what_is_typed_in_the_page_is_recorded(browser: Any, live_folder: Path, 
         until(lambda: "keys: 8" in text(browser, "recorded"))
         assert text(browser, "contact")
         browser.find_element("id", "record").click()
-        until(lambda: "kept: " in text(browser, "recorded"))
+        until(lambda: "saved: " in text(browser, "recorded"))
     finally:
         server.kill()
     (path,) = (tmp_path / "out").glob("*.hdf5")

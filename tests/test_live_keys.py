@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emgscribe.errors import EmgscribeError
-from emgscribe.live.keys import typing
+from emgscribe.live.keys import key_typer
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def dummy(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_keys_are_typed_as_on_a_keyboard(dummy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tapped: list[Any] = []
     monkeypatch.setattr(dummy.Controller, "tap", lambda self, key: tapped.append(key))
-    typing()("⇧Ab ⌫⏎")
+    key_typer()("⇧Ab ⌫⏎")
     assert tapped == ["A", "b", " ", dummy.Key.backspace, dummy.Key.enter]
 
 
@@ -36,18 +36,18 @@ def test_where_no_key_can_be_typed_is_one_error(dummy: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(dummy.Controller, "__init__", refuse)
     with pytest.raises(EmgscribeError, match=r"keys cannot be typed here \(no display\)"):
-        typing()
+        key_typer()
     monkeypatch.setattr("emgscribe.live.keys.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "pynput", None)
     with pytest.raises(EmgscribeError) as error:
-        typing()
+        key_typer()
     assert "emgscribe[keys]" in str(error.value.hint)
 
 
 _WINDOW = """
 import json, time
 from Xlib import X, display
-from emgscribe.live.keys import typing
+from emgscribe.live.keys import key_typer
 
 screen = display.Display()
 seen = X.KeyPressMask | X.ExposureMask
@@ -57,7 +57,7 @@ while screen.next_event().type != X.Expose:
     pass
 window.set_input_focus(X.RevertToParent, X.CurrentTime)
 screen.sync()
-typing()("⇧Ab'?⌫⏎")
+key_typer()("⇧Ab'?⌫⏎")
 begun, keys = time.monotonic(), []
 while len(keys) < 8 and time.monotonic() < begun + 20:
     while screen.pending_events():

@@ -240,7 +240,7 @@ def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: 
 
 
 def test_a_client_that_takes_nothing_is_let_go(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emgscribe.live.hub._MOST_WAITING", 30)
+    monkeypatch.setattr("emgscribe.live.hub._MAX_WAITING", 30)
     with serving(live_folder) as (address, live), watch(address) as page:
         told(page, "ready")
         port = int(address.rstrip("/").rpartition(":")[2])
@@ -282,7 +282,7 @@ def test_a_page_stays_when_its_source_has_ended(live_folder: Path, capsys: pytes
     said = io.StringIO()
 
     def stop_when_said() -> None:
-        until(lambda: "The source has ended; Ctrl-C closes the page." in said.getvalue(), seconds=60)
+        until(lambda: "The source has ended; Ctrl-C stops the server." in said.getvalue(), seconds=60)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=stop_when_said)

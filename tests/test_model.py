@@ -252,7 +252,7 @@ def test_weights_that_are_not_a_models(saved: Path) -> None:
         refused(saved, words)
     for damaged in (b"", whole[:4], whole[:1000], whole[:-1], whole + b"0", b"\xff" * 100, b"\xff\0" + whole):
         path.write_bytes(damaged)
-        refused(saved, "no file of weights")
+        refused(saved, "not a weights file")
     path.unlink()
     refused(saved, "no such file")
     with pytest.raises(EmgscribeError, match="no such file"):

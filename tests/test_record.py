@@ -24,7 +24,7 @@ from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.adapting import Adapting
 from emgscribe.live.contact import Contact
-from emgscribe.live.engine import Came
+from emgscribe.live.engine import Received
 from emgscribe.live.grid import Piece
 from emgscribe.live.hub import Choice, Live, Recordings
 from emgscribe.live.recorder import Recorder, finish
@@ -157,7 +157,7 @@ class Muscles(Source):
 def test_keys_of_the_page_end_prompts(out: Path) -> None:
     take = Take(Muscles(), out, user="me", prompts=iter(["one", "two"]))
     now = time.monotonic()
-    take.add(Came(signal(400), now - 1 + np.arange(400) / 200))
+    take.add(Received(signal(400), now - 1 + np.arange(400) / 200))
     assert take.prompt == "one"
     assert not take.press([["Shift", now - 0.9, now - 0.7], ["O", now - 0.8, now - 0.75]], 0.001)
     assert take.press([["Enter", now - 0.5, now - 0.4], ["F13", now - 0.3, now - 0.2]], 0.003)
@@ -198,7 +198,7 @@ def test_the_keys_of_a_source_that_knows_them_are_taken_from_it(out: Path) -> No
     source = Muscles()
     source.knows_keys, source.simulation = True, '{"about": "test"}'
     take = Take(source, out, user="me", prompts=repeat("x"))
-    take.add(Came(signal(400), np.arange(400) / 200, [Typed(0, 0.5), Typed(95, 0.7)]))
+    take.add(Received(signal(400), np.arange(400) / 200, [Typed(0, 0.5), Typed(95, 0.7)]))
     now = time.monotonic()
     assert not take.press([["z", now, now]], 0.0)
     path = take.recorder.finish()
@@ -470,5 +470,5 @@ def test_keys_are_typed_only_while_that_is_switched_on(live_folder: Path) -> Non
     live.type_keys(False)
     live.end()
     assert "".join(typed) in "".join(printed)
-    with pytest.raises(EmgscribeError, match="not typed here"):
+    with pytest.raises(EmgscribeError, match="into other windows is off"):
         Live({}, {}, Choice("x")).type_keys(True)

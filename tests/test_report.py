@@ -215,17 +215,17 @@ def test_doubts_about_a_row_of_recordings(write_result: WriteResult, tmp_path: P
     content["commit"] = "unknown"
     content["experiment"]["name"] = "table2/cnn-gru"
     write_json(path.with_name("no-commit.json"), content)
-    doubts = {r["experiment"].partition(" (")[0]: r["doubts"] for t in all_tables(tmp_path) for r in t.records()}
-    assert doubts == {
+    caveats = {r["experiment"].partition(" (")[0]: r["caveats"] for t in all_tables(tmp_path) for r in t.records()}
+    assert caveats == {
         "my own recipe": "one training run",
         "table2/bilstm": "",
         "table2/dropout": "one training run, changed settings, 26 of 4627 characters",
         "table2/mlp-480": "one training run, decoded in windows, seen in training, uncommitted code",
-        "table2/cnn-gru": doubts["table2/mlp-480"].replace("uncommitted code", "changed settings, unknown commit"),
+        "table2/cnn-gru": caveats["table2/mlp-480"].replace("uncommitted code", "changed settings, unknown commit"),
     }
-    assert "Doubts are what a reader should know" in page_of(tmp_path)
+    assert "Caveats are what a reader should know" in page_of(tmp_path)
     write_result("demo", 1, folder=tmp_path / "simulated")
-    assert not any("doubts" in r for t in tables(read_results(tmp_path / "simulated")) for r in t.records())
+    assert not any("caveats" in r for t in tables(read_results(tmp_path / "simulated")) for r in t.records())
 
 
 def test_a_table_for_a_paper_has_published_numbers_and_the_number_of_runs(

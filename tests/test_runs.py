@@ -117,7 +117,7 @@ def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
     assert "| trained on | 2 sessions of 1 person, 0.4 minutes |" in first
     assert "| network | tds, " in first
     assert "made from" not in first
-    assert "| made from | `tiny` |\n| trained before on | 2 other sessions |" in second
+    assert "| made from | `tiny` |\n| previously trained on | 2 other sessions |" in second
     assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 

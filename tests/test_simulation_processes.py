@@ -95,7 +95,7 @@ def test_a_script_that_would_begin_again_in_each_process_gets_a_hint(tmp_path) -
     script.write_text(f"import emgscribe as es\nes.simulate({str(tmp_path / 'out')!r}, processes=2, minutes=0.1)")
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert ended.returncode == 1
-    assert "could not start\n  hint: in a script, begin below the line if __name__" in ended.stderr
+    assert "could not start\n  hint: in a script, put the call under if __name__" in ended.stderr
     assert list((tmp_path / "out").glob("*")) == []
 
 

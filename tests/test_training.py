@@ -42,7 +42,7 @@ from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.losses import teacher_loss
-from emgscribe.training.run import Averaging, Trained, estimate_seconds, hush, resolve_precision, train
+from emgscribe.training.run import Averaging, Trained, estimate_seconds, resolve_precision, silence_lightning, train
 
 Sessions = tuple[list[Session], list[Session]]
 TINY = Recipe(
@@ -217,7 +217,7 @@ def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, 
     for goes_on in (True, False):
         screen = io.StringIO()
         train(TINY, *sessions, out=tmp_path / "moved", console=Console(file=screen))
-        assert ("going on after epoch 2 of 4\n" in screen.getvalue()) == ("epoch 3/4" in screen.getvalue()) == goes_on
+        assert ("resuming after epoch 2 of 4\n" in screen.getvalue()) == ("epoch 3/4" in screen.getvalue()) == goes_on
     first, second, resumed, fourth = stamps
     assert first == second == resumed == fourth < next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns
 
@@ -681,7 +681,7 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
     data = run_of.SessionsDataModule(*sessions, TINY.windows, config, context=model.context)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with warnings.catch_warnings():
-        hush()
+        silence_lightning()
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet)
         trainer.fit(module, data)
     assert same(module.state_dict(), checkpoint(tmp_path / "ours")["state_dict"])

@@ -31,15 +31,15 @@ def run() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit status.
 
-    0: done. 1: a run failed, or emgscribe has a fault. 2: the input has one. 130 or 143: Ctrl-C or SIGTERM. 141: the
-    reader of the output has gone.
+    0: done. 1: a run failed, or emgscribe has a bug. 2: the input is wrong. 130 or 143: Ctrl-C or SIGTERM. 141: the
+    reader of the output is gone.
     """
     try:
         from emgscribe.cli.app import call
 
         arguments = sys.argv[1:] if argv is None else argv
         if any("\0" in word for word in arguments):
-            raise EmgscribeError("an argument holds a NUL character", hint="no name of a file or a setting has one")
+            raise EmgscribeError("an argument holds a NUL character", hint="no file name or setting has one")
         status = call(arguments)
         sys.stdout.flush()
         return status
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(2, where + "\n".join(map(_printable, error.what.split("\n"))), error.hint)
     except KeyboardInterrupt:
         with suppress(OSError):
-            said = "Finished files are kept. Given again, the command goes on simulating, training or downloading."
+            said = "Finished files are kept. The same command resumes simulating, training or downloading."
             print(f"Interrupted. {said}", file=sys.stderr)
         return 143 if _terminated else 130
     except Exception as error:
@@ -73,7 +73,7 @@ def _unexpected(error: Exception) -> int:
         raise error
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return _fail(2, f"{error.filename}: cannot be used ({error.strerror})", "choose a shorter name")
-    hint = "this is a fault of emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
+    hint = "this is a bug in emgscribe: report the command and its traceback, shown with EMGSCRIBE_DEBUG=1"
     return _fail(1, f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", hint)
 
 

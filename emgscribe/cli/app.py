@@ -23,16 +23,16 @@ VERBS = {  # verb -> its module here, and what it does; its function is named af
     "train": ("experiments", "Train a named experiment on a folder of sessions, test it and write its result."),
     "reproduce": ("experiments", "Run every experiment of a suite that has no result yet, and print its table."),
     "tune": ("experiments", "Search settings of an experiment for the lowest validation CER."),
-    "report": ("experiments", "Make a report of result files: tables beside published numbers, CSV, figures."),
+    "report": ("experiments", "Make a report from result files: tables beside published numbers, CSV, figures."),
     "evaluate": ("models", "Score a model on whole sessions: character error rate (CER) with its interval."),
     "transcribe": ("models", "Print what was typed in a session, as a model reads it."),
     "live": ("live", "Read EMG as it comes, from a device or a simulated typist, and show the text in a web page."),
     "record": ("live", "Record yourself typing prompts, with a device, into session files."),
-    "ensemble": ("models", "Make one model of several, whose log-probabilities it averages."),
+    "ensemble": ("models", "Make one model from several by averaging their log-probabilities."),
     "adapt": ("models", "Fine-tune a model on a few minutes of one person's typing."),
     "data get": ("data", "Download sessions of the emg2qwerty data set, or its key logs alone."),
     "data check": ("data", "Check many session files, also against the published sizes and hashes."),
-    "data stats": ("data", "Sum up sessions: hours, keys a second, backspaces and symbols of each user."),
+    "data stats": ("data", "Summarise sessions: hours, keys a second, backspaces and symbols of each user."),
     "convert": ("recordings", "Convert recordings of other formats into session files, or sessions into BIDS."),
     "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
     "export": ("models", "Write a model for other programs: a published checkpoint, or a streaming step as ONNX."),
@@ -61,7 +61,7 @@ def call(arguments: list[str]) -> int:
     if 0 < len(arguments) < words:
         members = [verb.split()[1] for verb in VERBS if verb.startswith(f"{name} ")]
         hint = f"one of: {', '.join(members)}; emgscribe {name} --help lists them"
-        raise EmgscribeError(f"{name}: no command is named", hint=hint)
+        raise EmgscribeError(f"{name}: no command given", hint=hint)
     if len(arguments) < words or arguments[words - 1] in _HELP:
         return _list_verbs(arguments[: words - 1], status)
     place = VERBS[known(name, VERBS, "command")][0]
@@ -79,13 +79,13 @@ def call(arguments: list[str]) -> int:
             return status
         if rest[0].startswith("-"):
             hint = f"name it first: emgscribe {name} EXPERIMENT ...; emgscribe {name} lists them"
-            raise EmgscribeError("no experiment is named", hint=hint)
+            raise EmgscribeError("no experiment given", hint=hint)
         verb, name = partial(verb, rest[0], experiment=module.named(rest[0])), f"{name} {rest[0]}"
         rest = rest[1:]
     elif name == "reproduce" and (not rest or (rest[0].startswith("-") and not set(rest) & set(_HELP))):
         module.list_suites()
         if rest:
-            raise EmgscribeError("no suite is named", hint="name it first: emgscribe reproduce SUITE ...")
+            raise EmgscribeError("no suite given", hint="name it first: emgscribe reproduce SUITE ...")
         return status
     config = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(verb, prog=f"emgscribe {name}", description=about, args=rest, config=config) or 0

@@ -1,4 +1,4 @@
-"""Verbs about folders of sessions: download, check, sum up."""
+"""Verbs about folders of sessions: download, check, summarise."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ def get(
     source: Annotated[str, arg(help="Archive (.tar.gz), URL prefix or folder of the files; empty: official.")] = "",
     labels_only: Annotated[bool, arg(help="Key logs of all sessions, without EMG, through git: 60 MB.")] = False,
     bids: Annotated[bool, arg(help="The BIDS copy: all key logs, and the EMG of --users, through git-annex.")] = False,
-    dry_run: Annotated[bool, arg(help="Only list what it would fetch, and its size; the source is not asked.")] = False,
+    dry_run: Annotated[bool, arg(help="Only list what it would fetch, and its size, offline.")] = False,
 ) -> None:
     """The official archive is 239 GB and can only be read from its start: the wanted sessions are kept, and reading
     stops when all of them are found. A mirror of single files is far cheaper. After an interruption the same command
-    goes on.
+    resumes.
 
     Examples:
       emgscribe data get --course --out emg2qwerty
@@ -41,7 +41,7 @@ def get(
         alone = {"--labels-only": labels_only, "--bids": bids, "--course": course, "--sessions": sessions}
         alone["--users"] = users and labels_only
         if len(given := [name for name, value in alone.items() if value]) > 1:
-            hint = "leave one out; with --bids, --users chooses whose EMG is fetched, and all key logs are"
+            hint = "leave one out; with --bids, all key logs are fetched, and the EMG of --users"
             raise EmgscribeError(f"{given[0]} and {given[1]} do not go together", hint=hint)
         copy, chosen = source or download.KEY_LOGS, download.choose(users=users) if users else []
         if dry_run:
@@ -128,4 +128,4 @@ def stats(
         screen.print(table)
     if out is not None:
         draw_stats(found, out)
-        screen.print(f"picture: {out}")
+        screen.print(f"plot: {out}")

@@ -18,7 +18,7 @@ from emgscribe.experiments.report import print_alignment, print_evaluation, prin
 from emgscribe.experiments.results import RunResult
 from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
 from emgscribe.experiments.search import search as search_settings
-from emgscribe.files import alone
+from emgscribe.files import exclusive
 
 Settings = Annotated[Experiment, arg(name="")]
 OnWorkers = Annotated[Workers, arg(name="")]
@@ -65,7 +65,7 @@ def train(
     options: Annotated[Options, arg(name="")],
     experiment: Settings,
 ) -> None:
-    """A run that was interrupted goes on where it stopped when the same command is given again.
+    """An interrupted run resumes when the same command is given again.
 
     If you change a setting, --name gives the run and its result a name of their own.
 
@@ -91,7 +91,7 @@ def reproduce(
     workers: OnWorkers,
     dry_run: Annotated[bool, arg(help="Only list which runs are done, cut off or missing, with times.")] = False,
 ) -> int:
-    """After an interruption the same command goes on where it stopped. A run that fails does not stop the others.
+    """After an interruption the same command resumes where it stopped. A run that fails does not stop the others.
     Without a suite, all suites are listed.
 
     Examples:
@@ -111,7 +111,7 @@ def reproduce(
         return _print_plan(planned, workers.jobs)
     require_package(workers.on)  # before anything is simulated
     if simulated:
-        with alone(data, "simulates these sessions", log.print):
+        with exclusive(data, "simulates these sessions", log.print):
             if not (data / "metadata.csv").exists():
                 make_sessions(data, users=made.users, sessions=made.sessions, minutes=made.minutes)
     failed = run_suite(
@@ -150,7 +150,7 @@ def tune(
     workers: OnWorkers,
     experiment: Settings,
 ) -> None:
-    """The test sessions are not scored. After an interruption the same command goes on where it stopped; with more
+    """The test sessions are not scored. After an interruption the same command resumes where it stopped; with more
     --trials it adds to those done.
 
     Examples:

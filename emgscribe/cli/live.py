@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds, in which a simulated typist gets ready
 
 
 @dataclass(frozen=True)
-class Page:
+class PageOptions:
     """Where the page is served."""
 
     host: str = "127.0.0.1"  # address to serve the page at; any but this machine's own needs a token
@@ -34,7 +34,7 @@ _OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "b
 
 
 @dataclass(frozen=True)
-class From:
+class SourceOptions:
     """Where the EMG comes from."""
 
     source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # where the EMG comes from
@@ -46,9 +46,9 @@ class From:
     seed: int | None = None  # who types in a simulation; by default another person every time
 
     def makers(self) -> dict[str, Callable[[Shape], Source]]:
-        """What makes each source that can be chosen: the one that was asked for, and simulated typists.
+        """A factory for each source that can be chosen: the requested one, and simulated typists.
 
-        If a simulated typist was asked for, it begins to get ready.
+        A simulated typist that was requested begins to load.
         """
         if self.source == "replay" and self.file is None:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
@@ -56,12 +56,12 @@ class From:
             raise EmgscribeError("standard input is closed", hint="write samples to it, as in PROGRAM | emgscribe live")
         for names, source in _OPTIONS.items():
             for name in names.split():
-                if getattr(self, name) != getattr(From, name) and source != self.source:
+                if getattr(self, name) != getattr(SourceOptions, name) and source != self.source:
                     what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
                     raise EmgscribeError(what, hint=f"add --source {source}, or leave the option out")
         if self.source == "simulated":
             prepare_typist()
-        pipes: dict[Shape, Pipe] = {}  # kept from choice to choice: the next goes on in the row where the last stopped
+        pipes: dict[Shape, Pipe] = {}  # kept from choice to choice: the next resumes in the row where the last stopped
         made: dict[str, Callable[[Shape], Source]] = {
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
             "lsl": lambda shape: Lsl(shape.bands, self.streams),
@@ -80,16 +80,16 @@ def _pair(setting: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodingOptions:
     """How text is read."""
 
-    decoder: Literal["greedy", "beam"] = "greedy"  # how text is read from the model's output
+    decoder: Literal["greedy", "beam"] = "greedy"  # decoder of the model's output
     lookahead: float = 0.08  # seconds that the model waits for, where it has several lookaheads
     lm: Path | None = None  # ARPA file for the beam search; by default the built-in language model
 
 
 @dataclass(frozen=True)
-class Into:
+class RecordingOptions:
     """What is recorded, and where it goes."""
 
     user: str = "me"  # who is recorded
@@ -99,29 +99,29 @@ class Into:
         """How the page records into the folder `out`. Recordings there that were cut off become sessions now."""
         from emgscribe.live.hub import Recordings
         from emgscribe.live.recorder import finish
-        from emgscribe.live.take import from_file, written
+        from emgscribe.live.take import from_file, made_up_prompts
 
         if not self.user.isprintable() or not self.user or set(self.user) & set("/\\"):
             raise EmgscribeError(f"--user is {self.user!r}", hint="choose letters and digits")
         for path in finish(out):
             print(f"A recording that was cut off is kept: {path}", file=sys.stderr)
-        return Recordings(out, self.user, from_file(self.prompts) if self.prompts else written)
+        return Recordings(out, self.user, from_file(self.prompts) if self.prompts else made_up_prompts)
 
 
 def live(
     *,
     model: Annotated[Path, arg(help="A model folder or .onnx file; live: the one in emgscribe.")] = Path("live"),
     print_text: Annotated[
-        bool, arg(help="Print the text as it is committed; with --no-browser, end with the source.")
+        bool, arg(help="Print the text as it is committed; with --no-browser, exit when the source ends.")
     ] = False,
     type_keys: Annotated[bool, arg(help="Let the page switch on typing into other windows.")] = False,
     record_to: Annotated[Path, arg(help="Folder for recordings, and for adapted models.")] = Path("recordings"),
-    origin: Annotated[From, arg(name="")],
-    reading: Annotated[Reading, arg(name="")],
-    into: Annotated[Into, arg(name="")],
-    page: Annotated[Page, arg(name="")],
+    origin: Annotated[SourceOptions, arg(name="")],
+    reading: Annotated[DecodingOptions, arg(name="")],
+    into: Annotated[RecordingOptions, arg(name="")],
+    page: Annotated[PageOptions, arg(name="")],
 ) -> None:
-    """Opens a page that shows electrodes, keys, the text as it is typed, and how late it is.
+    """Opens a page that shows electrodes, keys, the text as it is typed, and its latency.
 
     On the page you can also record yourself and adapt the model to you.
 
@@ -133,7 +133,7 @@ def live(
     """
     makers = origin.makers()
     from emgscribe.live.hub import Choice, Live
-    from emgscribe.live.keys import typing
+    from emgscribe.live.keys import key_typer
     from emgscribe.models.model import model_folder
 
     name = model.resolve().name
@@ -145,7 +145,7 @@ def live(
         lm=reading.lm,
         recordings=into.recordings(record_to),
         on_text=_print if print_text else None,
-        on_keys=typing() if type_keys else None,
+        on_keys=key_typer() if type_keys else None,
     )
     _serve(live, page, until_end=print_text and page.no_browser)
 
@@ -157,13 +157,13 @@ def record(
     electrodes: Annotated[int, arg(help="Electrodes of a band, where the source does not say.")] = 16,
     rate: Annotated[float, arg(help="Samples a second, where the source does not say.")] = 2000.0,
     finish_only: Annotated[bool, arg(help="Only turn recordings that were cut off into sessions.")] = False,
-    origin: Annotated[From, arg(name="")],
-    into: Annotated[Into, arg(name="")],
-    page: Annotated[Page, arg(name="")],
+    origin: Annotated[SourceOptions, arg(name="")],
+    into: Annotated[RecordingOptions, arg(name="")],
+    page: Annotated[PageOptions, arg(name="")],
 ) -> None:
     """Opens a page that shows prompts to type, and checks the electrodes. Each recording becomes a session file.
 
-    Samples and keys are on disk as they come. What a crash cuts off becomes a session the next time.
+    Samples and keys are written to disk as they come. A recording that a crash cuts off becomes a session next time.
 
     Examples:
       emgscribe record --out data --source lsl --streams left right
@@ -181,7 +181,7 @@ def record(
         _serve(Live(makers, {}, Choice(origin.source), shape=shape, recordings=recordings), page)
 
 
-def _serve(live: "Live", page: Page, *, until_end: bool = False) -> None:
+def _serve(live: "Live", page: PageOptions, *, until_end: bool = False) -> None:
     serve = optional("emgscribe.live.server", "live").serve
     serve(live, host=page.host, port=page.port, names=page.known_as, browser=not page.no_browser, until_end=until_end)
 

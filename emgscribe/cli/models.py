@@ -28,7 +28,7 @@ _PROTOCOLS = (
 Lookahead = Annotated[float, arg(help="Lookahead in seconds, for a model with several; 0: the model's own setting.")]
 OwnNorm = Annotated[
     float,
-    arg(help="Share, 0 to 1, by which the norm of each electrode moves to that of the session read; uses no keys."),
+    arg(help="0 to 1: how far the norm of each electrode moves to the session's own; uses no keys."),
 ]
 
 
@@ -89,7 +89,7 @@ def evaluate(
             )  # fmt: skip
     chose = {seen.content for seen in loaded.ancestry.validated_on}
     for session in (session for session in opened if session.content in chose):
-        log.print(f"Warning: {session.name} chose the model's best weights: its score is a little too good")
+        log.print(f"Warning: {session.name} chose the model's best weights: its score is slightly optimistic")
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)
     print_difference(found, screen)
@@ -113,7 +113,7 @@ def transcribe(
     """
     names = decoder_names(decoder)
     if len(names) > 1:
-        raise EmgscribeError(f"--decoder is {decoder!r}, but a transcript has one", hint="name one of them")
+        raise EmgscribeError(f"--decoder is {decoder!r}, but transcribe takes one", hint="name one of them")
     loaded = _loaded(model, lookahead, best_device())
     session = es.open_session(file)
     loaded = loaded.normalized_to(session, own_norm) if own_norm else loaded
@@ -126,7 +126,7 @@ def ensemble(
     *,
     out: Annotated[Path, arg(help="Folder to write the model to.")],
 ) -> None:
-    """The models need the same features and frame rate. The new one takes as long as all of them.
+    """The models need the same features and frame rate. The new one takes as long to run as all of them.
 
     Examples:
       emgscribe ensemble runs/baseline-1501/best runs/baseline-1502/best --out models/two
@@ -178,7 +178,7 @@ def export(
     out: Annotated[Path, arg(help="File to write, ending in .ckpt or .onnx; with --web, a folder.")],
     frames: Annotated[int, arg(help="Frames of emissions that each call of the .onnx returns.")] = 1,
     lookahead: Lookahead = 0.0,
-    int8: Annotated[bool, arg(help="Also write NAME-int8.onnx, whose matrices have 8 bits.")] = False,
+    int8: Annotated[bool, arg(help="Also write NAME-int8.onnx, with 8-bit weights.")] = False,
     web: Annotated[bool, arg(help="Write the page of live as a site: the browser alone reads a session.")] = False,
     sessions: Annotated[tuple[Path, ...], arg(help="Session files to compare .onnx files on, or for the page.")] = (),
 ) -> None:

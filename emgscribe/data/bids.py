@@ -21,7 +21,7 @@ from emgscribe.data.hdf5 import Emg, Keystroke, Prompt, SessionFile, SessionHead
 from emgscribe.data.recordings import UNITS, Recording, bands_of
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import damage_told, open_file, read_json, reading_rows, replacing, write_json
+from emgscribe.files import damage_reported, open_file, read_json, reading_rows, replacing, write_json
 
 EVENTS = "*_events.tsv"
 _NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
@@ -65,7 +65,7 @@ def read_events(path: Path) -> tuple[str, float, tuple[Keystroke, ...], tuple[Pr
 
 
 def find_recordings(folder: Path) -> list[Path]:
-    """The EMG files in a BIDS data set, or below a part of it, by name."""
+    """The EMG files in a BIDS data set or in a part of it, sorted by name."""
     return sorted(path for ending in ("bdf", "edf") for path in folder.rglob(f"*_emg.{ending}"))
 
 
@@ -142,7 +142,7 @@ def _signals(path: Path) -> dict[str, Any]:
     """The signals of a BDF or EDF file by label; samples that are missing at its end are an error, not a warning."""
     edfio = optional("edfio", "bids")
     open_file(path).close()
-    with damage_told(path):
+    with damage_reported(path):
         warnings.simplefilter("error")
         read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
         return {signal.label: signal for signal in read(path).signals}
@@ -170,7 +170,7 @@ def write_bids(sessions: Iterable[Path], out: Path) -> list[Path]:
     for path in sessions:
         with SessionFile(path) as file:
             if file.shape.rate != round(file.shape.rate):
-                what, hint = f"has {file.shape.rate:g} samples a second", "convert it with --resample to whole hertz"
+                what, hint = f"has {file.shape.rate:g} samples a second", "convert it with --resample to whole Hz"
                 raise EmgscribeError(what, where=str(path), hint=hint)
             user = re.sub("[^A-Za-z0-9]", "", file.header.user) or "unknown"
             name = f"sub-{user}_ses-{int(file.layout.start)}_task-typing"

@@ -1,4 +1,4 @@
-"""What is known of files, kept from one run to the next: a folder for each file, made again when the file changes."""
+"""Cached facts about files, kept between runs: a folder for each file, rebuilt when the file changes."""
 
 import atexit
 import hashlib
@@ -24,7 +24,7 @@ def default_cache() -> Path:
 
 
 class Entry:
-    """What is known of the file `path`, in a folder of its own in the folder `kind` of the cache.
+    """The cached facts about the file `path`, in a folder of its own in the folder `kind` of the cache.
 
     Where the cache cannot be written, the entry lasts as long as this process. Raises `EmgscribeError` where `path` is
     not a file that can be read.

@@ -1,4 +1,4 @@
-"""Files of other formats -> sessions, by their endings; what a file does not say is in a `Source`."""
+"""Files of other formats -> sessions, chosen by file ending; a `Source` supplies what a file lacks."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,18 +11,18 @@ from emgscribe.data import bids
 from emgscribe.data.hdf5 import Keystroke, Times
 from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
-from emgscribe.data.shape import FASTEST, SLOWEST, Band
+from emgscribe.data.shape import MAX_HZ, MIN_HZ, Band
 from emgscribe.data.tables import TABLES, read_keys, read_table
 from emgscribe.data.xdf import read_xdf
 from emgscribe.errors import EmgscribeError
 
 _KEYS = "_keys.csv"
-_UNIX = 1e8  # s: clocks that say less do not count from 1970
+_UNIX = 1e8  # s: clocks that show less do not count from 1970
 
 
 @dataclass(frozen=True)
 class Source:
-    """What files of recordings do not say themselves."""
+    """What recording files lack."""
 
     keys: Path | None = None  # CSV file with the columns key, start and end (s); else NAME_keys.csv beside NAME.csv
     bands: tuple[Band, ...] = ("left", "right")  # bands that were worn: left, right or both
@@ -34,7 +34,7 @@ class Source:
 
     def __post_init__(self) -> None:
         require(len(self.bands) > 0, "bands", "empty", "left, right, or both")
-        require(self.rate == 0 or SLOWEST <= self.rate <= FASTEST, "rate", self.rate, f"0, or {SLOWEST} to {FASTEST}")
+        require(self.rate == 0 or MIN_HZ <= self.rate <= MAX_HZ, "rate", self.rate, f"0, or {MIN_HZ} to {MAX_HZ}")
 
     def read(self, path: Path) -> Recording:
         """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
@@ -54,7 +54,7 @@ class Source:
             raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
         else:
             hint = f"known formats: {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
-            raise EmgscribeError("is of no known format", where=str(path), hint=hint)
+            raise EmgscribeError("has an unknown format", where=str(path), hint=hint)
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
             keystrokes, prompts = read_keys(keys)
@@ -96,7 +96,7 @@ def convert(
 ) -> list[Conversion]:
     """Write each recording as a session file into the folder `out`. A folder stands for the recordings in it.
 
-    `source` says what the files do not, `resample` (Hz) changes the rate, `each` is called after each file. Returns
+    `source` supplies what the files lack, `resample` (Hz) changes the rate, `each` is called after each file. Returns
     what was found and changed. Raises `EmgscribeError` where a file cannot be read or written; those before it are
     already written.
     """

@@ -2,7 +2,7 @@
 
 The archive (239 GB, all or nothing) is read as a stream: what is wanted goes to disk, the rest is skipped, and reading
 stops when all is found. A connection that breaks is resumed where it broke. A file gets its name when it is complete
-and has been opened. What was fetched of an unfinished file of a mirror stays beside it, and is continued.
+and has been opened. A partial download from a mirror is kept beside it and resumed.
 """
 
 import os
@@ -23,7 +23,7 @@ from typing import Any
 from emgscribe.data.hdf5 import SessionFile
 from emgscribe.data.splits import Listed, file_fault, listed_sessions
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, failed, make_folder
+from emgscribe.files import exclusive, failed, make_folder
 
 ARCHIVE = "https://fb-ctrl-oss.s3.amazonaws.com/emg2qwerty/emg2qwerty-data-2021-08.tar.gz"
 KEY_LOGS = "https://github.com/nemarDatasets/nm000104"
@@ -78,7 +78,7 @@ def fetch(
     under their names. What is there already is kept. Raises `EmgscribeError` where a file is missing at the source, is
     not what was published, or cannot be written, and where the network does not answer.
     """
-    with alone(out, "downloads sessions here"):
+    with exclusive(out, "downloads sessions here"):
         done = present(wanted, out)
         left = [one for one in wanted if one not in done]
         _require_room(left, out)
@@ -183,7 +183,7 @@ class Remote(RawIOBase):
                 self._hang_up()
                 if isinstance(error, urllib.error.HTTPError):
                     error.close()
-                    self._require_passing(error)
+                    self._raise_if_permanent(error)
                 last = error
                 time.sleep(_pause(error, attempt))
         what = f"cannot be fetched: {_TRIES} connections in a row failed ({last})"
@@ -215,14 +215,14 @@ class Remote(RawIOBase):
                 raise ConnectionError("the connection ended early")
             skipped += len(block)
 
-    def _require_passing(self, error: urllib.error.HTTPError) -> None:
-        """Raise an error that another try would meet again."""
+    def _raise_if_permanent(self, error: urllib.error.HTTPError) -> None:
+        """Raise a permanent error, which another try would not help."""
         if error.code == 416:  # nothing is left after this byte
             whole = (error.headers.get("Content-Range") or "").rpartition("/")[2]
             self.size = int(whole) if whole.isdecimal() and int(whole) == self.at else -1
             if self.size < 0:
                 hint = "delete the unfinished file (.part) and give the same command again"
-                raise EmgscribeError("is shorter than what was fetched of it", where=self.source, hint=hint) from error
+                raise EmgscribeError("is shorter than the part on disk", where=self.source, hint=hint) from error
         elif error.code not in (408, 425, 429) and error.code < 500:
             hint = "the server refuses this file" if error.code == 403 else "check the address"
             raise EmgscribeError(f"cannot be fetched ({error})", where=self.source, hint=hint) from error
@@ -241,7 +241,7 @@ class Remote(RawIOBase):
 
 
 def _pause(error: Exception, attempt: int) -> float:
-    """Seconds to wait before the next try: what the server says, else longer each time."""
+    """Seconds to wait before the next try: the server's Retry-After, else longer each time."""
     said = error.headers.get("Retry-After", "") if isinstance(error, urllib.error.HTTPError) else ""
     return min(float(said), 300.0) if said.isdecimal() else min(0.5 * 2**attempt, 30.0)
 
@@ -351,7 +351,7 @@ def _require_plain(member: tarfile.TarInfo, source: str) -> None:
 def fetch_bids(out: Path, source: str = KEY_LOGS, *, users: Sequence[str] = ()) -> Path:
     """Clone the repository of the BIDS copy into `out`: the key logs of all sessions, and the EMG of `users`.
 
-    A clone that is there already is continued. The EMG comes through git-annex, the copy's own client, which compares
+    An existing clone is continued. The EMG comes through git-annex, the copy's own client, which compares
     each file with its SHA-256. Raises `EmgscribeError` where git or git-annex is missing or fails, where the copy has
     no such user, and where `out` holds something else.
     """
@@ -393,6 +393,6 @@ def _git(*arguments: str, where: str) -> None:
     except OSError as error:
         raise EmgscribeError("this needs git", hint="install git") from error
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it says nothing"]
+        lines = done.stderr.strip().splitlines() or ["no message"]
         hint = "check the network and the address, and give the same command again"
         raise EmgscribeError(f"git failed ({lines[-1]:.200})", where=where, hint=hint)

@@ -60,7 +60,7 @@ Event = TypeVar("Event", Keystroke, Prompt)
 
 
 def moved(events: Iterable[Event], seconds: float) -> tuple[Event, ...]:
-    """Keystrokes or prompts on a clock that shows `seconds` more."""
+    """Keystrokes or prompts with `seconds` added to their times."""
     return tuple(replace(event, start=event.start + seconds, end=event.end + seconds) for event in events)
 
 
@@ -125,7 +125,7 @@ class SessionFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of the rows."""
+        """Release the rows."""
         self.__dict__.pop("_rows", None)  # Windows removes no file that is mapped
         self._rows_kept.close()
 

@@ -18,7 +18,7 @@ from emgscribe.data.hdf5 import LARGEST, SessionFile, SessionHeader, Times, sess
 from emgscribe.errors import EmgscribeError
 
 _GAP = 10  # sample periods between two samples that count as a gap
-_FEW = 100  # steps from sample to sample, below which they do not tell a rate
+_FEW = 100  # steps from sample to sample, below which they do not give a rate
 _INTERRUPTED = 60.0  # s between two samples, above which the second belongs to another recording
 
 
@@ -153,7 +153,7 @@ def _check_header(header: SessionHeader, times: Times, found: Inspection) -> Non
     for fault, count in {
         f"are of keys without a symbol and are ignored: {named}": unknown.total(),
         "do not end after they start": np.sum(~(ends >= starts)),
-        "start before the one before them; keystrokes are sorted when read": np.sum(starts[1:] < starts[:-1]),
+        "start before their predecessors; keystrokes are sorted when read": np.sum(starts[1:] < starts[:-1]),
         "lie outside the recording and are ignored": np.sum(~((starts >= first) & (starts <= last))),
     }.items():
         if count:

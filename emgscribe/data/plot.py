@@ -18,7 +18,7 @@ with needing("train"):
     from matplotlib.figure import Figure
 
 _TYPED, _READ, _EMG, _FAINT = "#1f3b57", "#c0392b", "#3f6f9f", "#d5dbe1"
-_MOST_SECONDS = 60
+_MAX_SECONDS = 60
 
 
 class _Shown(Figure):
@@ -36,8 +36,8 @@ def plot_session(session: Session, start: float, stop: float, read: Any = None) 
     """
     rate, names = session.shape.rate, session.shape.bands
     seconds = len(session) / rate
-    if not 0 <= start <= stop - 1 / rate <= seconds or stop - start > _MOST_SECONDS:
-        hint = f"choose at most {_MOST_SECONDS} s between 0 and {seconds:.3f} s"
+    if not 0 <= start <= stop - 1 / rate <= seconds or stop - start > _MAX_SECONDS:
+        hint = f"choose at most {_MAX_SECONDS} s between 0 and {seconds:.3f} s"
         raise EmgscribeError(f"seconds {start:g} to {stop:g} cannot be plotted", where=session.name, hint=hint)
     rows = {"typed": list(zip(session.text, session.onsets / rate, strict=True))}
     if read is not None:

@@ -23,7 +23,7 @@ from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
 from emgscribe.data.tables import read_table, seconds_in
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import damage_told, open_file, open_text, reading_rows
+from emgscribe.files import damage_reported, open_file, open_text, reading_rows
 
 MYO = ".emg.csv"
 _MYO_RATE = 200.0
@@ -62,7 +62,7 @@ def read_intan(path: Path, bands: Sequence[Band]) -> Recording:
     """The recording in an `.rhd` file, with keys of sEMG-TypingDatabase beside it. Needs neo (the extra `intan`)."""
     rawio = optional("neo.rawio", "intan")
     open_file(path).close()
-    with damage_told(path, "is damaged, or not an Intan file"):
+    with damage_reported(path, "is damaged, or not an Intan file"):
         raw = rawio.IntanRawIO(filename=str(path))
         raw.parse_header()
         rate = float(raw.get_signal_sampling_rate(stream_index=0))

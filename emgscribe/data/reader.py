@@ -1,4 +1,4 @@
-"""What only libhdf5 can read of a session file, read in a child process.
+"""The parts of a session file that only libhdf5 can read, read in a child process.
 
 On damaged bytes libhdf5 may loop, out of reach of Ctrl-C, or crash. A child process therefore reads the header and says
 where the samples are. It ends when its time is up, and the next file gets a new one. It refuses everything that makes
@@ -27,9 +27,9 @@ from emgscribe.files import open_file
 SECONDS = 4  # for the header of one file, and for each block of a conversion
 _MEMORY = 2 << 30  # bytes that the child may take beyond what it starts with
 _RATIO = 64  # EMG does not compress further: a dataset that claims more has nothing behind it
-_MOST_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
-_MOST_ROWS = 12 * 3600 * 2000  # of 12 hours
-_MOST_TEXT = 16 << 20  # characters of an attribute, as many as ten hours of typing have
+_MAX_CHUNK = 64 << 20  # bytes of a chunk, which libhdf5 decompresses as a whole
+_MAX_ROWS = 12 * 3600 * 2000  # of 12 hours
+_MAX_TEXT = 16 << 20  # characters of an attribute, as many as ten hours of typing have
 _BLOCK = 1 << 16  # rows
 _KILLED = -9  # the status of a process that SIGKILL ended: for its memory, say, or with all others of a job
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
@@ -86,7 +86,7 @@ class _Child:
             if self.process is not None and self.process.poll() is not None:
                 self._end()
             if self.process is None:
-                # -P: no modules from the working folder, where whoever sent the files may have put their own.
+                # -P: no modules from the working folder, where the sender of the files may have put some.
                 command = [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])]
                 pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
                 self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
@@ -207,7 +207,7 @@ def _rows(file: Any) -> Any:
     if faults:
         raise EmgscribeError("; ".join(faults), hint=_LAYOUT)
     stored, row = found.id.get_storage_size(), found.dtype.itemsize
-    if found.chunks and found.chunks[0] * row > _MOST_CHUNK:
+    if found.chunks and found.chunks[0] * row > _MAX_CHUNK:
         raise EmgscribeError(f"a chunk has {found.chunks[0] * row >> 20} MB", hint="store it in smaller chunks")
     offset = found.id.get_offset()
     end = len(found) * row + (offset or 0)
@@ -215,7 +215,7 @@ def _rows(file: Any) -> Any:
         offset is not None and end > os.path.getsize(file.filename)
     ):
         raise EmgscribeError(f"truncated: it claims {len(found)} samples, but does not hold them", hint=_AGAIN)
-    if len(found) > _MOST_ROWS:
+    if len(found) > _MAX_ROWS:
         raise EmgscribeError(f"{len(found)} samples are more than 12 hours", hint="split it into several sessions")
     return found
 
@@ -236,8 +236,8 @@ def _describe(rows: Any) -> dict[str, Any]:
         value = stored[name]
         # Other writers store text with a fixed length, which h5py reads as bytes.
         attributes[name] = value.decode() if isinstance(value, bytes) else str(value)
-        if len(attributes[name]) > _MOST_TEXT:
-            raise EmgscribeError(f"attribute '{name}' has more than {_MOST_TEXT >> 20} MB", hint=_AGAIN)
+        if len(attributes[name]) > _MAX_TEXT:
+            raise EmgscribeError(f"attribute '{name}' has more than {_MAX_TEXT >> 20} MB", hint=_AGAIN)
     offset = rows.id.get_offset()
     row = _row(rows)
     mapped = offset is not None and offset % 4 == 0 and rows.dtype == row and sys.byteorder == "little"

@@ -1,6 +1,6 @@
-"""Recordings of any device -> session files: one regular clock, one unit, gaps filled with silence.
+"""Recordings from any device -> session files: one regular clock, one unit, gaps filled with silence.
 
-A reader of a format (`tables`, `xdf`, `bids`) gives a `Recording`; `write_recording` makes a session of it and says
+A reader of a format (`tables`, `xdf`, `bids`) gives a `Recording`; `write_recording` makes a session of it and reports
 what it had to change.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from emgscribe.config import require
 from emgscribe.data.hdf5 import LARGEST, Emg, Keystroke, Prompt, SessionFile, SessionHeader, Times, moved, write_session
-from emgscribe.data.shape import FASTEST, SLOWEST, Band, Shape
+from emgscribe.data.shape import MAX_HZ, MIN_HZ, Band, Shape
 from emgscribe.errors import EmgscribeError
 
 UNITS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6, "nV": 1e-3, "raw": 1.0}
 HOLD = 0.1  # s, of a key whose release is not known
-_MOST_SECONDS = 12 * 3600
+_MAX_SECONDS = 12 * 3600
 _STEADY = 0.2  # sample periods: where a clock scatters by less, one missing sample shows
 _KEY_NAMES = {
     "space": "Key.space", "enter": "Key.enter", "return": "Key.enter", "backspace": "Key.backspace",
@@ -41,7 +41,7 @@ class Track:
 class Recording:
     """The tracks of one or two bands, left first, and the keys and prompts on the same clock (seconds).
 
-    `rate` is the nominal sampling rate in Hz, 0 where only the times tell it. `start` is what to add to all times to
+    `rate` is the nominal sampling rate in Hz, 0 where only the times give it. `start` is what to add to all times to
     get unix seconds.
     """
 
@@ -101,8 +101,8 @@ def write_recording(
     rate is changed, after an anti-aliasing filter. Raises `EmgscribeError` where the times cannot be those of a
     recording, the bands do not overlap, or the file cannot be written.
     """
-    fits = resample == 0 or SLOWEST <= resample <= FASTEST
-    require(fits, "resample", resample, f"0, or {SLOWEST} to {FASTEST}")
+    fits = resample == 0 or MIN_HZ <= resample <= MAX_HZ
+    require(fits, "resample", resample, f"0, or {MIN_HZ} to {MAX_HZ}")
     recording, notes = _from_zero(recording), [*recording.notes]
     emg, first, period, rate = _together(recording, notes)
     if resample:
@@ -150,15 +150,15 @@ def _together(recording: Recording, notes: list[str]) -> tuple[Emg, float, float
     require(recording.unit in UNITS, "unit", recording.unit, ", ".join(UNITS))
     if len({track.emg.shape[1] for track in tracks}) != 1:
         counts = ", ".join(str(track.emg.shape[1]) for track in tracks)
-        raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose equally many columns for each")
+        raise EmgscribeError(f"the bands have {counts} electrodes", hint="choose the same number of columns for each")
     clocks = [_clock(track.times, recording.rate, band, notes) for band, track in zip(bands, tracks, strict=True)]
     period, first = float(clocks[0].period), round(float(max(clock.times[0] for clock in clocks)), 9)
     seconds = min(clock.times[-1] for clock in clocks) - first
-    if seconds >= _MOST_SECONDS or period > 1 / SLOWEST:
+    if seconds >= _MAX_SECONDS or period > 1 / MIN_HZ:
         what = f"its times span {seconds:.0f} s, with {1 / period:.3g} samples a second"
         raise EmgscribeError(what, hint="write times in s, not in ms or samples")
     if seconds <= 0:
-        raise EmgscribeError(f"the bands overlap for {seconds:.3f} s", hint="check the times of both bands")
+        raise EmgscribeError(f"the bands do not overlap ({seconds:.3f} s)", hint="check the times of both bands")
     grid: Times = first + period * np.arange(int(seconds / period + 1e-6) + 1, dtype=np.float64)
     scale = np.float32(UNITS[recording.unit])
     pairs = zip(bands, clocks, tracks, strict=True)

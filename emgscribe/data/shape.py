@@ -8,7 +8,7 @@ import numpy as np
 from emgscribe.config import Range, Settings, require
 
 Band = Literal["left", "right"]
-SLOWEST, FASTEST = 10, 100_000  # Hz
+MIN_HZ, MAX_HZ = 10, 100_000  # Hz
 PUBLISHED_RATE = 2000.0  # Hz, of the data set: settings in samples are written for it
 
 
@@ -19,7 +19,7 @@ class Shape(Settings):
     section = "shape"
     bands: tuple[Band, ...] = ("left", "right")  # one band or two, by the arm that wears it; left first
     electrodes: Annotated[int, Range(1, 256)] = 16  # electrode channels of each band
-    rate: Annotated[float, Range(SLOWEST, FASTEST)] = PUBLISHED_RATE  # samples a second
+    rate: Annotated[float, Range(MIN_HZ, MAX_HZ)] = PUBLISHED_RATE  # samples a second
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,7 +37,7 @@ class DataConfig(Settings):
     section = "data"
     protocol: Protocol = LATEST  # latest: each user's last sessions test; the others are published lists of sessions
     train_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions train
-    val_users: tuple[Whole, ...] = ()  # numbers of the users whose last sessions validate; none: of those who train
+    val_users: tuple[Whole, ...] = ()  # numbers of the users whose last sessions validate; none: the training users
     test_users: tuple[Whole, ...] = ()  # numbers of the users whose sessions test
     sessions: Whole = 0  # number of each user's latest sessions to train on; 0: all
     minutes: Annotated[float, Range(0, 1e6)] = 0.0  # minutes to train on, from the first session on; 0: all
@@ -104,8 +104,8 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
 
     By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
-    ones train. Only users who train validate, unless `val_users` names others: then a user trains on all sessions but
-    those that she validates or tests. A file of your own (`data.split`) names the part of each session. Raises
+    ones train. Only training users validate, unless `val_users` names others: then all sessions of a training user
+    train but those that validate or test. A file of your own (`data.split`) names the part of each session. Raises
     `EmgscribeError` where sessions or users are missing, and, naming all of them, where files differ from the published
     ones in size or SHA-256.
     """
@@ -142,7 +142,7 @@ def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
 
 
 def shared_users(split: Split) -> list[str]:
-    """The users who both train and test: then the test says nothing about people whom a model has not seen."""
+    """The users in both training and test: then the test says nothing about unseen people."""
     trained, tested = ({read_header(path).user for path in part} for part in (split.train, split.test))
     return sorted(trained & tested)
 
@@ -168,7 +168,7 @@ def _split_by_date(paths: Sequence[Path], folder: str, data: DataConfig) -> Spli
     most = 0  # sessions of one user to train on
     for user in dict.fromkeys([*trained, *validated, *tested]):
         own, val = by_user[user], int(user in validated)
-        # A user trains on the same sessions whether she tests or not, unless others validate.
+        # A user's training sessions do not depend on whether the user tests, unless others validate.
         test = data.test_sessions if user in tested or not data.val_users else 0
         needed = (user in trained) + val + test
         if len(own) < needed:

@@ -21,7 +21,7 @@ _SHOWN = {SPACE: "␣"}
 
 @dataclass(frozen=True)
 class Checked:
-    """What `inspect` says of a file, and how it compares with the published one.
+    """The `inspect` findings of a file, and how it compares with the published one.
 
     `published`: "same" where size and SHA-256 are known and equal, "listed" where they are not known, how it differs,
     or empty for a session that is not of the data set.
@@ -62,7 +62,7 @@ def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a user typed. `simulated` where the EMG is."""
+    """What a user typed. `simulated` is true if the EMG is."""
 
     user: str
     simulated: bool

@@ -20,7 +20,7 @@ TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 _TIMES = ("time", "times", "timestamp", "timestamps", "t", "seconds", "unix_time", "time_s")
 _STARTS, _ENDS = ("start", "onset", "time", "timestamp", "down", "press"), ("end", "offset", "up", "release")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d?:\d\d:\d\d")
-_MOST_BYTES = 8 << 30
+_MAX_BYTES = 8 << 30
 
 
 def read_table(
@@ -40,7 +40,7 @@ def read_table(
         emg = emg[:, [_place(name, names, emg.shape[1], path) for name in columns]]
     if times is None:
         if not rate > 0:
-            hint = "name the column of seconds `time` in the first row, or say the rate: --rate 200"
+            hint = "name the column of seconds `time` in the first row, or give the rate: --rate 200"
             raise EmgscribeError("holds no times", where=str(path), hint=hint)
         times = np.arange(len(emg)) / rate
     return Recording(tuple(bands), tuple(bands_of(emg, times, bands)), rate, 0.0, unit)
@@ -64,7 +64,7 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
             if isinstance(loaded, np.ndarray):
                 arrays = {"emg": loaded}
             else:
-                if sum(part.file_size for part in loaded.zip.infolist()) > min(_MOST_BYTES, 200 * size):
+                if sum(part.file_size for part in loaded.zip.infolist()) > min(_MAX_BYTES, 200 * size):
                     raise ValueError("it is far larger than its file")
                 arrays = {name: loaded[name] for name in ("emg", "times") if name in loaded.files}
             with np.errstate(over="raise"):
@@ -75,7 +75,7 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
                 "has no array 'emg'", where=str(path), hint="np.savez(path, emg=..., times=...)"
             ) from error
         except Exception as error:  # damaged bytes may raise anything
-            what = f"is not a file of NumPy's, is damaged, or holds no numbers ({error!s:.100})"
+            what = f"is not a NumPy file, is damaged, or holds no numbers ({error!s:.100})"
             raise EmgscribeError(what, where=str(path), hint="write it with np.save or np.savez") from error
     if emg.ndim not in (2, 3) or (times is not None and times.shape != emg.shape[:1]):
         what = f"emg is {emg.shape}{'' if times is None else f', times {times.shape}'}"
@@ -132,7 +132,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
     """Keystrokes and prompts of a CSV file with the columns key, start and end (or duration), in seconds.
 
     A row with `prompt` instead of a key is what was to be typed from start to end. A key without an end counts as held
-    for 0.1 s. Keys have the names of pynput, browsers or plain words: a, space, Enter, Key.backspace.
+    for 0.1 s. Keys are named as in pynput, in browsers or in plain words: a, space, Enter, Key.backspace.
     """
     keys, prompts = list[Keystroke](), list[Prompt]()
     with reading_rows(path, "write a header key,start,end and a row per key, in seconds") as rows:
@@ -152,7 +152,7 @@ def read_keys(path: Path) -> tuple[tuple[Keystroke, ...], tuple[Prompt, ...]]:
 
 
 def seconds_in(text: str) -> float:
-    """The seconds that `text` says, with a decimal point or comma; `ValueError` where it is not a finite number."""
+    """The number of seconds in `text`, with a decimal point or comma; `ValueError` where it is not a finite number."""
     if not math.isfinite(value := float(text.replace(",", "."))):
         raise ValueError(f"{text} is not a time")
     return value

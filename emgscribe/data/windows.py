@@ -17,9 +17,9 @@ from emgscribe.errors import EmgscribeError
 
 Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
 _NO_ONSET = -1
-_MINUTES = 1_200_000  # samples in ten minutes: 154 MB of EMG a window
-_Length = Annotated[int, Range(1, _MINUTES), SAMPLES]
-_Context = Annotated[int, Range(0, _MINUTES), SAMPLES]
+_TEN_MINUTES = 1_200_000  # samples in ten minutes: 154 MB of EMG a window
+_Length = Annotated[int, Range(1, _TEN_MINUTES), SAMPLES]
+_Context = Annotated[int, Range(0, _TEN_MINUTES), SAMPLES]
 
 
 @dataclass(frozen=True)
@@ -201,5 +201,5 @@ class WindowDataset(Dataset[Batch]):
 
     @staticmethod
     def collate(batch: Batch) -> Batch:
-        """The batch itself, which a `DataLoader` need not put together."""
+        """The batch itself: there is nothing to collate."""
         return batch

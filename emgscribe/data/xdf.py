@@ -12,7 +12,7 @@ import numpy as np
 from emgscribe.data.recordings import Recording, Track, bands_of, keystrokes_of
 from emgscribe.data.shape import Band
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import damage_told, open_file
+from emgscribe.files import damage_reported, open_file
 
 _EVENT = re.compile(r"(.+?)[ _:](pressed|down|released|up)", re.IGNORECASE | re.DOTALL)
 UNIT_NAMES = {
@@ -38,7 +38,7 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
     with open_file(path) as file:
         if file.read(4) != _MAGIC:
             raise EmgscribeError("is not an XDF file", where=str(path), hint="name a file that LabRecorder wrote")
-    with _logged() as messages, damage_told(path):
+    with _logged() as messages, damage_reported(path):
         found, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
     held = {_name(stream): stream for stream in found}
     chosen = _chosen(held, streams, path)

@@ -26,12 +26,12 @@ Logs = npt.NDArray[np.float32]
 
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, START, END)  # the first three tokens of every model, in this order
-MOST_TOKENS = 20  # of an n-gram
-MOST_NGRAMS, _MOST_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
-_MOST_UNPACKED = 100  # bytes for each byte of a gzipped file; models have 3 to 10
+MAX_TOKENS = 20  # of an n-gram
+MAX_NGRAMS, _MAX_BYTES = 1 << 23, 1 << 29  # reading them takes 2 GB at most
+_MAX_UNPACKED = 100  # bytes for each byte of a gzipped file; models have 3 to 10
 _CHUNK = 1 << 16  # bytes that are read at a time, and that a line may have
-_MOST_BLANK = 100  # lines
-_LEAST = -1e30  # log10; sums of them stay finite in float32
+_MAX_BLANK = 100  # lines
+_LOWEST = -1e30  # log10; sums of them stay finite in float32
 _HINT = "write the file again: emgscribe reads ARPA files as KenLM and SRILM write them"
 
 
@@ -114,7 +114,7 @@ class _Reader:
 
     def _split(self, file: BinaryIO) -> Iterator[bytes]:
         packed = file.read(2) == b"\x1f\x8b"
-        most = min(_MOST_BYTES, _CHUNK + _MOST_UNPACKED * file.seek(0, os.SEEK_END))
+        most = min(_MAX_BYTES, _CHUNK + _MAX_UNPACKED * file.seek(0, os.SEEK_END))
         file.seek(0)
         text = gzip.GzipFile(fileobj=file) if packed else file
         read, rest = 0, b""
@@ -123,7 +123,7 @@ class _Reader:
             yield from lines
             read += len(chunk)
             if read > most or len(rest) > _CHUNK:
-                raise self.fault("there is more text, or a longer line, than in any language model that can be used")
+                raise self.fault("there is more text, or a longer line, than in any usable language model")
         yield rest
 
     def fault(self, what: str) -> EmgscribeError:
@@ -131,7 +131,7 @@ class _Reader:
 
     def line(self, *, blank: bool = False) -> str:
         """The next line without its end; some blank ones are skipped unless `blank`."""
-        for line in islice(self.lines, 1 if blank else _MOST_BLANK):
+        for line in islice(self.lines, 1 if blank else _MAX_BLANK):
             self.number += 1
             if line.strip() or blank:
                 return line.decode(errors="replace").rstrip()
@@ -156,7 +156,7 @@ class _Reader:
             log_prob, backoff = np.ascontiguousarray(values[order].astype(np.float32).T) + 0  # -0 becomes 0
             levels.append(Level(context, symbol, log_prob, backoff))
         self.expect("\\end\\")
-        for _ in islice(self.lines, _MOST_BLANK):  # where a gzipped file ends, its checksum is compared
+        for _ in islice(self.lines, _MAX_BLANK):  # where a gzipped file ends, its checksum is compared
             pass
         return NGrams(tuple(token.decode() for token in self.tokens), tuple(levels))
 
@@ -169,8 +169,8 @@ class _Reader:
             if not claimed:
                 raise self.fault(f"expected 'ngram {length}=COUNT', found {line[:40]!r}")
             found.append(int(claimed[1]))
-            if length > MOST_TOKENS or sum(found) > MOST_NGRAMS:
-                raise self.fault(f"n-grams of more than {MOST_TOKENS} tokens, or more than {MOST_NGRAMS:,} n-grams")
+            if length > MAX_TOKENS or sum(found) > MAX_NGRAMS:
+                raise self.fault(f"n-grams of more than {MAX_TOKENS} tokens, or more than {MAX_NGRAMS:,} n-grams")
         return found
 
     def entries(
@@ -190,15 +190,15 @@ class _Reader:
                 context, _, token = words.rpartition(b" ")
                 keys.extend((contexts[context], tokens[token]))
                 values.extend((float(log_prob), float(rest[0]) if rest else 0.0))
-                if len(rest) > 1 - last or not (_LEAST < values[-2] <= 0 and _LEAST < values[-1] < -_LEAST):
+                if len(rest) > 1 - last or not (_LOWEST < values[-2] <= 0 and _LOWEST < values[-1] < -_LOWEST):
                     raise ValueError("a number is not a log-probability")
             except (KeyError, ValueError) as error:
                 raise self.fault(self.reason(line, length, error, last=last)) from None
             if numbers.setdefault(words, place) != place:
-                raise self.fault("this n-gram came before")
+                raise self.fault("this n-gram is a duplicate")
         if len(keys) < 2 * count:
             raise self.fault("the file ends too early")
-        # A special token that the file leaves out is as impossible as KenLM takes it to be.
+        # A special token that the file leaves out gets the log-probability that KenLM gives it.
         for number, special in enumerate(SPECIAL if length == 1 else ()):
             if numbers.setdefault(special.encode(), len(numbers)) == len(keys) // 2:
                 keys.extend((0, number))
@@ -213,7 +213,7 @@ class _Reader:
         fields = line.split("\t")
         names = fields[1].split(" ") if len(fields) > 1 else []
         if len(names) != length or "" in names or len(fields) > 3 - last:
-            return f"expected a number, {length} tokens, perhaps a number, tabs between; found {line[:60]!r}"
+            return f"expected a number, {length} tokens, an optional number, tab-separated; found {line[:60]!r}"
         if unknown := [name for name in names if name.encode() not in self.tokens]:
             return f"{unknown[0][:40]!r} is not among the 1-grams"
         return "the n-gram without its last token is missing" if isinstance(error, KeyError) else str(error)[:100]

@@ -21,7 +21,7 @@ from emgscribe.decoding.prefix_search import Ints, Rules, advance, begin, collec
 from emgscribe.errors import EmgscribeError
 
 _CAPACITY = 4096  # nodes of the tree at the beginning; it doubles where the beam needs more
-_MOST = 1 << 18  # nodes (15 MB) above which old alternatives are dropped rather than kept
+_MAX_NODES = 1 << 18  # nodes (15 MB) above which old alternatives are dropped rather than kept
 _REMEMBERED = 1 << 16  # characters that backspaces can reach, however long the session
 _IMPOSSIBLE = np.float32(-100)  # log10, as KenLM has it: minus infinity times a weight of 0 would be NaN
 _LAYOUT: tuple[Literal["C", "W", "A"], ...] = ("C", "W", "A")  # as the compiled search takes arrays
@@ -32,7 +32,7 @@ class BeamConfig(Settings):
     """How to search, and what is scored.
 
     The convention "natural" takes natural logarithms everywhere, ends an unfinished word at the flush and scores
-    capitals as small letters; shift puts nothing on the screen, so neither model nor backspace sees it. "reference" is
+    capitals as lowercase; shift puts nothing on the screen, so neither model nor backspace sees it. "reference" is
     the convention of published numbers: the model's log10 beside natural logarithms of the emissions, no end of a word
     at the flush, capitals and shift as characters unknown to the model, backspace removes a shift, and no bonus
     without a model.
@@ -58,7 +58,7 @@ class Scored:
 
 
 class BeamDecoder(Decoder):
-    """Prefix beam search. It runs without the interpreter's lock; each thread needs a decoder of its own.
+    """Prefix beam search. It releases the GIL; each thread needs a decoder of its own.
 
     Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded,
     except for the keystrokes that are returned: what all hypotheses share leaves the tree, and backspaces reach the
@@ -136,7 +136,7 @@ class BeamDecoder(Decoder):
             if 2 * int(self._search.place[0]["used"]) <= len(nodes):
                 return
             best, _ = self._leader()
-            if len(nodes) < _MOST or not len(best):
+            if len(nodes) < _MAX_NODES or not len(best):
                 break
             self._decide(best[: -(-len(best) // 2)])
         self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))

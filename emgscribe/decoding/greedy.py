@@ -47,7 +47,7 @@ class Decoder(Protocol):
     def settle(self, before: int) -> Hypothesis:
         """Take out the keys that nothing fed later can change, and those that began before the frame `before`.
 
-        The latter are taken as the best hypothesis has them. Later hypotheses go on after what was taken out, so that
+        The latter are taken as the best hypothesis has them. Later hypotheses start after what was taken out, so that
         an endless stream needs bounded memory. A decoder that does not define this settles nothing before the end.
         """
         return Hypothesis()

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from emgscribe.config import require
 from emgscribe.data.cache import default_cache
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, clean_text
-from emgscribe.decoding.arpa import MOST_NGRAMS, MOST_TOKENS, SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
+from emgscribe.decoding.arpa import MAX_NGRAMS, MAX_TOKENS, SPECIAL, Level, Logs, NGrams, Rows, read_arpa, write_arpa
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.text import PromptWriter
 
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
-SPACE = "<space>"  # an ARPA file separates tokens by blanks, so the space needs a name
+SPACE = "<space>"  # an ARPA file separates tokens with spaces, so the space needs a name
 _KEPT = 4  # default models in the cache, one for each set of excluded prompts
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
@@ -89,10 +89,10 @@ class LanguageModel:
     def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
         """The tables for decoding. Raises `EmgscribeError` where they would be larger than `max_bytes`."""
         ngrams, width = self.ngrams, len(self.ngrams.tokens)
-        goes_on = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
-        if goes_on:
-            goes_on[0][START] = True  # the start always has a state
-        states = 1 + sum(int(flags.sum()) for flags in goes_on)
+        continued = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
+        if continued:
+            continued[0][START] = True  # the start always has a state
+        states = 1 + sum(int(flags.sum()) for flags in continued)
         if states * width * 8 > max_bytes:
             what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed: {max_bytes / 1e9:.1f}"
             raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
@@ -100,8 +100,8 @@ class LanguageModel:
         log_prob[0] = ngrams.levels[0].log_prob
         # Level by level: a longer context copies the row of its longest suffix, then writes its own.
         state = fallback = np.zeros(1, dtype=np.int64)  # of each n-gram one shorter: its state, its longest suffix's
-        start, used = 1 + int(goes_on[0][:START].sum()) if goes_on else 0, 1
-        for length, flags in enumerate(goes_on, 1):
+        start, used = 1 + int(continued[0][:START].sum()) if continued else 0, 1
+        for length, flags in enumerate(continued, 1):
             level, above = ngrams.levels[length - 1], ngrams.levels[length]
             suffix = following[fallback[level.context], level.symbol].astype(np.int64) * (length > 1)
             own = used + np.arange(flags.sum())
@@ -123,15 +123,15 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     `min_count` above 1 leaves out rarer n-grams of three tokens and more (as lmplz --prune does), so that a large text
     fits at a high order.
     """
-    require(1 <= order <= MOST_TOKENS, "order", order, f"1 to {MOST_TOKENS}")
+    require(1 <= order <= MAX_TOKENS, "order", order, f"1 to {MAX_TOKENS}")
     require(min_count >= 1, "min_count", min_count, "1 or more")
     normal = _normal(text, across=across)
     tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))
     if len(tokens) == len(SPECIAL):
         raise EmgscribeError("the text has nothing to learn from", hint="give a text with letters")
     counted = _count(_encoded(normal, tokens), len(tokens), order, min_count)
-    if sum(int(level.kept.sum()) for level in counted) > MOST_NGRAMS:
-        raise EmgscribeError(f"more than {MOST_NGRAMS:,} n-grams", hint="raise min_count, or lower the order")
+    if sum(int(level.kept.sum()) for level in counted) > MAX_NGRAMS:
+        raise EmgscribeError(f"more than {MAX_NGRAMS:,} n-grams", hint="raise min_count, or lower the order")
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
 
 
@@ -241,8 +241,8 @@ def _smooth(counted: list[_Counted], width: int) -> list[Level]:
         total = np.maximum(np.bincount(level.context, level.adjusted, contexts), 1e-300)
         lower = (level.adjusted - taken) / total[level.context] + (spared / total)[level.context] * lower[level.suffix]
         if number:
-            goes_on = np.bincount(level.context, minlength=contexts) > 0
-            levels[-1].backoff[:] = np.log10(np.where(goes_on, spared / total, 1.0))[kept]
+            continued = np.bincount(level.context, minlength=contexts) > 0
+            levels[-1].backoff[:] = np.log10(np.where(continued, spared / total, 1.0))[kept]
         else:
             lower[START] = 1.0  # as lmplz writes it; never predicted
         kept = level.kept

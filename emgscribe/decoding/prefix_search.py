@@ -39,8 +39,8 @@ class Rules(NamedTuple):
     """How a text on the screen is scored, and which labels are special keys.
 
     `log_prob` and `following` (S, W) are the language model; `column` (V,) is the column of a label. Where it is
-    `UNKNOWN` the symbol's log10 is `unknown` in every state, without back-off weights (with them the search deletes
-    digits and marks). `inside` (V,) says whether a word (a line, with a model `across` words) is unfinished after a
+    `UNKNOWN` the symbol's log10 is `unknown` in every state, without back-off weights (with them the search drops
+    digits and punctuation). `inside` (V,): whether a word (a line, with a model `across` words) is unfinished after a
     label.
     `scale` multiplies the model's log10, `bonus` is added for each character. `silent` is a label that puts nothing on
     the screen, or -1.

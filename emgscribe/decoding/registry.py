@@ -18,8 +18,8 @@ DECODERS = {"greedy": "the best class of each frame", "beam": "prefix beam searc
 
 
 @dataclass(frozen=True)
-class Made:
-    """A decoder, and what a result says about it."""
+class ConfiguredDecoder:
+    """A decoder, and its settings as a result stores them."""
 
     decoder: Decoder
     settings: dict[str, Any] = field(default_factory=dict)
@@ -31,7 +31,7 @@ def make_decoder(
     folder: Path | str | None = None,
     lm: LanguageModel | Path | str | None = None,
     scored: Sequence[Session] = (),
-) -> Made:
+) -> ConfiguredDecoder:
     """The decoder called `name` in `DECODERS`, for the model in `folder`.
 
     The beam has the weights and the language model that were tuned for the model, else the default weights. `lm` is a
@@ -40,7 +40,7 @@ def make_decoder(
     """
     require(name in DECODERS, "decoder", name, ", ".join(DECODERS))
     if name == "greedy":
-        return Made(GreedyDecoder())
+        return ConfiguredDecoder(GreedyDecoder())
     tuned = load_tuned(folder) if folder else None
     if tuned:
         tuned.refuse(scored)
@@ -56,4 +56,4 @@ def make_decoder(
         found = default_language_model(exclude=prompts_of([session.path for session in scored if session.path]))
     config, tuned_on = (tuned.config, [seen.name for seen in tuned.sessions]) if tuned else (BeamConfig(), [])
     language_model = {"language_model": found.digest, "order": found.ngrams.order}
-    return Made(BeamDecoder(config, found), {**to_json(config), **language_model, "tuned_on": tuned_on})
+    return ConfiguredDecoder(BeamDecoder(config, found), {**to_json(config), **language_model, "tuned_on": tuned_on})

@@ -1,4 +1,4 @@
-"""Search of the beam's two weights on validation sessions: `lm_weight` and `insertion_bonus` with the lowest CER.
+"""Search for the beam's two weights, `lm_weight` and `insertion_bonus`, with the lowest CER on validation sessions.
 
 The result is fixed before any test session is decoded. It is stored in the model's folder with its language model, as
 `beam.json` and `language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
@@ -21,7 +21,7 @@ from emgscribe.decoding.beam import BeamConfig, BeamDecoder
 from emgscribe.decoding.greedy import Emissions
 from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, read_json, write_json
+from emgscribe.files import exclusive, read_json, write_json
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
@@ -48,7 +48,7 @@ class Tuning:
 
     @property
     def best(self) -> Trial:
-        """The trial with the fewest edits; of equals the one with the smaller weights."""
+        """The trial with the fewest edits; of equal ones the one with the smaller weights."""
         return min(self.trials, key=lambda trial: (trial.counts.edits, trial.lm_weight, abs(trial.insertion_bonus)))
 
 
@@ -141,7 +141,7 @@ def tune_model(
             raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(known.values())}")
     folder = Path(folder)
     # The run's folder, as in training: the model's own is replaced with every better epoch.
-    with alone(folder.resolve().parent, "is training or tuning a model here"):
+    with exclusive(folder.resolve().parent, "is training or tuning a model here"):
         references = [session.labels.tolist() for session in sessions]
         tuning = tune(list(log_probs), references, lm, config, progress=progress)
         tuned = Tuned(tuning.config, lm.digest, tuple(Seen(each.content, each.name, each.user) for each in sessions))

@@ -32,7 +32,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         f" {result.seconds / 60:.0f} minutes on {result.device}, {result.precision}",
         "changed": ", ".join(f"`{change}`" for change in result.noted),
         "made from": _origin(result.experiment, result.seed),
-        "trained before on": f"{earlier} other sessions" if earlier else "",
+        "previously trained on": f"{earlier} other sessions" if earlier else "",
         "trained on": train,
         "best weights chosen on": val,
         "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",
@@ -53,7 +53,7 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
 {table}
 
 The intervals are over the text of these sessions: they say nothing about other people, or another training run. Do not
-read anyone who has not agreed, and do not use the model where a wrong key does harm.
+use the model on anyone who has not consented, or where a wrong key does harm.
 """
 
 
@@ -70,7 +70,7 @@ def _sessions(sessions: Sequence[Session]) -> str:
 
 
 def _short(commits: str) -> str:
-    """The first digits of each commit, and what is said of it."""
+    """Each commit, shortened, with its suffix."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", commits) or "unknown"
 
 
@@ -82,4 +82,4 @@ def _cost(model: Model, session: Session, machine: str) -> str:
     model.log_probs(part)
     seconds, threads = time.perf_counter() - begun, torch.get_num_threads()
     where = f"{machine}, {threads} thread{'s' * (threads != 1)}" if model.device.type == "cpu" else model.device.type
-    return f"{1000 * seconds / (60 * part.minutes):.1f} ms for a second of EMG, at this moment ({where})"
+    return f"{1000 * seconds / (60 * part.minutes):.1f} ms for a second of EMG, when this was written ({where})"

@@ -75,7 +75,7 @@ def key_rates(counted: Counter[tuple[str, str]]) -> dict[str, float]:
 def draw_losses(curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str, out: Path) -> list[Path]:
     """Training and validation loss by epoch, a panel for each row of a table (Figure 1 of Borthakur et al.).
 
-    `curves` holds for each row those of its seeds: the first is drawn full, the others faint.
+    `curves` holds for each row those of its seeds: the first is drawn solid, the others faint.
     """
     faint = " (faint: further seeds)" if any(len(seeds) > 1 for seeds in curves.values()) else ""
     figure, panels = _panels(len(curves), 4, (3.6, 2.7), title + faint)
@@ -110,7 +110,7 @@ def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path
         axes.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         axes.set(xlabel=amount, xmargin=0.15)
         axes.grid(True, axis="y", alpha=0.3)
-    figure.axes[0].set(ylabel="CER in %, 95 % interval", ylim=(0, None))  # all have its scale, so when all are drawn
+    figure.axes[0].set(ylabel="CER in %, 95 % interval", ylim=(0, None))  # all panels share its scale, so it comes last
     return _save(figure, out)
 
 
@@ -139,7 +139,7 @@ def draw_rows(bars: Sequence[Bar], title: str, out: Path) -> list[Path]:
         if bar.published is not None:
             axes.plot(bar.published, place, "D", color="black", markersize=5)
     axes.set_yticks(range(len(bars)), [fill(bar.label, 60) for bar in bars], fontsize=9)
-    axes.set(xlabel="CER in %, with its 95 % interval; a stroke for each seed", ylim=(len(bars) - 0.4, -0.6))
+    axes.set(xlabel="CER in %, with its 95 % interval; a tick for each seed", ylim=(len(bars) - 0.4, -0.6))
     axes.set_xlim(left=0)
     axes.grid(True, axis="x", alpha=0.3)
     handles = [Line2D([], [], color=colors[name], marker="o", label=name) for name in decoders]

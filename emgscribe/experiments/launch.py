@@ -1,6 +1,6 @@
 """Many runs: processes on this machine, jobs of a Slurm cluster (submitit) or tasks of a Ray cluster.
 
-A run ends with the command that waits for it, and the same command goes on from the run's last checkpoint. Only jobs in
+A run ends with the command that waits for it, and the same command resumes from the run's last checkpoint. Only jobs in
 a Slurm queue outlive a command that was killed.
 """
 
@@ -31,7 +31,7 @@ from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import holder, make_folder
 
-_LOOK = 0.2  # seconds between two looks at the runs
+_POLL = 0.2  # seconds between two polls of the runs
 _LINES = 20  # seconds between two lines about a run
 FAILED, UNWRITABLE = 1, 2  # statuses of an order: an error, and one that the disk or the machine is to blame for
 
@@ -124,7 +124,7 @@ def run_suite(
 
     left = missing(suite, results, data, decoders)  # an unsuitable folder is reported once, not by every run
     for chained in (False, True):  # experiments that build on another one's model come last
-        chosen = [one for one in left if one.builds == chained]
+        chosen = [one for one in left if one.depends == chained]
         launch(orders(chosen), workers, lambda order, status: ended.update({order.name: status}), console)
     return [name for name, status in ended.items() if status]
 
@@ -157,7 +157,7 @@ def launch(orders: Iterable[Order], workers: Workers, done: Callable[[Order, int
                         if (news := order.news("epoch ")) != shown[order]:
                             console.print(f"{order.name}: {news}", soft_wrap=True)
                             shown[order] = news
-                time.sleep(_LOOK)
+                time.sleep(_POLL)
         finally:
             for job in jobs.values():
                 job.cancel()
@@ -215,7 +215,7 @@ def _local(workers: Workers) -> Iterator[Submit]:
 
 
 def require_package(on: str) -> None:
-    """Raises `EmgscribeError` where the package is missing that starts runs there. One that is there stays unloaded."""
+    """Raise `EmgscribeError` if the package that starts runs there is missing. It is not imported."""
     package = {"slurm": "submitit", "ray": "ray"}.get(on)
     if package and find_spec(package) is None:
         optional(package, on)
@@ -223,7 +223,7 @@ def require_package(on: str) -> None:
 
 @contextmanager
 def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
-    """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) holds for them too."""
+    """Jobs of a Slurm cluster. What sbatch reads from its environment (`SBATCH_PARTITION`, ...) applies to them too."""
     submitit = optional("submitit", "slurm")
     resources = {"timeout_min": 24 * 60, "cpus_per_task": workers.threads, "gpus_per_node": workers.gpus or None}
 
@@ -233,7 +233,7 @@ def _slurm(workers: Workers, cluster: str = "slurm") -> Iterator[Submit]:
             executor.update_parameters(name=order.name, **resources)
             return executor.submit(order)
         except (RuntimeError, OSError, submitit.core.utils.FailedSubmissionError) as error:
-            hint = "call from a machine of the cluster"
+            hint = "run it on a machine of the cluster"
             raise EmgscribeError(f"Slurm refused the job ({error})", hint=hint) from error
 
     yield submit

@@ -66,8 +66,8 @@ _INTERVAL = (
     " single seed, another training run would."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
-_DOUBTS = (
-    "Doubts are what a reader should know before relying on a rate: a single training run, sessions decoded in windows"
+_CAVEATS = (
+    "Caveats are what a reader should know before relying on a rate: a single training run, sessions decoded in windows"
     " or with another number of characters than published, sessions seen in training, settings other than the recipe's,"
     " and code that was not committed, or is of no known commit."
 )
@@ -77,7 +77,7 @@ _SWAPPED = (
     " character. CER is not affected."
 )
 _LEADERBOARD = (
-    "Every recipe that was tested on the same sessions, the lowest CER first. A rate on other sessions is another rate:"
+    "Every recipe that was tested on the same sessions, the lowest CER first. Other sessions give other rates:"
     " compare within a table only, and there with `emgscribe report --compare ONE OTHER`. A row with one seed may be"
     " luck."
 )
@@ -128,7 +128,7 @@ class Table:
             texts = {(session.session, session.reference) for session in row.sessions}
             record["characters"] = str(sum(len(text) for _, text in texts))
             if self.kind == REAL:
-                record["doubts"] = ", ".join((*row.doubts, *_incomplete(texts)))
+                record["caveats"] = ", ".join((*row.caveats, *_incomplete(texts)))
             hashes = sorted({score.run.data.hash[:8] for score in row.scores})
             yield record | {"data": f"{self.kind}, {hashes[0] if len(hashes) == 1 else f'{len(hashes)} sets'}"}
 
@@ -144,7 +144,7 @@ def tables(results: Iterable[RunResult], only: str = "") -> list[Table]:
             members = _members([result for result in results if result.data.kind == kind], suite)
             if members and (suite.name == only or not (only or shown >= set(members))):
                 shown |= set(members)
-                rows = _rows(_as_tested_beside(members, suite), suite)
+                rows = _rows(_comparable_scores(members, suite), suite)
                 numbers = tuple(_published(row) if kind == REAL else None for row in rows)
                 found.append(Table(suite, kind, rows, numbers))
     return found
@@ -159,7 +159,7 @@ def _members(results: Sequence[RunResult], suite: Suite) -> list[RunResult]:
     return sorted((r for r in results if r.name in order), key=lambda result: (order.index(result.name), result.seed))
 
 
-def _as_tested_beside(results: Sequence[RunResult], suite: Suite) -> Iterator[Score]:
+def _comparable_scores(results: Sequence[RunResult], suite: Suite) -> Iterator[Score]:
     """What each decoder read; runs of a protocol other than the suite's only with sessions that the suite tests."""
     ours = {experiment.name for experiment in suite.experiments if experiment.data.protocol == suite.protocol}
     tested = {s.session for r in results if r.name in ours for test in r.test.values() for s in test.sessions}
@@ -206,7 +206,7 @@ def _published(row: Row) -> float | None:
 
 
 def _incomplete(texts: Collection[tuple[str, str]]) -> Iterator[str]:
-    """Where the published test sessions, and no others, have another number of characters than published: both."""
+    """Found and published numbers of characters, where they differ on exactly the published test sessions."""
     characters = sum(len(text) for _, text in texts)
     for split in published_numbers()["splits"].values():
         if {name for name, _ in texts} == {*split.get("test", ())} and characters != split["characters"]:
@@ -359,7 +359,7 @@ def _introduction(table: Table) -> list[str]:
         _SIMULATED: table.kind == SIMULATED,
         _REAL_KEYS: table.kind == REAL_KEYS,
         _BESIDE: table.kind == REAL and None in table.published,
-        _DOUBTS: table.kind == REAL,
+        _CAVEATS: table.kind == REAL,
     }
     return [note for note, holds in notes.items() if holds]
 
@@ -384,7 +384,7 @@ def _commonest(row: Row) -> str:
 def _latex(table: Table) -> str:
     """A table for a paper, with the booktabs package."""
     records = list(table.records())
-    columns = [column for column in records[0] if column not in ("data", "doubts") and not column.startswith("each")]
+    columns = [column for column in records[0] if column not in ("data", "caveats") and not column.startswith("each")]
     cells = [[*columns, "runs"]]
     for row, record in zip(table.rows, records, strict=True):
         record["experiment"] = table.short(row)
@@ -446,7 +446,7 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
     """Tables as the terminal shows them, simulated and recorded results apart; narrow enough for 80 columns."""
     for table in found:
         shown, records = TerminalTable(title=f"CER: {table.title}"), list(table.records())
-        columns = [column for column in records[0] if column not in ("decoder", "characters", "doubts", "data")]
+        columns = [column for column in records[0] if column not in ("decoder", "characters", "caveats", "data")]
         for column in columns:
             words = column == "experiment" or column.startswith("each")
             shown.add_column(column, overflow="fold", no_wrap=not words, justify="left" if words else "right")

@@ -25,7 +25,7 @@ from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval, errors_at
 
 _FEW = 5  # changed settings, with which an experiment still is a variant of another
-_MOST = 1e12  # beyond any loss or rate; larger ones cannot be drawn
+_MAX_VALUE = 1e12  # beyond any loss or rate; larger ones cannot be drawn
 SIMULATED, REAL_KEYS, REAL = "simulated", "real-keys", "real"  # the second: only the EMG is simulated
 
 
@@ -143,7 +143,7 @@ class RunResult:
             return cls(**parts)._checked()
         except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             other = isinstance(error, TypeError | AttributeError)
-            fault = f"a field has another type ({error})" if other else getattr(error, "what", str(error))
+            fault = f"a field has the wrong type ({error})" if other else getattr(error, "what", str(error))
             fault = f"{error} is missing" if isinstance(error, KeyError) else fault
             hint = "move it out of the results, and run the experiment again"
             raise EmgscribeError(f"is not a complete result: {fault}", where=str(path), hint=hint) from error
@@ -153,7 +153,7 @@ class RunResult:
             raise ValueError("its test names no decoder, or its experiment has no name")
         if type(self.seed) is not int or any("epoch" not in line for line in self.curves):
             raise ValueError("its seed is not a whole number, or its curves name no epoch")
-        if not all(abs(value) < _MOST for line in self.curves for value in line.values()):
+        if not all(abs(value) < _MAX_VALUE for line in self.curves for value in line.values()):
             raise ValueError("its curves hold numbers that no run has")
         for test in self.test.values():
             if self.data.kind not in (SIMULATED, REAL_KEYS, REAL) or (test.simulated and self.data.kind == REAL):
@@ -171,7 +171,7 @@ def extent(sessions: int, people: int) -> str:
 
 
 def other_parts(changes: Iterable[str]) -> bool:
-    """Whether changes are more than other values: another kind of network, or augmentations of one's own."""
+    """Whether changes go beyond other values: another kind of network, or custom augmentations."""
     paths = [change.split()[0] for change in changes]
     return any(path.endswith(".kind") or path == "augment.more" for path in paths)
 
@@ -254,7 +254,7 @@ class Row:
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def caveats(self) -> tuple[str, ...]:
         """What a reader should know before relying on the CER, in words."""
         runs = [score.run for score in self.scores]
         tests = [run.test[self.decoder] for run in runs]

@@ -26,7 +26,7 @@ from emgscribe.evaluation import evaluate_all, evaluate_attention
 from emgscribe.experiments.card import card
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment, Simulated
 from emgscribe.experiments.results import DataUsed, RunResult
-from emgscribe.files import alone, replacing
+from emgscribe.files import exclusive, replacing
 from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.model import load_ancestry
 
@@ -46,7 +46,7 @@ def result_path(experiment: Experiment, results: Path) -> Path:
     return results / f"{run_name(experiment)}.json"
 
 
-def recorded(experiment: Experiment, results: Path, split: Split | None = None) -> RunResult | None:
+def stored_result(experiment: Experiment, results: Path, split: Split | None = None) -> RunResult | None:
     """The result that an experiment has in the folder `results`, None where it has none.
 
     Raises `EmgscribeError` where a result of this name has other settings or, with `split`, other test sessions.
@@ -75,7 +75,7 @@ def run_experiment(
     `runs/<name>-<seed>`; a finished one is only evaluated, greedily and with all `decoders` from the same emissions.
     Before that, the beam is tuned on the validation sessions, with the language model in the ARPA file `lm` or the
     default one. Scores of other decoders stay in a result if the greedy score has not changed. While another process
-    works on this run, it waits. Raises what `recorded` and `train_experiment` do.
+    works on this run, it waits. Raises what `stored_result` and `train_experiment` do.
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
@@ -84,14 +84,14 @@ def run_experiment(
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):
         shown = ", ".join(users[:5]) + ", ..." * (len(users) > 5)
-        console.print(f"{len(users)} users both train and test: {shown}", soft_wrap=True)
-    recorded(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
+        console.print(f"{len(users)} users are in both training and test: {shown}", soft_wrap=True)
+    stored_result(experiment, Path(results), split)  # what cannot be replaced is refused before anything is waited for
     if not any(len(session.labels) for session in open_sessions(split.test)):
         what, where = "no test session has a usable key to score", ", ".join(path.stem for path in split.test)
         raise EmgscribeError(what, where=where, hint="test on sessions with keystrokes (emgscribe inspect)")
-    with alone(folder, WORKING, lambda line: console.print(line, soft_wrap=True)):
+    with exclusive(folder, WORKING, lambda line: console.print(line, soft_wrap=True)):
         path, commit = result_path(experiment, Path(results)), current_commit()
-        earlier = recorded(experiment, Path(results), split)
+        earlier = stored_result(experiment, Path(results), split)
         trained, (training, val, test) = train_experiment(experiment, split, runs=Path(runs), console=console)
         best, names = folder / "best", dict.fromkeys(("greedy", *decoders))
         if "beam" in names:
@@ -204,10 +204,10 @@ def missing(
     split = cache(partial(split_sessions, data)) if data is not None else lambda _: None
 
     def done(experiment: Experiment) -> bool:
-        result = recorded(experiment, results, split(experiment.data))
+        result = stored_result(experiment, results, split(experiment.data))
         return result is not None and set(decoders) <= result.test.keys()
 
-    return sorted((one for one in suite if not done(one)), key=lambda experiment: experiment.builds)
+    return sorted((one for one in suite if not done(one)), key=lambda experiment: experiment.depends)
 
 
 def progress(folder: Path) -> tuple[int, float | None]:

@@ -1,7 +1,7 @@
 """Search for the settings of an experiment with the lowest validation CER. Test sessions are not scored.
 
 A study is in `runs/tune/<experiment>/`: `study.db` holds its trials (Optuna, SQLite), PNG files show them. A trial's
-run is named after its number: an interrupted study goes on from that run's checkpoint.
+run is named after its number: an interrupted study resumes from that run's checkpoint.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.results import data_hash
 from emgscribe.experiments.run import progress, run_name, train_experiment
-from emgscribe.files import alone, replacing
+from emgscribe.files import exclusive, replacing
 
 _WORST = 1e6  # per cent: no run has a larger CER
 _SEARCHED = ("model", "windows", "augment", "train")
@@ -109,7 +109,7 @@ def search(
     about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     states, stored = optuna.trial.TrialState, folder / "study.db"
     faults = sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
-    with alone(folder, "works on this study"), _usable(stored, *faults):
+    with exclusive(folder, "works on this study"), _usable(stored, *faults):
         with _usable(stored, Exception):  # someone else's file may hold anything
             study = _study(optuna, folder, about, space)
 
@@ -128,9 +128,9 @@ def search(
 
         def done(order: Order, status: int) -> None:
             number, cer = numbers[order], None if status else progress(runs / order.name)[1]
-            if status == UNWRITABLE:  # not the fault of the trial's settings: it stays begun, to go on later
+            if status == UNWRITABLE:  # not the fault of the trial's settings: it stays running, to be resumed
                 what = f"trial {number} stopped ({order.news('Error: ').removeprefix('Error: ') or 'the disk is full'})"
-                hint = "free some disk space, or whatever it lacks; the same command goes on with this trial"
+                hint = "free some disk space, or fix what it reports; the same command resumes this trial"
                 raise EmgscribeError(what, where=str(order.log), hint=hint)
             with _usable(stored, Exception):
                 study.tell(number, cer, states.FAIL if cer is None else None)
@@ -175,7 +175,7 @@ def _usable(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 
 def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
-    """The study in `folder`, made if there is none; refused where it is about something else or is not whole."""
+    """The study in `folder`, made if there is none; refused where it is of something else or incomplete."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Not as a URL: in one, a folder's name could hold what looks like a query.
     connect = {"creator": lambda: sqlite3.connect(folder / "study.db", check_same_thread=False)}
@@ -192,7 +192,7 @@ def _study(optuna: Any, folder: Path, about: Mapping[str, Any], space: Mapping[s
         if not whole or trial.params.keys() - space.keys() or trial.number != place:
             raise ValueError(f"trial {trial.number} is not of this search")
     if study.direction.name != "MINIMIZE":
-        raise ValueError("its direction is another one")
+        raise ValueError("its direction is not to minimize")
     return study
 
 

@@ -1,4 +1,4 @@
-"""A model that is fine-tuned in a process of its own, so that reading goes on meanwhile."""
+"""Fine-tunes a model in a process of its own, so that reading continues."""
 
 import os
 import subprocess
@@ -49,11 +49,11 @@ class Adapting:
 
     @property
     def runs(self) -> bool:
-        """Whether it is at work."""
+        """Whether it is running."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """End it; what it has done is kept, and the same call would go on."""
+        """End it; what it has done is kept, and the same call would resume."""
         self._stopped = True
         self._process.terminate()
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Whether the electrodes are worn well: which are silent, hum or clip."""
+"""Electrode contact: which electrodes are flat, hum or clip."""
 
 import math
 from typing import Literal
@@ -11,7 +11,7 @@ from emgscribe.data.shape import Shape
 
 State = Literal["good", "flat", "hum", "clipped"]
 _SECONDS = 1.0  # that are looked at, and how often
-_FLAT = 0.2  # µV: no amplifier at work has less noise
+_FLAT = 0.2  # µV: no working amplifier has less noise
 _CLIPPED, _LEVELS = 0.02, 16  # share at the highest or the lowest value; with fewer values it is a quiet 8-bit signal
 _MAINS, _AROUND, _BESIDE = (50.0, 60.0), 1.5, 8.0  # Hz: a line of the spectrum, and the EMG beside it
 _HUM = 0.5  # of the power, above which a line hides the EMG

@@ -1,4 +1,4 @@
-"""EMG of devices: streams of the Lab Streaming Layer, and boards that BrainFlow reads."""
+"""EMG from devices: streams of the Lab Streaming Layer, and boards that BrainFlow reads."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from emgscribe.live.grid import Piece
 from emgscribe.live.sources import Source
 
 _SYNTHETIC = -1  # BrainFlow's board without a device
-_LOOK = 0.005  # s from one look to the next
+_POLL = 0.005  # s from one poll to the next
 _QUIET = 1.0  # s without samples after which a source says so
 _LOST = 3.0  # s without samples after which a board is connected again
 
@@ -66,7 +66,7 @@ class Lsl(Source):
             for device, (inlet, scale) in enumerate(zip(self._inlets, self._scales, strict=True)):
                 try:
                     samples, times = inlet.pull_chunk(timeout=0.0, max_samples=1 << 14)
-                except RuntimeError as error:  # pylsl's own are of this kind
+                except RuntimeError as error:  # pylsl's own errors are of this type
                     raise EmgscribeError(f"the stream is lost ({error})", where="LSL", hint="start again") from error
                 if times:
                     came = True
@@ -77,7 +77,7 @@ class Lsl(Source):
             elif time.monotonic() - last > _QUIET:
                 yield None
                 last = time.monotonic()
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
 
     def when(self, time: float) -> float:
         return time + self._offset
@@ -154,7 +154,7 @@ class Board(Source):
             elif time.monotonic() - quiet > _QUIET:
                 quiet = time.monotonic()
                 yield None
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
 
     def when(self, time: float) -> float:
         return time + self._offset

@@ -20,12 +20,12 @@ from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Stream, Update
 
 _STEP = 0.015  # s between neighbouring samples, at most, whatever the sampling rate
-_LEAST = 0.06  # s of samples that are read at a time: fewer cost as much, since the caches are cold each time
-_MOST, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
+_MIN_SECONDS = 0.06  # s of samples that are read at a time: fewer cost as much, since the caches are cold each time
+_MAX_WAITING, _LEFT = 2.0, 0.3  # s of samples that may wait for the network; s that are left when more do
 
 
 @dataclass(frozen=True)
-class Came:
+class Received:
     """Samples (T, B, C) that came, their times (T,), and the keys that are known to have gone down."""
 
     emg: Emg
@@ -54,7 +54,7 @@ class Engine:
         model: Model | OnnxModel | None,
         decoder: Decoder | None = None,
         *,
-        on_event: Callable[[Came | Update | Scored | Ended], None],
+        on_event: Callable[[Received | Update | Scored | Ended], None],
         settle_after: float = 2.0,
     ) -> None:
         if model is not None and source.shape != model.shape:
@@ -77,7 +77,7 @@ class Engine:
             thread.start()
 
     def stop(self) -> None:
-        """End both threads, and let go of the source."""
+        """End both threads, and release the source."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Engine:
                 typed = self.source.typed()
                 if self.stream is not None:
                     self.meter.typed(typed)
-                self._on_event(Came(emg, times, typed))
+                self._on_event(Received(emg, times, typed))
                 if len(emg):
                     self._put(emg, times)
         except Exception as error:
@@ -125,17 +125,17 @@ class Engine:
         with self._changed:
             self._waiting.append((emg, times))
             if self.source.waits:
-                self._changed.wait_for(lambda: self._stopped or self.waiting < _MOST)
-            elif self.waiting > _MOST:
+                self._changed.wait_for(lambda: self._stopped or self.waiting < _MAX_WAITING)
+            elif self.waiting > _MAX_WAITING:
                 while self.waiting > _LEFT and len(self._waiting) > 1:
                     self.late += len(self._waiting.popleft()[0])
-            if self.waiting >= _LEAST:
+            if self.waiting >= _MIN_SECONDS:
                 self._changed.notify_all()
 
     def _read(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self.waiting >= _LEAST or self._taken or self._stopped)
+                self._changed.wait_for(lambda: self.waiting >= _MIN_SECONDS or self._taken or self._stopped)
                 if self._stopped:
                     return
                 ended = not self._waiting
@@ -177,7 +177,7 @@ def _ours(error: Exception) -> EmgscribeError:
     if isinstance(error, EmgscribeError):
         return error
     what = f"unexpected {type(error).__name__}: {error}"
-    return EmgscribeError(what, hint="this is a fault of emgscribe: please report it, with what you did")
+    return EmgscribeError(what, hint="this is a bug in emgscribe: please report it, with what you did")
 
 
 def _runs(parts: list[tuple[Emg, Times]]) -> Iterator[tuple[Emg, Times]]:

@@ -13,7 +13,7 @@ from emgscribe.errors import EmgscribeError
 
 Places = npt.NDArray[np.int64]
 _SETTLING = 0.5  # s in which a clock follows its times
-_MOST = 0.1  # the share of a piece's error that it corrects at most
+_MAX_CORRECTION = 0.1  # the largest share of a piece's error that it corrects
 _JUMP = 0.1  # s by which times may be off and still be jitter
 _STALL = 0.25  # s that bands wait for one that sends nothing
 _PAUSE = 5.0  # s without samples after which the signal goes on without a gap
@@ -133,7 +133,7 @@ class _Device:
     def __init__(self, bands: slice, period: float) -> None:
         self.bands, self._nominal, self._period = bands, period, period
         self._next, self._jitter = np.nan, _JUMP
-        self.slack = max(1, round(_MOST * _JUMP / period))  # places by which a piece may correct the clock
+        self.slack = max(1, round(_MAX_CORRECTION * _JUMP / period))  # places by which a piece may correct the clock
         self._last: Emg | None = None  # the sample before the next one to take
         self.shift, self.end = 0, 0  # by how many places its clock jumped; the place after its last sample
         self.behind = 0  # samples in a row that came too late
@@ -142,7 +142,7 @@ class _Device:
     def smoothed(self, times: Times) -> Times:
         """Times on the device's clock as it is known by now; where they jump, as they are."""
         steady: Times = self._next + self._period * np.arange(len(times), dtype=np.float64)
-        error, share = float(np.mean(times - steady)), min(_MOST, len(times) * self._nominal / _SETTLING)
+        error, share = float(np.mean(times - steady)), min(_MAX_CORRECTION, len(times) * self._nominal / _SETTLING)
         if abs(error) <= min(max(8 * self._jitter, 2.5 * self._nominal), _JUMP):
             self._jitter += 0.05 * (abs(error) - self._jitter)
             self._period += share**2 / 8 * error / len(times)

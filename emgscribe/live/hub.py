@@ -20,23 +20,23 @@ from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.adapting import Adapting
 from emgscribe.live.contact import Contact
-from emgscribe.live.engine import Came, Ended, Engine
+from emgscribe.live.engine import Ended, Engine, Received
 from emgscribe.live.meter import Scored
 from emgscribe.live.show import Message, Scope, electrodes, message, ready, shown, stats
 from emgscribe.live.sources import Source
-from emgscribe.live.take import LONGEST, Prompts, Take, written
+from emgscribe.live.take import LONGEST, Prompts, Take, made_up_prompts
 from emgscribe.models.model import Model, ModelConfig, best_device, load_model
 from emgscribe.models.onnx import OnnxModel
 from emgscribe.streaming import Update
 
-_MOST_WAITING = 500  # messages that a client may leave waiting
+_MAX_WAITING = 500  # messages that a client may leave waiting
 _FEW = 100  # of them, above which it gets no more of those that soon go stale: scope columns, tentative text
 _PASSING = message("partial")[:-1]
 _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
 Inbox = asyncio.Queue[Message | None]
 """The messages to one client; None ends them."""
-Event = Came | Update | Scored | Ended
+Event = Received | Update | Scored | Ended
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Choice:
     """What runs: names among those that were given at the start."""
 
     source: str
-    model: str = ""  # empty: none reads what comes
+    model: str = ""  # empty: no model
     decoder: str = "greedy"
     lm_weight: float | None = None  # of the beam; None: the tuned one, or the default
     lookahead: float = 0.08  # s, of a model that has several
@@ -56,7 +56,7 @@ class Recordings:
 
     out: Path
     user: str = "me"
-    prompts: Prompts = written
+    prompts: Prompts = made_up_prompts
 
 
 class Live:
@@ -135,7 +135,7 @@ class Live:
 
     def _publish(self, scope: Scope, contact: Contact, event: Event) -> None:
         """What the engine's threads do with an event."""
-        if isinstance(event, Came):
+        if isinstance(event, Received):
             self._record(event)
             if len(event.emg) and contact.feed(event.emg):
                 self.send(electrodes(contact))
@@ -191,7 +191,7 @@ class Live:
         if take is not None and (path := take.recorder.finish()):
             self.recorded.append(path)
 
-    def _record(self, came: Came) -> None:
+    def _record(self, came: Received) -> None:
         """Add to what is recorded, by the engine's thread."""
         if (take := self._take) is None:
             return
@@ -219,7 +219,7 @@ class Live:
     def type_keys(self, on: bool) -> None:
         """Switch the typing of committed text into the operating system on or off."""
         if self._on_keys is None:
-            raise EmgscribeError("keys are not typed here", hint="start with --type-keys")
+            raise EmgscribeError("typing into other windows is off", hint="start with --type-keys")
         self._types = on
         self.send(message("types", on=on))
 
@@ -312,7 +312,7 @@ class Live:
             (self._ended,) = messages
         for inbox in list(self.clients):
             behind = inbox.qsize()
-            if behind > _MOST_WAITING:
+            if behind > _MAX_WAITING:
                 self.clients.discard(inbox)  # it is too slow; the others are not
                 while not inbox.empty():
                     inbox.get_nowait()
@@ -334,7 +334,7 @@ class Live:
                 if take.recorder.seconds > LONGEST or self._ended is not None:
                     await asyncio.to_thread(self.record, False)
 
-    async def asked(self, text: str) -> Message | None:
+    async def handle(self, text: str) -> Message | None:
         """Do what a client asks for; returns the answer to it alone."""
         try:
             content = json.loads(text)

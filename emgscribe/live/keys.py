@@ -9,8 +9,8 @@ from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT
 from emgscribe.errors import EmgscribeError, optional
 
 
-def typing() -> Callable[[str], None]:
-    """Returns what types keystrokes into the window that has the focus. Needs pynput (the extra `keys`).
+def key_typer() -> Callable[[str], None]:
+    """Returns a function that types keystrokes into the focused window. Needs pynput (the extra `keys`).
 
     Capital letters hold shift by themselves, so ⇧ is left out. Raises `EmgscribeError` where the system has no keyboard
     to type on, or forbids it.

@@ -1,4 +1,4 @@
-"""How late text is, how much of it is wrong, and how fast it is typed."""
+"""Latency, error rate and speed of the text."""
 
 import threading
 import time

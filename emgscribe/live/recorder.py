@@ -1,4 +1,4 @@
-"""What is recorded, on disk as it comes: a kill loses nothing that was written, and what it left becomes a session.
+"""Recordings, written to disk as samples come: a kill loses nothing that was written; `finish` makes a session of it.
 
 While it is recorded, a session is a folder `NAME.recording`, with the samples as rows of a session file, and keys and
 prompts as lines of JSON. At the end, or by `finish` after a kill, it becomes `NAME.hdf5`.
@@ -30,7 +30,7 @@ from emgscribe.data.hdf5 import (
 )
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import alone, failed, holder, open_file, read_json, write_json
+from emgscribe.files import exclusive, failed, holder, open_file, read_json, write_json
 
 _ENDING = ".recording"
 _ABOUT, _ROWS, _EVENTS = "about.json", "rows", "events.jsonl"
@@ -51,7 +51,7 @@ class Recorder:
         self.folder = out / f"{name}{_ENDING}"
         about = {"name": name, "user": user, "origin": origin, "simulation": simulation, "shape": to_json(shape)}
         with ExitStack() as opened:
-            opened.enter_context(alone(self.folder, "is recording here"))
+            opened.enter_context(exclusive(self.folder, "is recording here"))
             try:  # without a buffer: a write has reached the system when it returns
                 self._rows, self._events = (
                     opened.enter_context((self.folder / file).open("wb", buffering=0)) for file in (_ROWS, _EVENTS)
@@ -111,7 +111,7 @@ def finish(out: Path) -> list[Path]:
 
 
 def _session_of(folder: Path) -> Path | None:
-    """The session file of a recording, which is then removed."""
+    """Make the session file of a recording folder, and remove the folder."""
     path = folder.with_name(f"{folder.name.removesuffix(_ENDING)}.hdf5")
     rows = folder / _ROWS
     made = rows.exists() and rows.stat().st_size > 0 and _write_session(path, folder)

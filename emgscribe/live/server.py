@@ -1,6 +1,6 @@
 """The web page, and the messages to and from it.
 
-Whoever can open the page can see what is typed and choose among what was given at the start, nothing else: no path and
+Anyone who opens the page can see what is typed and choose among what was given at the start, nothing else: no path and
 no command comes from a client. Pages of other origins are refused, and so are names that were made to point here (DNS
 rebinding); beyond this machine, a token is needed.
 """
@@ -41,8 +41,8 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
-_MOST_CLIENTS = 32
-_LONGEST, _MOST_A_SECOND = 4096, 20  # bytes of a client's message; messages of a client
+_MAX_CLIENTS = 32
+_LONGEST, _MAX_PER_SECOND = 4096, 20  # bytes of a client's message; messages of a client
 _REFUSED = 1008  # the code with which a socket is closed
 _PATIENCE = 10.0  # s in which a client must take a message
 
@@ -82,7 +82,7 @@ class Site:
         return show
 
     async def _watch(self, connection: WebSocket) -> None:
-        if self.refused(connection) or self._connected >= _MOST_CLIENTS:
+        if self.refused(connection) or self._connected >= _MAX_CLIENTS:
             await connection.close(_REFUSED)
             return
         self._connected += 1
@@ -122,9 +122,9 @@ class Site:
                 if time.monotonic() > begun + 1:
                     begun, came = time.monotonic(), 0
                 came += 1
-                if len(text) > _LONGEST or came > _MOST_A_SECOND:
+                if len(text) > _LONGEST or came > _MAX_PER_SECOND:
                     return
-                if answer := await self.live.asked(text):
+                if answer := await self.live.handle(text):
                     inbox.put_nowait(answer)
 
     @asynccontextmanager
@@ -148,7 +148,7 @@ def serve(
 ) -> None:
     """Begin with the choice of `live`, and serve the page until Ctrl-C.
 
-    With `until_end`, until the source ends while no page is open, too; the error that ended it is raised.
+    With `until_end` it also stops when the source ends while no page is open, and raises the error that ended it.
 
     Beyond this machine the address that is printed has a token. `names` are further hosts, with their port, under which
     the page is opened, as behind a proxy. Port 0 is any free one; one that is in use raises `EmgscribeError`.
@@ -161,7 +161,7 @@ def serve(
             errors.extend([error] if error else ())
             server.should_exit = True
         else:
-            print(f"Error: {error}" if error else "The source has ended; Ctrl-C closes the page.", file=sys.stderr)
+            print(f"Error: {error}" if error else "The source has ended; Ctrl-C stops the server.", file=sys.stderr)
 
     live.on_end = end
     with listening:

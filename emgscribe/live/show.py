@@ -12,7 +12,7 @@ from emgscribe.data.charset import BLANK, SYMBOLS, text_of_labels
 from emgscribe.data.hdf5 import Emg
 from emgscribe.data.shape import Shape
 from emgscribe.live.contact import Contact
-from emgscribe.live.engine import Came, Ended, Engine
+from emgscribe.live.engine import Ended, Engine, Received
 from emgscribe.live.meter import Scored
 from emgscribe.scoring import side_by_side
 from emgscribe.streaming import Update
@@ -20,7 +20,7 @@ from emgscribe.streaming import Update
 VERSION = 1
 COLUMN_SECONDS = 0.005  # of samples that one column of the scope shows
 UNIT = 0.25  # µV of a step of the scope's numbers
-_LEAST = 0.02  # probability above which a key is lit
+_LIT = 0.02  # probability above which a key is lit
 
 Message = str | bytes
 
@@ -48,10 +48,10 @@ def ready(engine: Engine, **choices: Any) -> str:
     )
 
 
-def shown(event: Came | Update | Scored | Ended, scope: "Scope") -> Iterator[Message]:
+def shown(event: Received | Update | Scored | Ended, scope: "Scope") -> Iterator[Message]:
     """The messages of an event."""
     match event:
-        case Came():
+        case Received():
             if columns := scope.columns(event.emg):
                 yield columns
             if event.typed:
@@ -64,7 +64,7 @@ def shown(event: Came | Update | Scored | Ended, scope: "Scope") -> Iterator[Mes
             if len(event.emissions):
                 likely = np.exp(event.emissions.max(axis=0))
                 keys = [
-                    [SYMBOLS[at], round(float(likely[at]), 3)] for at in np.flatnonzero(likely > _LEAST) if at != BLANK
+                    [SYMBOLS[at], round(float(likely[at]), 3)] for at in np.flatnonzero(likely > _LIT) if at != BLANK
                 ]
                 lit = {"keys": keys}
             yield message("partial", text=event.tentative.text, seconds=round(event.seconds, 3), **lit)
@@ -73,12 +73,12 @@ def shown(event: Came | Update | Scored | Ended, scope: "Scope") -> Iterator[Mes
             yield message("scored", lines=side_by_side(typed, read), **asdict(event.counts))
         case Ended():
             error = event.error
-            told = {"what": str(error).splitlines()[0], "hint": error.hint} if error else {}
-            yield message("ended", **told)
+            cause = {"what": str(error).splitlines()[0], "hint": error.hint} if error else {}
+            yield message("ended", **cause)
 
 
 def stats(engine: Engine) -> str:
-    """The figures of this moment."""
+    """The current statistics."""
     measured = engine.meter.measured()
     cer = measured.counts.cer
     return message(

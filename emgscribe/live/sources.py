@@ -29,7 +29,7 @@ from emgscribe.simulation.processes import processes, without_interrupts
 from emgscribe.simulation.sessions import perform
 
 PIECE_SECONDS = 0.04  # twice as many pieces cost 4 % of a core more
-_LOOK = 0.1  # s from one look to the next where nothing comes
+_POLL = 0.1  # s from one poll to the next where nothing comes
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Typed:
 class Source:
     """EMG as it comes. `shape` is that of the recording, `about` says in words what it is.
 
-    `simulation` holds the simulator's settings as JSON where no muscle made the EMG, else nothing. `knows_keys` says
-    that `typed` tells every key, `recorded` that it is a recording already, `waits` that samples need not be taken in
-    time. `devices` are the bands of each device that sends pieces of its own.
+    `simulation` holds the simulator's settings as JSON where no muscle made the EMG, else nothing. With
+    `knows_keys`, `typed` returns every key; with `recorded` it is already a recording; with `waits` samples need not be
+    taken in time. `devices` are the bands of each device that sends pieces of its own.
     """
 
     shape: Shape
@@ -59,7 +59,7 @@ class Source:
     def pieces(self) -> Iterator[Piece | None]:
         """Pieces as they come, None where none has come for a while. It ends where the source does.
 
-        A device that is lost and comes back goes on; one that is lost for good raises `EmgscribeError`.
+        A device that is lost and comes back resumes; one that is lost for good raises `EmgscribeError`.
         """
         raise NotImplementedError  # each source has its own
 
@@ -72,13 +72,13 @@ class Source:
         return time
 
     def stay(self) -> None:
-        """Keep to the person who types now: she is being recorded. Only a simulation can do otherwise."""
+        """Keep the person who types now, who is being recorded. Only a simulation could switch."""
 
     def follow(self, before: "Source") -> None:
-        """Before it begins: go on with the person that the source `before` kept to."""
+        """Before it begins: continue with the person that the source `before` kept."""
 
     def close(self) -> None:
-        """Let go of devices and processes."""
+        """Release devices and processes."""
 
 
 class _Paced(Source):
@@ -156,7 +156,7 @@ class Simulated(_Paced):
         require(0 <= self.seed < NUM_USERS, "seed", self.seed, f"0 to {NUM_USERS - 1}")
         super().__init__(self.config.shape)
         self.simulation = json.dumps({"about": "live", "seed": self.seed, **asdict(self.config)})
-        self.person: tuple[int, int] | None = None  # who types now: her number, and that of her session
+        self.person: tuple[int, int] | None = None  # who types now: the numbers of the user and of the session
         self._processes = processes()
         self._stays = self._processes.Event()
         self._process: BaseProcess | None = None
@@ -178,7 +178,7 @@ class Simulated(_Paced):
         theirs.close()
         expected = 0.0  # s of the blocks that have been received
         while True:
-            while not ours.poll(_LOOK):
+            while not ours.poll(_POLL):
                 yield None
             try:
                 self.person, keys, block = ours.recv()
@@ -187,7 +187,7 @@ class Simulated(_Paced):
             self._keys.extend(Typed(label, expected + time) for label, time in keys)
             expected += len(block) / self.shape.rate
             if self._begun is not None:  # where the simulator was late, the typist waited
-                self._begun += max(0.0, time.monotonic() - self.when(self._seconds) - _LOOK)
+                self._begun += max(0.0, time.monotonic() - self.when(self._seconds) - _POLL)
             yield from self._give(block)
 
     def close(self) -> None:
@@ -208,7 +208,7 @@ def prepare_typist() -> None:
 def _type(
     out: Connection, stays: Event, config: SimulationConfig, seed: int, minutes: float, before: tuple[int, int] | None
 ) -> None:
-    """Send (person, keys, block) again and again: who types, the labels and times of keys from the block's start on,
+    """Send (person, keys, block) repeatedly: who types, the labels and times of keys from the block's start on,
     samples (T, B, C). The pipe is full with one block, so only one is made ahead.
     """
     rng, person = np.random.default_rng(seed), before
@@ -238,7 +238,7 @@ class Pipe(_Paced):
     def pieces(self) -> Iterator[Piece | None]:
         row = 4 * len(self.shape.bands) * self.shape.electrodes
         while True:
-            if os.name == "posix" and not select.select([self.file], [], [], _LOOK)[0]:
+            if os.name == "posix" and not select.select([self.file], [], [], _POLL)[0]:
                 yield None
                 continue
             if not (data := os.read(self.file.fileno(), 1 << 16)):

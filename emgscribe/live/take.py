@@ -13,19 +13,19 @@ from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, symbol_of_key
 from emgscribe.data.hdf5 import Keystroke, Prompt
 from emgscribe.data.recordings import HOLD, key_name
 from emgscribe.files import open_text
-from emgscribe.live.engine import Came
+from emgscribe.live.engine import Received
 from emgscribe.live.recorder import Recorder
 from emgscribe.live.sources import Source
 from emgscribe.simulation.text import PromptWriter, prompts_of_text
 
 LONGEST = 3600.0  # s of a recording
-_MOST_KEYS, _LONGEST_NAME = 64, 20  # of a message; characters of a key's name
+_MAX_KEYS, _LONGEST_NAME = 64, 20  # of a message; characters of a key's name
 _LATE = 60.0  # s after which a key is too late
 
 Prompts = Callable[[], Iterator[str]]
 
 
-def written() -> Iterator[str]:
+def made_up_prompts() -> Iterator[str]:
     """Prompts without end, like those of the data set: four lower-case words."""
     writer = PromptWriter(np.random.default_rng())
     while True:
@@ -53,7 +53,7 @@ class Take:
     def _next(self) -> None:
         self.prompt, self._shown = next(self._prompts) if self.asks else "", time.monotonic() - self._zero
 
-    def add(self, came: Came) -> None:
+    def add(self, came: Received) -> None:
         """Add what the source gave."""
         if len(came.emg):
             self.recorder.add(came.emg, came.times)
@@ -66,7 +66,7 @@ class Take:
 
         Returns whether they ended a prompt. Anything but a list of keys raises `EmgscribeError`.
         """
-        require(isinstance(keys, list) and len(keys) <= _MOST_KEYS, "keys", keys, f"a list of at most {_MOST_KEYS}")
+        require(isinstance(keys, list) and len(keys) <= _MAX_KEYS, "keys", keys, f"a list of at most {_MAX_KEYS}")
         require(is_number(error) and 0 <= error < 10, "error", error, "seconds")
         now, pressed = time.monotonic(), list[Keystroke]()
         for key in keys:

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from emgscribe.config import Count, Dropout, Range, require
 from emgscribe.data.charset import BLANK, SYMBOLS
 from emgscribe.models.encoders.contract import Shrinks, Sized, Width
-from emgscribe.models.encoders.layers import Dropping, feed_forward, without
+from emgscribe.models.encoders.layers import FastDropout, feed_forward, mask_padding
 from emgscribe.models.encoders.transformer import angles
 
-END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in the place of CTC's blank
+END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in place of CTC's blank
 _NEVER = -1e30  # as a log-probability: finite, so that no difference of two is NaN
 Pair = tuple[Tensor, Tensor]  # keys and values of attention, each (N, heads, ..., D / heads)
-Memory = tuple[list[Pair], Tensor | None]  # those of the frames for each layer; which are not padding, or None: all
+Memory = tuple[list[Pair], Tensor | None]  # those of the frames, by layer; the mask of real frames (None: all)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class AttentionDecoder(nn.Module):
         """The memory of frames (N, F, frames_width), of which each item has `counts` (N,), on the CPU."""
         count = frames.shape[1]
         padding = count - counts
-        memory = self.memory(without(frames, padding))  # (N, F, D)
+        memory = self.memory(mask_padding(frames, padding))  # (N, F, D)
         memory = memory + sinusoids(0, count, memory)
         seen = torch.arange(count) < counts[:, None]
         mask = seen[:, None, None].to(frames.device, non_blocking=True) if padding.any() else None  # (N, 1, 1, F)
@@ -114,7 +114,7 @@ class CachedAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query = nn.Linear(width, width)
         self.pair = nn.Linear(width, 2 * width)
-        self.output = nn.Sequential(nn.Linear(width, width), Dropping(dropout))
+        self.output = nn.Sequential(nn.Linear(width, width), FastDropout(dropout))
 
     def remember(self, sequence: Tensor) -> Pair:
         """Keys and values (N, heads, S, D / heads) of a sequence (N, S, D)."""

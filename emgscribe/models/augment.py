@@ -1,4 +1,4 @@
-"""Random changes of a whole batch, on its device; training only.
+"""Random changes to a whole batch, on its device; training only.
 
 A change acts in place where it can: a training batch is already a copy of the recording. Random numbers are drawn on
 the CPU from the generator that is passed in, so the same seed gives the same batch on every device; only the noise
@@ -260,7 +260,7 @@ class Change(Kind):
 
 @dataclass(frozen=True)
 class Augmentation(Settings):
-    """Changes of a training batch, in the order of the fields; SpecAugment on the features, the others on the EMG.
+    """Changes to a training batch, in the order of the fields; SpecAugment on the features, the others on the EMG.
 
     A change is off at its neutral value: offsets (0,), 0 samples, sigma, spread, rate or ratio 0, 0 masks. The defaults
     are the published baseline's three.

@@ -1,4 +1,4 @@
-"""One model of several trained ones."""
+"""One model made of several trained ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace

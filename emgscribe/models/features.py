@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from emgscribe.config import SAMPLES, Kind, Range, Whole, register, require
 from emgscribe.data.shape import Shape
-from emgscribe.models.steps import Kept, Step
+from emgscribe.models.steps import Sliding, Step
 
 Filters = Annotated[int, Range(1, 1 << 14)]
 Stride = Annotated[int, Range(1, 1000)]
-Place = Annotated[int, Range(0, 255)]
+Index = Annotated[int, Range(0, 255)]
 
 
 class Features(nn.Module):
@@ -31,13 +31,13 @@ class Features(nn.Module):
     bins: int
 
     @property
-    def load(self) -> float:
+    def numbers_per_sample(self) -> float:
         """Numbers that are held at a time for each sample of an electrode channel, roughly."""
         return 2 + 5 * self.bins / self.hop
 
     def streamed(self) -> list[Step]:
         """The steps of a stream: EMG (N, n, B, C) -> features."""
-        return [Kept(self, self.span, self.hop)]
+        return [Sliding(self, self.span, self.hop)]
 
     def frames(self, samples: int) -> int:
         """Whole frames within `samples` samples."""
@@ -54,8 +54,8 @@ class FeaturesConfig(Kind):
 
     section = "features"
     kinds: ClassVar[dict[str, type["FeaturesConfig"]]] = {}
-    electrodes: tuple[Place, ...] = ()  # electrodes of each band, from 0; empty: all
-    bands: tuple[Place, ...] = ()  # bands, from 0; of two, 0 is the left one; empty: all
+    electrodes: tuple[Index, ...] = ()  # electrodes of each band, from 0; empty: all
+    bands: tuple[Index, ...] = ()  # bands, from 0; of two, 0 is the left one; empty: all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +97,7 @@ class SpectrogramConfig(FeaturesConfig):
     n_fft: Annotated[int, Range(2, 1024), SAMPLES] = 64  # samples of a frame's transform, at the decimated rate
     hop: Annotated[int, Range(1, 1024), SAMPLES] = 16  # samples from one frame to the next, at the decimated rate
     offset: Annotated[float, Range(0, 1e6, "()")] = 1e-6  # added to the power before the logarithm
-    decimation: Literal[1, 2, 4, 8] = 1  # divide the sampling rate first: 2 makes 1 kHz of 2 kHz, 8 makes 250 Hz
+    decimation: Literal[1, 2, 4, 8] = 1  # divide the sampling rate first: 2 turns 2 kHz into 1 kHz, 8 into 250 Hz
     edges: tuple[Whole, ...] = ()  # sum the power of bins edges[i] up to edges[i + 1] - 1; empty: each bin by itself
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class SpectrogramConfig(FeaturesConfig):
         require(self.hop <= self.n_fft, "features.hop", self.hop, f"1 to n_fft = {self.n_fft} samples")
         bins, rising = self.n_fft // 2 + 1, list(self.edges) == sorted(set(self.edges))
         fits = not self.edges or (len(self.edges) > 1 and rising and self.edges[-1] <= bins)
-        require(fits, "features.edges", self.edges, f"none, or two or more, rising, from 0 to {bins}")
+        require(fits, "features.edges", self.edges, f"none, or two or more, increasing, from 0 to {bins}")
 
     def at_rate(self, factor: float) -> Self:
         bins = round(self.n_fft * factor) // 2 + 1  # as wide as before

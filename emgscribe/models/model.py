@@ -52,8 +52,8 @@ SHIPPED = ("live",)
 """The models that come with the package, by their names."""
 _OWN = Path(__file__).parent / "shipped"
 _HINT = "name a folder that emgscribe train wrote, such as runs/NAME-SEED/best"
-_MOST_TENSORS = 3000  # weights of a network, a layer of which has up to 30
-_MOST_SECONDS = 60  # context of a window
+_MAX_TENSORS = 3000  # weights of a network, a layer of which has up to 30
+_MAX_SECONDS = 60  # context of a window
 _HEADER_BYTES = 10 << 20
 
 
@@ -88,7 +88,7 @@ class Model(nn.Module):
         attention = config.attention
         self.attention = AttentionDecoder(attention, self.encoder.width) if attention.layers else None
         seconds = (sum(self.context) + self.samples_per_frame) / self.shape.rate
-        require(seconds <= _MOST_SECONDS, "model.context", seconds, f"up to {_MOST_SECONDS} seconds, frame included")
+        require(seconds <= _MAX_SECONDS, "model.context", seconds, f"up to {_MAX_SECONDS} seconds, frame included")
 
     def __repr__(self) -> str:
         encoder = self.config.encoder
@@ -185,7 +185,7 @@ class Model(nn.Module):
         if there != nearest:
             found, wanted = dict(leaves(there)), dict(leaves(nearest))
             changes = [f"encoder.{name} = {value}" for name, value in wanted.items() if found[name] != value]
-            what = "the model reads a recording to its end before it can say what stands at its beginning"
+            what = "the model cannot be streamed: it needs the whole recording before its first key"
             hint = f"train a model with {', '.join(changes)}; or use sliding windows: Stream(model, window=4)"
             raise EmgscribeError(what, hint=hint)
         return Chain([*self.features.streamed(), *self.encoder.streamed(), each(self.classify)])
@@ -247,13 +247,13 @@ def best_device() -> torch.device:
 def sketch(config: ModelConfig, shape: Shape | None = None) -> Model:
     """The model without values, on torch's meta device. One that this machine cannot hold raises `EmgscribeError`.
 
-    It costs no memory, and time for `_MOST_TENSORS` weights at most, whatever the settings say.
+    It costs no memory, and time for `_MAX_TENSORS` weights at most, whatever the settings say.
     """
     numbers = count(1)
 
     def note(*_: object) -> None:
-        if next(numbers) > _MOST_TENSORS:
-            raise EmgscribeError(f"the network has more than {_MOST_TENSORS} weights", hint="choose fewer layers")
+        if next(numbers) > _MAX_TENSORS:
+            raise EmgscribeError(f"the network has more than {_MAX_TENSORS} weights", hint="choose fewer layers")
 
     hook = register_module_parameter_registration_hook(note)
     try:
@@ -279,7 +279,7 @@ def _memory(model: Model) -> float:
     windows, seconds = (1, 60) if model.encoder.extrapolates else (15, 4)
     samples = seconds * model.shape.rate + sum(model.context)
     frames, electrodes = samples / model.features.hop, len(model.shape.bands) * model.shape.electrodes
-    held = samples * electrodes * model.features.load + frames * 8 * max(size[0] for size in sizes)
+    held = samples * electrodes * model.features.numbers_per_sample + frames * 8 * max(size[0] for size in sizes)
     return 4 * (sum(map(math.prod, sizes)) + windows * held + (windows > 1) * windows * frames**2)
 
 
@@ -326,11 +326,11 @@ def _weights(path: Path, model: Model) -> dict[str, Tensor]:
     """The weights in a file, mapped into memory, that fit `model` and are finite."""
     with open_file(path) as file:
         if int.from_bytes(file.read(8), "little") > _HEADER_BYTES:
-            raise EmgscribeError("is no file of weights: its header is too long", where=str(path))
+            raise EmgscribeError("is not a weights file: its header is too long", where=str(path))
     try:
         weights = load_file(path)
     except Exception as error:  # safetensors has its own class for only some faults
-        raise EmgscribeError(f"is no file of weights, or damaged ({error!s:.200})", where=str(path)) from error
+        raise EmgscribeError(f"is not a weights file, or is damaged ({error!s:.200})", where=str(path)) from error
     found, needed = ({name: _described(one) for name, one in of.items()} for of in (weights, model.state_dict()))
     for name in sorted(found.keys() | needed.keys()):
         there, here = found.get(name, "missing"), needed.get(name, "none of the network's weights")
@@ -369,7 +369,7 @@ def _stored(kind: type[T], folder: Path, part: str) -> T:
         if (folder / "best" / path.name).is_file():
             hint = f"name {folder / 'best'}"
         elif folder.suffix == ".ckpt":
-            hint = "make a model of a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
+            hint = "import a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
         elif folder.suffix.lower() in SUFFIXES:
             hint = f"this is the name of a session; {_HINT}"
         raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=hint)

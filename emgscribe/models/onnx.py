@@ -24,15 +24,15 @@ from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.hdf5 import Emg
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError, optional
-from emgscribe.files import damage_told, open_file, replacing
+from emgscribe.files import damage_reported, open_file, replacing
 from emgscribe.models.model import Model
 from emgscribe.models.steps import State, Step
 
-_CLOSE = 1e-4  # by which emissions may differ from PyTorch's
+_TOLERANCE = 1e-4  # by which emissions may differ from PyTorch's
 
 
 def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool = False) -> None:
-    """Write the model's step over `frames` frames of emissions; with `int8` its matrices have 8 bits.
+    """Write the model's step over `frames` frames of emissions; with `int8` its weights are quantised to 8 bits.
 
     Inputs are `emg` (1, frames * samples_per_frame, B, C) in µV and the states, outputs `emissions` (1, frames, 99) and
     the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). Raises `EmgscribeError`
@@ -112,7 +112,7 @@ def _check(step: _Step, example: Tensor, session: Any) -> None:
     given = zip(session.get_inputs(), [example, *states], strict=True)
     found = session.run(None, {one.name: value.numpy() for one, value in given})
     worst = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, [expected, *after], strict=True))
-    if not worst <= _CLOSE:
+    if not worst <= _TOLERANCE:
         what = f"onnxruntime's results for this network differ from PyTorch's by {worst:.2g}"
         raise EmgscribeError(what, hint="report it, with the model's config.json")
 
@@ -160,7 +160,7 @@ class OnnxModel:
         open_file(Path(path)).close()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
-        with damage_told(Path(path), "is damaged, or not an ONNX file"):
+        with damage_reported(Path(path), "is damaged, or not an ONNX file"):
             self._session = runtime.InferenceSession(path, options)
             about = self._session.get_modelmeta().custom_metadata_map
             names = ("silence", "drop", "frames", "samples_per_frame", "lookahead")
@@ -211,7 +211,7 @@ class OnnxModel:
         return found[: self.frames(len(emg))]
 
     def feed(self, samples: Emg) -> npt.NDArray[np.float32]:
-        """Emissions (F, 99) of the whole chunks that samples (T, B, C) in µV complete."""
+        """Emissions (F, 99) of the chunks that are completed by samples (T, B, C) in µV."""
         self._rest = np.concatenate([self._rest, samples])
         size, made = self.chunk * self.samples_per_frame, [np.empty((0, len(SYMBOLS) + 1), np.float32)]
         for at in range(0, len(self._rest) - size + 1, size):

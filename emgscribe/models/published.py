@@ -23,13 +23,13 @@ from torch import Tensor
 from emgscribe.data.shape import Shape
 from emgscribe.data.splits import LATEST, Protocol, published_names
 from emgscribe.errors import EmgscribeError
-from emgscribe.files import damage_told, open_file, replacing
+from emgscribe.files import damage_reported, open_file, replacing
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig
 
-_MOST_PICKLE = 64 << 20  # bytes of a checkpoint that are not weights
+_MAX_PICKLE = 64 << 20  # bytes of a checkpoint that are not weights
 _AHEAD = 12  # published frames of context after a window, of those that the convolutions consume
 _POINTER = b"version https://git-lfs"
 _KINDS = {
@@ -94,10 +94,10 @@ def _published(model: Model) -> dict[str, Tensor]:
     sizes = {"mlp_features", "blocks", "channels", "kernel", "lookahead"}
     other = {name for name in vars(plain) if getattr(encoder, name, None) != getattr(plain, name)} - sizes
     if not isinstance(encoder, TdsConfig) or other or model.attention or model.shape != Shape():
-        what = "the published code has no network like this one: it has TDS blocks after MLPs, on both bands"
+        what = "the published code has no such network: its own has TDS blocks after MLPs, on both bands"
         raise EmgscribeError(what, hint="export a model of the baseline's kind")
     if not isinstance(features, SpectrogramConfig) or features.seen(model.shape) != (2, 16) or features.edges:
-        raise EmgscribeError("the published code has spectrograms of all electrodes", hint="export such a model")
+        raise EmgscribeError("the published network reads spectrograms of all electrodes", hint="export such a model")
     weights = model.state_dict()
     return {theirs: _moved(weights[ours], encoder, there, back=True) for ours, theirs, there in _places(encoder)}
 
@@ -181,7 +181,7 @@ def _state(path: Path) -> dict[str, Tensor]:
             hint = "fetch the file itself: git lfs pull, in its repository"
             raise EmgscribeError("is a Git LFS pointer, not the file that it points to", where=str(path), hint=hint)
     try:
-        with damage_told(path, "is damaged, or not a checkpoint"), ZipFile(path) as parts:
+        with damage_reported(path, "is damaged, or not a checkpoint"), ZipFile(path) as parts:
             content = _read(parts, path.stat().st_size)
     except EmgscribeError as error:
         raise EmgscribeError(error.what, where=str(path), hint=error.hint or _HINT) from error
@@ -196,7 +196,7 @@ def _read(parts: ZipFile, size: int) -> Any:
     names = [name for name in parts.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
         raise EmgscribeError("is not a PyTorch checkpoint: it holds no data.pkl")
-    if sum(part.file_size for part in parts.infolist()) > size or parts.getinfo(names[0]).file_size > _MOST_PICKLE:
+    if sum(part.file_size for part in parts.infolist()) > size or parts.getinfo(names[0]).file_size > _MAX_PICKLE:
         raise EmgscribeError("is not a PyTorch checkpoint: its parts are larger than the file")
     if changed := parts.testzip():
         raise EmgscribeError(f"is damaged (the bytes of {changed} have changed)", hint="copy or download it again")

@@ -36,7 +36,7 @@ class Chain:
         return found, states
 
 
-class Kept:
+class Sliding:
     """The step of a function that computes a frame from `span` others (or samples); the next begins `stride` later.
 
     `axis` is that of time.
@@ -96,7 +96,7 @@ def residual(*steps: Step) -> Step:
     return add
 
 
-def beside(chains: Sequence[Step], combined: Callable[[list[Tensor]], Tensor]) -> Step:
+def parallel(chains: Sequence[Step], combined: Callable[[list[Tensor]], Tensor]) -> Step:
     """The step of what several steps make of the same frames; those that come earlier wait for the others."""
 
     def run(frames: Tensor, state: State) -> tuple[Tensor | None, State]:

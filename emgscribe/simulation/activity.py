@@ -1,7 +1,7 @@
-"""What the pictures of a recording show, measured on any session: spectra, levels, activity around a key press.
+"""What published figures of a recording show, measured on any session: spectra, levels, activity around a key press.
 
-All functions take `emg` (T, 2 bands, 16) in µV at 2 kHz. `published` has what the pictures of a recorded session show
-(sub-03734552 of Sivakumar et al. 2024, NEMAR NM000104; pictures of the EEGLAB tutorial).
+All functions take `emg` (T, 2 bands, 16) in µV at 2 kHz. `published` has what the figures of a recorded session show
+(sub-03734552 of Sivakumar et al. 2024, NEMAR NM000104; figures of the EEGLAB tutorial).
 """
 
 from collections.abc import Sequence

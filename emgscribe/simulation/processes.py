@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # which of the two exists depends on the system
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 Progress = Callable[[float], None]
-_LOOK = 0.2  # seconds between two looks at what is done
-_MOST = 60  # processes; Windows waits for 63 at most
+_POLL = 0.2  # seconds between two polls of what is done
+_MAX_PROCESSES = 60  # processes; Windows waits for 63 at most
 
 
 class Job(Protocol):
@@ -57,7 +57,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
     Where one process is enough, it is this one. Of several, the first that fails ends the others, and so does the end
     of this one. Raises what a job raises, and `EmgscribeError` where a process is killed.
     """
-    context, count = processes(), min(count or _cores(), len(jobs), _MOST)
+    context, count = processes(), min(count or _cores(), len(jobs), _MAX_PROCESSES)
     done = context.Array("d", len(jobs), lock=False)
 
     def look() -> None:
@@ -66,7 +66,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
 
     if count < 2:
         for index, job in enumerate(jobs):
-            job(progress=partial(_tell, done, index, look))
+            job(progress=partial(_report_progress, done, index, look))
         return
     errors, failed = context.Pipe(duplex=False)
     taken = context.Value("i", 0)
@@ -85,7 +85,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
                 raise _why(errors, begun=taken.value > 0)
             if not running:
                 return
-            wait(running, _LOOK)
+            wait(running, _POLL)
     finally:
         for worker in workers:
             worker.kill()
@@ -97,7 +97,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _tell(done: "Array[c_double]", index: int, after: Callable[[], object], fraction: float) -> None:
+def _report_progress(done: "Array[c_double]", index: int, after: Callable[[], object], fraction: float) -> None:
     done[index] = fraction
     after()
 
@@ -118,10 +118,10 @@ def _work(jobs: Sequence[Job], taken: "Synchronized[int]", done: "Array[c_double
         if index >= len(jobs):
             return
         try:
-            jobs[index](progress=partial(_tell, done, index, look))
+            jobs[index](progress=partial(_report_progress, done, index, look))
         except Exception as error:
             if not isinstance(error, EmgscribeError):
-                error.add_note(traceback.format_exc())  # an exception crosses over without it
+                error.add_note(traceback.format_exc())  # a pickled exception loses it
             failed.send(error)
             raise SystemExit(1) from None
 
@@ -131,7 +131,7 @@ def _why(errors: Connection, *, begun: bool) -> Exception:
     if errors.poll():
         return cast(Exception, errors.recv())
     if not begun:
-        hint = 'in a script, begin below the line if __name__ == "__main__":'
+        hint = 'in a script, put the call under if __name__ == "__main__":'
         return EmgscribeError("a process that simulates could not start", hint=hint)
     hint = "free some memory, or simulate in Python with fewer processes"
     return EmgscribeError("a process that simulates was killed", hint=hint)

@@ -30,7 +30,7 @@ class Recorder:
         self._artefacts_per_sample = config.artefacts_per_minute * hard / 60 / SAMPLE_RATE
         self._sections = signal.butter(2, config.highpass, "highpass", fs=SAMPLE_RATE, output="sos").astype(np.float32)
         self._step = SAMPLE_RATE // config.sample_rate
-        if self._step > 1:  # against aliases
+        if self._step > 1:  # anti-aliasing
             low = signal.cheby1(8, 0.05, 0.8 / self._step, output="sos").astype(np.float32)
             self._sections = np.concatenate([self._sections, low])
         self._filter = signal.sosfilt

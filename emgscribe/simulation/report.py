@@ -44,7 +44,7 @@ class Excerpt:
         """Raises `EmgscribeError` for a session shorter than 10 s and one that cannot be read."""
         with SessionFile(path) as session:
             if session.shape != (published := Shape()):
-                what = f"has {session.shape}; what is published is of {published}"
+                what = f"has {session.shape}; the published numbers are of {published}"
                 raise EmgscribeError(what, where=str(path), hint="compare sessions of that shape")
             if len(session) < _SHORTEST:
                 raise EmgscribeError("shorter than 10 s", where=str(path), hint="compare longer sessions")
@@ -123,8 +123,8 @@ def _page(found: Sequence[Row], picture: str, sessions: int, measured: int) -> s
     lines = [
         "# Published and simulated",
         f"Published: {published()['source']} Simulated: typing of {sessions} sessions, EMG of {measured} of them."
-        " The distance is a difference where the unit is % or dB, else in % of the published number. ✓: as near as"
-        " allowed.",
+        " The distance is a difference where the unit is % or dB, else in % of the published number. ✓: within the"
+        " allowed distance.",
         f"![All numbers, traces, spectra and activity around a key]({picture}.png)",
         "| measure | unit | published | simulated | distance | allowed | |\n|---|---|---|---|---|---|---|",
     ]

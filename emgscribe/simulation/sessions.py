@@ -42,7 +42,7 @@ from emgscribe.simulation.typist import Press, Typist, with_fingers
 _BLOCK = 10 * DRIVE_RATE  # frames
 _SESSION_STREAM, _DATASET_STREAM, _CALENDAR_STREAM, _LOG_STREAM = 0x51, 0xDA, 0xCA, 0x106
 _TICKS, _SLOW_TICK = (0.008, 0.015), 0.925  # steps of the key logger's clock in s, and the share of the longer one
-_MOST = 10_000  # users, and sessions of each; the data set has 108 users with 1,135 sessions
+_MAX_COUNT = 10_000  # users, and sessions of each; the data set has 108 users with 1,135 sessions
 _FIRST_DAY = 1_596_240_000  # 2020-08-01 00:00 UTC
 _COLUMNS = ("user", "session", "condition", "duration_mins", "num_keystrokes", "num_prompts", "quality_check_tags")
 
@@ -136,7 +136,7 @@ def _write_emg(
 def _holds(path: Path, header: SessionHeader, samples: int, first: Float32) -> bool:
     """Whether the session is there already, with the same keys and the same beginning.
 
-    Then it stays, so that an interrupted simulation goes on. The beginning shows whether the simulator has changed.
+    It is kept, so that an interrupted simulation can resume. The beginning shows whether the simulator has changed.
     """
     with suppress(EmgscribeError), SessionFile(path) as file:
         return len(file) == samples and file.header == header and np.array_equal(file.read(0, len(first))[1], first)
@@ -216,12 +216,12 @@ def simulate(
 
     The same arguments give the same bytes, however many `processes` make them; 0 means one for each core. A script that
     asks for more than one needs `if __name__ == "__main__":`, as Python's processes do. Sessions that are there already
-    are kept, so after an interruption the same call goes on. `metadata.csv` is written last, so where it exists the
+    are kept, so after an interruption the same call resumes. `metadata.csv` is written last, so where it exists the
     data set is complete. `progress` gets the fraction done of all sessions. Raises `EmgscribeError` for a number out of
     range and where `out` cannot be written.
     """
-    require(1 <= users <= _MOST, "users", users, f"1 to {_MOST}")
-    require(1 <= sessions <= _MOST, "sessions", sessions, f"1 to {_MOST}")
+    require(1 <= users <= _MAX_COUNT, "users", users, f"1 to {_MAX_COUNT}")
+    require(1 <= sessions <= _MAX_COUNT, "sessions", sessions, f"1 to {_MAX_COUNT}")
     _check(minutes, seed=seed)
     write = partial(simulate_session, minutes=minutes, seed=seed, config=config)
     made = [(user, session) for user in _user_numbers(users, seed) for session in range(sessions)]
@@ -283,7 +283,7 @@ def _write_all(
     out: Path, jobs: Mapping[str, Callable[..., None]], processes: int, progress: Progress | None
 ) -> list[Path]:
     """Write the sessions under their names, then `metadata.csv`."""
-    require(0 <= processes <= _MOST, "processes", processes, f"0 to {_MOST}")
+    require(0 <= processes <= _MAX_COUNT, "processes", processes, f"0 to {_MAX_COUNT}")
     paths = [out / f"{name}.hdf5" for name in jobs]
     try:
         run_all([partial(job, path) for path, job in zip(paths, jobs.values(), strict=True)], processes, progress)

@@ -7,7 +7,7 @@ press. So all people together have the published distribution, and each of them 
 logs, people differ by about half of the spread in every kind of interval.
 
 The fingers of the published table are the textbook's. A key that follows while its finger is still down is pressed by
-the nearest free finger, as people do who roll over their keys.
+the nearest free finger, as in people who roll over their keys.
 """
 
 from collections.abc import Iterator, Sequence

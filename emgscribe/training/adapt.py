@@ -1,4 +1,4 @@
-"""Minutes of a person's own typing -> a model of her own, fine-tuned from one of many people."""
+"""Minutes of a person's own typing -> a model of their own, fine-tuned from one of many people."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,10 +18,10 @@ from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.run import Trained, train
 
 _HELD_OUT = 0.2  # of the samples, at the end, which choose the best weights
-_STEPS, _MOST_EPOCHS = 450, 60  # of training, however many minutes there are; a few minutes are soon overfitted
-_LOOKS = 10  # times that the held-out part is read
+_STEPS, _MAX_EPOCHS = 450, 60  # of training, however many minutes there are; a few minutes are soon overfitted
+_CHECKS = 10  # times that the held-out part is read
 _WINDOW, _BATCH = WindowConfig(left=0, right=0), 8  # of 4 s; windows in a step
-_LEAST = 0.5  # minutes
+_MIN_MINUTES = 0.5  # minutes
 
 
 def adapt(
@@ -29,13 +29,13 @@ def adapt(
 ) -> Trained:
     """Fine-tune the model in the folder `model` on sessions of one person; the new one is in `out`/best.
 
-    The last fifth of the samples chooses the best weights, which may be those of before; the model trains on all before
-    it. This takes about as long for a few minutes as for many. After an interruption the same call goes on. `console`
+    The last fifth of the samples chooses the best weights, which may be the original ones; the model trains on the
+    rest. This takes about as long for a few minutes as for many. After an interruption the same call resumes. `console`
     gets a line for each epoch.
     Raises `EmgscribeError` for less than half a minute, and where `train` does.
     """
     minutes = sum(session.minutes for session in sessions)
-    require(minutes >= _LEAST, "minutes of the sessions", round(minutes, 2), f"{_LEAST} or more")
+    require(minutes >= _MIN_MINUTES, "minutes of the sessions", round(minutes, 2), f"{_MIN_MINUTES} or more")
     loaded = load_model(model)
     for session in sessions:
         loaded.require_shape(session)
@@ -47,20 +47,20 @@ def adapt(
     before = evaluate(loaded, held_out).cer
     console.print(f"before: CER {before:.1f} % on the last fifth", highlight=False)
     steps = sum(session.minutes for session in trained) * 60 * PUBLISHED_RATE / _WINDOW.length / _BATCH  # an epoch
-    every = max(1, round(min(_STEPS / max(1.0, steps), _MOST_EPOCHS) / _LOOKS))
+    every = max(1, round(min(_STEPS / max(1.0, steps), _MAX_EPOCHS) / _CHECKS))
     recipe = Recipe(
         model=loaded.config.at_rate(PUBLISHED_RATE / loaded.shape.rate),  # a recipe is for 2 kHz
         windows=_WINDOW,
         augment=Augmentation(jitter=AlignmentJitter(40), spec=SpecAugment(2, 6, 1, 2)),
         train=TrainConfig(
-            epochs=_LOOKS * every, validate_every=every, batch_size=_BATCH, optimizer="adamw", lr=5e-4, lr_start=1e-5,
-            lr_end=1e-5, warmup_epochs=0.05 * _LOOKS * every, weight_decay=1e-2, clip_norm=1.0, keypress_weight=0.5,
+            epochs=_CHECKS * every, validate_every=every, batch_size=_BATCH, optimizer="adamw", lr=5e-4, lr_start=1e-5,
+            lr_end=1e-5, warmup_epochs=0.05 * _CHECKS * every, weight_decay=1e-2, clip_norm=1.0, keypress_weight=0.5,
             keypress_fraction=1.0, seed=seed,
         ),
     )  # fmt: skip
     done = train(recipe, trained, held_out, out=out, start=model, console=console)
     after = min(line["val_cer"] for line in done.curves if "val_cer" in line)
-    console.print(f"after: CER {after:.1f} % on it, with the weights that are best on it", highlight=False)
+    console.print(f"after: CER {after:.1f} % on the last fifth, which also chose the weights", highlight=False)
     if after < before:
         return done
     console.print("This is no better, so the model stays as it was. More minutes of typing may help.")
@@ -69,7 +69,7 @@ def adapt(
 
 
 def _parts(sessions: Sequence[Session]) -> tuple[list[Session], list[Session]]:
-    """All but the last `_HELD_OUT` of the samples, and those."""
+    """All but the last `_HELD_OUT` of the samples, and that last part."""
     left = round((1 - _HELD_OUT) * sum(map(len, sessions)))
     trained, held_out = list[Session](), list[Session]()
     for session in sessions:

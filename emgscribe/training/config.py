@@ -11,7 +11,7 @@ from emgscribe.models.model import ModelConfig
 
 Rate = Annotated[float, Range(0, 10, "()")]
 Amount = Annotated[float, Range(0, 1e6)]
-Partial = Annotated[float, Below(0, 1)]
+BelowOne = Annotated[float, Below(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TrainConfig(Settings):
     optimizer: Literal["adam", "adamw"] = "adam"  # Adam, or Adam with decoupled weight decay
     lr: Rate = 1e-3  # peak learning rate
     lr_start: Rate = 1e-8  # learning rate of the first step, from which it rises linearly
-    lr_end: Rate = 1e-6  # learning rate of the last step, to which it falls by a cosine
+    lr_end: Rate = 1e-6  # learning rate of the last step, to which it falls along a cosine
     warmup_epochs: Amount = 10.0  # epochs over which the learning rate rises
     weight_decay: Amount = 0.0  # weight decay of the optimiser
     clip_norm: Amount = 0.0  # clip the gradient to this norm; 0: never
@@ -33,9 +33,9 @@ class TrainConfig(Settings):
     keypress_fraction: Annotated[float, Range(1e-9, 1)] = 0.5  # share of the steps over which that weight falls to 0
     attention_weight: Share = 0.3  # loss weight of an attention decoder; CTC has the rest
     teacher_weight: Share = 0.5  # loss weight of a teacher's emissions (distillation); the heads' losses have the rest
-    label_smoothing: Partial = 0.1  # label smoothing of the attention decoder's targets
-    blank_prior: Partial = 0.0  # probability of the blank that the head starts with; 0: unset
-    ema: Partial = 0.0  # decay of an exponential moving average of the weights; 0: none
+    label_smoothing: BelowOne = 0.1  # label smoothing of the attention decoder's targets
+    blank_prior: BelowOne = 0.0  # probability of the blank that the head starts with; 0: unset
+    ema: BelowOne = 0.0  # decay of an exponential moving average of the weights; 0: none
     dropout_ramp: Share = 0.0  # share of the steps over which every dropout rises from 0 to its setting
     long_windows: Share = 0.0  # share of the epochs, at the end, that use long windows
     long_factor: Count = 4  # how many times longer long windows are; their batches are that much smaller
@@ -61,7 +61,7 @@ class Recipe(Settings):
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def for_shape(self, shape: Shape) -> Self:
-        """The recipe for recordings of `shape`: durations are those of this one, whose samples are at 2 kHz."""
+        """This recipe for recordings of `shape`: its numbers of samples are for 2 kHz, and the durations stay."""
         return self if shape.rate == PUBLISHED_RATE else self.at_rate(shape.rate / PUBLISHED_RATE)
 
     def __post_init__(self) -> None:

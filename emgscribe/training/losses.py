@@ -25,12 +25,12 @@ def ctc_loss(emissions: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     return _per_label(losses, batch)
 
 
-def teacher_loss(emissions: Tensor, taught: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+def teacher_loss(emissions: Tensor, target: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     """Mean divergence of emissions (N, F, V) from those of a teacher, each item's divided by its number of labels.
 
     It is the sum over an item's frames of KL(teacher || student): distillation (Hinton et al. 2015, arXiv 1503.02531).
     """
-    apart = (taught.exp() * (taught - emissions)).sum(-1)  # (N, F)
+    apart = (target.exp() * (target - emissions)).sum(-1)  # (N, F)
     return _per_label((apart * _inside(emissions, lengths)).sum(1), batch)
 
 

@@ -24,7 +24,7 @@ with needing("train"):
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from torchmetrics import Metric
 
-LOOK_EVERY = 10  # steps between two looks at the loss, each of which makes a GPU wait
+CHECK_EVERY = 10  # steps between two checks of the loss, each of which syncs with the GPU
 
 
 def epoch_generator(seed: int, epoch: int, stream: int, rank: int = 0) -> torch.Generator:
@@ -85,7 +85,7 @@ class SessionsDataModule(lightning.LightningDataModule):
         return _Loader(lambda: tiled.batches(places, size, **self._part()), math.ceil(len(places) / size))
 
     def _epoch(self) -> Iterator[Batch]:
-        # `current_epoch` is one behind when a resumed run asks for its first batches; this is right.
+        # `current_epoch` is one behind when a resumed run asks for its first batches; this counter is not.
         progress: Any = self.trainer and self.trainer.fit_loop.epoch_progress.current
         epoch = progress.processed if progress else 0
         windows, size = self._phase(self._train, epoch)
@@ -119,7 +119,7 @@ def training_loss(
     "teacher_loss".
 
     `generator` (on the CPU) draws the augmentation, of which the teacher sees all but what is done to the features.
-    Nothing here makes a GPU wait.
+    Nothing here syncs with a GPU.
     """
     batch = augmentation.on_batch(batch, generator)
     features = augmentation.on_features(model.featurize(batch), generator)
@@ -129,8 +129,8 @@ def training_loss(
         loss = torch.lerp(loss, losses["attention_loss"], config.attention_weight)
     if teacher is not None:
         with torch.no_grad():
-            taught, _ = teacher(batch)
-        losses["teacher_loss"] = teacher_loss(emissions, taught, lengths, batch)
+            target, _ = teacher(batch)
+        losses["teacher_loss"] = teacher_loss(emissions, target, lengths, batch)
         loss = torch.lerp(loss, losses["teacher_loss"], config.teacher_weight)
     weight = config.keypress_weight * (1 - step / (config.keypress_fraction * total))
     if weight > 0:
@@ -158,19 +158,19 @@ def _reading(model: Model) -> str:
 class Ratio(Metric):
     """A sum over a sum: on the device until the end of an epoch, and added up over all devices."""
 
-    above: Tensor
-    below: Tensor
+    numerator: Tensor
+    denominator: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("above", "below"):
+        for name in ("numerator", "denominator"):
             self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
-    def update(self, above: Tensor | float, below: float) -> None:
-        self.above, self.below = self.above + above, self.below + below
+    def update(self, numerator: Tensor | float, denominator: float) -> None:
+        self.numerator, self.denominator = self.numerator + numerator, self.denominator + denominator
 
     def compute(self) -> Tensor:
-        return self.above.cpu().double() / self.below.cpu().double()
+        return self.numerator.cpu().double() / self.denominator.cpu().double()
 
 
 def optimizer_and_schedule(model: Model, config: TrainConfig, steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
@@ -243,7 +243,7 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if batch_idx % LOOK_EVERY == 0 or self.trainer.is_last_batch:
+        if batch_idx % CHECK_EVERY == 0 or self.trainer.is_last_batch:
             self._require_finite("training", outputs["loss"])
 
     def on_train_epoch_end(self) -> None:
@@ -267,8 +267,8 @@ class TrainingModule(lightning.LightningModule):
         for name, loss in losses.items():
             self._log(f"{stage}_{name}", loss.detach() * len(batch), len(batch), batch)
 
-    def _log(self, name: str, above: Tensor | float, below: int, batch: Batch) -> None:
+    def _log(self, name: str, numerator: Tensor | float, denominator: int, batch: Batch) -> None:
         counts = batch.share > 0  # a small last batch may leave a device empty
         ratio = self.ratios[name]
-        ratio.update(above * counts, below * counts)
+        ratio.update(numerator * counts, denominator * counts)
         self.log(name, ratio, on_epoch=True, on_step=False, batch_size=1, prog_bar=name in ("train_loss", "val_cer"))

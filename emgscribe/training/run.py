@@ -35,12 +35,12 @@ from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
 from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
 from emgscribe.errors import EmgscribeError, needing
-from emgscribe.files import alone, read_json, replacing, write_json
+from emgscribe.files import exclusive, read_json, replacing, write_json
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
 from emgscribe.training.modules import (
-    LOOK_EVERY,
+    CHECK_EVERY,
     SessionsDataModule,
     TrainingModule,
     optimizer_and_schedule,
@@ -116,12 +116,12 @@ def train(
         model.ancestry = model.ancestry.joined(teacher.ancestry)
     model.ancestry = model.ancestry.after(train, val)
     module = TrainingModule(model, recipe.train, recipe.augment, teacher)
-    with alone(out, WORKING):
+    with exclusive(out, WORKING):
         _claim(out, described, asked)
         if (out / LAST).exists():  # a damaged one is reported before anything begins
             done = len(_kept(out / LAST, model, recipe)["curves"])
             if console and done < recipe.train.epochs:
-                console.print(f"going on after epoch {done} of {recipe.train.epochs}")
+                console.print(f"resuming after epoch {done} of {recipe.train.epochs}")
         data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=module.context)
         _run(module, data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
@@ -235,7 +235,7 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     if not _alike(parts, fresh) or not sound:
         return "it holds something other than a run"
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        return "its texts cannot be shown"
+        return "its texts are not printable"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
     moments = [state[name] for _, state in sorted(states.items()) for name in ("exp_avg", "exp_avg_sq")]
@@ -269,16 +269,16 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
     callbacks: list[Callback] = [record, _checkpoints(folder)]
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
-    callbacks += [RichProgressBar(LOOK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
+    callbacks += [RichProgressBar(CHECK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
     with warnings.catch_warnings():
-        hush()
+        silence_lightning()
         trainer = lightning.Trainer(
             accelerator=device,
             devices=config.devices,
             strategy="auto" if config.devices == 1 else "ddp_spawn",
             sync_batchnorm=config.devices > 1 and device == "cuda",  # PyTorch has none for a CPU
             precision="bf16-mixed" if precision == "bf16" else "32-true",
-            plugins=[WholeFile(), LightningEnvironment()],  # a Slurm job is one process to Lightning
+            plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # a Slurm job is one process to Lightning
             max_epochs=config.epochs,
             gradient_clip_val=config.clip_norm or None,
             check_val_every_n_epoch=min(config.validate_every, config.epochs),
@@ -298,7 +298,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             if record.restored or not last.exists() or isinstance(error, EmgscribeError):
                 raise
-            raise _damaged(last, "Lightning cannot go on from it") from error
+            raise _damaged(last, "Lightning cannot resume from it") from error
         except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
             _, ours, message = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
             if not ours:
@@ -306,7 +306,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             what, _, hint = message.strip().partition("\n  hint: ")
             raise EmgscribeError(what, hint=hint) from None
         except ProcessExitedException as error:
-            hint = "give the same command again: it goes on from the last whole epoch"
+            hint = "give the same command again: it resumes after the last complete epoch"
             raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
         finally:
             if trainer.strategy.launcher is not None:
@@ -314,7 +314,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
                 signal.signal(signal.SIGTERM, terminate)
 
 
-def hush() -> None:
+def silence_lightning() -> None:
     """Silence what Lightning says about itself, which no user can act on."""
     for chatty in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -327,7 +327,7 @@ def hush() -> None:
         warnings.filterwarnings("ignore", message=start)
 
 
-class WholeFile(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint so that its name never holds an incomplete file, which Lightning's own may leave."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -339,7 +339,7 @@ class WholeFile(TorchCheckpointIO):
 class Averaging(WeightAveraging):
     """Lightning's average of the weights, as an EMA: after n steps its decay is n / (9 + n), but at most `decay`.
 
-    A constant decay would count the random initial weights for thousands of steps. PyTorch's update makes a GPU wait.
+    A constant decay would count the random initial weights for thousands of steps. PyTorch's update syncs the GPU.
     """
 
     def __init__(self, decay: float) -> None:
@@ -378,7 +378,7 @@ class Record(Callback):
         self.state = state_dict | {"commits": list(commits)}
 
     def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        hush()
+        silence_lightning()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self.restored = True  # what fails from now on is not the checkpoint's fault
@@ -422,7 +422,7 @@ def estimate_seconds(
     shape = shape_of([*train_sessions, *val_sessions])
     recipe = recipe.for_shape(shape)
     device, config, greedy, generator = best_device(), recipe.train, GreedyDecoder(), torch.Generator()
-    if device.type == "cpu":  # where small steps take as long together, and one of a large network would take a minute
+    if device.type == "cpu":  # small steps take as long in all; a full one of a large network would take a minute
         config = replace(config, batch_size=min(config.batch_size, 2))
     model, bf16 = _untrained(recipe, shape).to(device), resolve_precision(config.precision, device) == "bf16"
     teacher = _averaged([copy.deepcopy(model)] * teachers).eval() if teachers else None
@@ -465,7 +465,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def current_commit() -> str:
     """The commit of the checkout that the package runs from, "-dirty" where it was changed; "unknown" outside one."""
-    # Its own: an installed package may lie inside somebody else's repository.
+    # Only its own repository: an installed package may lie inside another one.
     command = ["git", "--git-dir=.git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     root = Path(__file__).parents[2]
     with suppress(OSError):  # no git

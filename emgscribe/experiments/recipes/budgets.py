@@ -19,7 +19,7 @@ _TESTED: dict[Budget, int] = {"small": SMALL.data.test_sessions, "medium": 4}
 
 
 def made_small(base: Experiment, budget: Budget, train: TrainConfig = SMALL.train) -> Experiment:
-    """An experiment at the baseline's frame rate as a small network, trained as `train` says on one user.
+    """An experiment at the baseline's frame rate as a small network, trained with `train` on one user.
 
     Small experiments share data and key-press loss, and those of one table share `train`, so they differ only where
     their originals do. The hop is 48 samples instead of 16, and every length in frames is a third.

@@ -20,12 +20,12 @@ class Experiment(Recipe):
     name: str = "baseline"  # name of the run's folder and of its result; a variant needs another name
     data: DataConfig = field(default_factory=DataConfig)
     start: str = ""  # fine-tune the model of this experiment with the same seed; empty: random weights
-    teacher: str = ""  # learn what the model of this experiment with the same seed reads, too; empty: no teacher
+    teacher: str = ""  # also learn the emissions of this experiment's model with the same seed; empty: no teacher
     ensemble: Members = 0  # average this many seeds of the teacher, or of start instead of training; 0: one seed
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wanted, possible = "2 to 100 with a start or a teacher, or 0", self.ensemble > 1 and self.builds
+        wanted, possible = "2 to 100 with a start or a teacher, or 0", self.ensemble > 1 and self.depends
         require(self.ensemble == 0 or possible, "ensemble", self.ensemble, wanted)
         # The name is a path in the folders of runs and of results, which it must not leave or hide in.
         fits = self.name.isprintable() and len(self.name.encode()) <= 200
@@ -33,8 +33,8 @@ class Experiment(Recipe):
         require(fits and all(part[:1] not in ("", ".") for part in self.name.split("/")), "name", self.name, allowed)
 
     @property
-    def builds(self) -> bool:
-        """Whether models of other experiments must be there first."""
+    def depends(self) -> bool:
+        """Whether models of other experiments must exist first."""
         return bool(self.start or self.teacher)
 
     @property
@@ -44,7 +44,7 @@ class Experiment(Recipe):
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train: an ensemble is the average of models that are there."""
+        """Whether there is anything to train: an ensemble is the average of models that exist."""
         return not self.ensemble or bool(self.teacher)
 
 
@@ -99,9 +99,9 @@ def variant(base: Experiment, group: str, name: str, encoder: EncoderConfig, **s
     return replace(base, name=f"{group}/{name}", model=model, train=replace(base.train, **train), **settings)
 
 
-def seeded(experiments: Experiments, *thrice: str) -> tuple[Experiment, ...]:
-    """The experiments in order, those named in `thrice` with three seeds."""
-    seeds = dict.fromkeys(thrice, (1501, 1502, 1503))
+def seeded(experiments: Experiments, *three_seeds: str) -> tuple[Experiment, ...]:
+    """The experiments in order, those named in `three_seeds` with three seeds."""
+    seeds = dict.fromkeys(three_seeds, (1501, 1502, 1503))
     return tuple(
         replace(experiment, train=replace(experiment.train, seed=seed))
         for name, experiment in experiments.items()

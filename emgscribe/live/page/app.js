@@ -1,4 +1,4 @@
-// The page of `emgscribe live`. It draws what the server says (docs/live.md has the messages) and asks for choices.
+// The page of `emgscribe live`. It draws what the server sends (docs/live.md has the messages) and asks for choices.
 import { open } from "./source.js";
 
 const SECONDS = 4; // of signal that the scope shows
@@ -236,7 +236,7 @@ function showRecording(now) {
   byId("prompting").hidden = !asked;
   document.body.classList.toggle("prompting", asked);
   const minutes = `${Math.floor(now.seconds / 60)}:${String(Math.floor(now.seconds % 60)).padStart(2, "0")}`;
-  const kept = now.files.length ? `kept: ${now.files.at(-1)}` : "";
+  const kept = now.files.length ? `saved: ${now.files.at(-1)}` : "";
   byId("recorded").textContent = now.on ? `${minutes}, keys: ${now.keys}${asked ? "" : " (of the simulated typist)"}` : kept;
 }
 

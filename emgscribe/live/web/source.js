@@ -2,7 +2,7 @@
 
 import * as ort from "./ort.wasm.min.mjs";
 
-const STEP = 20; // ms between two looks at the clock
+const STEP = 20; // ms between two clock checks
 const BEHIND = 0.5; // s of samples that may wait before the session pauses
 const PAUSE = 0.8; // s without a key between two pieces that are scored separately
 const NEAR = 0.4; // s within which a key is read, or never
@@ -59,7 +59,7 @@ class Reader {
     this.reported = 0;
   }
 
-  /** Go on to the present; true at the session's end. */
+  /** Advance to the present; true at the session's end. */
   async advance() {
     const { about, size } = this;
     const now = () => performance.now() / 1000 - this.clock;

@@ -1,4 +1,4 @@
-"""Conformer after a base encoder: attention and convolution between two halves of a feed-forward.
+"""Conformer after a base encoder: attention and convolution between two half-step feed-forwards.
 
 Source: Gulati et al. 2020 (arXiv 2005.08100), with rotary positions, and with a layer norm in the convolution module in
 place of the batch norm, whose statistics would include padding.
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Layers, register
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Kernel, Width, WidthOrNone
-from emgscribe.models.encoders.layers import Dropping, feed_forward, without
+from emgscribe.models.encoders.layers import FastDropout, feed_forward, mask_padding
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.encoders.transformer import Attention, TransformerConfig
-from emgscribe.models.steps import Kept, State, Step, each, residual
+from emgscribe.models.steps import Sliding, State, Step, each, residual
 
 
 @register("conformer")
@@ -26,7 +26,7 @@ class ConformerConfig(TransformerConfig):
     width: WidthOrNone = 256  # features of a linear layer before the layers; 0: none, as wide as the base encoder
     layers: Layers = 4  # layers
     heads: Count = 4  # attention heads
-    feed_forward: Width = 1024  # features inside each half of a feed-forward
+    feed_forward: Width = 1024  # features inside each half-step feed-forward
     left: Frames = 36  # frames of context before, where past is -1
     right: Frames = 4  # frames of context after, where future is -1
     kernel: Kernel = 15  # frames of each convolution, centred; with future 0 the last ones
@@ -47,7 +47,7 @@ class ConformerConfig(TransformerConfig):
 
 
 class ConformerBlock(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward, each a residual; a norm at the end."""
+    """Half-step feed-forward, attention, convolution, half-step feed-forward, each a residual; a norm at the end."""
 
     def __init__(self, config: ConformerConfig, width: int) -> None:
         super().__init__()
@@ -83,10 +83,10 @@ class ConvModule(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.gated = nn.Sequential(nn.Linear(width, 2 * width), nn.GLU())
         self.depthwise = nn.Conv1d(width, width, sum(around) + 1, groups=width)
-        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), Dropping(dropout))
+        self.output = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), FastDropout(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
-        gated = without(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
+        gated = mask_padding(self.gated(self.norm(frames)), padding).transpose(1, 2)  # (N, width, F)
         return self.output(self.depthwise(F.pad(gated, self.around)).transpose(1, 2))  # (N, F, width)
 
     def step(self, frames: Tensor, state: State) -> tuple[Tensor | None, State]:
@@ -94,5 +94,5 @@ class ConvModule(nn.Module):
         gated = self.gated(self.norm(frames)).transpose(1, 2)  # (N, width, n)
         if state is None:
             state = gated.new_zeros(*gated.shape[:2], self.around[0])
-        made, state = Kept(self.depthwise, sum(self.around) + 1, axis=2)(gated, state)
+        made, state = Sliding(self.depthwise, sum(self.around) + 1, axis=2)(gated, state)
         return made if made is None else self.output(made.transpose(1, 2)), state

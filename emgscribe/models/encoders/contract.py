@@ -1,4 +1,4 @@
-"""What every encoder is: the contract between features and emissions, and the types of a network's sizes."""
+"""The contract of every encoder, between features and emissions, and the types of a network's sizes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emgscribe.config import Kind, Range, Settings
 from emgscribe.errors import EmgscribeError
-from emgscribe.models.steps import Dropped, Kept, Step, each
+from emgscribe.models.steps import Dropped, Sliding, Step, each
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         """The steps of a stream: features (N, n, B, C, K), from the left context on -> frames.
 
         By default every chunk is computed together with all of the receptive field before it; an architecture may
-        define this with less work. One that depends on everything before or after raises `EmgscribeError`.
+        override this with less work. One that depends on everything before or after raises `EmgscribeError`.
         """
         if self.unbounded_left or self.unbounded_right:
             what = f"{type(self).__name__} cannot be streamed: its frames depend on all of the recording"
@@ -92,7 +92,7 @@ class Encoder(nn.Module):
         def whole(features: Tensor) -> Tensor:
             return self(features, torch.full((len(features),), features.shape[1] - around))
 
-        return [Kept(whole, around + self.stride, self.stride)]
+        return [Sliding(whole, around + self.stride, self.stride)]
 
     def norms(self, features: Tensor) -> Iterator[tuple[nn.BatchNorm1d, Tensor]]:
         """The norms over electrode channels, each with the features (N, F, B, C, K) that it sees; by default none."""
@@ -160,7 +160,7 @@ class Stacked(Encoder):
         return [*self.base.streamed(), *steps, Dropped(self.left + self.right if self.delay else self.left)]
 
     def steps(self) -> list[Step]:
-        """The steps of `transform` in a stream; none: the default of every encoder serves."""
+        """The steps of `transform` in a stream; empty: the default of `Encoder` is used."""
         return []
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Several networks that read the same EMG: their probabilities are averaged.
 
-The mean is that of log-probabilities, normalised again, which read better than the mean of probabilities (LOG.md,
+The mean is that of log-probabilities, normalised again, which had fewer errors than the mean of probabilities (LOG.md,
 2026-11-29). `emgscribe.ensemble` makes such a model of trained ones.
 """
 
@@ -17,7 +17,7 @@ from emgscribe.config import register, require
 from emgscribe.data.charset import NUM_CLASSES
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig
 from emgscribe.models.encoders.tds import TdsConfig
-from emgscribe.models.steps import Chain, Dropped, Step, beside, each
+from emgscribe.models.steps import Chain, Dropped, Step, each, parallel
 
 
 @register("ensemble")
@@ -25,7 +25,7 @@ from emgscribe.models.steps import Chain, Dropped, Step, beside, each
 class EnsembleConfig(EncoderConfig):
     """Encoders side by side, each with a head of its own."""
 
-    members: tuple[EncoderConfig, ...] = (TdsConfig(),) * 5  # the encoders, all of one stride
+    members: tuple[EncoderConfig, ...] = (TdsConfig(),) * 5  # the encoders, all with the same stride
     shared: bool = True  # all members read all features; else each reads its share of them, as `several` gives them
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class EnsembleConfig(EncoderConfig):
     def build(self, bands: int, channels: int, bins: int) -> "EnsembleEncoder":
         share = bins if self.shared else bins // len(self.members)
         fits = self.shared or share * len(self.members) == bins
-        require(fits, "encoder.members", len(self.members), f"as many as can share {bins} features alike")
+        require(fits, "encoder.members", len(self.members), f"a divisor of {bins}, the number of features")
         return EnsembleEncoder([member.build(bands, channels, share) for member in self.members], share)
 
     def streaming(self) -> Self:
@@ -52,7 +52,7 @@ class EnsembleEncoder(Encoder):
         self.members, self.share = nn.ModuleList(members), share
         self.heads = nn.ModuleList(nn.Linear(member.width, NUM_CLASSES) for member in members)
         strides = {member.stride for member in members}
-        require(len(strides) == 1, "encoder.members", sorted(strides), "encoders of one stride")
+        require(len(strides) == 1, "encoder.members", sorted(strides), "encoders with the same stride")
         self.stride = members[0].stride
         self.left_context = max(member.left_context for member in members)
         self.right_context = max(member.right_context for member in members)
@@ -88,7 +88,7 @@ class EnsembleEncoder(Encoder):
             )
             for place, member in enumerate(self.members)
         ]
-        return [beside(chains, lambda found: torch.stack(found).mean(0))]
+        return [parallel(chains, lambda found: torch.stack(found).mean(0))]
 
     def _seen(self, place: int, features: Tensor) -> Tensor:
         """What a member reads of features (N, F, B, C, K)."""

@@ -7,20 +7,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from emgscribe.models.encoders.layers import dropped
+from emgscribe.models.encoders.layers import fast_dropout
 
 
 class Gru(nn.GRU):
     """`nn.GRU`, batch first, with its weights and its results. In training on a CPU both directions step together."""
 
-    def forward(self, seen: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # of a name
+    # PyTorch names the first argument `input`.
+    def forward(self, seen: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         plain = isinstance(seen, Tensor) and seen.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         if not plain or hx is not None or not torch.is_grad_enabled():
             return super().forward(seen, hx)
         frames, last = seen.transpose(0, 1), list[Tensor]()  # (S, N, K)
         for layer in range(self.num_layers):
             if layer:
-                frames = dropped(frames, self.dropout) if self.training else frames
+                frames = fast_dropout(frames, self.dropout) if self.training else frames
             hidden = self._layer(layer, frames)  # (S, directions, N, H)
             last.append(hidden[-1])
             ways = hidden.unbind(1)

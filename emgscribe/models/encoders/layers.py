@@ -45,7 +45,7 @@ class RotationInvariantMLP(nn.Module):
         """The weights (3 * width, C*K) and biases (3 * width,) of all rolls, for each band.
 
         They include the scale and the shift of a norm over all electrode channels, where one is given: then the
-        features, which have nothing to learn, need no gradient, which is a tenth of a step's arithmetic.
+        features, which have nothing to learn, need no gradient, which saves a tenth of a step's arithmetic.
         """
         found = []
         for band, layer in enumerate(self.layers):
@@ -133,14 +133,14 @@ class Reduction(nn.Module):
         return self.norm(hidden.transpose(1, 2))
 
 
-class Dropping(nn.Dropout):
-    """`nn.Dropout`, faster on a CPU (see `dropped`)."""
+class FastDropout(nn.Dropout):
+    """`nn.Dropout`, faster on a CPU (see `fast_dropout`)."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        return dropped(frames, self.p) if self.training else frames
+        return fast_dropout(frames, self.p) if self.training else frames
 
 
-def dropped(frames: Tensor, rate: float) -> Tensor:
+def fast_dropout(frames: Tensor, rate: float) -> Tensor:
     """`F.dropout` in training. On a CPU its masks, one random number each, take a tenth of a step; here one makes four.
 
     There a rate is rounded to a multiple of 1 / 65,536.
@@ -154,7 +154,7 @@ def dropped(frames: Tensor, rate: float) -> Tensor:
     return frames * (kept >= limit - 32_768).to(frames.dtype).mul_(65_536 / (65_536 - limit))
 
 
-def without(frames: Tensor, padding: Tensor) -> Tensor:
+def mask_padding(frames: Tensor, padding: Tensor) -> Tensor:
     """Frames (N, F, D), the `padding` (N,), on the CPU, at the end of each item replaced by zeros."""
     if not padding.any():
         return frames
@@ -169,9 +169,9 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
         nn.LayerNorm(width),
         nn.Linear(width, inner),
         activation,
-        Dropping(dropout),
+        FastDropout(dropout),
         nn.Linear(inner, width),
-        Dropping(dropout),
+        FastDropout(dropout),
     )
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, StackedBlocks, Width
-from emgscribe.models.encoders.layers import Dropping, feed_forward, without
+from emgscribe.models.encoders.layers import FastDropout, feed_forward, mask_padding
 from emgscribe.models.encoders.residual_cnn import ResidualCnnConfig
 from emgscribe.models.steps import State, Step, each, residual
 
@@ -54,7 +54,7 @@ class LinearRecurrenceEncoder(StackedBlocks):
 
 
 class LinearRecurrenceBlock(nn.Module):
-    """h = (1 - z) * previous h + z * candidate, each way; then a feed-forward. Both have pre-norm and a residual."""
+    """h = (1 - z) * previous h + z * candidate in each direction; then a feed-forward. Both are pre-norm residuals."""
 
     def __init__(self, config: LinearRecurrenceConfig) -> None:
         super().__init__()
@@ -63,16 +63,16 @@ class LinearRecurrenceBlock(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.gate = nn.Linear(config.width, units)
         self.candidate = nn.Linear(config.width, units)
-        self.output = nn.Sequential(nn.Linear(units, config.width), Dropping(config.dropout))
+        self.output = nn.Sequential(nn.Linear(units, config.width), FastDropout(config.dropout))
         self.feed_forward = feed_forward(config.width, 2 * config.width, nn.GELU(), config.dropout)
-        # Each way, states from a short to a long memory (Tallec and Ollivier 2018, arXiv 1804.11188).
+        # In each direction, states from a short to a long memory (Tallec and Ollivier 2018, arXiv 1804.11188).
         with torch.no_grad(), torch.device("cpu"):
             shortest, longest = (torch.tensor(span).log() for span in _SPANS)
             spans = torch.linspace(0, 1, config.hidden) * (longest - shortest) + shortest
             self.gate.bias.copy_((-spans).exp().logit().repeat(self.ways))
 
     def streamed(self) -> list[Step]:
-        """Its steps, where it runs one way only."""
+        """Its steps, if it is unidirectional."""
 
         def recur(frames: Tensor, state: State) -> tuple[Tensor, State]:
             keep, add = self._terms(frames)
@@ -91,8 +91,8 @@ class LinearRecurrenceBlock(nn.Module):
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         keeps, adds = self._terms(frames)
-        # Padding adds nothing, so the way back reaches an item's last frame with an empty state.
-        keep, add = keeps.chunk(self.ways, dim=2), without(adds, padding).chunk(self.ways, dim=2)
+        # Padding adds nothing, so the backward direction reaches an item's last frame with an empty state.
+        keep, add = keeps.chunk(self.ways, dim=2), mask_padding(adds, padding).chunk(self.ways, dim=2)
         states = [scan(keep[0], add[0])]
         if self.ways == 2:
             states.append(scan(keep[1].flip(1), add[1].flip(1)).flip(1))

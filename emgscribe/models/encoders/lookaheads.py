@@ -14,7 +14,7 @@ from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Stacked, 
 from emgscribe.models.encoders.recurrent import RecurrentConfig
 from emgscribe.models.steps import Step, each
 
-Later = Annotated[int, Range(0, 10_000)]  # frames; a small network keeps them, or some would become equal
+LookaheadFrames = Annotated[int, Range(0, 10_000)]  # frames; a small network keeps them, or some would become equal
 
 
 def _causal() -> EncoderConfig:
@@ -28,13 +28,13 @@ class LookaheadsConfig(EncoderConfig):
 
     base: EncoderConfig = field(default_factory=_causal)  # the encoder that makes the frames
     output: Width = 128  # features of each lookahead's layer
-    known: tuple[Later, ...] = (2, 4, 6, 12)  # lookaheads that are trained, in frames of the base encoder
-    lookahead: Later = 12  # the one that is used; longer ones are not trained
+    known: tuple[LookaheadFrames, ...] = (2, 4, 6, 12)  # lookaheads that are trained, in frames of the base encoder
+    lookahead: LookaheadFrames = 12  # the one that is used; longer ones are not trained
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rising = len(self.known) > 0 and list(self.known) == sorted(set(self.known))
-        require(rising, "encoder.known", self.known, "one or more, rising")
+        require(rising, "encoder.known", self.known, "one or more, increasing")
         require(self.lookahead in self.known, "encoder.lookahead", self.lookahead, ", ".join(map(str, self.known)))
 
     def build(self, bands: int, channels: int, bins: int) -> "LookaheadsEncoder":
@@ -58,16 +58,16 @@ class LookaheadsEncoder(Stacked):
         )
 
     @property
-    def read(self) -> nn.Module:
+    def readout(self) -> nn.Module:
         """The layer of the lookahead that is used."""
         return self.outputs[self.known.index(self.right)]
 
     def steps(self) -> list[Step]:
-        return [each(self.read)]
+        return [each(self.readout)]
 
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         if not self.training:
-            return self.read(frames)
+            return self.readout(frames)
         trained = [(output, self.right - frames) for output, frames in zip(self.outputs, self.known, strict=True)]
         trained = [(output, earlier) for output, earlier in trained if earlier >= 0]
         hidden = frames.new_empty(*frames.shape[:2], self.width)

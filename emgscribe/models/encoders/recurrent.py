@@ -12,7 +12,7 @@ from torch.nn.utils import rnn
 from emgscribe.config import Dropout, Layers, register
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Stacked, Width, WidthOrNone
 from emgscribe.models.encoders.gru import Gru
-from emgscribe.models.encoders.layers import Dropping
+from emgscribe.models.encoders.layers import FastDropout
 from emgscribe.models.encoders.mlp import MlpConfig
 from emgscribe.models.steps import State, Step
 
@@ -52,7 +52,7 @@ class RecurrentEncoder(Stacked):
         self.width = config.hidden * (2 if config.bidirectional else 1)
         self.output = nn.Sequential()
         if config.output:
-            self.output.extend([nn.Linear(self.width, config.output), Dropping(config.dropout)])
+            self.output.extend([nn.Linear(self.width, config.output), FastDropout(config.dropout)])
             self.width = config.output
 
     def steps(self) -> list[Step]:
@@ -65,7 +65,7 @@ class RecurrentEncoder(Stacked):
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         if not (self.cells.bidirectional and padding.any()):
             return self.output(self.cells(frames)[0])  # (N, S, width)
-        # The way back starts at each item's end. Packing costs time, and is rarely needed.
+        # The backward direction starts at each item's end. Packing costs time, and is rarely needed.
         count = frames.shape[1]
         lengths, order = (count - padding).sort(descending=True)  # on the CPU: sorting on a GPU would wait for it
         rows = order.to(frames.device, non_blocking=True)

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, Kernel, Width, WidthOrNone
-from emgscribe.models.encoders.layers import Dropping
+from emgscribe.models.encoders.layers import FastDropout
 from emgscribe.models.encoders.mlp import MlpEncoder
-from emgscribe.models.steps import Kept, Step, each
+from emgscribe.models.steps import Sliding, Step, each
 
 
 @register("residual-cnn")
@@ -55,7 +55,7 @@ class ResidualCnnEncoder(MlpEncoder):
 
     def streamed(self) -> list[Step]:
         blocks = [block for block in self.blocks if isinstance(block, ResidualConv)]  # all of them
-        kept = [Kept(block, block.conv.kernel_size[0], block.stride) for block in blocks]
+        kept = [Sliding(block, block.conv.kernel_size[0], block.stride) for block in blocks]
         return [*super().streamed(), each(self.projection), *kept]
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ResidualConv(nn.Module):
         super().__init__()
         self.before, self.stride = kernel - stride - lookahead, stride
         self.conv = nn.Conv1d(width, out, kernel, stride)
-        self.dropout = Dropping(dropout)
+        self.dropout = FastDropout(dropout)
         self.residual = nn.Identity() if width == out else nn.Linear(width, out)
         self.norm = nn.LayerNorm(out)
 

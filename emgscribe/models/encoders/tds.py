@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import EncoderConfig, Frames, Front, FrontOrNone, Kernel
-from emgscribe.models.encoders.layers import Dropping, Reduction, running_sums
+from emgscribe.models.encoders.layers import FastDropout, Reduction, running_sums
 from emgscribe.models.encoders.mlp import MlpEncoder
-from emgscribe.models.steps import Kept, Recent, Step, each
+from emgscribe.models.steps import Recent, Sliding, Step, each
 
 
 @register("tds")
@@ -118,10 +118,10 @@ def _streamed(block: nn.Module) -> Step:
         def excite(frames: Tensor) -> Tensor:
             return block(frames, torch.zeros(len(frames), dtype=torch.int64))
 
-        return Kept(excite, before + 1 + after) if block.cropped else Recent(excite, before)
+        return Sliding(excite, before + 1 + after) if block.cropped else Recent(excite, before)
     if isinstance(block, TdsConv):
-        return Kept(block, block.conv.kernel_size[0])
-    return Kept(block, block.consumed + 1) if isinstance(block, Reduction) else each(block)
+        return Sliding(block, block.conv.kernel_size[0])
+    return Sliding(block, block.consumed + 1) if isinstance(block, Reduction) else each(block)
 
 
 class TdsConv(nn.Module):
@@ -132,7 +132,7 @@ class TdsConv(nn.Module):
         self.channels = channels
         self.conv = nn.Conv2d(channels, channels, (kernel, 1))
         self.conv.weight.data = self.conv.weight.data.contiguous(memory_format=torch.channels_last)
-        self.dropout = Dropping(dropout)
+        self.dropout = FastDropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class TdsFeedForward(nn.Module):
     def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
-        self.dropout = Dropping(dropout)
+        self.dropout = FastDropout(dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class SqueezeExcitation(nn.Module):
         ends = (count - padding).to(frames.device, non_blocking=True)[:, None]  # (N, 1)
         before, after = self.span or (count, count)
         low = (place - before).clamp(min=0).expand(len(frames), -1)  # (N, F)
-        high = torch.minimum(place + after + 1, ends).maximum(low + 1)  # padding sees something
+        high = torch.minimum(place + after + 1, ends).maximum(low + 1)  # never empty, even for padding
         sums = running_sums(frames)  # (N, F + 1, channels)
         last, first = (sums.gather(1, part[..., None].expand(-1, -1, frames.shape[2])) for part in (high, low))
         return ((last - first) / (high - low)[..., None]).to(frames.dtype)

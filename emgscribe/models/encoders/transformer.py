@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from emgscribe.config import Count, Dropout, Layers, register, require
 from emgscribe.models.encoders.contract import Encoder, EncoderConfig, Frames, Reach, StackedBlocks, Width, WidthOrNone
-from emgscribe.models.encoders.layers import Dropping, feed_forward
+from emgscribe.models.encoders.layers import FastDropout, feed_forward
 from emgscribe.models.encoders.tds import TdsConfig
 from emgscribe.models.steps import State, Step, each, joined, residual
 
@@ -98,7 +98,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.past, self.future, self.dropout = heads, past, future, dropout
         self.inputs = nn.Linear(width, 3 * width)
-        self.output = nn.Sequential(nn.Linear(width, width), Dropping(dropout))
+        self.output = nn.Sequential(nn.Linear(width, width), FastDropout(dropout))
 
     def forward(self, frames: Tensor, padding: Tensor) -> Tensor:
         count = frames.shape[1]
