@@ -1,4 +1,4 @@
-"""Beam size against CER and time, on the test sessions of a suite's kept models whose beam was tuned: a Markdown table.
+"""Beam size against CER and time: a Markdown table over a suite's models with tuned beams, on their test sessions.
 
     python benchmarks/beam_sizes.py small/table1 --data DIR --runs runs
 

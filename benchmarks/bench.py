@@ -55,7 +55,7 @@ QUICK = Sizes(
 
 
 def in_turns(label: str, versions: dict[str, Callable[[], object]], turns: int) -> list[Measurement]:
-    """Times of each version in turns, after one uncounted turn; prints how much faster the first one is."""
+    """Time the versions in turn, after one uncounted turn; prints how much faster the first one is."""
     timers = {
         name: Timer("work()", globals={"work": work}, label="median", sub_label=label, description=name,
                     num_threads=torch.get_num_threads())
@@ -103,7 +103,7 @@ def write_random_session(path: Path, seconds: int) -> Path:
 
 
 def memory(path: Path, sizes: Sizes) -> None:
-    """Peak memory of a process of its own that opens the session for the first time and evaluates it."""
+    """Peak memory of a separate process that opens the session for the first time and evaluates it."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         opened, whole, peak = pool.apply(evaluate_once, (path, sizes.model))
     minutes = sizes.session_seconds / 60

@@ -27,20 +27,20 @@ CHUNK = 12  # frames, 96 ms of signal
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=1200, help="seconds of signal; the plain search has a 60th")
+    parser.add_argument("--seconds", type=int, default=1200, help="seconds of signal; the plain search gets 1/60 of it")
     seconds = parser.parse_args().seconds
     words = default_language_model(across=False).automaton()
     emissions, labels = typed(seconds, seed=0)
     decoder = BeamDecoder(lm=words)
     begun = time.perf_counter()
     decoder.decode(emissions[:FRAMES_PER_SECOND])
-    print(f"first call (compiles, or reads what was compiled): {time.perf_counter() - begun:.1f} s")
+    print(f"first call (compiles, or loads the cached code): {time.perf_counter() - begun:.1f} s")
 
     few = emissions[: max(1, seconds // 60) * FRAMES_PER_SECOND]
     assert decoder.decode(few).labels == plain_beam_search(few.tolist(), decoder.config, words)[0][0]
     plain = timed(lambda: plain_beam_search(few.tolist(), decoder.config, words), 1)
     ratio = plain / timed(lambda: decoder.decode(few), 20)
-    print(f"beam 50 with a 6-gram: {ratio:.0f} times plain Python with the same text (aim: 100)")
+    print(f"beam 50 with a 6-gram: {ratio:.0f} times as fast as plain Python, with the same text (aim: 100)")
     whole = timed(lambda: decoder.decode(emissions), 3)
     print(f"{seconds / 60:.3g} min of signal, one thread: {whole:.2f} s")
     print(f"real-time factor {whole / seconds:.5f} (aim: 0.005)")
@@ -63,7 +63,7 @@ def main() -> None:
     halves = np.array_split(emissions, 2)
     with ThreadPoolExecutor(2) as pool:
         both = timed(lambda: list(pool.map(lambda half: BeamDecoder(lm=words).decode(half), halves)), 3)
-    print(f"its halves on two threads: {both:.2f} s")
+    print(f"its two halves on two threads: {both:.2f} s")
 
     some = emissions[: len(emissions) // 4]
     text = labels[: len(labels) // 4]
@@ -90,8 +90,8 @@ def typed(seconds: int, seed: int) -> tuple[Emissions, list[int]]:
     labels = np.array(labels_of_text(keys[: int(seconds * KEYS_PER_SECOND)]))
     gaps = random.gamma(4.0, size=len(labels) + 1)
     frames = (np.cumsum(gaps)[:-1] / gaps.sum() * (seconds * FRAMES_PER_SECOND - 4)).astype(np.int64)
-    # As sharp as a small network on simulated sessions: some 5 % of the frames in doubt, the second class of most
-    # frames nine below the first, the tenth twelve.
+    # As sharp as a small network on simulated sessions: some 5 % of the frames in doubt; in most frames the second
+    # class is nine nats below the first, the tenth class twelve.
     scores = random.normal(scale=2.2, size=(seconds * FRAMES_PER_SECOND, NUM_CLASSES))
     scores[:, BLANK] += 15
     like = random.permutation(NUM_CLASSES - 1)  # every key is mistaken for one other

@@ -2,7 +2,7 @@
 
 For each: parameters, a training step from EMG to updated weights, one pass over a minute, and the peak memory of a
 process that reads a session of 20 minutes as `evaluate` does. Ours and the textbook's compute the same function of the
-same weights, and take turns. Our step is timed twice in a turn; how much the two differ is the noise. EMG is random.
+same weights, and take turns. Our step is timed twice in a turn; the difference between the two is noise. EMG is random.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CHOSEN = (
     *(f"table2/{row}" for row in ("baseline", "bilstm", "excitation", "cnn-gru", "transformer", "cnn-transformer-1")),
     *(f"records/{name}" for name in ("residual-cnn", "bigru-48", "raw-bigru", "mingru-48", "conformer", "hybrid")),
     *(f"records/{name}" for name in ("split-share", "causal-cnn-gru-96", "causal-cnn-transformer-96")),
-)  # every kind of encoder and of features, and whatever else ours computes otherwise than a textbook does
+)  # every kind of encoder and of features, and anything else that ours computes differently from a textbook
 
 
 def main() -> None:

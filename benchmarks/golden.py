@@ -68,7 +68,7 @@ RUNS = {
 
 
 def golden(folder: Path) -> dict[str, dict[str, Any]]:
-    """Train every run in `folder`; returns what each run and its model say."""
+    """Train every run in `folder`; returns the losses of each run and the output of its model."""
     paths = [folder / f"{number}.hdf5" for number in range(3)]
     for number, path in enumerate(paths):
         simulate_session(path, user=3, session=number, minutes=0.5 if number else 3, seed=0)

@@ -1,10 +1,10 @@
-"""Language models for the beam, on the test sessions of an experiment's kept models: a Markdown table.
+"""Language models for the beam: a Markdown table over the trained models of an experiment, on their test sessions.
 
     python benchmarks/language_models.py small/table1/baseline --data DIR --runs runs
 
 For each language model and each seed, the weights are tuned on the sessions that validated the network. Prompts of
-validation and test sessions are taken out of the texts. The last column is paired with the row
-of the default's order and text.
+validation and test sessions are removed from the texts. The last column is the paired difference from the row with
+the default's order and text.
 """
 
 import argparse
@@ -28,14 +28,14 @@ DEFAULT = "made-up prompts, across words, order 6"
 
 
 def docstrings() -> str:
-    """Those of Python's standard library: English of another kind than the prompts, on every machine."""
+    """The docstrings of Python's standard library: English unlike the prompts, and present on every machine."""
     found, library = [], Path(sysconfig.get_path("stdlib"))
     for path in sorted(library.rglob("*.py")):
         parts = path.relative_to(library).parts
         if not {"site-packages", "dist-packages", "test", "tests", "idle_test"} & {*parts}:
             try:
                 tree = ast.parse(path.read_bytes())
-            except (SyntaxError, ValueError):  # code that tools are tested with
+            except (SyntaxError, ValueError):  # deliberately invalid files that Python tests its tools with
                 continue
             nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
             found += [text for node in nodes if (text := ast.get_docstring(node))]
@@ -43,7 +43,7 @@ def docstrings() -> str:
 
 
 def language_models(excluded: frozenset[str]) -> Iterator[tuple[str, es.LanguageModel]]:
-    """What is compared, by name. Of the large ones, n-grams that occur once are left out, as in the default."""
+    """The language models to compare, by name. Large ones leave out n-grams that occur once, as the default does."""
     made_up = without_prompts(made_up_text(()), excluded)
     other = without_prompts(docstrings(), excluded)
     for order in (3, 4, 5, 6, 7, 8, 9):
@@ -68,7 +68,7 @@ def main() -> None:
     known = list(language_models(prompts_of([*split.val, *split.test])))
     run = re.compile(re.escape(options.experiment.rpartition("/")[2]) + r"-\d+")
     for folder in sorted((options.runs / options.experiment).parent.glob("*/best")):
-        if not run.fullmatch(folder.parent.name):  # of another experiment, whose name begins in the same way
+        if not run.fullmatch(folder.parent.name):  # another experiment, whose name begins in the same way
             continue
         model = es.load_model(folder)
         model.ancestry.refuse(val)

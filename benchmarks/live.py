@@ -4,7 +4,7 @@
     python benchmarks/live.py live.onnx --minutes 2             the same with an exported step
     python benchmarks/live.py                                   costs of networks without training
 
-Nothing else may run meanwhile: figures of a busy machine say nothing.
+Nothing else may run meanwhile: on a busy machine, the figures mean nothing.
 """
 
 import argparse
@@ -69,7 +69,8 @@ def measure(name: str, model: Model | OnnxModel, minutes: float, *, trained: boo
     if trained:
         print(f"  CER {measured.counts.cer:.1f} % of {measured.counts.length} keys, simulated")
     early, late = (1000 * max(part) for part in (waiting[:third], waiting[-third:]))
-    print(f"  waiting at most {early:.0f} ms in the first third, {late:.0f} in the last; left out {engine.late}")
+    print(f"  waiting at most {early:.0f} ms in the first third, {late:.0f} in the last")
+    print(f"  samples left out: {engine.late}")
     print(f"  memory {memory[min(10, len(memory) - 1)] / 1e6:.0f} MB after 10 s, {memory[-1] / 1e6:.0f} at the end")
     print(f"  {engine.grid.faults}, errors {[one.error for one in ended]}")
 

@@ -21,14 +21,14 @@ def add(a: float, b: float) -> float:
 
 
 class Screen:
-    """A text on the screen: the text before its last character, the model's state, and what model and bonus give."""
+    """A text on the screen: the text before its last character, the model's state, and what model and bonus add."""
 
     def __init__(self, before: "Screen | None", state: int, bias: float, *, inside: bool) -> None:
         self.before, self.state, self.bias, self.inside = before, state, bias, inside
 
 
 class PlainScorer:
-    """What is typed, character by character."""
+    """Scores what is typed, character by character."""
 
     def __init__(self, config: BeamConfig, model: Automaton | None) -> None:
         self.natural, self.model = config.convention == "natural", model
@@ -57,7 +57,7 @@ class PlainScorer:
             column = END if column == UNKNOWN and screen.inside else column
         state = int(self.model.following[screen.state, column])
         step = float(self.model.log_prob[screen.state, column])
-        if column == UNKNOWN:  # a character that is in no word, where no word is begun
+        if column == UNKNOWN:  # a character that belongs to no word, outside a word
             state = state if self.model.across else self.model.start
             step = float(self.model.log_prob[0, UNKNOWN])
         return Screen(screen, state, screen.bias + self.scale * step + self.bonus, inside=inside)

@@ -1,4 +1,4 @@
-"""What a linear reading finds in sessions: what electrodes, frequencies, neighbouring keys, sessions and people tell.
+"""Linear probes of sessions: how much electrodes, frequencies, neighbouring keys, sessions and people contribute.
 
     python benchmarks/probes.py FOLDER
 
@@ -7,8 +7,8 @@ such questions, a probe seconds. Each row is the share of keys that linear discr
 wrong at known key times, its ratio to the first row, and the ratio of character error rates published for recordings.
 Shares of keys are not character error rates: the ratios are a guide. Spectra and averages around key-down follow.
 
-The last third of the user's last session is the test; all the rest of the user trains, as a network learns from enough
-donnings that it has seen one like any other.
+The last third of the user's last session is for testing, everything else of the user for training: a network sees
+enough donnings that any new one resembles one of them.
 """
 
 import sys
@@ -59,7 +59,7 @@ class Session:
         return emg[np.rint(times * rate - size / 2).astype(int)[:, None] + np.arange(size)]
 
     def powers(self, rate: int = SAMPLE_RATE, late: float = 0.0) -> Array:
-        """(keys, offsets, frequency bands, 2, 16): log powers; `late`: the right band is late by up to that many s."""
+        """(keys, offsets, frequency bands, 2, 16): log powers; `late`: the right band lags by up to that many s."""
         if (rate, late) not in self._powers:
             emg = self.emg if rate == SAMPLE_RATE else signal.resample_poly(self.emg, 1, SAMPLE_RATE // rate, axis=0)
             window = np.hanning(round(_FRAME * rate))[:, None, None]
@@ -73,13 +73,13 @@ class Session:
                     power = np.abs(np.fft.rfft(frames * window, axis=1)) ** 2 / rate
                     kept = [power[:, band].mean(axis=1) for band in bands if band.any()]
                     found[:, nth, :, hand] = np.log(np.stack(kept, axis=1)[:, :, 0] + 1e-4)
-            found -= found.mean(axis=0)  # a network learns not to mind the level of a session
+            found -= found.mean(axis=0)  # a network learns to ignore the level of a session
             self._powers[rate, late] = found
         return self._powers[rate, late]
 
     @cached_property
     def covariances(self) -> Array:
-        """(keys, features): logarithms of covariance matrices: powers, and how electrodes of a band move together."""
+        """(keys, features): logarithms of covariance matrices: powers, and how electrodes of a band covary."""
         upper, columns = np.triu_indices(16), []
         for offset in _OFFSETS[::2]:
             frames = self._frames(self.emg, SAMPLE_RATE, 0.0, offset)
@@ -154,9 +154,9 @@ def probes(sessions: Sequence[Session]) -> Iterator[tuple[str, float, str]]:
     across = reading(powers, same=False)
     yield "other sessions alone", across, ""
     copies = [lambda each, step=step: np.roll(each.powers(), step, axis=4) for step in (-1, 1)]
-    yield "other sessions, turned bands too", reading(powers, same=False, copies=copies), "0.96 of the row above"
+    yield "other sessions, with band rotation", reading(powers, same=False, copies=copies), "0.96 of the row above"
     copies = [partial(powers, late=0.06)]
-    yield "other sessions, late right bands too", reading(powers, same=False, copies=copies), "0.85 of other sessions"
+    yield "other sessions, with alignment jitter", reading(powers, same=False, copies=copies), "0.85 of other sessions"
     if others:
         yield "other people", reading(powers, same=False, train=others), "2.5 (100 people), 3.2 (2)"
 

@@ -85,7 +85,7 @@ def rotate_bands(emg: Tensor, offsets: tuple[int, ...], random: np.random.Genera
 
 
 def jitter_alignment(emg: Tensor, samples: int, random: np.random.Generator) -> Tensor:
-    """EMG (T, 2, 16) -> (T - shift, 2, 16): the right band against the left, what overlaps is kept."""
+    """EMG (T, 2, 16) -> (T - shift, 2, 16): the right band shifted against the left; only the overlap is kept."""
     shift = int(random.integers(-samples, samples + 1))
     if shift > 0:
         return torch.stack([emg[:-shift, 0], emg[shift:, 1]], dim=1)

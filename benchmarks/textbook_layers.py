@@ -32,7 +32,7 @@ class SpectrogramNorm(nn.Module):
 
 
 class RollingNorm(nn.Module):
-    """Features (N, F, B, C, K) less the mean of the last `span` frames, by their standard deviation."""
+    """Features (N, F, B, C, K) minus the mean of the last `span` frames, over their standard deviation."""
 
     def __init__(self, span: int) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class TransformerBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Scaled dot products of all frames with all frames, positions rotary, what may not be seen masked."""
+    """Scaled dot-product attention over all frames, with rotary positions and a mask over what must not be seen."""
 
     def __init__(self, config: TransformerConfig, width: int) -> None:
         super().__init__()

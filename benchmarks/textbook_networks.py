@@ -67,7 +67,7 @@ def network_like(model: Model) -> Network:
 
 
 def make_features(config: FeaturesConfig) -> tuple[nn.Module, int]:
-    """The features and how many an electrode has."""
+    """The layer that computes features, and their number per electrode."""
     if isinstance(config, SpectrogramConfig):
         assert config.decimation == 1, "the textbook has the full sampling rate only"
         return Spectrogram(config), len(config.edges) - 1 if config.edges else config.n_fft // 2 + 1
@@ -197,12 +197,13 @@ class Recurrence(Stacked):
 
 
 class Blocks(Stacked):
-    """Blocks of one kind between a linear layer to their width, if it is another one, and a layer norm."""
+    """Blocks of one kind between a linear layer to their width, where that differs, and a layer norm."""
 
     def __init__(self, config: TransformerConfig | LinearRecurrenceConfig, base: nn.Module) -> None:
         left, right = config.left, config.right
         if isinstance(config, TransformerConfig) and config.past >= 0:
-            left, right = config.layers * config.past, config.layers * config.future  # a band needs what it sees
+            # Banded attention needs as much context as it sees.
+            left, right = config.layers * config.past, config.layers * config.future
         super().__init__(base, left, right, delay=not getattr(config, "bidirectional", True))
         self.width = config.width or base.width
         self.projection = nn.Linear(base.width, config.width) if config.width else nn.Identity()

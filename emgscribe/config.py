@@ -127,6 +127,14 @@ def _hints(kind: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
+_PLAIN: dict[Any, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    str: (str, "a string"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
 def _check(hint: Any, value: Any, field: str) -> None:
     """Refuse a value that the type of a field does not allow."""
     origin, arguments = get_origin(hint), get_args(hint)
@@ -144,8 +152,9 @@ def _check(hint: Any, value: Any, field: str) -> None:
             _check(arguments[0], item, field)
     elif origin is dict:
         require(isinstance(value, dict), field, value, "an object")
-    elif hint in (bool, str):
-        require(isinstance(value, hint), field, value, "true or false" if hint is bool else "a string")
+    elif hint in _PLAIN:
+        kinds, wanted = _PLAIN[hint]
+        require(isinstance(value, kinds) and (hint is bool or not isinstance(value, bool)), field, value, wanted)
     elif isclass(hint) and issubclass(hint, Kind):
         require(isinstance(value, hint), field, value, f"a {hint.__name__}")
         value.kind()  # refuses a class that is not registered

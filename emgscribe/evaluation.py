@@ -6,6 +6,8 @@ emissions: `evaluate_attention` reads windows as long as those of training, one 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from math import isnan
 from reprlib import repr as shortened
 from typing import Any, Literal, get_args
 
@@ -22,7 +24,7 @@ from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
 from emgscribe.models.model import Model, evaluating
-from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, total
+from emgscribe.scoring import Counts, cer_difference, cer_interval, count, count_units, interval_text, total
 from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_plan, normalized_to, published_blocks
 
 _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than errors stay correlated
@@ -68,10 +70,9 @@ class Evaluation:
     seen: bool = False
 
     def __repr__(self) -> str:
-        low, high = self.interval
         kind = "simulated" if self.simulated else "recorded"
         many = f"{len(self.sessions)} {kind} session{'s' * (len(self.sessions) != 1)}"
-        return f"<Evaluation of {many}: CER {self.cer:.2f} % ({low:.2f} to {high:.2f})>"
+        return f"<Evaluation of {many}: CER {self.cer:.2f} % ({interval_text(self.interval)})>"
 
     @property
     def counts(self) -> Counts:
@@ -88,9 +89,9 @@ class Evaluation:
         """Character error rate over all sessions in per cent; NaN where nothing was typed."""
         return self.counts.cer
 
-    @property
+    @cached_property  # a bootstrap
     def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the CER in per cent."""
+        """95 % bootstrap interval of the CER in per cent; NaN where one segment has all the keys."""
         return cer_interval(self.units)
 
     def minus(self, other: "Evaluation") -> tuple[float, float, float]:
@@ -109,7 +110,7 @@ class Evaluation:
         return {
             **{name: getattr(self, name) for name in (*_ABOUT, *["seen"] * self.seen)},
             "cer": self.cer if typed else None,
-            "cer_interval": list(self.interval) if typed else None,
+            "cer_interval": None if isnan(self.interval[0]) else list(self.interval),
             "sessions": [{**vars(s), "units": [list(astuple(unit)) for unit in s.units]} for s in self.sessions],
         }
 

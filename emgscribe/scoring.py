@@ -6,13 +6,16 @@ al. 2024 name the two the other way round: their published IER is our DER, and t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erfc
+from math import erfc, isnan
 
 import numpy as np
 import numpy.typing as npt
 from rapidfuzz.distance import Levenshtein
 
 from emgscribe.data.charset import ENTER
+
+_MANY = 50  # segments, from which on their mean is taken as normal
+Resampled = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Counts:
             self.substitutions + other.substitutions,
             self.length + other.length,
         )
+
+    def __radd__(self, other: object) -> "Counts":  # `sum` begins with 0
+        return self if other == 0 else NotImplemented
 
     @property
     def edits(self) -> int:
@@ -115,9 +121,9 @@ def cer_interval(units: Sequence[Counts]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the CER in per cent, resampling whole units (segments or windows).
 
     Errors cluster, so units, not characters, are exchangeable (Bisani and Ney 2004, "Bootstrap estimates for
-    confidence intervals in ASR performance evaluation"). NaN where no unit has a character.
+    confidence intervals in ASR performance evaluation"). NaN where fewer than two units have characters.
     """
-    return _percentile_interval(_resampled_rates(units)) if total(units).length else (np.nan, np.nan)
+    return percentile_interval(resampled_cers(units))
 
 
 def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float, float, float]:
@@ -125,22 +131,19 @@ def cer_difference(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[f
 
     Unit i of both is the same segment of the same session, read by two systems, and each resample draws the same units
     for both. What is hard for both cancels, so the interval is narrower than two separate ones suggest (Bisani and Ney
-    2004). An interval that excludes 0 shows a difference on these sessions. NaN where no unit has a character.
+    2004). An interval that excludes 0 shows a difference on these sessions. NaN where no unit has a character, and the
+    interval where fewer than two have some.
     """
     assert len(first) == len(second), "both sides need the same number of paired units"
-    one, other = total(first), total(second)
-    if not (one.length and other.length):
-        return np.nan, np.nan, np.nan
-    return one.cer - other.cer, *_percentile_interval(_resampled_rates(first) - _resampled_rates(second))
+    return total(first).cer - total(second).cer, *percentile_interval(resampled_cers(first) - resampled_cers(second))
 
 
-def probability_of_improvement(first: Sequence[Counts], second: Sequence[Counts]) -> float:
-    """The share of resamples in which `first` has a lower CER than `second`; equal ones count half.
+def probability_of_improvement(first: Resampled, second: Resampled) -> float:
+    """The share of paired resamples (`resampled_cers`) in which `first` has a lower CER; equal ones count half.
 
-    Units are paired, as in `cer_difference` (Bisani and Ney 2004).
+    Source: Bisani and Ney 2004.
     """
-    one, other = _resampled_rates(first), _resampled_rates(second)
-    return float(np.mean((one < other) + 0.5 * (one == other)))
+    return float(np.mean((first < second) + 0.5 * (first == second)))
 
 
 def errors_at(reference: Sequence[int] | str, hypothesis: Sequence[int] | str) -> npt.NDArray[np.float64]:
@@ -158,9 +161,9 @@ def matched_pairs(
     """The matched-pairs test of two systems (MAPSSWE): its number of segments, and the two-sided p.
 
     `first` and `second` are what `errors_at` found in the same texts. Two or more characters that both systems get
-    right separate two segments. The differences of segments are taken as independent and their mean as normal, which
-    needs some fifty segments (Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition
-    algorithms"; NIST's sclite). NaN where fewer than two segments have an error.
+    right separate two segments. The differences of segments are taken as independent and, from fifty on, their mean as
+    normal (Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms"; NIST's
+    sclite). Fewer are compared with themselves at random signs. NaN where fewer than two segments have an error.
     """
     found = list[float]()
     for one, other in zip(first, second, strict=True):
@@ -171,6 +174,10 @@ def matched_pairs(
     differences = np.array(found)
     if len(differences) < 2:
         return len(differences), np.nan
+    if len(differences) < _MANY:
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), (9999, len(differences)))
+        as_large = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9
+        return len(differences), float(1 + as_large.sum()) / 10_000
     spread = differences.std(ddof=1) / np.sqrt(len(differences))
     if not spread:
         return len(differences), float(not differences.any())
@@ -186,20 +193,37 @@ def cer_ratio(first: Sequence[Counts], second: Sequence[Counts]) -> tuple[float,
     one, other = total(first), total(second)
     if not other.edits:
         return np.nan, np.nan, np.nan
-    return one.cer / other.cer, *_percentile_interval(
-        _resampled_rates(first) / np.maximum(_resampled_rates(second), 100.0 / other.length)
+    return one.cer / other.cer, *percentile_interval(
+        resampled_cers(first) / np.maximum(resampled_cers(second), 100.0 / other.length)
     )
 
 
-def _percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+def percentile_interval(values: Resampled) -> tuple[float, float]:
+    """The middle 95 % of resampled values; NaN where these are NaN."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _resampled_rates(units: Sequence[Counts]) -> npt.NDArray[np.float64]:
-    """CER (2000,) of units drawn with replacement; equal numbers of units always get the same draws."""
+def interval_text(interval: tuple[float, float], form: str = "{:.2f} to {:.2f}") -> str:
+    """The two ends of an interval, or that one segment gives none."""
+    return "no interval from one segment" if isnan(interval[0]) else form.format(*interval)
+
+
+def resampled_cers(*groups: Sequence[Counts]) -> Resampled:
+    """CER (2000,) of units drawn with replacement; the mean over several groups of units, such as people.
+
+    Groups with equal numbers of units always get the same draws, so that two systems are paired. NaN where a group has
+    fewer than two units with characters.
+    """
+    rates: Resampled = np.mean([_resampled(units, seed) for seed, units in enumerate(groups)], axis=0)
+    return rates
+
+
+def _resampled(units: Sequence[Counts], seed: int) -> Resampled:
+    if sum(unit.length > 0 for unit in units) < 2:
+        return np.full(2000, np.nan)
     edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
-    generator, rates = np.random.default_rng(0), []
+    generator, rates = np.random.default_rng(seed), []
     for part in np.array_split(np.arange(2000), min(2000, 1 + len(units) // 500)):  # a few MB at a time
         drawn = generator.integers(len(units), size=(len(part), len(units)))
         # A resample without any reference character would have no rate: it counts as one character long.

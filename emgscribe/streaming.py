@@ -11,7 +11,6 @@ from emgscribe.config import require
 from emgscribe.data.charset import NUM_CLASSES
 from emgscribe.data.hdf5 import Emg, Times
 from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis
-from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model
 from emgscribe.models.onnx import OnnxModel
 from emgscribe.models.steps import Chain, Sliding, Step
@@ -103,12 +102,7 @@ class Stream:
 
         Samples of another shape, or that are not finite, raise `EmgscribeError`; none of them is read.
         """
-        samples, row = np.asarray(samples, dtype=np.float32), self.model.shape.sample
-        if samples.ndim != 3 or samples.shape[1:] != row:
-            what = f"samples have shape {samples.shape}, expected (samples, {row[0]}, {row[1]})"
-            raise EmgscribeError(what, hint=f"the model reads {self.model.shape}")
-        if not np.isfinite(samples).all():
-            raise EmgscribeError("some samples are not finite", hint="put 0 in their place")
+        samples = self.model.shape.checked(samples)
         if times is not None and len(times):
             self._clock.set(self._fed, float(times[0]))
         self._fed += len(samples)

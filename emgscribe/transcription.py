@@ -85,7 +85,7 @@ def normalized_to(model: Model, session: Session, share: float = 0.75) -> Model:
     blocks = max(1, len(session) // session.shape.samples(BLOCK_SECONDS))
     edges = np.linspace(0, len(session), blocks + 1).astype(int).tolist()
     for begin, end in pairwise(edges):
-        emg = store.gather([0], [begin], end - begin)
+        emg = store.gather([(0, begin)], end - begin)
         if not emg.isfinite().all():
             raise EmgscribeError("some of its samples are not finite", where=session.name, hint=_INSPECT)
         with evaluating(moved), torch.inference_mode():
@@ -148,7 +148,7 @@ def published_blocks(model: Model, session: Session) -> Iterator[Emissions]:
     block = max(whole, 1) if unbounded else model.frames(session.shape.samples(BLOCK_SECONDS))
     for first in range(0, whole, block):
         count, begin = min(block, whole - first) * encoder.stride, first * model.samples_per_frame
-        emg = store.gather([0], [begin], features.samples(around + count)).to(model.device)
+        emg = store.gather([(0, begin)], features.samples(around + count)).to(model.device)
         with evaluating(model), torch.inference_mode():
             emissions = model.classify(encoder(features(emg), torch.tensor([count])))
         _check(emissions, emg, session)

@@ -62,8 +62,8 @@ def _fields(kind: type) -> Iterator[str]:
     source = "\n".join(inspect.getsource(one) for one in reversed(kind.__mro__) if is_dataclass(one))
     for field in fields(kind):
         default = "" if field.default is MISSING else f" = {field.default!r}"
-        said = re.search(rf"(?:^ +# (.*)\n)?^ +{field.name}: .*?(?:  # (.*))?$", source, flags=re.MULTILINE)
-        about = said and (said[2] or said[1])
+        found = re.search(rf"(?:^ +# (.*)\n)?^ +{field.name}: .*?(?:  # (.*))?$", source, flags=re.MULTILINE)
+        about = found and (found[2] or found[1])
         yield f"- `.{field.name}{default}`" + (f": {about}" if about else "")
 
 

@@ -1,11 +1,11 @@
-"""Kills and full disks at random moments: the same command, given again, must end as if nothing had happened.
+"""Kills and full disks at random moments: the same command, run again, must end as if nothing had happened.
 
     python scripts/crash.py                                         100 kills and 50 full disks (make crash)
     python scripts/crash.py --verb tune --kills 1 --disks 0 --seed 7
 
 A case kills a command up to three times, or gives it a disk with too little room for what it writes. Then the command
 runs to its end. Each file must hold what an undisturbed command leaves, hidden files must be gone, and a full disk must
-be one error. Disks are file systems in memory where this machine allows mounting, else a limit on the size of files.
+give one error. Disks are file systems in memory where this machine allows mounting, else a limit on the size of files.
 `demo` is left out: it simulates and trains as the other verbs do, and takes minutes.
 """
 
@@ -42,7 +42,7 @@ VERBS = {
     "export": "export published --out new/one.ckpt",
     "data stats": "data stats data --out new/stats.png",
     "train": f"{TRAIN} --runs new",
-    "train on": f"{TRAIN} --runs half",  # from a checkpoint
+    "resume": f"{TRAIN} --runs half",  # from a checkpoint
     "reproduce": "reproduce tiny --data data --runs new --results new-results",
     "tune": "tune tiny --data data --runs new --search train.lr=1e-3,1e-2 --trials 2 --cores 1",
     "report": "report --results results --out new",
@@ -89,7 +89,7 @@ def _content(path: Path) -> object:
             asked = ("number, state from trials", "* from trial_params", "trial_id, value from trial_values")
             return [study.execute(f"select {what} order by 1, 2").fetchall() for what in asked]
     if path.suffix == ".ckpt":
-        import torch  # after `fuzz` has set one thread: with more, a forked process may wait without end
+        import torch  # after `fuzz` has set one thread: with more, a forked process may wait forever
 
         return re.sub(r"'seconds': [\d.e-]+", "", str(_plain(torch.load(path, weights_only=True))))
     if path.suffix == ".json":
@@ -98,7 +98,7 @@ def _content(path: Path) -> object:
 
 
 def _plain(state: object) -> object:
-    """The same with tensors as lists."""
+    """`state` with tensors as lists."""
     if hasattr(state, "tolist"):
         return state.tolist()
     if isinstance(state, dict):
@@ -179,26 +179,26 @@ class Cases:
             resize(size(self.place) + room)
             largest = resource.RLIM_INFINITY if self.mounts else max(room, 1)
             status = end(start(verb, self.place, self.output, largest))
-            told = self.output.with_suffix(".err").read_text()
-            errors = len(re.findall(r"^Error: .*\nHint: ", told, re.MULTILINE))
+            stderr = self.output.with_suffix(".err").read_text()
+            errors = len(re.findall(r"^Error: .*\nHint: ", stderr, re.MULTILINE))
             one_error = status == 2 and errors == 1
-            if "Traceback" in told or not (one_error or status == 0 or (verb == "reproduce" and status == FULL)):
-                return f"status {status} and {errors} errors on a full disk: {told}"
+            if "Traceback" in stderr or not (one_error or status == 0 or (verb == "reproduce" and status == FULL)):
+                return f"status {status} and {errors} errors on a full disk: {stderr}"
             resize(ROOM)
             return self.again(verb)
 
     def again(self, verb: str) -> str:
-        """Give a command again; returns what differs from an undisturbed one, if anything."""
+        """Run a command again; returns what differs from an undisturbed one, if anything."""
         expected = self.undisturbed(verb)
         if status := end(start(verb, self.place, self.output)):
-            return f"status {status} when given again: {self.output.with_suffix('.err').read_text()}"
+            return f"status {status} when run again: {self.output.with_suffix('.err').read_text()}"
         if hidden := leftovers(self.place):
             return f"hidden files are left: {', '.join(hidden)}"
         found = contents(self.place)
         names = [name for name in {**expected.files, **found} if expected.files.get(name) != found.get(name)]
         if names:
-            return f"other files: {', '.join(sorted(names))}"
-        return "" if self.printed(verb) == expected.printed else "other output"
+            return f"files differ: {', '.join(sorted(names))}"
+        return "" if self.printed(verb) == expected.printed else "output differs"
 
 
 def _mounts(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Files as other devices and laboratories write them, by the descriptions of their formats: for tests and fuzzing."""
+"""Files as other devices and laboratories write them, from their format descriptions: for tests and fuzzing."""
 
 import struct
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def text_table(path: Path, *columns: Sequence[float] | np.ndarray, names: Sequen
 
 
 def myo(folder: Path, emg: np.ndarray, *arms: str) -> Path:
-    """A recording of myo-keylogging, `emg` (T, 8) on each arm, the later arm 10 ms behind; returns its folder."""
+    """A recording of myo-keylogging, `emg` (T, 8) on each arm, the second arm 10 ms late; returns its folder."""
     folder.mkdir(exist_ok=True)
     times = np.arange(len(emg)) / 200
     for place, arm in enumerate(arms):

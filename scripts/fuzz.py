@@ -4,8 +4,8 @@
     python scripts/fuzz.py --kind hdf5 --seed 7 --cases 1    one case again
 
 A case is a kind and a seed. Its process is forked from one that has loaded everything, works in a folder of its own,
-and may take 2 GB and, in one of two tries, 5 s of processor time. The folder of a case that ends otherwise is kept,
-with its output.
+and may take 2 GB and 5 s of processor time; a case that takes longer gets a second try. If a case ends in another way,
+its damaged file, its command and its output are kept.
 """
 
 import argparse
@@ -63,7 +63,10 @@ BEAM, PLAN = f"{READ} --decoder beam", "reproduce tiny --data data --dry-run"
 
 @dataclass(frozen=True)
 class Kind:
-    """Files of which one is damaged, how, and the commands that then meet it as FILE; `share` of all cases."""
+    """Files, one of which is damaged; the ways to damage it; and the commands that then get it as FILE.
+
+    `share` is the weight of this kind among all cases.
+    """
 
     files: tuple[str, ...]
     mutators: tuple[str, ...]
@@ -157,7 +160,7 @@ def prepare(folder: Path) -> None:
         ("Keyboard", "Markers", ["t pressed", "t released", "Space"], times[9:99:30]),
     )
     devices.xdf(Path("lab.xdf"), *(devices.xdf_stream(at, *stream) for at, stream in enumerate(streams, 1)))
-    for sessions in ([], ["data/b.hdf5"], ["data/c.hdf5"]):  # seconds of work that no file asks for
+    for sessions in ([], ["data/b.hdf5"], ["data/c.hdf5"]):  # fills the cache, which takes seconds
         default_language_model(exclude=prompts_of(sessions))
     Path("own.csv").write_text("session,partition\na,train\nb,val\nc,test\n")
     es.save_model(es.Model(es.ModelConfig(encoder=TdsConfig(8, 1, 4, 3, 1))), PUBLISHED)
@@ -265,7 +268,7 @@ def carry_out(words: list[str], place: Path, output: Path) -> int:
 
 
 def call(words: list[str], place: Path, output: Path, limits: dict[int, int]) -> NoReturn:
-    """Be the command: in the folder `place`, with its output in files, under resource limits."""
+    """Become the command: in the folder `place`, with its output in files, under resource limits."""
     status = 70
     try:
         os.chdir(place)
@@ -295,20 +298,20 @@ def leftovers(place: Path) -> list[str]:
 
 
 def judge(status: int, words: list[str], place: Path, output: Path) -> str:
-    """ok, error, or what must not be."""
-    told = output.with_suffix(".err").read_text(errors="replace")
+    """The outcome: ok, error, or the kind of failure."""
+    stderr = output.with_suffix(".err").read_text(errors="replace")
     if os.WIFSIGNALED(status):
         return "hang" if os.WTERMSIG(status) == signal.SIGXCPU else "crash"
     code = os.waitstatus_to_exitcode(status)
-    if "MemoryError" in told or "allocate" in told:
+    if "MemoryError" in stderr or "allocate" in stderr:
         return "memory"
-    if code not in (0, 2) or "Traceback" in told:
+    if code not in (0, 2) or "Traceback" in stderr:
         return "fault"
-    if re.search(r"^\S*\w+Warning: ", told, re.MULTILINE) or ".py:" in told:
+    if re.search(r"^\S*\w+Warning: ", stderr, re.MULTILINE) or ".py:" in stderr:
         return "warning"
     if leftovers(place):
         return "leftover"
-    errors = len(re.findall("^Error: .*\nHint: ", told, re.MULTILINE)) + told.count("╭─ ")
+    errors = len(re.findall("^Error: .*\nHint: ", stderr, re.MULTILINE)) + stderr.count("╭─ ")
     verdicts = words[0] == "inspect" or words[:2] == ["data", "check"]  # a table of files, with what is wrong with each
     return "ok" if code == 0 else "error" if errors == 1 or (verdicts and not errors) else "mute"
 
@@ -332,7 +335,7 @@ class Worker:
         reader._child.close()
         shutil.copytree(self.place, self.pristine, copy_function=shutil.copy2)
         gc.collect()
-        gc.freeze()  # a case's process does not look through what it was forked with, and so does not copy it
+        gc.freeze()  # in a case's process, the collector skips all inherited objects, so their pages are not copied
 
     def __call__(self, name: str, seed: int) -> str:
         outcome = self.try_once(name, seed)

@@ -279,7 +279,7 @@ def _number(value: Any) -> int:
 
 
 def change_command(words: list[str], rng: Random) -> list[str]:
-    """A command line with values that nobody means, and words missing, twice or unknown."""
+    """A command line with absurd values, and with words missing, repeated or unknown."""
     words = list(words)
     for _ in range(rng.choice((1, 1, 2))):
         at = rng.randrange(len(words))

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium over minutes of replay: memory of both sides, and how far text is behind.
+"""The page in a headless Chromium over minutes of replay: memory of page and server, and how far the text lags.
 
     python scripts/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
 

@@ -1,4 +1,4 @@
-"""The moving picture at the head of the README, from the real page: `emgscribe live` in a headless Chromium.
+"""The animation at the top of the README, from the real page: `emgscribe live` in a headless Chromium.
 
     python scripts/picture.py docs/live.gif --seed 3 --model runs/demo-0/best
 

@@ -21,7 +21,7 @@ TINY = Experiment(
 def add() -> None:
     """Give the command line of this process the experiment and the suite."""
     EXPERIMENTS["tiny"] = TINY
-    SUITES["tiny"] = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
+    SUITES["tiny"] = Suite("tiny", "two short runs", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from emgscribe.data.hdf5 import Keystroke, Prompt, SessionHeader, write_session
 from emgscribe.data.session import Session
 
-# Derandomized, so that a run that passes passes again; no deadline, since shared machines are slow at times.
+# Derandomized, so that a passing run passes again; no deadline, since shared machines are slow at times.
 settings.register_profile(
     "emgscribe",
     deadline=None,
@@ -37,18 +37,18 @@ PATIENCE = 600  # seconds; enough for a busy machine, and a Ray that cannot star
 def until(
     happened: Callable[[], object], process: subprocess.Popen | None = None, *, seconds: float = PATIENCE
 ) -> None:
-    """Wait until a condition holds, as long as the process that should bring it about runs."""
+    """Wait until a condition holds; fail if the process that should bring it about ends first."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if happened():
             return
-        assert process is None or process.poll() is None, "it ended before what was waited for"
+        assert process is None or process.poll() is None, "the process ended before the condition held"
         time.sleep(0.05)
-    pytest.fail("it did not happen in time")
+    pytest.fail("the condition did not hold in time")
 
 
-def hear_interrupts() -> None:
-    """For a new process: tests that were started in the background ignore Ctrl-C, and so would what they start."""
+def restore_interrupts() -> None:
+    """For a new process: tests that run in the background ignore Ctrl-C, and so would the processes that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -183,7 +183,7 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
         experiment = replace(EXPERIMENTS.get(name, BASELINE), name=name)
         experiment = changed(experiment, {**(changes or {}), "train.seed": seed})
         test = {"greedy": evaluation(texts, users or {}, kind == "simulated")}
-        if beam:  # which reads without a fault
+        if beam:  # which makes no errors
             test["beam"] = evaluation([(s, text, text) for s, text, _ in texts], users or {}, kind == "simulated")
         curve = {"step": 1.0, "lr": 1e-3, "train_loss": 2.0}
         result = RunResult(

@@ -40,7 +40,7 @@ LINEAR = LinearRecurrenceConfig(base=CNN, width=16, hidden=12, layers=2, left=3,
 TRANSFORMER = TransformerConfig(base=TDS, heads=2, feed_forward=32, left=3, right=2)
 CONFORMER = ConformerConfig(base=MLP, width=16, layers=2, heads=2, feed_forward=32, kernel=5, left=3, right=2)
 SMALL: dict[str, EncoderConfig] = {
-    **{kind: config() for kind, config in EncoderConfig.kinds.items()},  # a new one as it is
+    **{kind: config() for kind, config in EncoderConfig.kinds.items()},  # a newly registered one has its defaults
     "tds": TDS,
     "tds, causal": replace(TDS, lookahead=0),
     "tds, dropout": replace(TDS, dropout=0.3),
@@ -125,8 +125,8 @@ def batch_for(model: Model, frames: list[int], texts: list[list[int]] | None = N
     return Batch(emg, left, right, lengths, labels, counts, onsets)
 
 
-def learn_by_heart(model: Model, batch: Batch, read: Callable[[Tensor, Tensor], list[list[int]]]) -> None:
-    """Train all heads on one batch until `read`, of the encoder's frames and their numbers, gives its texts."""
+def memorize(model: Model, batch: Batch, read: Callable[[Tensor, Tensor], list[list[int]]]) -> None:
+    """Train all heads on one batch until `read`, given the encoder's frames and their counts, returns its texts."""
     features, counts = model.featurize(batch), model.frames(batch.lengths)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for step in range(200):
@@ -142,4 +142,4 @@ def learn_by_heart(model: Model, batch: Batch, read: Callable[[Tensor, Tensor], 
             with torch.inference_mode():
                 if read(model.eval().encode(features, batch.lengths), counts) == batch.references():
                     return
-    pytest.fail(f"not learnt in 200 steps, the loss is {loss.item():.3f}")
+    pytest.fail(f"not memorized in 200 steps, the loss is {loss.item():.3f}")

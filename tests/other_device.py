@@ -1,7 +1,7 @@
-"""A stand-in for a GPU: tensors whose device is not the CPU, on a machine that has nothing else.
+"""A stand-in for a GPU: tensors whose device is not the CPU, on a machine that has only a CPU.
 
 Their device is `meta`, and their values lie in ordinary tensors, so that results can be compared. As with a GPU, an
-operation on tensors of both devices is an error. `waits` lists the calls for which a GPU's queue would be waited for.
+operation on tensors of both devices is an error. `waits` lists the calls that would wait for a GPU's queue.
 (FakeTensorMode cannot stand in: without CUDA in its build, torch has no autograd for its fake CUDA tensors.)
 """
 
@@ -45,7 +45,7 @@ class OnDevice(torch.Tensor):
 
 
 class OtherDevice(TorchDispatchMode):
-    """While it is entered, `OnDevice` tensors can be made, and `waits` grows."""
+    """While it is active, `OnDevice` tensors can be made, and `waits` grows."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_generations_add_up_and_exactly_what_was_trained_on_is_refused(
+def test_ancestries_accumulate_and_refuse_exactly_the_training_sessions(
     make_stored: MakeStored, first: list[str], second: list[str], val: list[str], test: list[str]
 ) -> None:
     def sessions(names: list[str]) -> list[Session]:
@@ -38,7 +38,7 @@ def test_generations_add_up_and_exactly_what_was_trained_on_is_refused(
     assert caught.value.hint
 
 
-def test_a_session_is_known_by_its_content_and_by_a_part_of_it(make_stored: MakeStored) -> None:
+def test_a_session_is_recognized_by_its_content_or_a_part_of_it(make_stored: MakeStored) -> None:
     session = make_stored(2000, name="monday")
     renamed = replace(session, name="tuesday")
     for trained, scored in ((session, renamed), (session.first(500), renamed), (session, renamed.first(500))):
@@ -51,7 +51,7 @@ def test_a_session_is_known_by_its_content_and_by_a_part_of_it(make_stored: Make
     assert child == Ancestry((Seen(f"{session.content}:500", "monday", "user"),), complete=False)
 
 
-def test_users_are_refused_where_they_are_to_be_unseen(make_stored: MakeStored) -> None:
+def test_users_seen_in_training_are_refused_where_users_must_be_unseen(make_stored: MakeStored) -> None:
     trained = replace(make_stored(name="monday"), user="ann")
     later, stranger = (replace(make_stored(name="friday"), content=user, user=user) for user in ("ann", "bob"))
     ancestry = Ancestry().after([trained], [replace(stranger, content="validation")])

@@ -37,7 +37,7 @@ def test_listing_experiments_loads_no_lightning() -> None:
     assert not loaded_by("from emgscribe import cli\ncli.main(['train'])") & {"lightning", "matplotlib", "wordfreq"}
 
 
-def test_live_reading_starts_without_torch_and_a_model_without_its_compiler() -> None:
+def test_live_starts_without_torch_and_a_stream_without_torchs_compiler() -> None:
     """A simulated typist gets ready while torch is loaded; the compiler and SciPy's statistics would take seconds."""
     assert not loaded_by("from emgscribe import cli\ncli.main(['live', '--help'])") & {"torch", "numba", "scipy.stats"}
     loaded = loaded_by("import emgscribe as es\nes.Stream(es.load_model('live')).flush()")
@@ -45,7 +45,7 @@ def test_live_reading_starts_without_torch_and_a_model_without_its_compiler() ->
     assert not loaded & {"torch._dynamo", "scipy", "numba", "matplotlib"}
 
 
-def test_without_extras_models_are_scored_and_read_live_and_training_says_what_is_missing(
+def test_without_extras_models_are_scored_and_streamed_and_training_names_the_missing_extra(
     make_session: Callable[..., Path], tmp_path: Path
 ) -> None:
     extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -70,7 +70,7 @@ print([main(line) for line in {missing}])
     assert not (tmp_path / "run").exists()
 
 
-def test_every_public_name_is_there_and_explained() -> None:
+def test_every_public_name_exists_and_has_a_docstring() -> None:
     assert len(es.__all__) == len(set(es.__all__))
     assert set(dir(es)) >= {*es.__all__}
     bare = [name for name in es.__all__ if name != "__version__" and not (getattr(es, name).__doc__ or "").strip()]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import FEATURES, TDS, batch_for, learn_by_heart, noise, seeded
+from networks import FEATURES, TDS, batch_for, memorize, noise, seeded
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -98,7 +98,7 @@ def plain_search(made: AttentionDecoder, frames: Tensor, beam_size: int) -> list
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_the_search_is_the_plain_one(beam_size: int) -> None:
+def test_the_search_finds_what_a_plain_search_finds(beam_size: int) -> None:
     made, frames, counts = decoder(), noise(6, 7, WIDTH), [7, 7, 7, 7, 7, 3]
     made.head.bias.data[END] -= 1.5  # so that some end early, and others where they must
     found = search(made, frames, torch.tensor(counts), beam_size=beam_size)
@@ -131,7 +131,7 @@ def by_ctc(emissions: Tensor, text: Sequence[int]) -> float:
     return -F.ctc_loss(emissions[:, None], torch.tensor([text], dtype=torch.int64), *lengths, 98, "sum").item()
 
 
-def test_prefixes_add_up_to_what_ctc_says() -> None:
+def test_prefix_scores_agree_with_the_ctc_loss() -> None:
     emissions, counts = noise(2, 6, 99).log_softmax(-1), torch.tensor([6, 4])
     emissions[1, 4:] = torch.nan
     ctc = CtcPrefixes(emissions, counts, 2)
@@ -146,12 +146,12 @@ def test_prefixes_add_up_to_what_ctc_says() -> None:
         ctc.extend(ends, swapped, symbol)
         ends = symbol
         texts = [[[*texts[n][1 - b], symbols[n][b]] for b in range(2)] for n in range(2)]
-        # What begins with a text is the text itself, or it and a further key.
+        # A text that begins with a prefix is the prefix itself, or the prefix and a further key.
         torch.testing.assert_close(ctc.extended(ends).logsumexp(-1), with_it)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_a_text_ends_at_the_latest_with_as_many_keys_as_frames(beam_size: int) -> None:
+def test_a_text_has_at_most_as_many_keys_as_frames(beam_size: int) -> None:
     made, frames, counts = decoder(), noise(3, 9, WIDTH), torch.tensor([9, 4, 1])
     made.head.bias.data[END] = -1e4  # never by itself
     assert [len(text) for text in search(made, frames, counts, beam_size=beam_size)] == [9, 4, 1]
@@ -175,7 +175,7 @@ def loss_of(model: Model, batch: Batch, smoothing: float = 0.0) -> Tensor:
     return attention_loss(likely, batch, smoothing)
 
 
-def test_loss_by_hand() -> None:
+def test_the_loss_matches_one_computed_by_hand() -> None:
     model = network().eval()
     batch = batch_for(model, [12, 9], [[5, 7, 7], []])
     frames = encoded(model, batch)
@@ -201,7 +201,7 @@ def test_gradients_reach_every_parameter() -> None:
     assert idle == {"head.weight", "head.bias"}  # the encoder learns from both
 
 
-def test_the_second_head_leaves_the_first_as_it_was() -> None:
+def test_an_attention_decoder_does_not_change_the_ctc_head() -> None:
     with_head, without = network().eval(), network(layers=0).eval()
     assert without.attention is None
     batch = batch_for(with_head, [12], [[5]])
@@ -210,7 +210,7 @@ def test_the_second_head_leaves_the_first_as_it_was() -> None:
         assert torch.equal(with_head.classify(encoded(with_head, batch)), with_head(batch)[0])
 
 
-def test_low_precision_stays_close() -> None:
+def test_bfloat16_predictions_stay_close_to_float32() -> None:
     made, frames, labels = decoder(), noise(2, 9, WIDTH), keys(2, 7)
     exact = likely(made, frames, [9, 5], labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -219,7 +219,7 @@ def test_low_precision_stays_close() -> None:
     assert (close - exact).abs().max() < 0.1 * exact.std() + 0.02
 
 
-def test_two_windows_are_learnt_by_heart() -> None:
+def test_the_attention_decoder_memorizes_two_windows() -> None:
     torch.manual_seed(0)
     model = network(dropout=0.0)
 
@@ -227,4 +227,4 @@ def test_two_windows_are_learnt_by_heart() -> None:
         greedy, beam = (search(model.attention, frames, counts, beam_size=size) for size in (1, 4))
         return greedy if greedy == beam else []
 
-    learn_by_heart(model, batch_for(model, [24, 20], [[97, 67, 96, 24, 24, 45], [65]]), read)
+    memorize(model, batch_for(model, [24, 20], [[97, 67, 96, 24, 24, 45], [65]]), read)

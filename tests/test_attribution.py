@@ -24,7 +24,7 @@ SLOW = replace(FEATURES, n_fft=64, hop=64)
 
 
 def network(encoder: EncoderConfig = TDS, features: FeaturesConfig = SLOW) -> Model:
-    """A tiny network with random weights that reads an a all the time."""
+    """A tiny network with random weights that outputs an a in every frame."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = Model(ModelConfig(features, encoder)).eval()
@@ -34,7 +34,7 @@ def network(encoder: EncoderConfig = TDS, features: FeaturesConfig = SLOW) -> Mo
 
 @pytest.mark.parametrize("features", [SLOW, replace(SLOW, decimation=2, n_fft=32, hop=32), StridedConvConfig()])
 @pytest.mark.parametrize("encoder", [TDS, GRU])
-def test_gradients_are_the_rise_with_the_gain(
+def test_gradients_match_finite_differences_of_the_gain(
     make_stored: MakeStored, features: FeaturesConfig, encoder: EncoderConfig
 ) -> None:
     model = network(encoder, features).double()
@@ -80,7 +80,7 @@ def test_saliency_is_a_mean_over_presses_and_leaves_the_model_as_it_was(make_sto
     assert np.mean(one, axis=0) == pytest.approx(both.values, abs=1e-4)
 
 
-def test_a_key_that_is_not_read_is_refused(make_stored: MakeStored) -> None:
+def test_saliency_refuses_keys_that_were_not_pressed_or_not_decoded(make_stored: MakeStored) -> None:
     session = make_stored(8000, [(A, 3000), (B, 5000)])
     with pytest.raises(EmgscribeError, match="1 or more"):
         saliency(network(), [session], "a", presses=0)

@@ -59,7 +59,7 @@ def test_jitter_shifts_the_right_band_only() -> None:
     assert torch.equal(jittered[:, :, 0], emg[:, :, 0])
     seen = torch.zeros(2 * samples + 1, dtype=torch.int64)
     for before, after in zip(emg[:, :, 1, 0], jittered[:, :, 1, 0], strict=True):
-        # The middle of the window tells by how much it was shifted; the rest must agree.
+        # The middle of the window shows by how much it was shifted; the rest must agree.
         middle = (before == after[length // 2]).nonzero().item() - length // 2
         assert -samples <= middle <= samples
         low, high = max(0, -middle), min(length, length - middle)
@@ -72,7 +72,9 @@ def test_jitter_shifts_the_right_band_only() -> None:
 
 
 @given(st.integers(0, 4), st.integers(0, 30), st.integers(0, 3), st.integers(0, 12), st.integers(0, 1000))
-def test_masks_are_zero_and_leave_the_rest(times: int, frames: int, frequencies: int, bins: int, seed: int) -> None:
+def test_masks_are_zero_and_leave_the_rest_unchanged(
+    times: int, frames: int, frequencies: int, bins: int, seed: int
+) -> None:
     features = noise(2, 20, 2, 3, 9)
     masked = SpecAugment(times, frames, frequencies, bins)(features.clone(), seeded(seed))
     zero = masked == 0
@@ -124,7 +126,7 @@ def changed(before: Tensor, after: Tensor) -> list[bool]:
 
 
 @pytest.mark.parametrize("change", ON_EMG, ids=lambda change: type(change).__name__)
-def test_probability_is_that_of_an_item_being_changed(change: Any) -> None:
+def test_probability_is_the_share_of_items_that_change(change: Any) -> None:
     emg = noise(200, 130, 2, 16)
     assert not any(changed(emg, replace(change, probability=0.0)(emg.clone(), seeded())))
     share = sum(changed(emg, replace(change, probability=0.4)(emg.clone(), seeded()))) / 200
@@ -165,7 +167,7 @@ def test_scale_is_one_factor_a_band_and_log_normal() -> None:
     assert abs(float(logs.std()) - 0.3) < 0.02
 
 
-def test_dropout_silences_whole_channels_at_its_rate() -> None:
+def test_dropout_silences_whole_electrode_channels_at_its_rate() -> None:
     emg = noise(500, 5, 2, 16)
     left = ElectrodeDropout(0.2)(emg.clone(), seeded())
     silent = (left == 0).all(dim=1)
@@ -174,7 +176,7 @@ def test_dropout_silences_whole_channels_at_its_rate() -> None:
     assert torch.equal(left.where(~silent[:, None], emg), emg)
 
 
-def test_noise_has_the_ratio_of_each_windows_level() -> None:
+def test_noise_is_proportional_to_the_level_of_each_window() -> None:
     emg = noise(4, 4000, 2, 16) * torch.tensor([0.1, 1.0, 10.0, 100.0])[:, None, None, None]
     added = GaussianNoise(0.5)(emg.clone(), seeded()) - emg
     level = emg.square().mean(dim=(1, 2, 3)).sqrt()
@@ -195,7 +197,7 @@ def typed(emg: Tensor, left: int = 10, right: int = 10) -> Batch:
 
 
 @given(st.integers(1, 200), st.integers(0, 1000))
-def test_crop_withholds_signal_labels_and_length_together(samples: int, seed: int) -> None:
+def test_crop_cuts_signal_labels_and_length_together(samples: int, seed: int) -> None:
     batch = typed(noise(4, 140, 2, 16))
     cropped = RandomCrop(samples)(replace(batch, emg=batch.emg.clone()), seeded(seed))
     assert cropped.emg.shape == batch.emg.shape

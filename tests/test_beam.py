@@ -41,7 +41,7 @@ CHOSEN = st.tuples(  # weight, bonus, convention
 
 
 def peaky(classes: str, frames: int, seed: int) -> Emissions:
-    """Random log-probabilities (F, 99) that only some symbols and the blank have."""
+    """Random log-probabilities (F, 99), finite only for some symbols and the blank."""
     random = np.random.default_rng(seed)
     scores = np.full((frames, NUM_CLASSES), -np.inf)
     columns = [*labels_of_text(classes), BLANK]
@@ -62,7 +62,7 @@ def typing(frames: int, seed: int, classes: str = "abc " + BACKSPACE + SHIFT, ra
 
 
 def doubtful(text: str, *doubts: int) -> Emissions:
-    """A certain text, except for frames that are c or 3, which nothing later decides."""
+    """Emissions that are certain of a text, except in the frames `doubts`: c or 3, which no later frame decides."""
     emissions = np.full((2 * len(text), NUM_CLASSES), -np.inf, np.float32)
     emissions[np.arange(0, 2 * len(text), 2), labels_of_text(text)] = 0
     emissions[1::2, BLANK] = 0
@@ -80,7 +80,7 @@ def plain() -> ModuleType:
 
 
 def screen_score(labels: tuple[int, ...], config: BeamConfig, model: Automaton | None) -> float:
-    """What model and bonus give for the text on the screen, key by key."""
+    """What model and bonus add for the text on the screen, key by key."""
     scorer = plain().PlainScorer(config, model)
     screen = reduce(scorer.typed, labels, scorer.empty)
     return screen.bias + scorer.final(screen)
@@ -106,7 +106,7 @@ def by_brute_force(emissions: Emissions, config: BeamConfig, model: Automaton | 
 @example("a ⌫", 6, 3, models("within"), (1.3, 0.7, "natural"))
 @example("a ⌫", 6, 3, models("within"), (1.3, 0.7, "reference"))
 @example("a ⌫", 6, 3, models("across"), (1.3, 0.7, "natural"))
-def test_exact_where_nothing_is_pruned(
+def test_the_search_is_exact_where_nothing_is_pruned(
     classes: str, frames: int, seed: int, model: Automaton | None, chosen: tuple[float, float, str]
 ) -> None:
     emissions = peaky(classes, frames, seed)
@@ -121,7 +121,7 @@ def test_exact_where_nothing_is_pruned(
 
 @settings(max_examples=25)
 @given(st.integers(0, 999), MODELS, CHOSEN, st.sampled_from([1, 2, 7, 50]), st.sampled_from([1, 3, 10, 200]))
-def test_pruned_as_the_plain_search_prunes(
+def test_the_search_prunes_as_the_plain_search_does(
     seed: int, model: Automaton | None, chosen: tuple[float, float, str], beam_size: int, classes: int
 ) -> None:
     emissions = typing(40, seed, "aB1 \u23ce" + BACKSPACE + SHIFT, rate=0.4)
@@ -149,7 +149,7 @@ def test_the_reference_convention_is_that_of_the_published_decoder(name: str) ->
             assert decoder.n_best(1)[0].score == pytest.approx(case["score"], abs=1e-9)
 
 
-def test_with_one_class_a_frame_it_is_greedy() -> None:
+def test_a_beam_of_one_with_one_label_a_frame_is_greedy() -> None:
     emissions = typing(500, 5)
     hypothesis = BeamDecoder(BeamConfig(1, 1, 0, 0)).decode(emissions)
     assert hypothesis == GreedyDecoder().decode(emissions)
@@ -212,7 +212,7 @@ def test_memory_is_bounded_where_a_doubt_is_never_decided(name: str, monkeypatch
     assert len(bounded.n_best(8)) > 1  # young doubts are kept
 
 
-def test_what_is_left_after_a_decision_is_found_in_its_place() -> None:
+def test_hypotheses_that_survive_a_decision_keep_consistent_slots() -> None:
     decoder = BeamDecoder(BeamConfig(beam_size=20), models("within"))
     decoder.feed(doubtful("ab " * 50, 0, 12, 282, 294))
     before = int(decoder._search.place[0]["slots"])
@@ -224,7 +224,7 @@ def test_what_is_left_after_a_decision_is_found_in_its_place() -> None:
     assert (nodes["slot"][: int(decoder._search.place[0]["used"])] >= 0).sum() == left
 
 
-def test_beyond_what_is_remembered_backspace_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backspace_beyond_the_remembered_text_removes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CAPACITY", 64)
     monkeypatch.setattr(module, "_REMEMBERED", 100)
     text = "ab " * 400 + BACKSPACE * 2000 + "cab " * 100
@@ -273,7 +273,7 @@ def test_n_best_is_sorted_distinct_and_no_longer_than_the_beam() -> None:
 
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "no class is possible")])
-def test_what_cannot_be_ranked_is_refused_and_nothing_read(value: float, what: str) -> None:
+def test_emissions_that_cannot_be_ranked_are_refused_and_change_nothing(value: float, what: str) -> None:
     decoder = BeamDecoder()
     before = decoder.feed(typing(50, 0))
     bad = typing(5, 1)
@@ -284,7 +284,7 @@ def test_what_cannot_be_ranked_is_refused_and_nothing_read(value: float, what: s
     assert decoder.flush() == BeamDecoder().decode(typing(50, 0))
 
 
-def test_no_frames_one_frame_and_impossible_classes() -> None:
+def test_no_frames_a_single_frame_and_impossible_classes_are_decoded() -> None:
     assert BeamDecoder().decode(np.empty((0, NUM_CLASSES), np.float32)) == Hypothesis()
     emissions = np.full((4, NUM_CLASSES), -np.inf, np.float32)
     emissions[range(4), [1, 1, BLANK, 2]] = 0
@@ -296,7 +296,7 @@ def test_no_frames_one_frame_and_impossible_classes() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, -3e38, 3e38])
-def test_wild_numbers_do_no_harm(scale: float) -> None:
+def test_extreme_scores_are_decoded(scale: float) -> None:
     emissions = (np.random.default_rng(0).normal(size=(100, NUM_CLASSES)).clip(-1, 1) * scale).astype(np.float32)
     decoder = BeamDecoder(BeamConfig(100, 99), models("within"))
     assert len(decoder.decode(emissions).labels) <= 100
@@ -305,7 +305,7 @@ def test_wild_numbers_do_no_harm(scale: float) -> None:
     assert decoder.decode(wide).text == "e"
 
 
-def test_other_memory_is_read_the_same() -> None:
+def test_emissions_in_any_memory_layout_decode_the_same() -> None:
     emissions = typing(200, 4)
     expected = BeamDecoder().decode(emissions)
     frozen = emissions.copy()
@@ -315,7 +315,7 @@ def test_other_memory_is_read_the_same() -> None:
         assert BeamDecoder().decode(other) == expected
 
 
-def test_impossible_tokens_of_a_model_are_bounded(tmp_path: Path) -> None:
+def test_tokens_that_the_language_model_rules_out_keep_a_finite_score(tmp_path: Path) -> None:
     model = models("within")
     log_prob = model.log_prob.copy()
     log_prob[:, UNKNOWN] = -np.inf

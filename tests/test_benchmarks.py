@@ -1,4 +1,4 @@
-"""The benchmarks: ours and the plain version compute the same, and the runner runs."""
+"""The benchmarks: ours and the plain version compute the same, and the scripts run."""
 
 import os
 import subprocess
@@ -62,7 +62,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder() -> None:
     torch.manual_seed(0)
     for name in encoders.CHOSEN:
         model = Model(EXPERIMENTS[name].model).eval()
-        for value in model.state_dict().values():  # norms, biases and statistics begin as if they were not there
+        for value in model.state_dict().values():  # initially, norms, biases and statistics have no effect
             if value.ndim == 1:
                 value += 0.2 * torch.rand_like(value)
         batch = encoders.random_batch(model, 2, 0.25)
@@ -78,7 +78,7 @@ def test_textbook_computes_the_same_as_every_measured_encoder() -> None:
 
 def test_every_kind_of_encoder_and_of_features_is_measured() -> None:
     measured = [EXPERIMENTS[name].model for name in encoders.CHOSEN]
-    # A linear layer on the frames of another encoder is nothing to measure, nor is one network after the other.
+    # A linear layer on another encoder's frames is not worth measuring, nor are several networks one after the other.
     expected = set(EncoderConfig.kinds.values()) - {LookaheadsConfig, EnsembleConfig}
     assert set().union(*(encoders.kinds(model.encoder) for model in measured)) == expected
     assert {type(model.features) for model in measured} == set(FeaturesConfig.kinds.values()) - {SeveralConfig}

@@ -1,4 +1,4 @@
-"""The command line, verb by verb, as a user calls it: output, exit status, and what is said about mistakes."""
+"""The command line, verb by verb, as a user calls it: output, exit status, and messages about mistakes."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_inspect_files_and_folders(data: Path, tmp_path: Path, capsys: pytest.Ca
     assert "no such file" in shown
 
 
-def test_a_result_of_other_settings_is_answered_with_name(
+def test_train_suggests_name_where_a_result_of_other_settings_exists(
     runs: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--data", str(data), "--runs", str(runs / "runs"), "--results", str(runs / "results")]
@@ -168,17 +168,17 @@ def test_evaluate_agrees_with_the_result_of_training(
     shutil.copy(last(data), folder)
     assert cli.main(["evaluate", model, str(folder)]) == 0
     cer = read_json(runs / "results" / "demo-0.json")["test"]["greedy"]["cer"]
-    shown, said = capsys.readouterr()
+    shown, errors = capsys.readouterr()
     assert f"CER {cer:.2f} %" in shown
     assert "SIMULATED" in shown
-    assert said == ""  # no bar is left standing
+    assert errors == ""  # no progress bar remains
     assert cli.main(["evaluate", model, last(data), "--protocol", "windows"]) == 0
     assert "windows of" in capsys.readouterr().out
     assert cli.main(["evaluate", model, last(data), "--protocol", "published"]) == 0
     assert "published" in capsys.readouterr().out
 
 
-def test_what_makes_a_score_too_good_or_too_bad_is_said(
+def test_evaluate_warns_of_what_makes_a_score_too_good_or_too_bad(
     runs: Path, data: Path, words: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, validated = str(runs / "runs" / "demo-0" / "best"), sorted(data.glob("*.hdf5"))[1]
@@ -188,10 +188,10 @@ def test_what_makes_a_score_too_good_or_too_bad_is_said(
     assert "The beam has its default weights. emgscribe lm tune " in capsys.readouterr().err
 
 
-def test_modules_of_ones_own_are_imported(
+def test_modules_named_in_the_environment_are_imported(
     runs: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model with a layer of its own is read once its module is named; else the error says so."""
+    """A model with a custom layer loads once EMGSCRIBE_MODULES names its module; until then, the error says so."""
     model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "m")
     content = read_json(model / "config.json")
     content["model"]["encoder"]["kind"] = "my-tds"
@@ -226,10 +226,10 @@ def test_evaluate_refuses_what_the_model_was_trained_on(
     renamed = shutil.copy(trained, tmp_path / "renamed.hdf5")
     for options in ([], ["--protocol", "windows"]):
         assert cli.main(["evaluate", str(model), str(validated), str(renamed), *options]) == 2
-        told = capsys.readouterr().err
-        assert told.startswith(f"Error: {trained.stem}: ")
-        assert "was trained on this session" in told
-        assert "\nHint: " in told
+        text = capsys.readouterr().err
+        assert text.startswith(f"Error: {trained.stem}: ")
+        assert "was trained on this session" in text
+        assert "\nHint: " in text
         assert cli.main(["evaluate", str(model), str(validated), str(validated), *options]) == 2
         assert f"Error: {validated.stem}: is given twice" in capsys.readouterr().err
     assert cli.main(["evaluate", str(model), str(trained), "--allow-seen"]) == 0
@@ -254,7 +254,7 @@ def test_evaluate_refuses_what_the_model_was_trained_on(
     assert "does not list all sessions" in capsys.readouterr().err
 
 
-def test_a_beam_from_training_to_the_report(
+def test_a_beam_is_tuned_scored_and_reported(
     runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("sessions"))
@@ -280,15 +280,15 @@ def test_a_beam_from_training_to_the_report(
     assert "greedy and beam" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_weights_are_tuned_on_validation_only(
+def test_beam_weights_are_tuned_on_validation_sessions_only(
     runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = shutil.copytree(runs / "runs" / "demo-0" / "best", tmp_path / "model")
     trained, validated, test = (str(path) for path in sorted(data.glob("*.hdf5")))
     options = ["--lm", str(words), "--beam-size", "2"]
-    for session, told in ((trained, "was trained on this session"), (test, "a test session")):
+    for session, text in ((trained, "was trained on this session"), (test, "a test session")):
         assert cli.main(["lm", "tune", str(model), session, *options]) == 2
-        assert told in capsys.readouterr().err
+        assert text in capsys.readouterr().err
     assert not (model / "beam.json").exists()
     assert cli.main(["lm", "tune", str(model), validated, *options]) == 0
     assert f"stored in {model / 'beam.json'}" in capsys.readouterr().out
@@ -297,7 +297,7 @@ def test_weights_are_tuned_on_validation_only(
     assert cli.main(["evaluate", str(model), test, "--decoder", "beam", "--protocol", "windows"]) == 0
 
 
-def test_a_language_model_without_the_prompts_of_sessions(
+def test_a_language_model_leaves_out_the_prompts_of_sessions(
     make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from emgscribe.decoding.language_model import LanguageModel
@@ -318,7 +318,7 @@ def test_a_language_model_without_the_prompts_of_sessions(
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_what_no_decoder_can_read_is_said(
+def test_input_that_no_decoder_can_use_is_reported(
     runs: Path, words: Path, make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.numpy import load_file, save_file
@@ -344,9 +344,9 @@ def test_what_no_decoder_can_read_is_said(
     alone = capsys.readouterr().out
     assert cli.main(["evaluate", good, typed, short]) == 0
     assert capsys.readouterr().out == alone
-    for file, told in ((cut, "is damaged"), (tmp_path / "absent.arpa", "no such file")):
+    for file, text in ((cut, "is damaged"), (tmp_path / "absent.arpa", "no such file")):
         assert cli.main(["transcribe", short, "--model", good, "--decoder", "beam", "--lm", str(file)]) == 2
-        assert told in capsys.readouterr().err
+        assert text in capsys.readouterr().err
 
 
 def test_report_says_what_it_wrote_or_why_not(
@@ -415,7 +415,7 @@ def test_sessions_are_simulated_for_the_budget(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (["inpect"], "did you mean inspect?"),
         (["frobnicate"], "one of: demo"),
@@ -444,12 +444,12 @@ def test_sessions_are_simulated_for_the_budget(
     ],
 )
 def test_mistakes_get_one_error_with_a_hint_and_status_2(
-    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     shown = capsys.readouterr().err
-    assert told in shown
+    assert text in shown
     assert re.fullmatch(r"Error: .+\nHint: .+\n", shown)
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "cache"])
 
@@ -468,13 +468,15 @@ def test_an_error_about_arguments_stands_alone_on_a_terminal(
     assert "1 session of simulated EMG for the keys of" in capsys.readouterr().out
 
 
-def test_a_log_gets_one_line_about_sessions_that_take_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_long_simulation_prints_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["simulate", "--out", str(tmp_path), "--users", "1", "--sessions", "2", "--minutes", "0.3"]) == 0
     assert capsys.readouterr().err == "simulating 1 x 2 sessions of 0.3 minutes ...\n"
 
 
 @pytest.mark.parametrize(
-    ("option", "told"),
+    ("option", "text"),
     [
         (["--train.lrr", "1"], "--train.lr"),
         (["--train.lr", "fast"], "fast"),
@@ -483,13 +485,13 @@ def test_a_log_gets_one_line_about_sessions_that_take_long(tmp_path: Path, capsy
         (["--augment.spec.time-masks", "-1"], "augment.spec.time_masks is -1"),
     ],
 )
-def test_a_bad_override_is_refused_by_name(option: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_override_is_refused_by_name(option: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "demo", "--data", "x", *option]) == 2
-    assert told in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("raised", "status", "told"),
+    ("raised", "status", "text"),
     [
         (KeyboardInterrupt(), 130, r"Interrupted\. .+\n"),
         (
@@ -502,10 +504,10 @@ def test_a_bad_override_is_refused_by_name(option: list[str], told: str, capsys:
     ],
     ids=["interrupt", "fault", "full", "pipe"],
 )
-def test_the_outermost_frame(
+def test_uncaught_exceptions_give_a_message_and_an_exit_status(
     raised: BaseException,
     status: int,
-    told: str,
+    text: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -514,7 +516,7 @@ def test_the_outermost_frame(
 
     monkeypatch.setattr(app, "call", fail)
     assert cli.main([]) == status
-    assert re.fullmatch(told, capsys.readouterr().err)
+    assert re.fullmatch(text, capsys.readouterr().err)
     if status == 1:
         monkeypatch.setenv("EMGSCRIBE_DEBUG", "1")
         with pytest.raises(RuntimeError):
@@ -529,7 +531,9 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def test_an_interrupt_while_modules_load(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_while_modules_load_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delitem(sys.modules, "emgscribe.cli.app")
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     assert cli.main(["--help"]) == 130
@@ -543,14 +547,14 @@ def test_signals_end_a_command_and_leave_nothing_half_written(sent: int, status:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
         until((tmp_path / "out").exists, process)
         process.send_signal(sent)
-        told = process.communicate()[1]
+        text = process.communicate()[1]
     assert process.returncode == status
-    assert told.startswith("Interrupted.")
-    assert "Traceback" not in told
+    assert text.startswith("Interrupted.")
+    assert "Traceback" not in text
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_output_that_nobody_takes(data: Path) -> None:
+def test_a_full_disk_or_a_closed_pipe_for_output_ends_the_command(data: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*COMMAND, "inspect", first(data)], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2

@@ -80,7 +80,7 @@ class Nameless(Shape): ...
         ("paint", ThickPaint(), "a Paint itself, not a subclass of it"),
     ],
 )
-def test_values_that_the_type_of_a_field_does_not_allow(field: str, value: Any, allowed: str) -> None:
+def test_values_that_the_type_of_a_field_does_not_allow_are_refused(field: str, value: Any, allowed: str) -> None:
     with pytest.raises(EmgscribeError) as caught:
         Thing(**{field: value})
     shown = 9 if value == (1, 9) else value
@@ -134,7 +134,7 @@ def deep(levels: int) -> Any:
         *((data, f"thing is {data}, allowed: an object") for data in (3, None, [])),
     ],
 )
-def test_data_that_are_no_settings(data: Any, words: str) -> None:
+def test_data_that_are_not_settings_are_refused(data: Any, words: str) -> None:
     with pytest.raises(EmgscribeError) as caught:
         from_json(Thing, data, where="config.json")
     assert caught.value.what.startswith(words)

@@ -59,7 +59,7 @@ def test_a_table_becomes_a_session(mark: str, timed: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
-def test_spreadsheets_write_decimal_commas(mark: str, tmp_path: Path) -> None:
+def test_decimal_commas_of_spreadsheets_are_read(mark: str, tmp_path: Path) -> None:
     names = ["time", *(f"e{number}" for number in range(8))]
     table = text_table(tmp_path / "arm.csv", TIMES, WAVES, names=names, mark=mark)
     table.write_text(table.read_text().replace(".", ","))
@@ -138,13 +138,13 @@ def test_times_that_scatter_get_a_regular_clock(tmp_path: Path) -> None:
     assert any("scatter by up to" in note for note in made.notes)
 
 
-def test_two_bands_with_clocks_of_their_own_meet(tmp_path: Path) -> None:
+def test_two_bands_with_separate_clocks_are_aligned(tmp_path: Path) -> None:
     right = TIMES * 1.001 + 0.5  # begins later, and drifts
     recording = Recording(("left", "right"), (Track(TIMES, WAVES), Track(right, WAVES)), RATE, START)
     session = open_session(write_recording(recording, tmp_path / "one.hdf5").path)
     assert len(session) == pytest.approx(700, abs=1)
     at = np.searchsorted(right, 2.0)
-    assert abs(session.emg[300, 1] - WAVES[at]).max() < 0.5  # a sample from beside it
+    assert abs(session.emg[300, 1] - WAVES[at]).max() < 0.5  # a neighbouring sample
     np.testing.assert_array_equal(session.emg[300, 0], WAVES[400])
 
 
@@ -171,7 +171,7 @@ def test_resampling_filters_first(tmp_path: Path) -> None:
     assert len(session) == 400
     kept, gone = session.emg[50:350, 0].std(axis=0)
     assert kept == pytest.approx(0.707, rel=0.05)
-    assert gone < 0.03  # it would be a wave of 30 Hz
+    assert gone < 0.03  # unfiltered, it would alias to 30 Hz
 
 
 BAD_TABLES = {
@@ -191,7 +191,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize("name", BAD_TABLES)
-def test_a_bad_table_is_one_error(name: str, tmp_path: Path) -> None:
+def test_a_bad_table_gives_one_error(name: str, tmp_path: Path) -> None:
     content, message = BAD_TABLES[name]
     (tmp_path / "bad.csv").write_text(content)
     bands = ("left", "right") if name == "odd columns" else ("left",)
@@ -204,7 +204,9 @@ def test_a_bad_table_is_one_error(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4", b"\x93NUMPY\1\0", b"\x80\4cos\nsystem\n(Vtouch x\ntR."])
 @pytest.mark.parametrize("suffix", ["npy", "npz", "xdf", "bdf", "edf", "csv", "hdf5", "doc"])
-def test_damaged_files_are_one_error(suffix: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_give_one_error(
+    suffix: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (path := tmp_path / f"bad.{suffix}").write_bytes(data)
     with pytest.raises(EmgscribeError) as caught:
@@ -231,13 +233,13 @@ def test_key_logs_have_several_forms(content: str, keys: list[tuple[str, float, 
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "key,start\na,soon\n", "key,start\na,nan\n", "key,start\na\n"])
-def test_a_bad_key_log_is_one_error(content: str, tmp_path: Path) -> None:
+def test_a_bad_key_log_gives_one_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "keys.csv").write_text(content)
     with pytest.raises(EmgscribeError, match=r"keys\.csv: line"):
         read_keys(tmp_path / "keys.csv")
 
 
-def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
+def test_an_xdf_file_of_two_bands_and_a_keyboard_is_converted(tmp_path: Path) -> None:
     keys = ["t pressed", "t pressed", "t released", "Space pressed", "Space released", "ü"]
     path = xdf(
         tmp_path / "lab.xdf",
@@ -259,7 +261,7 @@ def test_an_xdf_file_of_two_bands_and_a_keyboard(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_of_an_xdf_file_is_noted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A recorder that was cut off leaves such files: the whole parts are worth having."""
+    """A recorder that was cut off leaves such files: the intact parts are worth keeping."""
     markers = xdf_stream(2, "Keyboard", "Markers", ["t pressed", "t released"], np.array([1.0, 1.1]))
     xdf(tmp_path / "lab.xdf", xdf_stream(1, "Myo", "EMG", WAVES, TIMES), markers.replace(b"\x01\x09t", b"\x05\x09t"))
     made, notes = one(tmp_path / "lab.xdf", tmp_path / "out", LEFT)
@@ -275,19 +277,19 @@ def simulated(tmp_path: Path) -> list[Path]:
     return simulate(tmp_path / "data", users=2, sessions=1, minutes=0.1, config=config)
 
 
-def test_bids_and_back_keep_all(simulated: list[Path], tmp_path: Path) -> None:
+def test_a_round_trip_through_bids_loses_nothing(simulated: list[Path], tmp_path: Path) -> None:
     write_bids(simulated, tmp_path / "bids")
     assert main(["convert", str(tmp_path / "bids"), "--out", str(tmp_path / "back")]) == 0
     for before, after in zip(simulated, find_sessions(tmp_path / "back"), strict=True):
         with SessionFile(before) as one, SessionFile(after) as two:
-            assert one.header == two.header  # its label of being simulated too
+            assert one.header == two.header  # the mark of a simulated session too
             (times, emg), (again, read) = one.read(), two.read()
         np.testing.assert_array_equal(times, again)
         np.testing.assert_allclose(emg, read, rtol=0, atol=2 * np.abs(emg).max() / 2**23)
         assert open_session(before).onsets.tolist() == open_session(after).onsets.tolist()
 
 
-def test_the_validator_of_bids_finds_no_error(simulated: list[Path], tmp_path: Path) -> None:
+def test_the_bids_validator_finds_no_error(simulated: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("bids_validator_deno", reason="pip install bids-validator-deno")
     write_bids(simulated, tmp_path / "bids")
     command = [str(Path(sys.executable).with_name("bids-validator-deno")), str(tmp_path / "bids"), "--format", "json"]
@@ -334,7 +336,7 @@ BESIDE = {"folder": folder_there, "pipe": pipe_there, "bytes": lambda path: path
 
 @pytest.mark.parametrize("damage", BESIDE)
 @pytest.mark.parametrize("kind", ["channels.tsv", "events.tsv", "emg.json"])
-def test_what_lies_beside_a_bids_recording_is_one_error(
+def test_a_bad_file_beside_a_bids_recording_gives_one_error(
     kind: str, damage: str, simulated: list[Path], tmp_path: Path
 ) -> None:
     (path, _) = write_bids(simulated, tmp_path / "bids")
@@ -346,7 +348,7 @@ def test_what_lies_beside_a_bids_recording_is_one_error(
     assert caught.value.hint
 
 
-def test_no_bands_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_of_bands_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "arm.csv").write_text("1,2\n3,4\n")
     assert main(["convert", str(tmp_path / "arm.csv"), "--out", str(tmp_path / "out"), "--rate", "200", "--bands"]) == 2
     assert "bands is" in capsys.readouterr().err
@@ -376,7 +378,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["convert", str(path), "--out", str(tmp_path / "out"), "--bands", "left", "--start", "soon"]) == 2
 
 
-def test_a_key_has_one_name_whoever_logged_it(tmp_path: Path) -> None:
+def test_all_names_of_a_key_give_the_same_symbol(tmp_path: Path) -> None:
     names = ["a", "Space", "ENTER", "Return", "Backspace", "Key.backspace", "Shift_L", "ShiftRight", " ", "\n", "A"]
     keys = tuple(Keystroke(name, 0.1 * at, 0.1 * at + 0.05) for at, name in enumerate(names))
     recording = Recording(("left",), (Track(TIMES, WAVES),), RATE, START, keystrokes=keys)
@@ -384,7 +386,7 @@ def test_a_key_has_one_name_whoever_logged_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arms", [("left", "right"), ("right",)])
-def test_recordings_of_myo_keylogging(arms: tuple[str, ...], tmp_path: Path) -> None:
+def test_recordings_of_myo_keylogging_are_converted(arms: tuple[str, ...], tmp_path: Path) -> None:
     made, notes = one(myo(tmp_path / "train-data", 100 * WAVES, *arms), tmp_path / "out", Source(start="2021-01-01"))
     session = open_session(made)
     assert (session.shape, session.name) == (Shape(arms, 8, 200.0), "P1-0")  # type: ignore[arg-type]
@@ -394,7 +396,7 @@ def test_recordings_of_myo_keylogging(arms: tuple[str, ...], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("log", ["time,keysym\n1,a\n", "time,keycode,keysym,event\nsoon,1,a,pressed\n"])
-def test_a_bad_log_of_myo_keylogging_is_one_error(log: str, tmp_path: Path) -> None:
+def test_a_bad_log_of_myo_keylogging_gives_one_error(log: str, tmp_path: Path) -> None:
     (myo(tmp_path / "data", WAVES, "left") / "P1-0.key.csv").write_text(log)
     with pytest.raises(EmgscribeError, match=r"P1-0\.key\.csv: line 2"):
         one(tmp_path / "data", tmp_path / "out", Source(start="2021-01-01"))
@@ -424,7 +426,7 @@ BAD_DAYS = {
 
 
 @pytest.mark.parametrize("fault", BAD_DAYS)
-def test_a_bad_day_of_the_typing_database_is_one_error(fault: str, day: Path, tmp_path: Path) -> None:
+def test_a_bad_day_of_the_typing_database_gives_one_error(fault: str, day: Path, tmp_path: Path) -> None:
     name, content, message = BAD_DAYS[fault]
     (day / name).write_bytes(content)
     with pytest.raises(EmgscribeError, match=message) as caught:
@@ -434,7 +436,7 @@ def test_a_bad_day_of_the_typing_database_is_one_error(fault: str, day: Path, tm
 
 @pytest.mark.parametrize("damage", [folder_there, pipe_there])
 @pytest.mark.parametrize("name", ["Keylogs.txt", "LAG_TIMINGS.csv"])
-def test_what_lies_beside_an_intan_file_is_not_waited_for(
+def test_a_folder_or_pipe_beside_an_intan_file_is_refused_at_once(
     name: str, damage: Callable[[Path], None], day: Path, tmp_path: Path
 ) -> None:
     damage(day / name)
@@ -442,14 +444,14 @@ def test_what_lies_beside_an_intan_file_is_not_waited_for(
         one(day, tmp_path / "out", Source())
 
 
-def test_a_name_without_a_date_has_no_keys(day: Path, tmp_path: Path) -> None:
+def test_a_recording_whose_name_has_no_date_gets_no_keys(day: Path, tmp_path: Path) -> None:
     named = day / "Data" / "S_220923_131650.rhd"
     named.rename(named.with_name("S_999999_999999.rhd"))
     made, _ = one(day, tmp_path / "out", Source())
     assert open_session(made).text == ""
 
 
-def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
+def test_recordings_of_the_typing_database_are_converted(day: Path, tmp_path: Path) -> None:
     (day / "Keylogs.txt").write_text(
         "Python 3.10.7\n2022-09-23 13:16:43,108 - 's'\n2022-09-23 13:16:51,500 - Key.space\n"
         "2022-09-23 13:16:52,153 - 's'\n2022-09-23 13:17:06,312 - Key.space\n"
@@ -465,7 +467,7 @@ def test_recordings_of_the_typing_database(day: Path, tmp_path: Path) -> None:
         one(tmp_path / "CleanData", tmp_path / "out", Source())
 
 
-def test_a_folder_without_recordings_and_times_in_milliseconds_are_said(tmp_path: Path) -> None:
+def test_a_folder_without_recordings_and_times_in_milliseconds_are_reported(tmp_path: Path) -> None:
     (tmp_path / "outer/inner").mkdir(parents=True)
     path = text_table(tmp_path / "outer/inner/emg.csv", 1000 * TIMES, WAVES, names=["time", *"abcdefgh"])
     with pytest.raises(EmgscribeError, match="holds no recordings") as caught:
@@ -475,7 +477,7 @@ def test_a_folder_without_recordings_and_times_in_milliseconds_are_said(tmp_path
         convert([path], tmp_path / "out", Source(bands=("left",)))
 
 
-def test_a_start_is_of_one_recording_as_keys_are(tmp_path: Path) -> None:
+def test_a_start_is_refused_for_several_recordings(tmp_path: Path) -> None:
     paths = [
         text_table(tmp_path / f"{name}.csv", TIMES[:400], WAVES[:400], names=["time", *"abcdefgh"]) for name in "ab"
     ]
@@ -484,7 +486,7 @@ def test_a_start_is_of_one_recording_as_keys_are(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_recordings_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+def test_recordings_of_the_same_name_do_not_replace_each_other(tmp_path: Path) -> None:
     paths = []
     for day in ("monday", "tuesday"):
         (tmp_path / day).mkdir()

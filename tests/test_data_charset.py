@@ -46,7 +46,7 @@ def test_unicode_is_mapped_or_dropped(typed: str, symbols: str) -> None:
 
 
 @given(st.text())
-def test_cleaning_leaves_symbols_only_and_twice_is_once(text: str) -> None:
+def test_cleaning_leaves_only_symbols_and_is_idempotent(text: str) -> None:
     cleaned = clean_text(text)
     assert set(cleaned) <= set(SYMBOLS)
     assert clean_text(cleaned) == cleaned
@@ -62,5 +62,5 @@ def test_cleaning_leaves_symbols_only_and_twice_is_once(text: str) -> None:
         ("ab⏎⌫c", "abc"),
     ],
 )
-def test_what_the_screen_shows(keys: str, shown: str) -> None:
+def test_the_screen_shows_the_text_after_backspaces_and_without_shifts(keys: str, shown: str) -> None:
     assert charset.screen_text(labels_of_text(keys)) == shown

@@ -139,7 +139,7 @@ def test_text_is_in_order_of_key_presses(make_session: Make) -> None:
 
 
 def refused(path: Path, *words: str) -> None:
-    """Opening a session and its header fails with one error with the file, the fault and a hint; inspect finds it."""
+    """Reading the header and opening the session give one error with file, fault and hint; `inspect` finds the same."""
     for read in (read_header, open_session):
         with pytest.raises(EmgscribeError) as caught:
             read(path)
@@ -151,7 +151,7 @@ def refused(path: Path, *words: str) -> None:
             assert word in caught.value.what
 
 
-def test_files_of_other_kinds(make_session: Make, tmp_path: Path) -> None:
+def test_files_that_are_not_sessions_are_refused(make_session: Make, tmp_path: Path) -> None:
     refused(tmp_path / "none.hdf5", "no such file")
     (tmp_path / "s.hdf5").write_text("time,emg_left\n1,2\n")
     refused(tmp_path / "s.hdf5", "not a readable HDF5 file")
@@ -179,7 +179,7 @@ TIME, LEFT, RIGHT = ("time", "<f8"), ("emg_left", "<f4", (16,)), ("emg_right", "
         (np.zeros(5, [TIME, ("emg_left", "<f4", (12,)), RIGHT]), ["timeseries.emg_right", "(12,)", "(16,)"]),
     ],
 )
-def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> None:
+def test_samples_in_another_layout_are_refused(make_session: Make, rows: Any, words: list[str]) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:
         del file["emg2qwerty/timeseries"]
@@ -220,7 +220,9 @@ def test_foreign_samples(make_session: Make, rows: Any, words: list[str]) -> Non
         ("prompts", '[{"name": "p", "end": 2, "payload": null}]', ["'prompts', entry 0", "start"]),
     ],
 )
-def test_attributes_that_are_missing_or_broken(make_session: Make, field: str, content: Any, words: list[str]) -> None:
+def test_attributes_that_are_missing_or_broken_are_refused(
+    make_session: Make, field: str, content: Any, words: list[str]
+) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:
         del file["emg2qwerty"].attrs[field]
@@ -276,7 +278,7 @@ write_session(sys.argv[1], header, np.arange(9000) / 2000, np.zeros((9000, 2, 16
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are set through POSIX")
-def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_clear_error(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the full disk, in another process."""
     path = tmp_path / "s.hdf5"
     done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(path)], capture_output=True, text=True)

@@ -53,7 +53,7 @@ def inspected(path: Path) -> Inspection:
     return inspection
 
 
-def test_a_faultless_session(make_session: Make) -> None:
+def test_a_faultless_session_has_no_findings(make_session: Make) -> None:
     keys = [("Key.shift", 0.1), ("H", 0.2), ("i", 0.3)]
     inspection = inspected(make_session("n", keys=keys, prompts=[Prompt("p", 0.0, 1.0, None)]))
     assert (inspection.findings, inspection.usable) == ([], True)
@@ -62,7 +62,7 @@ def test_a_faultless_session(make_session: Make) -> None:
     assert inspection.summary == {**expected, "unknown_keys": {}, "text": "⇧Hi", "shape": str(Shape())}
 
 
-def test_many_files_and_folders_at_once(make_session: Make, tmp_path: Path) -> None:
+def test_many_files_and_folders_are_inspected_at_once(make_session: Make, tmp_path: Path) -> None:
     paths = [make_session("b", emg=emg((3, NAN)), duration_mins=NAN), make_session("a", simulation="{}")]
     found = inspect([paths[0].parent, str(tmp_path / "none.hdf5"), paths[1]])
     assert [Path(inspection.path).stem for inspection in found] == ["a", "b", "none", "a"]
@@ -121,7 +121,7 @@ def test_many_files_and_folders_at_once(make_session: Make, tmp_path: Path) -> N
         ),
     ],
 )
-def test_samples(
+def test_faults_of_samples_are_found(
     make_session: Make, session: dict[str, Any], expected: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = SessionFile.blocks
@@ -143,18 +143,18 @@ def test_samples(
         ([("b", 0.4), ("a", 0.1)], "1 of 2 start before their predecessors; keystrokes are sorted when read"),
     ],
 )
-def test_keystrokes(make_session: Make, keys: list[tuple[str, float]], fault: str) -> None:
+def test_faults_of_keystrokes_are_found(make_session: Make, keys: list[tuple[str, float]], fault: str) -> None:
     assert inspected(make_session(keys=keys)).findings == [(WARNING, "keystrokes", fault)]
 
 
-def test_times_that_are_no_times_are_reported(make_session: Make) -> None:
+def test_absurd_times_are_reported_in_short_messages(make_session: Make) -> None:
     found = inspected(make_session(times=np.linspace(-1, 1, 2000) * 1.7e308, emg=emg())).findings
     assert found[0] == (ERROR, "time", "a gap of more than a minute: these are several recordings")
     assert max(len(message) for _, _, message in found) < 100
 
 
 @pytest.mark.parametrize("end", [START + 0.4, NAN])
-def test_keystrokes_that_end_at_odd_times(make_session: Make, end: float) -> None:
+def test_keystrokes_that_do_not_end_after_they_start_give_a_warning(make_session: Make, end: float) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:
         keys = [{"key": "a", "start": START + 0.5, "end": end}, {"key": "b", "start": START + 0.7, "end": START + 0.8}]
@@ -163,7 +163,7 @@ def test_keystrokes_that_end_at_odd_times(make_session: Make, end: float) -> Non
     assert open_session(path).text == "ab"
 
 
-def test_samples_are_checked_all_the_same_where_attributes_are_missing(make_session: Make) -> None:
+def test_samples_are_checked_even_where_attributes_are_missing(make_session: Make) -> None:
     path = make_session(emg=emg((7, INF)))
     with h5py.File(path, "r+") as file:
         del file["emg2qwerty"].attrs["user"], file["emg2qwerty"].attrs["prompts"]
@@ -173,7 +173,9 @@ def test_samples_are_checked_all_the_same_where_attributes_are_missing(make_sess
     ]
 
 
-def test_samples_that_are_lost_while_the_file_is_open(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_that_are_lost_while_the_file_is_open_are_reported(
+    make_session: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make_session(samples=20_000)
     read = SessionFile.read
 

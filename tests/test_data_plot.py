@@ -17,7 +17,7 @@ MakeStored = Callable[..., Session]
 
 @pytest.fixture
 def session(make_stored: MakeStored) -> Session:
-    """Four seconds, a key each half second."""
+    """Four seconds, a key every half second."""
     labels = labels_of_text("a$⌫⏎ ⇧b")
     return make_stored(8000, [(label, 1000 * (n + 1)) for n, label in enumerate(labels)])
 
@@ -26,7 +26,7 @@ def texts(figure: Figure) -> list[tuple[str, float, float]]:
     return [(text.get_text(), *text.get_position()) for text in figure.axes[0].texts]
 
 
-def test_electrodes_and_keys_of_the_range(session: Session) -> None:
+def test_the_figure_shows_the_electrodes_and_keys_of_the_range(session: Session) -> None:
     figure = session.plot(1, 3)
     keys, left, right = figure.axes
     assert texts(figure) == [("$", 1.0, 0), ("⌫", 1.5, 0), ("⏎", 2.0, 0), ("␣", 2.5, 0)]  # 3.0 s is outside
@@ -44,14 +44,14 @@ def test_electrodes_and_keys_of_the_range(session: Session) -> None:
     assert replace(session, simulated=True).plot(1, 3).axes[0].get_title(loc="left") == "session (simulated)"
 
 
-def test_what_was_read_is_a_row_under_the_keys(session: Session) -> None:
+def test_a_transcript_is_a_row_under_the_keys(session: Session) -> None:
     transcript = Transcript(tuple(labels_of_text("a$")), (0.52, 1.04))
     figure = session.plot(0, 1.1, read=transcript)
     assert texts(figure) == [("a", 0.5, 0), ("$", 1.0, 0), ("a", 0.52, -1), ("$", 1.04, -1)]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["typed", "read"]
 
 
-def test_a_figure_shows_itself(make_stored: MakeStored) -> None:
+def test_a_figure_is_displayed_as_png_in_notebooks(make_stored: MakeStored) -> None:
     silent = replace(make_stored(2000), emg=np.zeros((2000, 2, 16), np.float32))
     assert silent.plot(0, 1)._repr_png_().startswith(b"\x89PNG")
 
@@ -59,7 +59,7 @@ def test_a_figure_shows_itself(make_stored: MakeStored) -> None:
 @pytest.mark.parametrize(
     "place", [(2, 2), (2, 2.0001), (3, 2), (-1, 2), (0, 4.1), (0, float("nan")), (0, float("inf"))]
 )
-def test_ranges_that_cannot_be_drawn(session: Session, place: tuple[float, float]) -> None:
+def test_ranges_that_cannot_be_drawn_are_refused(session: Session, place: tuple[float, float]) -> None:
     with pytest.raises(EmgscribeError, match="cannot be plotted") as caught:
         session.plot(*place)
     assert "between 0 and 4.000 s" in caught.value.hint

@@ -67,7 +67,7 @@ HOSTILE: dict[str, tuple[Callable[[h5py.Group], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_leads_out_of_a_file_or_claims_too_much_is_refused(kind: str, tmp_path: Path) -> None:
+def test_links_out_of_a_file_and_absurd_sizes_are_refused(kind: str, tmp_path: Path) -> None:
     make, why = HOSTILE[kind]
     path = with_rows(tmp_path / "hostile.hdf5", make)
     with pytest.raises(EmgscribeError, match=why) as caught:
@@ -94,7 +94,7 @@ def test_a_loop_in_libhdf5_ends_and_the_next_file_is_read(
     assert len(open_session(good)) == 4000
 
 
-def test_a_crash_of_the_child_is_one_error(make_session: Callable[..., Path]) -> None:
+def test_a_killed_reader_process_is_replaced(make_session: Callable[..., Path]) -> None:
     path = make_session()
     reader.read_layout(path)
     process = reader._child.process
@@ -105,7 +105,7 @@ def test_a_crash_of_the_child_is_one_error(make_session: Callable[..., Path]) ->
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to processes are POSIX")
-def test_what_ends_all_processes_of_a_job_does_not_make_a_file_damaged(
+def test_signals_to_the_reader_process_do_not_mark_a_file_as_damaged(
     make_session: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_session()
@@ -130,7 +130,7 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
             open_session(path)
 
 
-def test_foreign_attributes_are_no_fault(make_session: Callable[..., Path]) -> None:
+def test_unknown_attributes_are_not_a_fault(make_session: Callable[..., Path]) -> None:
     path = make_session()
     with h5py.File(path, "r+") as file:
         file["emg2qwerty"].attrs["device"] = np.zeros(3)
@@ -141,7 +141,7 @@ MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0,
 
 
 @given(MUTATIONS, st.booleans(), st.floats(0.5, 1.5))
-def test_a_damaged_file_opens_or_is_one_error_and_inspect_agrees(
+def test_a_damaged_file_opens_or_gives_one_error_and_inspect_agrees(
     make_session: Callable[..., Path], bytes_at: list[tuple[float, int]], chunked: bool, kept: float
 ) -> None:
     path = make_session(samples=200, keys=[("a", 0.05)])

@@ -105,7 +105,7 @@ def test_rows_that_cannot_be_mapped_are_converted_once(make_session: Make, isola
 
 
 @pytest.mark.parametrize("samples", [20_000, 0])
-def test_a_compressed_file_is_converted_once_and_nothing_is_left_of_one_that_is_refused(
+def test_rows_are_converted_once_and_a_refused_file_leaves_no_copy(
     make_session: Make, monkeypatch: pytest.MonkeyPatch, isolated_cache: Path, samples: int
 ) -> None:
     path = make_session(samples=samples, keys=[])
@@ -120,7 +120,7 @@ def test_a_compressed_file_is_converted_once_and_nothing_is_left_of_one_that_is_
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file size limits are set through POSIX")
-def test_a_disk_without_room_for_a_converted_copy_is_one_error(make_session: Make, isolated_cache: Path) -> None:
+def test_a_disk_without_room_for_a_converted_copy_gives_one_error(make_session: Make, isolated_cache: Path) -> None:
     """A limit on the size of files stands in for the full disk, in another process."""
     path = make_session(samples=20_000)
     lay_out(path, chunks=(100,))
@@ -131,7 +131,7 @@ def test_a_disk_without_room_for_a_converted_copy_is_one_error(make_session: Mak
     assert entries(isolated_cache) == set()
 
 
-def test_rows_at_an_odd_byte_are_converted(make_session: Make, isolated_cache: Path) -> None:
+def test_rows_at_an_unaligned_byte_are_converted(make_session: Make, isolated_cache: Path) -> None:
     path = make_session()
     with h5py.File(path) as file:
         rows = file["emg2qwerty/timeseries"]
@@ -159,7 +159,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(make_session: Make, tmp_p
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.lists(st.floats(-3, 160), max_size=12))
-def test_onsets_against_brute_force(make_session: Make, steps: list[int], starts: list[float]) -> None:
+def test_onsets_match_brute_force(make_session: Make, steps: list[int], starts: list[float]) -> None:
     times = np.cumsum(steps) / 256  # exact in binary, so that keys fall on samples too
     keys = [("abcdefghijkl"[i], round(start) / 256 if i % 2 else start / 256) for i, start in enumerate(starts)]
     path = make_session(times=START + times, emg=np.arange(32.0 * len(times)).reshape(-1, 2, 16), keys=keys)
@@ -172,7 +172,7 @@ def test_onsets_against_brute_force(make_session: Make, steps: list[int], starts
     assert list(zip(session.labels.tolist(), session.onsets.tolist(), strict=True)) == expected
 
 
-def test_the_first_part_of_a_session(make_session: Make) -> None:
+def test_first_returns_the_beginning_of_a_session(make_session: Make) -> None:
     session = open_session(make_session(samples=1000))
     part = session.first(600)
     assert (len(part), part.text, part.content) == (600, "h", f"{session.content}:600")
@@ -190,7 +190,7 @@ def test_a_session_travels_to_another_process_without_its_samples(make_session: 
         assert len(sent) < 20_000
 
 
-def test_the_cache_is_used_and_can_be_named(
+def test_the_cache_is_used_and_its_folder_can_be_chosen(
     make_session: Make, tmp_path: Path, isolated_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_session()
@@ -209,7 +209,7 @@ def test_the_cache_is_used_and_can_be_named(
     assert default_cache() == Path.home() / ".cache" / "emgscribe"
 
 
-def test_a_file_that_changes_in_place_is_read_again_and_its_copy_has_its_content(
+def test_a_file_changed_in_place_is_read_again_and_an_older_copy_keeps_its_content(
     make_session: Make, isolated_cache: Path
 ) -> None:
     path = make_session()
@@ -229,7 +229,7 @@ def test_a_file_that_changes_in_place_is_read_again_and_its_copy_has_its_content
 
 
 @given(st.floats(0, 1, exclude_max=True), st.binary(max_size=3))
-def test_a_damaged_entry_is_made_again(make_session: Make, isolated_cache: Path, place: float, other: bytes) -> None:
+def test_a_damaged_cache_entry_is_rebuilt(make_session: Make, isolated_cache: Path, place: float, other: bytes) -> None:
     session = open_session(make_session())
     (entry,) = (isolated_cache / "sessions").glob("*/entry")
     content = entry.read_bytes()
@@ -261,8 +261,8 @@ def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isol
     assert open_session(paths[2]).text == "hi"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="only POSIX has names that are no text")
-def test_a_name_that_is_no_utf8(make_session: Make) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has file names that are not text")
+def test_a_file_name_that_is_not_utf8_can_be_opened(make_session: Make) -> None:
     path = make_session()
     odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/\xff.hdf5"))
     assert open_session(odd).text == open_session(odd).text == "hi"
@@ -278,7 +278,9 @@ def refused(path: Path, cache: Path, words: str) -> None:
     assert entries(cache) == set()
 
 
-def test_files_that_are_refused(make_session: Make, tmp_path: Path, isolated_cache: Path) -> None:
+def test_unusable_files_are_refused_and_leave_nothing_in_the_cache(
+    make_session: Make, tmp_path: Path, isolated_cache: Path
+) -> None:
     refused(tmp_path / "none.hdf5", isolated_cache, "no such file")
     refused(tmp_path / ("n" * 300), isolated_cache, "cannot be read")
     (tmp_path / "text.hdf5").write_text("text")

@@ -34,7 +34,7 @@ def recorded(folder: Path, **days: int) -> dict[str, list[Path]]:
     }
 
 
-def test_by_date(tmp_path: Path) -> None:
+def test_sessions_are_split_by_date(tmp_path: Path) -> None:
     days = recorded(tmp_path, b=4, a=3)
     split = split_sessions(str(tmp_path))
     assert split.protocol == "latest"
@@ -47,7 +47,7 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
     days = recorded(tmp_path, a=5, b=5, c=5)
     split = split_sessions(tmp_path, DataConfig(train_users=(0, 2), test_users=(1,), sessions=2))
     assert split.train == (*days["a"][1:3], *days["c"][1:3])
-    assert split.val == (days["a"][3], days["c"][3])  # none of the user who tests, not even to choose a model
+    assert split.val == (days["a"][3], days["c"][3])  # none of the test user's sessions, not even for validation
     assert split.test == (days["b"][4],)
     with pytest.raises(EmgscribeError, match=r"data.sessions is 4, but no user has more than 3 sessions to train on"):
         split_sessions(tmp_path, DataConfig(train_users=(1,), sessions=4))
@@ -55,7 +55,7 @@ def test_users_and_sessions_are_chosen_by_number_and_date(tmp_path: Path) -> Non
         split_sessions(tmp_path, DataConfig(test_users=(0, 3)))
 
 
-def test_several_sessions_test(tmp_path: Path) -> None:
+def test_several_sessions_can_be_held_out_for_testing(tmp_path: Path) -> None:
     days = recorded(tmp_path, a=5, b=2)
     split = split_sessions(tmp_path, DataConfig(train_users=(0,), test_users=(0,), test_sessions=2))
     assert (split.train, split.val, split.test) == (tuple(days["a"][:2]), (days["a"][2],), tuple(days["a"][3:]))
@@ -69,7 +69,7 @@ def test_several_sessions_test(tmp_path: Path) -> None:
         DataConfig(protocol="course", test_sessions=2)
 
 
-def test_others_may_validate(tmp_path: Path) -> None:
+def test_other_users_can_validate(tmp_path: Path) -> None:
     days = recorded(tmp_path, a=2, b=1, c=3)
     split = split_sessions(tmp_path, DataConfig(train_users=(0,), val_users=(1,), test_users=(2,)))
     assert split.train == tuple(days["a"])  # nobody else needs any of them
@@ -91,7 +91,7 @@ def test_only_users_who_are_used_need_sessions(tmp_path: Path) -> None:
         split_sessions(tmp_path, DataConfig(train_users=(1,), test_users=(0,)))
 
 
-def test_sessions_are_opened(tmp_path: Path) -> None:
+def test_split_opens_the_sessions_that_it_picks(tmp_path: Path) -> None:
     for day in range(1, 5):
         record(tmp_path, "me", f"2021-01-0{day}", samples=3000)
     train, val, test = split(str(tmp_path))
@@ -117,7 +117,7 @@ def test_sessions_are_opened(tmp_path: Path) -> None:
         {"test_users": (1,), "protocol": "user0"},
     ],
 )
-def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(EmgscribeError, match=f"data.{next(iter(wrong))}"):
         DataConfig(**wrong)
 
@@ -170,7 +170,7 @@ def test_published_sessions_are_picked_whatever_their_dates_and_file_names(publi
     assert renamed in split.train + split.val + split.test
 
 
-def test_all_that_differs_from_the_list_is_named_at_once(published: list[Path]) -> None:
+def test_all_differences_from_the_published_list_are_named_in_one_error(published: list[Path]) -> None:
     folder = published[0].parent
     split_sessions(folder, COURSE)  # all hashes match and are remembered; what changes now must be seen
     for path in published[2:4]:
@@ -227,7 +227,7 @@ def own_split(path: Path, *rows: str) -> DataConfig:
     return DataConfig(split=str(path))
 
 
-def test_a_file_of_ones_own_splits(tmp_path: Path) -> None:
+def test_a_split_file_assigns_the_sessions(tmp_path: Path) -> None:
     folder = [record(tmp_path / "data", "user", name) for name in "abcd"][-1].parent
     chosen = own_split(tmp_path / "own.csv", "c,train", "a.hdf5,val", "d,test")
     found = split_sessions(folder, chosen)
@@ -248,7 +248,7 @@ def test_a_file_of_ones_own_splits(tmp_path: Path) -> None:
         (['a,"train'], "unexpected end of data"),
     ],
 )
-def test_a_faulty_file_of_ones_own_is_one_error(rows: list[str], message: str, tmp_path: Path) -> None:
+def test_a_faulty_split_file_gives_one_error(rows: list[str], message: str, tmp_path: Path) -> None:
     folder = [record(tmp_path / "data", "user", name) for name in "abc"][-1].parent
     with pytest.raises(EmgscribeError, match=message) as caught:
         split_sessions(folder, own_split(tmp_path / "own.csv", *rows))

@@ -31,13 +31,13 @@ def test_gather_is_slicing_with_zeros_outside(
     make_stored: MakeStored, places: list[tuple[int, int]], length: int
 ) -> None:
     store = Store([make_stored(100, seed=1), make_stored(37, seed=2)])
-    gathered = store.gather([s for s, _ in places], [start for _, start in places], length)
+    gathered = store.gather(places, length)
     assert gathered.shape == (len(places), length, 2, 16)
     for window, (session, start) in zip(gathered.numpy(), places, strict=True):
         padded = np.pad(store.sessions[session].emg, ((300, 300), (0, 0), (0, 0)))
         np.testing.assert_array_equal(window, padded[300 + start : 300 + start + length])
     before = store.sessions[0].emg.copy()
-    store.gather([0], [0], 50).zero_()  # a copy: what is done to it stays out of the session
+    store.gather([(0, 0)], 50).zero_()  # a copy: changing it does not change the session
     np.testing.assert_array_equal(store.sessions[0].emg, before)
 
 
@@ -55,7 +55,7 @@ def test_shapes_labels_and_padding(windows: Windows) -> None:
     assert {batch.labels.dtype, batch.onsets.dtype, batch.lengths.dtype, batch.label_lengths.dtype} == {torch.int64}
 
 
-def test_emg_and_its_context(windows: Windows) -> None:
+def test_context_is_the_neighbouring_emg_or_zeros(windows: Windows) -> None:
     batch = windows.batch([(0, 0), (0, 100), (0, 200)])
     emg = torch.from_numpy(windows.store.sessions[0].emg)
     assert torch.equal(batch.emg[0, :20], torch.zeros(20, 2, 16))  # nothing lies before the session
@@ -126,7 +126,7 @@ def test_shuffled_favours_no_start(make_stored: MakeStored) -> None:
     assert counts.max() < 350
 
 
-def test_parts_of_a_batch_cover_it_and_weigh_alike(windows: Windows) -> None:
+def test_parts_of_a_batch_cover_it_and_are_weighted_by_size(windows: Windows) -> None:
     places = [(1, 0), (0, 50), (0, 0), (0, 150), (0, 7)]
     for parts in (1, 2, 3):
         of_each = [list(windows.batches(places, 4, part=part, parts=parts)) for part in range(parts)]
@@ -179,6 +179,6 @@ def test_a_dataset_shuffles_and_travels_to_workers(make_stored: MakeStored) -> N
 
 @pytest.mark.parametrize("field", ["length", "stride", "left", "right"])
 @pytest.mark.parametrize("value", [10**9, 10**20, -1])
-def test_windows_have_bounds(field: str, value: int) -> None:
+def test_window_settings_out_of_range_are_refused(field: str, value: int) -> None:
     with pytest.raises(EmgscribeError, match=rf"windows\.{field} is {value}, allowed: a whole number"):
         WindowConfig(**{field: value})

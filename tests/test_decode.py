@@ -39,7 +39,7 @@ def emissions_of(path: list[int], seed: int = 0, impossible: float = 0.0) -> Emi
 
 @each_decoder
 @given(PATHS, st.lists(st.integers(0, 12), max_size=12), st.sampled_from([0.0, 0.97]))
-def test_any_chunking_gives_the_same(
+def test_any_chunking_gives_the_same_hypothesis(
     make: Callable[[], Decoder], path: list[int], sizes: list[int], impossible: float
 ) -> None:
     emissions = emissions_of(path, impossible=impossible)
@@ -86,7 +86,7 @@ def test_greedy_merges_repeats_and_drops_blanks(path: list[int]) -> None:
     assert list(zip(hypothesis.frames, hypothesis.labels, strict=True)) == [run for run in runs if run[1] != BLANK]
 
 
-def test_a_blank_between_repeats_keeps_both_and_impossible_classes_are_no_fault() -> None:
+def test_a_blank_between_repeats_keeps_both_and_impossible_classes_do_no_harm() -> None:
     path = [7, 7, BLANK, 7, 8, 8, BLANK, BLANK, 33]
     for impossible in (0.0, 1.0):
         hypothesis = GreedyDecoder().decode(emissions_of(path, impossible=impossible))

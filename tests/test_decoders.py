@@ -99,7 +99,7 @@ def test_without_tuned_weights_the_beam_takes_the_stated_defaults(
     assert len(left_out) == 1
 
 
-def test_what_was_tuned_is_taken_with_its_language_model(tuned: Path) -> None:
+def test_tuned_weights_are_used_with_their_language_model(tuned: Path) -> None:
     stored = load_tuned(tuned)
     assert stored
     assert sorted(path.name for path in tuned.iterdir()) == ["beam.json", f"language-model-{WORDS.digest}.arpa.gz"]
@@ -111,7 +111,7 @@ def test_what_was_tuned_is_taken_with_its_language_model(tuned: Path) -> None:
     assert made(tuned, lm=tuned / "same.arpa")[1] == settings
 
 
-def test_when_tuned_again_the_old_language_model_goes_but_not_while_another_process_tunes(
+def test_tuning_again_replaces_the_language_model_unless_another_process_is_tuning(
     ancestry: Ancestry, trained_and_validated: list[Session], tuned: Path
 ) -> None:
     before = {path.name: path.read_bytes() for path in tuned.iterdir()}
@@ -137,7 +137,7 @@ def test_another_language_model_and_the_sessions_tuned_on_are_refused(
     made(tuned, scored=[make_stored(100, name="fresh")])
 
 
-def test_only_what_validated_is_tuned_on(
+def test_beam_weights_are_tuned_on_validation_sessions_only(
     ancestry: Ancestry, trained_and_validated: list[Session], make_stored: MakeStored, tmp_path: Path
 ) -> None:
     (trained, validated), test = trained_and_validated, make_stored(3000, [(1, 50)], name="test")
@@ -150,7 +150,7 @@ def test_only_what_validated_is_tuned_on(
         with pytest.raises(EmgscribeError, match=f"(?s){session.name}: .*{reason}"):
             tune_model(tmp_path / "model", ancestry, [validated, session], unwanted(), WORDS)
     assert not (tmp_path / "model").exists()
-    tuned_on(tmp_path / "model", replace(ancestry, validated_on=()), [test])  # a model that does not say
+    tuned_on(tmp_path / "model", replace(ancestry, validated_on=()), [test])  # a model without validation sessions
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,9 @@ def test_only_what_validated_is_tuned_on(
     ],
     ids=["gone", "cut", "another", "foreign", "list", "no-json"],
 )
-def test_damage_is_reported(tuned: Path, damage: Callable[[Path, Path], None], reason: str) -> None:
+def test_damage_to_the_files_of_a_tuned_beam_is_reported(
+    tuned: Path, damage: Callable[[Path, Path], None], reason: str
+) -> None:
     (path,) = tuned.glob("*.arpa.gz")
     damage(tuned, path)
     with pytest.raises(EmgscribeError, match=reason) as caught:
@@ -242,7 +244,7 @@ def test_the_best_pair_is_the_best_of_all_that_were_tried(
     assert tune(emissions, references, model, config) == tuning
 
 
-def test_of_equals_the_smaller_weights_are_taken_and_refinements_halve_the_smallest_step(
+def test_ties_go_to_the_smaller_weights_and_refinements_halve_the_smallest_step(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emissions = np.full((6, NUM_CLASSES), -np.inf, np.float32)
@@ -258,6 +260,6 @@ def test_of_equals_the_smaller_weights_are_taken_and_refinements_halve_the_small
 
 
 @pytest.mark.parametrize(("sessions", "texts"), [(0, []), (1, []), (1, [""]), (1, ["a", "b"])])
-def test_nothing_to_score_is_refused(model: LanguageModel, sessions: int, texts: list[str]) -> None:
+def test_tuning_without_text_to_score_is_refused(model: LanguageModel, sessions: int, texts: list[str]) -> None:
     with pytest.raises(EmgscribeError, match=f"{sessions} sessions and {len(texts)} references"):
         tune([misread("the")] * sessions, [labels_of_text(text) for text in texts], model)

@@ -98,7 +98,7 @@ def _commands() -> set[tuple[str, frozenset[str]]]:
     """The verb and the options of each command line in the pages."""
     found = set()
     for page in PAGES:
-        if page.name == "CHANGELOG.md":  # it names those of before
+        if page.name == "CHANGELOG.md":  # it names commands of earlier versions
             continue
         text = re.sub(r"\\\n *", " ", page.read_text())
         blocks = re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

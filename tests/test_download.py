@@ -149,7 +149,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
 @pytest.mark.parametrize("faults", FAULTS)
-def test_what_is_wanted_arrives(
+def test_the_requested_sessions_arrive_whatever_the_servers_faults(
     kind: str, faults: list[str], server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
     source, out = fill(server, sessions, kind), tmp_path / "out"
@@ -162,7 +162,7 @@ def test_what_is_wanted_arrives(
     assert len(server.asked) == asked  # nothing twice
 
 
-def test_nothing_is_fetched_twice_over_a_broken_connection(
+def test_after_a_broken_connection_nothing_is_fetched_twice(
     server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
     source = fill(server, sessions, "mirror")
@@ -178,7 +178,7 @@ def test_the_archive_is_read_no_further_than_needed(server: Server, sessions: di
 
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
 @pytest.mark.parametrize("fault", ["403", "410"])
-def test_a_final_answer_is_not_asked_again(
+def test_a_request_with_a_final_error_is_not_repeated(
     kind: str, fault: str, server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
     source = fill(server, sessions, kind)
@@ -191,7 +191,7 @@ def test_a_final_answer_is_not_asked_again(
 
 
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
-def test_a_server_that_never_answers_is_one_error(
+def test_a_server_that_always_fails_gives_one_error(
     kind: str, server: Server, sessions: dict[str, bytes], tmp_path: Path, no_pauses: list[float]
 ) -> None:
     source = fill(server, sessions, kind)
@@ -201,7 +201,7 @@ def test_a_server_that_never_answers_is_one_error(
     assert len(no_pauses) == 6
 
 
-def test_a_download_that_was_killed_goes_on(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_killed_download_resumes(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
     source = fill(server, sessions, "mirror")
     (first, *_) = sessions
     (tmp_path / f"{first}.hdf5.part").write_bytes(sessions[first][:100_000])
@@ -221,14 +221,16 @@ def test_an_unfinished_file_longer_than_the_source_is_an_error(
         fetch(wanted(sessions), tmp_path, fill(server, sessions, "mirror"))
 
 
-def test_a_file_that_changes_meanwhile_is_refused(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_file_that_changes_during_its_download_is_refused(
+    server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
     source = fill(server, sessions, "mirror")
     server.faults = {name: ["drops", "changed"] for name in server.files}
     with pytest.raises(EmgscribeError, match="changed while it was fetched"):
         fetch(wanted(sessions), tmp_path, source)
 
 
-def test_a_server_that_says_too_short_a_length_is_one_error(
+def test_a_server_that_claims_too_short_a_length_gives_one_error(
     server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
     for kind in ("mirror", "archive"):
@@ -242,7 +244,7 @@ def test_a_server_that_says_too_short_a_length_is_one_error(
 
 @pytest.mark.parametrize("kind", ["archive", "mirror"])
 @pytest.mark.parametrize("hashes", [True, False])
-def test_what_is_not_the_published_session_gets_no_name(
+def test_a_file_that_is_not_the_published_session_is_not_kept(
     kind: str, hashes: bool, server: Server, sessions: dict[str, bytes], tmp_path: Path
 ) -> None:
     (first, *_) = sessions
@@ -253,7 +255,9 @@ def test_what_is_not_the_published_session_gets_no_name(
 
 
 @pytest.mark.parametrize("cut", [10, 20_000, 1_000_000])
-def test_a_truncated_archive_is_one_error(cut: int, server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_truncated_archive_gives_one_error(
+    cut: int, server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
     source = fill(server, sessions, "archive")
     server.files = {name: data[:cut] for name, data in server.files.items()}
     with pytest.raises(EmgscribeError, match=r"ends early or is damaged|does not hold"):
@@ -262,13 +266,15 @@ def test_a_truncated_archive_is_one_error(cut: int, server: Server, sessions: di
         assert path.read_bytes() == sessions[path.stem]
 
 
-def test_an_archive_without_a_session_says_so(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_session_that_the_archive_lacks_is_named(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match="does not hold 1 of the sessions: 1999"):
         fetch([*wanted(sessions), Listed("1999", "user", 0, "")], tmp_path, fill(server, sessions, "archive"))
     assert len(list(tmp_path.glob("*.hdf5"))) == 3  # what was there is kept
 
 
-def test_what_a_mirror_lacks_is_named_at_once(server: Server, sessions: dict[str, bytes], tmp_path: Path) -> None:
+def test_all_sessions_that_a_mirror_lacks_are_named_in_one_error(
+    server: Server, sessions: dict[str, bytes], tmp_path: Path
+) -> None:
     fill(server, sessions, "mirror")
     first, second, third = sessions
     del server.files[f"{first}.hdf5"], server.files[f"{second}.hdf5"]
@@ -325,7 +331,7 @@ def test_a_folder_is_a_mirror_too(sessions: dict[str, bytes], tmp_path: Path) ->
         fetch(wanted(sessions), tmp_path / "new", str(tmp_path / "nowhere"))
 
 
-def test_a_full_disk_is_known_before(
+def test_too_little_disk_space_is_refused_before_the_download(
     sessions: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:
     class Usage:
@@ -337,7 +343,7 @@ def test_a_full_disk_is_known_before(
     assert server.asked == []
 
 
-def test_sessions_are_chosen() -> None:
+def test_sessions_are_chosen_by_course_user_or_name() -> None:
     course = choose(course=True)
     assert (len(course), {one.user for one in course}) == (18, {"89335547"})
     assert all(one.bytes and one.sha256 for one in course)
@@ -381,7 +387,7 @@ def test_key_logs_are_cloned(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert present(choose(course=True), tmp_path) == []
 
 
-def test_the_bids_copy_takes_users_alone(
+def test_the_bids_copy_can_be_limited_only_by_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[list[str]] = []
@@ -402,7 +408,7 @@ def test_the_bids_copy_takes_users_alone(
 
 
 @pytest.mark.skipif(shutil.which("git-annex") is None, reason="git-annex is not installed")
-def test_the_emg_of_a_user_comes_by_git_annex(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_annex_fetches_the_emg_of_chosen_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     origin, files = tmp_path / "origin", []
     for user in ("1", "2"):

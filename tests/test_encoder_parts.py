@@ -1,4 +1,4 @@
-"""The parts of encoders, written again plainly, where no textbook and no published weights do."""
+"""Parts of encoders against plain versions, where neither textbook networks nor published weights check them."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from emgscribe.models.encoders.transformer import Attention, rotated
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_front_end_is_the_norm_and_then_the_layer(training: bool) -> None:
-    """Its weights take up the norm's scale and shift; the features need no gradient, but may have one."""
+    """Its weights absorb the norm's scale and shift; the features need no gradient, but may have one."""
     ours, plain = (scrambled(MlpConfig(12).build(BANDS, CHANNELS, BINS)).train(training) for _ in range(2))
     weights = noise(2, 15, 24, seed=5)
     features, same = ((3 * noise(2, 15, BANDS, CHANNELS, BINS) - 4).requires_grad_() for _ in range(2))
@@ -44,7 +44,7 @@ def test_reduction_is_the_middle_of_the_padded_convolutions(back: bool) -> None:
     torch.testing.assert_close(reduction(longer)[:, 9:-9], reduction(frames), rtol=1e-4, atol=1e-5)
 
 
-def test_the_baseline_and_the_reductions_of_the_course_project_see_what_they_should() -> None:
+def test_the_baseline_and_the_course_projects_reductions_have_the_published_context() -> None:
     encoder = TdsConfig().build(BANDS, CHANNELS, 33)
     assert (encoder.left_context, encoder.right_context, encoder.stride, encoder.width) == (112, 12, 1, 768)
     for kernel, back, consumed in ((32, False, 155), (16, False, 139), (16, True, 154)):
@@ -94,7 +94,7 @@ def test_cropped_squeeze_returns_the_frames_that_have_all_of_their_span() -> Non
 
 
 @pytest.mark.parametrize(("kernel", "stride", "lookahead"), [(5, 1, 2), (5, 1, 0), (5, 3, 1), (3, 3, 0)])
-def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
+def test_residual_convolution_is_conv1d_plus_the_mean_of_each_strides_frames(
     kernel: int, stride: int, lookahead: int
 ) -> None:
     block = ResidualConv(6, 4, kernel, stride, lookahead, 0.0)
@@ -106,7 +106,7 @@ def test_residual_convolution_is_conv1d_beside_what_a_frame_stands_for(
     assert block.before + stride + lookahead == kernel
 
 
-def test_without_removes_padding_even_if_it_is_not_a_number() -> None:
+def test_mask_padding_zeroes_padding_even_if_it_is_nan() -> None:
     frames = torch.full((2, 3, 2), torch.nan)
     assert mask_padding(frames, torch.tensor([1, 3])).nan_to_num(7)[:, :, 0].tolist() == [[7, 7, 0], [0, 0, 0]]
 
@@ -133,7 +133,7 @@ def test_dropout_drops_the_share_that_it_says_and_scales_the_rest(shape: str) ->
     assert not torch.equal(fast_dropout(frames, 0.3), found)
 
 
-def test_dropout_at_its_ends_and_outside_of_training() -> None:
+def test_dropout_handles_rates_of_0_and_1_and_is_off_outside_training() -> None:
     frames = torch.rand(4, 5, 6) + 1
     assert torch.equal(fast_dropout(frames, 0.0), frames)
     assert not fast_dropout(frames, 1.0).any()

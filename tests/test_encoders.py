@@ -1,4 +1,4 @@
-"""The contract of encoders, held by every architecture and its variants at a size that tests can afford."""
+"""The contract of encoders, which every architecture and its variants must meet, at a size that tests can afford."""
 
 import dataclasses
 from dataclasses import replace
@@ -18,7 +18,7 @@ from networks import (
     TRANSFORMER,
     batch_for,
     build,
-    learn_by_heart,
+    memorize,
     noise,
     scrambled,
 )
@@ -130,7 +130,7 @@ def test_gradients_reach_every_parameter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_low_precision_stays_close(kind: str) -> None:
+def test_bfloat16_frames_stay_close_to_float32(kind: str) -> None:
     torch.manual_seed(3)
     encoder = build(SMALL[kind]).eval()
     features = features_for(encoder, 2, 9)
@@ -142,7 +142,7 @@ def test_low_precision_stays_close(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_a_model_covers_the_labelled_samples_and_reads_back_as_it_was(kind: str, tmp_path: Path) -> None:
+def test_a_model_covers_the_labelled_samples_and_loads_as_it_was_saved(kind: str, tmp_path: Path) -> None:
     model = Model(ModelConfig(FEATURES, SMALL[kind], HEAD))
     batch = batch_for(model, [6, 4])
     model(batch)  # moves the running statistics of the norm
@@ -173,14 +173,14 @@ LEARNERS: dict[str, EncoderConfig] = {
 
 
 @pytest.mark.parametrize("kind", LEARNERS)
-def test_two_windows_are_learnt_by_heart(kind: str) -> None:
+def test_a_model_memorizes_two_windows(kind: str) -> None:
     torch.manual_seed(0)
     model = Model(ModelConfig(features=FEATURES, encoder=LEARNERS[kind]))
 
     def read(frames: Tensor, counts: Tensor) -> list[list[int]]:
         return [list(found.labels) for found in decode_batch(GreedyDecoder(), model.classify(frames), counts)]
 
-    learn_by_heart(model, batch_for(model, [24, 24]), read)
+    memorize(model, batch_for(model, [24, 24]), read)
 
 
 # Sizes that a small network keeps: numbers of layers and of what divides a width, and steps in time.
@@ -206,7 +206,7 @@ def test_a_small_network_has_smaller_sizes_all_the_way_down() -> None:
     assert AttentionConfig(2, 256, 4, 1024).small() == AttentionConfig(2, 128, 4, 512)
 
 
-def test_what_only_the_features_can_tell_is_refused_when_building() -> None:
+def test_settings_that_do_not_fit_the_features_are_refused_when_building() -> None:
     with pytest.raises(EmgscribeError, match=r"encoder\.heads"):
         build(replace(TRANSFORMER, heads=5))  # 48 features do not split into 5 even heads
     with pytest.raises(EmgscribeError, match=r"encoder\.channels"):
@@ -215,7 +215,7 @@ def test_what_only_the_features_can_tell_is_refused_when_building() -> None:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("items", "frames"), [(3, 17), (1, 1)])
-def test_our_gru_is_pytorchs_with_its_gradients(bidirectional: bool, items: int, frames: int) -> None:
+def test_our_gru_matches_pytorchs_output_and_gradients(bidirectional: bool, items: int, frames: int) -> None:
     torch.manual_seed(0)
     theirs = nn.GRU(5, 7, 3, batch_first=True, bidirectional=bidirectional).double()
     ours = Gru(5, 7, 3, batch_first=True, bidirectional=bidirectional).double()
@@ -231,7 +231,7 @@ def test_our_gru_is_pytorchs_with_its_gradients(bidirectional: bool, items: int,
     torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
 
 
-def test_our_gru_drops_out_between_layers_in_training_alone() -> None:
+def test_our_gru_applies_dropout_between_layers_in_training_only() -> None:
     cells = Gru(5, 7, 2, batch_first=True, dropout=0.5)
     seen = noise(2, 30, 5)
     assert not torch.equal(cells(seen)[0], cells(seen)[0])

@@ -46,12 +46,12 @@ def session(make_session: Callable[..., Path]) -> Session:
     ("encoders", "features"),
     [
         ((TDS, TDS, TDS), FEATURES),
-        ((TDS, replace(TDS, lookahead=0), GRU), FEATURES),  # with less context, and with none that ends
+        ((TDS, replace(TDS, lookahead=0), GRU), FEATURES),  # with less context, and with unbounded context
         ((replace(CNN, projection=0), replace(CNN, projection=0, lookahead=0)), RAW),
     ],
     ids=["seeds", "kinds", "learned features"],
 )
-def test_its_emissions_are_the_mean_of_the_members(
+def test_an_ensembles_emissions_are_the_mean_of_its_members(
     encoders: tuple[EncoderConfig, ...], features: FeaturesConfig, session: Session, tmp_path: Path
 ) -> None:
     members = [trained(encoder, features, seed) for seed, encoder in enumerate(encoders)]
@@ -64,7 +64,7 @@ def test_its_emissions_are_the_mean_of_the_members(
     assert made.attention is None
 
 
-def test_what_any_member_has_seen_it_has_seen(session: Session) -> None:
+def test_an_ensemble_has_seen_what_any_of_its_members_has_seen(session: Session) -> None:
     one, other = trained(TDS), trained(TDS, seed=1)
     mine, both = Seen("a", "a", "anna"), Seen("b", "b", "bert")
     one.ancestry = Ancestry((mine, both), (both,))
@@ -85,7 +85,7 @@ def test_members_are_copied(session: Session) -> None:
     np.testing.assert_array_equal(made.log_probs(session), before)
 
 
-def test_what_does_not_fit_together_is_refused() -> None:
+def test_models_that_do_not_fit_together_are_refused() -> None:
     slow = replace(FEATURES, hop=8)
     narrow = Model(ModelConfig(FEATURES, TDS), es.Shape(electrodes=8))
     for models, message in (
@@ -106,7 +106,9 @@ def test_what_does_not_fit_together_is_refused() -> None:
             SeveralConfig(parts=parts)
 
 
-def test_the_command_makes_a_model(session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ensemble_command_makes_a_model(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     members = [trained(TDS, seed=seed) for seed in (0, 1)]
     for place, member in enumerate(members):
         save_model(member, tmp_path / str(place))

@@ -48,7 +48,7 @@ def typing(samples: int, every: int) -> list[tuple[int, int]]:
     return [(i % 98, onset) for i, onset in enumerate(range(0, samples, every))]
 
 
-def test_a_score_is_of_the_decoders_whole_text(model: Model, make_stored: MakeStored) -> None:
+def test_a_score_compares_the_decoders_whole_text(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(30_000, typing(30_000, 300))
     (score,) = evaluate(model, [session]).sessions
     hypothesis = GreedyDecoder().decode(log_probs(model, session))
@@ -63,7 +63,7 @@ def test_several_decoders_are_fed_from_one_pass(
     session, passes = make_stored(9_000, typing(9_000, 500)), []
     forward = Model.forward
     monkeypatch.setattr(Model, "forward", lambda self, batch: passes.append(1) or forward(self, batch))
-    echo = Mock(spec=Decoder)  # has read the reference, whatever it is fed
+    echo = Mock(spec=Decoder)  # returns the reference, whatever it is fed
     echo.flush.return_value = Hypothesis(tuple(session.labels.tolist()), tuple(range(18)))
     found = evaluate_all(model, [session], {"echo": echo, "greedy": GreedyDecoder()})
     assert len(passes) == 1
@@ -100,7 +100,7 @@ def test_sessions_add_up_and_keep_their_names(model: Model, make_stored: MakeSto
     assert (len(seen), seen[-1]) == (2, 1.0)
 
 
-def test_a_difference_is_of_the_same_sessions(model: Model, make_stored: MakeStored) -> None:
+def test_a_difference_requires_the_same_sessions(model: Model, make_stored: MakeStored) -> None:
     one, two = (make_stored(60_000, typing(60_000, 300), seed=n, name=f"{n}") for n in (1, 2))
     read = evaluate(model, [one, two])
     perfect = replace(
@@ -119,7 +119,7 @@ def test_a_difference_is_of_the_same_sessions(model: Model, make_stored: MakeSto
             read.minus(other)
 
 
-def test_published_counts_what_the_ends_lack_as_missed(model: Model, make_stored: MakeStored) -> None:
+def test_the_published_protocol_counts_keys_at_unread_ends_as_missed(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(20_000, typing(20_000, 300))
     ours, published = evaluate(model, [session]), evaluate(model, [session], protocol="published")
     assert (ours.protocol, published.protocol) == ("whole session", "whole session, published")
@@ -143,7 +143,9 @@ def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) ->
 
 
 @pytest.mark.parametrize("score", [evaluate, evaluate_windows])
-def test_one_simulated_session_marks_the_result(model: Model, make_stored: MakeStored, score: Callable) -> None:
+def test_one_simulated_session_marks_the_result_as_simulated(
+    model: Model, make_stored: MakeStored, score: Callable
+) -> None:
     real, other = make_stored(3_000), make_stored(3_000, seed=1)
     assert not score(model, [real, other]).simulated
     assert score(model, [real, replace(other, simulated=True)]).simulated
@@ -250,7 +252,7 @@ def test_a_model_without_an_attention_decoder_is_refused(model: Model, make_stor
         next(attention_texts(model, make_stored(3000)))
 
 
-def test_no_session_is_scored_that_the_model_was_trained_on(model: Model, make_stored: MakeStored) -> None:
+def test_a_session_that_the_model_was_trained_on_is_not_scored(model: Model, make_stored: MakeStored) -> None:
     trained, other = make_stored(3000, [(5, 100)]), make_stored(3000, [(5, 100)], seed=1, name="other")
     learned = copy.deepcopy(model)
     learned.ancestry = learned.ancestry.after([trained.first(2000)], [other])

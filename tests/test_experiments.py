@@ -40,7 +40,7 @@ DISTINCT = {repr(experiment.model): name for name, experiment in reversed(EXPERI
 
 
 @pytest.mark.parametrize("name", DISTINCT)
-def test_takes_a_step(name: str) -> None:
+def test_every_network_takes_a_training_step(name: str) -> None:
     experiment = EXPERIMENTS[name]
     torch.manual_seed(0)
     model = Model(experiment.model)
@@ -85,7 +85,7 @@ def test_table1_is_that_of_the_course_project() -> None:
     warps = {name: (e.augment.warp.knots, e.augment.warp.sigma) for name, e in TABLE1.items()}
     assert warps["table1/warp-4-0.2"] == warps["table1/specaugment-4-3-warp-4-0.2"] == (4, 0.2)
     assert warps["table1/warp-3-0.1"] == (3, 0.1)
-    # Only what its name says differs from the baseline in a row.
+    # In each row, only what its name says differs from the baseline.
     for name, experiment in TABLE1.items():
         assert (experiment.model == base.model) == ("reduction" not in name)
         assert (experiment.augment == base.augment) == ("specaugment" not in name and "warp" not in name)
@@ -129,7 +129,7 @@ def test_table2_is_that_of_the_course_project() -> None:
     }
     assert {name for name, count in epochs.items() if count == 30} == {"specaugment-4-3"}
     assert set(epochs.values()) == {30, 50, 150, 400}
-    # Nothing but the network and the epochs differs from the baseline in a row, and of the network only the encoder.
+    # Each row differs from the baseline only in its epochs and its network, and in the network only in the encoder.
     for name, experiment in TABLE2.items():
         changed = replace(experiment, name="baseline", train=replace(experiment.train, epochs=150))
         assert changed.model.features == BASELINE.model.features
@@ -141,7 +141,7 @@ def test_table2_is_that_of_the_course_project() -> None:
 @pytest.mark.parametrize("name", TABLE2)
 def test_table2_asks_for_the_published_context(name: str) -> None:
     model = Model(TABLE2[name].model)
-    if name != "table2/excitation-finite":  # the price of a squeeze that no block of a session cuts short
+    if name != "table2/excitation-finite":  # its squeeze needs more context, so that no block cuts it short
         assert model.context == (112 * 16 + 24, 12 * 16 + 24)
 
 

@@ -28,7 +28,7 @@ def test_power_is_that_of_torch_stft(n_fft: int, hop: int, more: int, items: int
     assert torch.allclose(10**features, expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
 
 
-def test_the_features_are_the_published_ones_and_no_part_of_the_weights() -> None:
+def test_the_features_are_the_published_ones_and_have_no_weights() -> None:
     features = LogSpectrogram(SpectrogramConfig())
     assert (features.span, features.hop, features.config.offset, features.bins) == (64, 16, 1e-6, 33)
     assert features.state_dict() == {}
@@ -43,7 +43,7 @@ def test_samples_are_what_the_frames_span(n_fft: int, hop: int, frames: int) -> 
     assert frames == 1 or features(noise(1, samples - 1, 1, 1)).shape[1] == frames - 1
 
 
-def test_float32_even_under_autocast_and_the_input_stays() -> None:
+def test_features_are_float32_under_autocast_and_leave_the_input_unchanged() -> None:
     emg = noise(1, 200, 2, 16)
     before = emg.clone()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -78,7 +78,7 @@ def test_anti_alias_filter_keeps_what_fits_and_drops_what_would_fold(decimation:
 
 
 @given(st.permutations(range(16)).flatmap(lambda p: st.integers(1, 16).map(lambda n: tuple(p[:n]))))
-def test_chosen_electrodes_and_bands(electrodes: tuple[int, ...]) -> None:
+def test_chosen_electrodes_and_bands_are_kept_in_their_order(electrodes: tuple[int, ...]) -> None:
     emg = noise(1, 200, 2, 16)
     whole = LogSpectrogram(SpectrogramConfig())(emg)
     for bands in ((0,), (1,), (0, 1), (1, 0)):
@@ -125,7 +125,7 @@ def test_a_learned_frame_depends_on_its_span_alone() -> None:
     assert not torch.allclose(features(emg)[:, 4], features(other)[:, 4])
 
 
-def test_learned_features_turn_with_the_band_and_can_be_trained() -> None:
+def test_learned_features_rotate_with_the_band_and_can_be_trained() -> None:
     features = LEARNED.build()
     emg = torch.randn(3, features.samples(8), 2, 16)
     frames = features(emg)
@@ -134,7 +134,7 @@ def test_learned_features_turn_with_the_band_and_can_be_trained() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in features.parameters())
 
 
-def test_learned_features_of_chosen_electrodes_and_bands() -> None:
+def test_learned_features_use_only_the_chosen_electrodes_and_bands() -> None:
     config = replace(LEARNED, electrodes=(0, 8), bands=(1,))
     features = config.build().eval()
     emg = torch.randn(1, features.samples(3), 2, 16)

@@ -39,22 +39,22 @@ def test_an_error_says_what_where_and_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (ValueError("two\nlines"), "is damaged (ValueError: two lines)"),
         (RuntimeWarning("bytes"), "is damaged (RuntimeWarning: bytes)"),
         (EmgscribeError("is ours"), "is ours"),
     ],
 )
-def test_what_a_library_raises_is_one_error(error: Exception, told: str, room: Path) -> None:
+def test_an_exception_of_a_library_becomes_one_error(error: Exception, message: str, room: Path) -> None:
     (room / "a").touch()
     with pytest.raises(EmgscribeError) as caught, damage_reported(room / "a"):
         raise error
-    assert caught.value.what == told
+    assert caught.value.what == message
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be bounded under Linux")
-def test_a_library_cannot_be_asked_for_any_memory(room: Path) -> None:
+def test_a_library_cannot_take_any_amount_of_memory(room: Path) -> None:
     import resource
 
     (room / "a").touch()
@@ -199,7 +199,7 @@ def test_json_is_readable_and_strict(room: Path) -> None:
         b"[" + b"1" * 9999 + b"]",
     ],
 )
-def test_json_that_is_broken_missing_or_a_folder(room: Path, content: bytes) -> None:
+def test_json_that_is_broken_missing_or_too_large_is_refused(room: Path, content: bytes) -> None:
     path = room / "a.json"
     path.write_bytes(content)
     with pytest.raises(EmgscribeError, match="not valid JSON") as caught:
@@ -218,7 +218,7 @@ def test_json_that_is_broken_missing_or_a_folder(room: Path, content: bytes) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
-def test_what_would_be_waited_for_is_not_read(room: Path) -> None:
+def test_pipes_devices_and_folders_are_refused_not_read(room: Path) -> None:
     os.mkfifo(room / "fifo")
     (room / "link").symlink_to("fifo")
     (room / "zero").symlink_to("/dev/zero")
@@ -227,7 +227,7 @@ def test_what_would_be_waited_for_is_not_read(room: Path) -> None:
             read_json(room / name)
 
 
-def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     holding = "from pathlib import Path\nfrom emgscribe.files import exclusive\n"
     holding += f"with exclusive(Path({str(folder)!r}), 'works here'): print('held', flush=True); input()"
@@ -240,23 +240,23 @@ def test_a_folder_is_held_by_one_and_free_again(tmp_path: Path) -> None:
         with pytest.raises(EmgscribeError, match=f"{named} works here") as caught, exclusive(folder, "works here"):
             pytest.fail("held twice")
         assert caught.value.where == str(folder)
-        told: list[str] = []
+        lines: list[str] = []
 
         def wait(line: str) -> None:
-            told.append(line)
-            process.kill()  # which frees the folder as well as an orderly end
+            lines.append(line)
+            process.kill()  # this frees the folder just as a normal exit does
 
         with exclusive(folder, "works here", wait), exclusive(folder, "works here"):
-            assert re.fullmatch(f"waiting for {named}, which works here: {folder}", *told)
+            assert re.fullmatch(f"waiting for {named}, which works here: {folder}", *lines)
             assert holder(folder).startswith(f"{os.getpid()} on ")
         assert not holder(folder)
 
 
-def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folders_and_files_that_cannot_be_made_give_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for path in (tmp_path / "file", tmp_path / "file" / "deeper"):
         with pytest.raises(EmgscribeError, match="cannot be used"), exclusive(path, "works here"):
-            pytest.fail("held what is no folder")
+            pytest.fail("held a path that is not a folder")
         with pytest.raises(EmgscribeError, match="cannot be used"):
             make_folder(path)
     for path in (tmp_path / "file" / "a.json", tmp_path):  # below a file, and in the place of a folder

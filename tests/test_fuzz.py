@@ -1,4 +1,4 @@
-"""What strangers may send: damage is one error with a hint, nothing is run, nothing runs on without end."""
+"""Damaged and hostile input gives one error with a hint; no code in it is run, and nothing runs forever."""
 
 import gzip
 import os
@@ -60,7 +60,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "line", "mutators", "seeds"), DAMAGED, ids=[f"{d[0]} {d[1][:7]}" for d in DAMAGED])
-def test_a_damaged_file_is_read_or_is_one_error(
+def test_a_damaged_file_is_read_or_gives_one_error(
     name: str, line: str, mutators: tuple[str, ...], seeds: int, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, whole, refused = folder / name, (folder / name).read_bytes(), 0
@@ -68,10 +68,10 @@ def test_a_damaged_file_is_read_or_is_one_error(
     for seed in range(seeds):
         rng = Random(seed)
         path.write_bytes(MUTATORS[rng.choice(mutators)](whole, rng))
-        status, told = cli.main(line.split()), capsys.readouterr().err
-        assert status in (0, 2), f"seed {seed}: {told}"
+        status, message = cli.main(line.split()), capsys.readouterr().err
+        assert status in (0, 2), f"seed {seed}: {message}"
         wanted = r"Error: .+\nHint: .+\n" if status and not line.startswith("inspect") else ""
-        assert re.fullmatch(wanted, told), f"seed {seed}: {told}"
+        assert re.fullmatch(wanted, message), f"seed {seed}: {message}"
         refused += status == 2
     assert refused > seeds // 4
 
@@ -106,7 +106,7 @@ def test_no_pickle_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     entries = [*Path(os.environ["EMGSCRIBE_CACHE"]).rglob("entry")]
     for entry, bytes_ in product(entries, (trap, array.getvalue())):
         entry.write_bytes(bytes_)
-        assert cli.main(READ.split()) == 0  # made again
+        assert cli.main(READ.split()) == 0  # rebuilt
         assert not Path("ran").exists(), entry
     assert entries
 
@@ -119,7 +119,7 @@ def _saved(value: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (f"{BEAM} /dev/zero", "is not a file"),
         (f"{BEAM} bomb.arpa.gz", ""),
@@ -136,8 +136,8 @@ def _saved(value: object) -> bytes:
         (f"lm train text.txt --out {'x' * 300}.arpa", "File name too long"),
     ],
 )
-def test_hostile_arguments_are_one_error(
-    line: str, told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_hostile_arguments_give_one_error(
+    line: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bomb.arpa.gz").write_bytes(gzip.compress(bytes(1 << 27)))
     before = sorted(path for path in folder.rglob("*") if path.name != "cache")
@@ -145,6 +145,6 @@ def test_hostile_arguments_are_one_error(
     assert cli.main(line.split(" ")) == 2, capsys.readouterr().err
     shown = capsys.readouterr().err
     assert re.fullmatch(r"Error: .+\nHint: .+\n", shown)
-    assert told in shown
+    assert message in shown
     left = sorted(path for path in folder.rglob("*") if path.name != "cache" and "cache" not in path.parts)
     assert [path for path in left if path not in before] == []

@@ -77,7 +77,7 @@ def steps(config: ModelConfig, sessions: Sessions, device: torch.device, waits: 
     return [float(values(loss)) for loss in losses], averaging._average_model.module
 
 
-def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice) -> None:
+def compare_with_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice) -> None:
     with pytest.MonkeyPatch.context() as patch:  # the CPU draws the masks of a dropout as a GPU does
         for module in (layers, gru):
             patch.setattr(module, "fast_dropout", F.dropout)
@@ -90,7 +90,7 @@ def held_to_the_cpu(config: ModelConfig, sessions: Sessions, other: OtherDevice)
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_a_step_stays_on_its_device_and_never_waits(kind: str, sessions: Sessions, other: OtherDevice) -> None:
-    held_to_the_cpu(ModelConfig(FEATURES, SMALL[kind], HEAD), sessions, other)
+    compare_with_the_cpu(ModelConfig(FEATURES, SMALL[kind], HEAD), sessions, other)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,10 @@ def test_a_step_stays_on_its_device_and_never_waits(kind: str, sessions: Session
         SeveralConfig(),
     ],
 )
-def test_so_does_every_kind_of_features(features: FeaturesConfig, sessions: Sessions, other: OtherDevice) -> None:
-    held_to_the_cpu(ModelConfig(features, SMALL["mlp"]), sessions, other)
+def test_every_kind_of_features_stays_on_its_device_and_never_waits(
+    features: FeaturesConfig, sessions: Sessions, other: OtherDevice
+) -> None:
+    compare_with_the_cpu(ModelConfig(features, SMALL["mlp"]), sessions, other)
     assert {type(FEATURES), StridedConvConfig, SeveralConfig} == set(FeaturesConfig.kinds.values())
 
 

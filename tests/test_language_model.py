@@ -38,7 +38,7 @@ def entries(ngrams: NGrams) -> dict[tuple[str, ...], tuple[float, float]]:
 
 
 def looked_up(found: dict[tuple[str, ...], tuple[float, float]], context: tuple[str, ...], token: str) -> float:
-    """What an ARPA file says of a token, by its definition."""
+    """The log-probability of a token after a context, by the definition of ARPA files."""
     if (*context, token) in found:
         return found[*context, token][0]
     return found.get(context, (0.0, 0.0))[1] + looked_up(found, context[1:], token)
@@ -66,7 +66,7 @@ def test_no_prompt_is_left_in_a_text(words: list[str], prompts: list[list[str]],
         assert left == text
 
 
-def test_taking_prompts_out_takes_no_more_than_them() -> None:
+def test_removing_prompts_removes_nothing_else() -> None:
     text = "He said: the cat's hat, and left. The cats had it; the CAT\ns\nhat? scathe cat; she had items"
     left = "He said: \n, and left. The cats had it; \n? scathe cat; she had items"
     assert without_prompts(text, ["The cat's hat.", "cat", "she had it"]) == left
@@ -90,7 +90,7 @@ def test_the_digest_is_of_the_model_not_of_its_file(tmp_path: Path) -> None:
     assert len({model.digest, *(other.digest for other in others)}) == 4
 
 
-def test_worked_by_hand() -> None:
+def test_probabilities_match_those_computed_by_hand() -> None:
     # Words ab, ab, ac. Bigrams: <s>a 3, ab 2, b</s> 2, ac 1, c</s> 1, so n1..n4 are 2, 2, 1, 0, Y = 2 / (2 + 2 * 2) and
     # the discounts 1 - 2 Y = 1/3, 2 - 3 Y / 2 = 3/2 and 3 - 0 = 3. What stands before a token: a 1 (<s>), b 1 (a),
     # c 1 (a), </s> 2 (b, c), in all 5; none is 3, so the unigrams' discounts are 0.5, 1 and 1.5.
@@ -114,7 +114,7 @@ def test_worked_by_hand() -> None:
     assert {gram: found[gram] for gram in found if len(gram) == 2} == pytest.approx(bigrams, rel=1e-6)
 
 
-def test_discounts_by_hand() -> None:
+def test_discounts_match_those_computed_by_hand() -> None:
     # n1..n4 = 4, 2, 2, 1: Y = 4 / 8.
     assert discounts(np.array([1] * 4 + [2] * 2 + [3] * 2 + [4, 9, 0])) == pytest.approx((0.5, 0.5, 2.0))
     assert discounts(np.array([1, 2, 2, 4])) == (0.5, 1.0, 1.5)  # no threes
@@ -130,7 +130,7 @@ def test_probabilities_sum_to_one_in_every_state(text: str, order: int, across: 
 
 
 @given(TEXTS, st.integers(1, 5), st.booleans(), st.lists(st.integers(0, 6), max_size=12))
-def test_the_tables_say_what_the_file_says(text: str, order: int, across: bool, typed: list[int]) -> None:
+def test_the_automaton_agrees_with_the_arpa_file(text: str, order: int, across: bool, typed: list[int]) -> None:
     model = train(text, order=order, across=across, min_count=2)
     table, found = model.automaton(), entries(model.ngrams)
     state, context = table.start, ("<s>",)
@@ -180,7 +180,7 @@ ngram 2=2
 TRIGRAM = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end", "\\3-grams:\n-0.1\t<s> a </s>\n\n\\end")
 
 
-def test_a_file_of_others_is_read(tmp_path: Path) -> None:
+def test_an_arpa_file_of_another_program_is_read(tmp_path: Path) -> None:
     (tmp_path / "m.arpa").write_text("\n" + GOOD)
     table = LanguageModel.read(tmp_path / "m.arpa").automaton()
     a = table.tokens.index("a")
@@ -255,14 +255,14 @@ WORDY = GOOD.replace("\ta\t", "\thello\t").replace(" a", " hello").replace("a ",
         (gzip.compress(GOOD.encode() + b" " * (1 << 26)), "there is more text, or a longer line"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, data: bytes | None, what: str) -> None:
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path, data: bytes | None, what: str) -> None:
     if data is not None:
         (tmp_path / "m.arpa").write_bytes(data)
     with pytest.raises(EmgscribeError, match=what):
         LanguageModel.read(tmp_path / "m.arpa")
 
 
-def test_a_bomb_is_not_unpacked_and_a_pipe_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_not_unpacked_and_a_device_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked, read = [], gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda *given: unpacked.append(1) or read(*given))
     bomb = GOOD[: GOOD.index("-1.5")].replace("1=4", "1=8000000")
@@ -278,7 +278,7 @@ def test_a_bomb_is_not_unpacked_and_a_pipe_not_waited_for(tmp_path: Path, monkey
         LanguageModel.read(tmp_path / "link")
 
 
-def test_text_is_cut_within_words_or_across_them() -> None:
+def test_ngrams_are_counted_within_words_or_across_them() -> None:
     within = train("Don't—STOP\n¡42!", order=2).ngrams
     assert set(within.tokens) == {*SPECIAL, *"donstp"}
     across = train("Don't  STOP\n\n⇧Né\t42⌫!⏎x\n", order=2, across=True).ngrams
@@ -296,7 +296,7 @@ def test_rare_ngrams_can_be_left_out() -> None:
     assert all(few < all_ for few, all_ in zip(sizes[1][2:], sizes[0][2:], strict=True))
 
 
-def test_what_cannot_be_trained_and_tables_that_are_too_large_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_cannot_be_trained_and_oversized_tables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for text, order, min_count in (("", 3, 1), ("42", 3, 1), ("a", 0, 1), ("a", 21, 1), ("a", 10**20, 1), ("a", 2, 0)):
         with pytest.raises(EmgscribeError):
             train(text, order=order, min_count=min_count)

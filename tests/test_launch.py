@@ -1,4 +1,4 @@
-"""Many runs: the same everywhere, and nothing lost when any of it is killed."""
+"""Many runs: the same results everywhere, and nothing lost when any process is killed."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from conftest import PATIENCE, gone, hear_interrupts, until
+from conftest import PATIENCE, gone, restore_interrupts, until
 from rich.console import Console
 from tiny_suite import SUITE, TINY, brief
 
@@ -59,13 +59,13 @@ def process_of(log: Path) -> int:
 
 
 @linux
-def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_suite_interrupted_twice_ends_with_the_same_results(data: Path, whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "local", str(tmp_path), str(data)]
     for name, stopped_by in ((FIRST, signal.SIGINT), (ADAPTED, signal.SIGKILL)):
         with subprocess.Popen(
             command,
             start_new_session=True,
-            preexec_fn=hear_interrupts,
+            preexec_fn=restore_interrupts,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as process:
@@ -73,20 +73,20 @@ def test_interrupted_twice_it_ends_with_the_same_results(data: Path, whole: Path
             worker = process_of(tmp_path / "runs" / f"{name}.log")
             process.send_signal(stopped_by)
             assert process.stdout is not None
-            told = process.stdout.read().decode()
-        assert f"{name}: started, log " in told
+            printed = process.stdout.read().decode()
+        assert f"{name}: started, log " in printed
         until(lambda worker=worker: gone(worker))
         assert not (tmp_path / "results" / f"{name}.json").exists()
-    assert f"{FIRST}: done" in told
+    assert f"{FIRST}: done" in printed
     log = tmp_path / "runs" / f"{ADAPTED}.log"
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         with exclusive(tmp_path / "runs" / ADAPTED, "works here", print):  # as another command would
             until(lambda: f"waiting for another process ({os.getpid()} on " in log.read_text(), process)
         assert process.stdout is not None
-        told = process.stdout.read()
+        printed = process.stdout.read()
     assert process.returncode == 0
-    assert f"{ADAPTED}: waiting for process {os.getpid()} on " in told
-    assert told.splitlines()[-1] == f"{ADAPTED}: done"
+    assert f"{ADAPTED}: waiting for process {os.getpid()} on " in printed
+    assert printed.splitlines()[-1] == f"{ADAPTED}: done"
     assert results(tmp_path / "results") == results(whole)
     losses = [entry["train_loss"] for record in results(whole).values() for entry in record["curves"]]
     assert len(set(losses)) == 2 * TINY.train.epochs  # else any two runs could be the same
@@ -195,7 +195,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Job]:
     return started
 
 
-def test_what_runs_is_shown_and_one_that_fails_or_is_lost_does_not_stop_the_others(jobs: dict[str, Job]) -> None:
+def test_progress_is_shown_and_a_failed_or_lost_run_does_not_stop_the_others(jobs: dict[str, Job]) -> None:
     ended: dict[str, int] = {}
     console = Console(file=StringIO(), highlight=False, width=200)
     launch.launch(
@@ -209,7 +209,7 @@ def test_what_runs_is_shown_and_one_that_fails_or_is_lost_does_not_stop_the_othe
     assert "tiny-4: done" in shown
 
 
-def test_an_epoch_is_shown_once_and_one_of_an_earlier_try_not_at_all(jobs: dict[str, Job]) -> None:
+def test_an_epoch_is_shown_once_and_epochs_of_an_earlier_try_are_not_shown(jobs: dict[str, Job]) -> None:
     Path("runs").mkdir()
     Path("runs", "tiny-1.log").write_text("epoch 10/40  loss 2.871  val CER 71.4 %  00:04:12 left\n")
     jobs["tiny-1"], jobs["tiny-4"] = Job(0, looks=-3), Job(0, looks=-3)
@@ -218,7 +218,7 @@ def test_an_epoch_is_shown_once_and_one_of_an_earlier_try_not_at_all(jobs: dict[
     assert [line[:12] for line in console.file.getvalue().splitlines() if "epoch" in line] == ["tiny-4: epoc"]
 
 
-def test_a_fault_of_the_caller_ends_all(jobs: dict[str, Job]) -> None:
+def test_an_exception_of_the_caller_cancels_all_jobs(jobs: dict[str, Job]) -> None:
     def done(order: Order, status: int) -> None:
         raise EmgscribeError("enough")
 
@@ -275,7 +275,7 @@ def test_a_missing_package_is_named_with_its_extra(on: str, package: str, monkey
         launch.launch(orders(1), Workers(on), lambda *_: None, QUIET)
 
 
-def test_only_what_has_no_result_runs_and_what_starts_from_another_comes_last(
+def test_only_experiments_without_a_result_run_and_those_that_start_from_others_run_last(
     data: Path, whole: Path, tmp_path: Path, jobs: dict[str, Job]
 ) -> None:
     again = replace(TINY, train=replace(TINY.train, seed=2))

@@ -62,7 +62,7 @@ def committed(events: list[Event]) -> str:
     return "".join(event.committed.text for event in events if isinstance(event, Update))
 
 
-def test_a_session_is_read_live_as_it_is_read_at_rest(session: Session, model: Model) -> None:
+def test_live_decoding_gives_the_text_of_an_offline_transcription(session: Session, model: Model) -> None:
     engine, events = run(Replay(session.path, speed=0), model)
     assert committed(events) == model.transcribe(session).text
     assert np.concatenate([event.emg for event in events if isinstance(event, Received)]).shape == session.emg.shape
@@ -73,14 +73,14 @@ def test_a_session_is_read_live_as_it_is_read_at_rest(session: Session, model: M
     assert (engine.late, engine.grid.faults.missing) == (0, 0)
 
 
-def test_a_replay_takes_its_time(session: Session, model: Model) -> None:
+def test_a_replay_runs_at_its_speed(session: Session, model: Model) -> None:
     begun = time.monotonic()
     engine, events = run(Replay(session.path, speed=4), model)
     assert time.monotonic() - begun > 1.4
     assert committed(events) == model.transcribe(session).text or engine.late  # this machine may be busy
 
 
-def test_a_simulated_typist_types_without_end(model: Model) -> None:
+def test_a_simulated_typist_never_stops_typing(model: Model) -> None:
     source = Simulated(SimulationConfig(difficulty=0.0), seed=5, minutes=0.05)
     heard: list[Piece] = []
     keys: list[Typed] = []
@@ -110,7 +110,7 @@ def test_the_same_seed_types_the_same(model: Model) -> None:
     assert not np.array_equal(first(7), first(8))
 
 
-def test_rows_of_a_pipe_are_read_in_any_portions(session: Session, model: Model) -> None:
+def test_rows_of_a_pipe_are_read_in_chunks_of_any_size(session: Session, model: Model) -> None:
     data = np.asarray(session.emg, "<f4").tobytes()
     reading, writing = os.pipe()
 
@@ -125,7 +125,7 @@ def test_rows_of_a_pipe_are_read_in_any_portions(session: Session, model: Model)
     assert committed(events) == model.transcribe(session).text
 
 
-def test_a_row_that_is_cut_off_is_one_error_after_what_was_whole(session: Session, model: Model) -> None:
+def test_a_truncated_row_gives_one_error_after_the_complete_rows(session: Session, model: Model) -> None:
     reading, writing = os.pipe()
     os.write(writing, bytes(128 * 100 + 7))
     os.close(writing)
@@ -137,7 +137,7 @@ def test_a_row_that_is_cut_off_is_one_error_after_what_was_whole(session: Sessio
     assert sum(len(event.emg) for event in events if isinstance(event, Received)) == 100
 
 
-def test_a_pipe_in_which_nothing_comes_can_be_stopped(model: Model) -> None:
+def test_a_silent_pipe_can_be_stopped(model: Model) -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as file:
         engine, events = run(Pipe(model.shape, file), model, seconds=0.3)
@@ -159,7 +159,7 @@ class Broken(Source):
         self.closed = True
 
 
-def test_what_a_source_raises_is_said_and_ends_it(model: Model) -> None:
+def test_an_exception_in_a_source_is_reported_and_ends_the_engine(model: Model) -> None:
     _, events = run(source := Broken(), model)
     assert isinstance(ended := events[-1], Ended)
     assert "unexpected RuntimeError: cable" in str(ended.error)
@@ -167,7 +167,7 @@ def test_what_a_source_raises_is_said_and_ends_it(model: Model) -> None:
     assert sum(len(event.emissions) for event in events if isinstance(event, Update)) == 13  # all that came
 
 
-def test_what_the_network_raises_is_said_and_ends_it(session: Session) -> None:
+def test_an_exception_in_the_network_is_reported_and_ends_the_engine(session: Session) -> None:
     class Failing(Model):
         def classify(self, frames: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("memory")
@@ -187,7 +187,7 @@ class Slow(Model):
 
 
 class Fast(Source):
-    """Half a minute of samples, twenty times as fast as in reality, which do not wait."""
+    """Half a minute of samples that come at twenty times their rate and do not wait."""
 
     shape, about = Shape(), "fast"
 
@@ -218,7 +218,7 @@ def test_a_source_of_another_shape_is_refused(session: Session) -> None:
         Engine(Replay(session.path), model, on_event=print)
 
 
-def said(text: str, *onsets: float) -> Transcript:
+def decoded(text: str, *onsets: float) -> Transcript:
     return Transcript(tuple(labels_of_text(text)), onsets)
 
 
@@ -232,10 +232,10 @@ def test_latencies_count_from_the_key_to_its_first_appearance(monkeypatch: pytes
     meter = Meter(lambda time: time + 100)
     meter.typed([Typed(label, at) for label, at in zip(labels_of_text("aba"), (1.0, 1.2, 1.4), strict=True)])
     for now, done, doubt in (
-        (101.15, said(""), said("a", 1.02)),
-        (101.4, said("a", 1.02), said("b", 1.2)),
-        (101.6, said(""), said("xa", 1.2, 1.41)),
-        (102.0, said("ba", 1.21, 1.41), said("")),
+        (101.15, decoded(""), decoded("a", 1.02)),
+        (101.4, decoded("a", 1.02), decoded("b", 1.2)),
+        (101.6, decoded(""), decoded("xa", 1.2, 1.41)),
+        (102.0, decoded("ba", 1.21, 1.41), decoded("")),
     ):
         meter.read(reading(done, doubt, now - 100), 0.01)
     found = meter.measured()
@@ -250,8 +250,8 @@ def test_errors_are_counted_once_and_nothing_is_kept() -> None:
     for line in range(200):
         begun = 3.0 * line
         meter.typed([Typed(label, begun + 0.2 * at) for at, label in enumerate(labels_of_text("abcde"))])
-        committed = said("abxde" if line % 2 else "abde", *(begun + 0.2 * at for at in range(4 + line % 2)))
-        scored += meter.read(reading(committed, said(""), begun + 2.9), 0.0)
+        committed = decoded("abxde" if line % 2 else "abde", *(begun + 0.2 * at for at in range(4 + line % 2)))
+        scored += meter.read(reading(committed, decoded(""), begun + 2.9), 0.0)
     assert [len(piece.typed) for piece in scored] == [5] * 200
     assert meter.measured().counts.cer == pytest.approx(20)
     assert (meter.measured().counts.deletions, meter.measured().counts.substitutions) == (100, 100)
@@ -262,7 +262,7 @@ def test_typing_without_a_pause_is_scored_too() -> None:
     meter, scored = Meter(None), []
     for at in range(3000):
         meter.typed([Typed(3, 0.2 * at)])
-        scored += meter.read(reading(said("d", 0.2 * at), said(""), 0.2 * at + 0.5), 0.0)
+        scored += meter.read(reading(decoded("d", 0.2 * at), decoded(""), 0.2 * at + 0.5), 0.0)
     assert sum(len(piece.typed) for piece in scored) > 2000
     assert len(meter._keys) <= 402
     assert meter.measured().counts.cer == 0
@@ -288,13 +288,13 @@ def test_events_become_messages(session: Session, model: Model) -> None:
     _, events = run(Replay(session.path, speed=0), model)
     scope = Scope(session.shape)
     messages = [one for event in events for one in shown(event, scope)]
-    told = [json.loads(one) for one in messages if isinstance(one, str)]
-    assert {one["type"] for one in told} >= {"typed", "final", "partial", "scored", "ended"}
-    assert all(one["version"] == 1 for one in told)
-    assert "".join(one["text"] for one in told if one["type"] == "final") == committed(events)
-    typed = "".join(key for one in told if one["type"] == "typed" for key, _ in one["keys"])
+    parsed = [json.loads(one) for one in messages if isinstance(one, str)]
+    assert {one["type"] for one in parsed} >= {"typed", "final", "partial", "scored", "ended"}
+    assert all(one["version"] == 1 for one in parsed)
+    assert "".join(one["text"] for one in parsed if one["type"] == "final") == committed(events)
+    typed = "".join(key for one in parsed if one["type"] == "typed" for key, _ in one["keys"])
     assert typed == session.text
-    lines = [one["lines"] for one in told if one["type"] == "scored"]
+    lines = [one["lines"] for one in parsed if one["type"] == "scored"]
     assert all(len(set(map(len, three))) == 1 for three in lines)
     assert sum(len(one) for one in messages if isinstance(one, bytes)) >= 128 * len(session) // 10
 
@@ -310,7 +310,7 @@ def test_only_what_was_given_can_be_chosen(session: Session, model: Model, tmp_p
             live.check(Choice("replay", "m", lm_weight=weight))  # type: ignore[arg-type]
 
 
-def test_the_model_that_comes_with_the_package_reads_a_stranger(tmp_path: Path) -> None:
+def test_the_bundled_model_decodes_an_unseen_simulated_person(tmp_path: Path) -> None:
     folder = model_folder("live")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3.1e6
     model = load_model("live")

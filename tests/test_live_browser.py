@@ -99,7 +99,7 @@ def picture(browser: Any) -> str:
     return str(browser.execute_script("return document.getElementById('scope').toDataURL()"))
 
 
-def test_the_page_shows_what_is_read(browser: Any, server: Server) -> None:
+def test_the_page_shows_the_decoded_text(browser: Any, server: Server) -> None:
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(lambda: text(browser, "state") == "running")
     until(lambda: len(text(browser, "committed")) > 30)
@@ -120,7 +120,7 @@ def test_the_page_shows_what_is_read(browser: Any, server: Server) -> None:
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_sources_and_decoders_are_changed_while_it_runs(browser: Any, server: Server) -> None:
+def test_source_and_decoder_can_be_changed_while_it_runs(browser: Any, server: Server) -> None:
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(lambda: text(browser, "state") == "running")
     assert "recorded" not in text(browser, "about")
@@ -132,7 +132,7 @@ def test_sources_and_decoders_are_changed_while_it_runs(browser: Any, server: Se
     until(lambda: browser.find_element("id", "weight").is_displayed(), seconds=90)
 
 
-def test_the_page_finds_a_server_that_was_killed_and_started_again(browser: Any, server: Server) -> None:
+def test_the_page_reconnects_to_a_server_that_was_killed_and_restarted(browser: Any, server: Server) -> None:
     browser.get(f"http://127.0.0.1:{server.port}/")
     until(lambda: text(browser, "state") == "running")
     server.kill()
@@ -149,7 +149,7 @@ def test_the_page_fits_its_window(width: int, browser: Any, server: Server) -> N
     until(lambda: text(browser, "state") == "running")
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert browser.execute_script(overflow) == 0
-    assert not browser.find_element("id", "model").is_displayed()  # there is one
+    assert not browser.find_element("id", "model").is_displayed()  # there is only one
     for name in ("source", "decoder", "record"):  # labelled, and reached with the keyboard
         element = browser.find_element("id", name)
         browser.execute_script("arguments[0].focus()", element)
@@ -190,7 +190,7 @@ def test_what_is_typed_in_the_page_is_recorded(browser: Any, live_folder: Path, 
     assert [found.severity for found in inspect(path)[0].findings if found.severity == "error"] == []
 
 
-def test_a_kill_while_recording_costs_little(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+def test_a_recording_that_was_killed_can_be_finished(browser: Any, live_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
     out = tmp_path / "out"
     server = Server(live_folder, "--source", "brainflow", verb=("record", "--out", str(out)))
@@ -209,7 +209,7 @@ def test_a_kill_while_recording_costs_little(browser: Any, live_folder: Path, tm
     assert read_header(path).text == "abc"
 
 
-def test_a_folder_reads_in_the_browser_alone(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+def test_an_exported_site_decodes_in_the_browser_alone(browser: Any, live_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="pip install 'emgscribe[export]'")
     from emgscribe.decoding.greedy import GreedyDecoder
     from emgscribe.live.web import write_site
@@ -245,7 +245,7 @@ def test_a_folder_reads_in_the_browser_alone(browser: Any, live_folder: Path, tm
         server.shutdown()
 
 
-def test_ctrl_c_ends_it_without_a_word(live_folder: Path) -> None:
+def test_ctrl_c_ends_the_server_without_a_traceback(live_folder: Path) -> None:
     server = Server(live_folder, "--source", "replay", "--file", str(live_folder / "s.hdf5"))
     server.start()
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=30) as answer:

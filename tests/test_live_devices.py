@@ -17,7 +17,7 @@ from emgscribe.live.grid import Faults, Grid
 from emgscribe.live.sources import Source
 
 RATE = 500
-OWN = os.getpid()  # streams are seen by all who look for them
+OWN = os.getpid()  # keeps names unique: any process can see the streams
 
 
 def heard(source: Source, seconds: float) -> tuple[Grid, np.ndarray, np.ndarray, list[float]]:
@@ -94,18 +94,18 @@ def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
     assert sent[-1] > 4 * RATE
 
 
-def test_a_stream_for_each_band() -> None:
+def test_each_band_can_have_its_own_stream() -> None:
     with outlet(f"left-{OWN}", 4), outlet(f"right-{OWN}", 4):
         source = Lsl(("left", "right"), [f"left-{OWN}", f"right-{OWN}"], wait=0.5)
         grid, emg, _, _ = heard(source, 2.5)
     assert source.shape.electrodes == 4
     both = emg[-500:] / 1000  # the second stream is opened a little later
     assert (both > 0).all()
-    assert np.ptp(both[:, 0, 0] - both[:, 1, 0]) <= 2.5  # their clocks are one
+    assert np.ptp(both[:, 0, 0] - both[:, 1, 0]) <= 2.5  # they share one clock
     assert grid.faults.jumps == 0
 
 
-def test_a_stream_that_is_not_there_is_one_error() -> None:
+def test_a_missing_or_unfit_stream_gives_one_error() -> None:
     pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
     with outlet(f"there-{OWN}", 4), pytest.raises(EmgscribeError, match=r"0 streams(?s:.*)there-"):
         Lsl(("left", "right"), [f"nowhere-{OWN}"], wait=0.5)
@@ -113,7 +113,7 @@ def test_a_stream_that_is_not_there_is_one_error() -> None:
         Lsl(("left", "right"), [f"odd-{OWN}"], wait=0.5)
 
 
-def test_the_synthetic_board_sends_in_time() -> None:
+def test_the_synthetic_board_sends_on_time() -> None:
     pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
     source = Board(-1, ("left", "right"))
     assert (source.shape.electrodes, source.shape.rate) == (8, 250)
@@ -127,7 +127,7 @@ def test_the_synthetic_board_sends_in_time() -> None:
     assert np.median(late) < 0.2
 
 
-def test_a_board_that_loses_a_second_and_whose_clock_jumps() -> None:
+def test_a_lost_second_and_a_clock_jump_of_a_board_are_counted() -> None:
     pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
     source, begun = Board(-1, ("left", "right")), time.time()
     get = source._board.get_board_data
@@ -146,7 +146,7 @@ def test_a_board_that_loses_a_second_and_whose_clock_jumps() -> None:
     assert (emg == 0).all(axis=(1, 2)).sum() == pytest.approx(250, abs=15)
 
 
-def test_a_board_that_does_not_exist_is_one_error() -> None:
+def test_a_board_that_does_not_exist_gives_one_error() -> None:
     pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
     with pytest.raises(EmgscribeError, match="no board has the id 98765"):
         Board(98765, ("left",))

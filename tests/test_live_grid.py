@@ -43,7 +43,7 @@ def test_a_good_clock_changes_nothing(size: int) -> None:
 @given(seed=st.integers(0, 99), scatter=st.floats(0, 0.008), drift=st.floats(-2e-4, 2e-4), size=st.integers(10, 80))
 @settings(max_examples=40, deadline=None)
 def test_jitter_and_drift_are_smoothed(seed: int, scatter: float, drift: float, size: int) -> None:
-    """As of radio: all samples of a piece have times that are late by as much."""
+    """As over radio: the times of all samples of a piece are late by the same amount."""
     late = np.abs(np.random.default_rng(seed).normal(0, scatter, -(-COUNT // size)))
     grid, clock = Grid(BOTH), 50 + np.arange(COUNT) / RATE * (1 + drift)
     emg, times = through(grid, *cut(EMG, clock + np.repeat(late, size)[:COUNT], size))
@@ -51,7 +51,7 @@ def test_jitter_and_drift_are_smoothed(seed: int, scatter: float, drift: float, 
     sample = emg[:, 0, 0]
     assert (np.diff(sample) >= 0).all()
     steps = np.diff(sample)
-    assert (steps != 1).mean() < 0.02  # here and there one is left out or said twice
+    assert (steps != 1).mean() < 0.02  # here and there a sample is left out or repeated
     truth = np.interp(times, clock, EMG[:, 0, 0])
     assert np.abs(sample - truth)[1000:].max() < 1 + RATE * (0.01 + 2 * scatter)
 
@@ -69,7 +69,7 @@ def test_a_gap_is_zero_and_counted(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-60.0, -1.0, 30.0])
-def test_where_a_clock_jumps_the_signal_goes_on(seconds: float) -> None:
+def test_the_signal_continues_where_a_clock_jumps(seconds: float) -> None:
     grid, times = Grid(BOTH), TIMES + seconds * (np.arange(COUNT) >= 3000)
     emg, found = through(grid, *cut(EMG, times))
     np.testing.assert_array_equal(emg, EMG)
@@ -80,8 +80,8 @@ def test_where_a_clock_jumps_the_signal_goes_on(seconds: float) -> None:
         np.testing.assert_allclose(found, TIMES, atol=1e-6)
 
 
-def test_two_bands_meet_on_one_clock() -> None:
-    """Each with a clock of its own, one of them late to begin."""
+def test_two_bands_are_aligned_on_one_clock() -> None:
+    """Each has its own clock, and one of them starts late."""
     left = cut(EMG[:, :1], TIMES * (1 + 5e-5) - 50 * 5e-5)
     right = cut(EMG[300:, 1:], (TIMES * (1 - 5e-5) + 50 * 5e-5)[300:], 55, device=1)
     grid = Grid(BOTH, HANDS)
@@ -132,7 +132,7 @@ def test_a_band_may_begin_with_another_clock(seconds: float) -> None:
     assert len(emg) <= COUNT
 
 
-def test_what_comes_too_late_is_counted() -> None:
+def test_samples_that_come_too_late_are_counted() -> None:
     grid, times = Grid(BOTH), TIMES - 0.09 * (np.arange(COUNT) >= 4000)
     emg, _ = through(grid, *cut(EMG, times))
     assert len(emg) + grid.faults.dropped == pytest.approx(COUNT, abs=12)
@@ -149,7 +149,7 @@ def test_samples_that_are_not_finite_are_zero() -> None:
     assert found[[5, 6, 900], 0].all()
 
 
-def test_what_fits_no_band_is_refused() -> None:
+def test_pieces_that_fit_no_band_are_refused() -> None:
     grid = Grid(BOTH, HANDS)
     for samples, times in ((EMG[:9], TIMES[:9]), (EMG[:9, :1], TIMES[:8]), (EMG[:9, :1], np.full(9, np.nan))):
         with pytest.raises(EmgscribeError, match="expected"):
@@ -158,7 +158,7 @@ def test_what_fits_no_band_is_refused() -> None:
     assert grid.take()[0].shape == (0, 2, 2)
 
 
-def test_hours_take_no_more_memory() -> None:
+def test_memory_does_not_grow_over_hours() -> None:
     grid = Grid(BOTH, HANDS)
     for hour in range(3):
         for piece in cut(EMG[:, :1], TIMES + 3600 * hour, 400):

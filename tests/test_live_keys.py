@@ -1,4 +1,4 @@
-"""Text is typed into the operating system as a keyboard would."""
+"""Text is typed into the operating system as a keyboard would type it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_keys_are_typed_as_on_a_keyboard(dummy: Any, monkeypatch: pytest.MonkeyP
     assert tapped == ["A", "b", " ", dummy.Key.backspace, dummy.Key.enter]
 
 
-def test_where_no_key_can_be_typed_is_one_error(dummy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_display_or_package_gives_one_error(dummy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: object) -> None:
         raise RuntimeError("no display\nat all")
 

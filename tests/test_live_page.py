@@ -71,7 +71,7 @@ def watch(address: str, **options: Any) -> Any:
     return websockets.connect(f"{base.replace('http', 'ws').rstrip('/')}/live?{query}", **options)
 
 
-def told(client: Any, kind: str, seconds: float = 10) -> dict[str, Any]:
+def receive(client: Any, kind: str, seconds: float = 10) -> dict[str, Any]:
     """The next message of a kind."""
     end = time.monotonic() + seconds
     while True:
@@ -97,45 +97,45 @@ def test_the_page_is_served_with_what_it_needs_and_no_more(served: tuple[str, Li
         assert get(address + name)[0] in (400, 403, 404, 405)
 
 
-def test_a_client_is_told_what_runs_and_what_is_read(served: tuple[str, Live]) -> None:
+def test_a_client_receives_what_runs_and_what_is_decoded(served: tuple[str, Live]) -> None:
     address, live = served
     with watch(address) as client:
-        ready = told(client, "ready", 5)
+        ready = receive(client, "ready", 5)
         assert ready["choices"]["source"] == {"chosen": "replay", "known": ["replay", "again"]}
         assert (ready["simulated"], ready["electrodes"], ready["rate"]) == (True, 16, 2000)
-        assert told(client, "partial")["seconds"] >= 0
-        assert told(client, "stats")["late"] == 0
+        assert receive(client, "partial")["seconds"] >= 0
+        assert receive(client, "stats")["late"] == 0
         client.send(json.dumps({"type": "ping", "sent": 17}))
-        assert told(client, "pong")["sent"] == "17"
+        assert receive(client, "pong")["sent"] == "17"
         client.send(json.dumps({"type": "choose", "source": "again", "decoder": "beam", "lm_weight": 0.3}))
-        assert told(client, "ready", 60)["choices"]["lm_weight"] == 0.3
+        assert receive(client, "ready", 60)["choices"]["lm_weight"] == 0.3
         assert live.choice == Choice("again", "m", "beam", 0.3)
         for wrong in ({"model": "/etc/passwd"}, {"source": ["x"]}, {"lm_weight": "1"}, {"decoder": None}):
             client.send(json.dumps({"type": "choose", **wrong}))
-            assert "is" in told(client, "error")["what"]
+            assert "is" in receive(client, "error")["what"]
         assert live.choice == Choice("again", "m", "beam", 0.3)
 
 
-def test_a_choice_that_fails_is_said_to_all(served: tuple[str, Live]) -> None:
+def test_a_failed_choice_is_reported_to_all_clients(served: tuple[str, Live]) -> None:
     address, live = served
     live.sources = dict(live.sources) | {"again": lambda _: Replay(Path("nowhere.hdf5"))}
     with watch(address) as one, watch(address) as other:
         for client in (one, other):
-            assert told(client, "ready")["simulated"]
+            assert receive(client, "ready")["simulated"]
         one.send(json.dumps({"type": "choose", "source": "again"}))
-        assert "nowhere.hdf5" in told(one, "error")["what"]
-        assert told(other, "ready")["source"] == "nothing"
+        assert "nowhere.hdf5" in receive(one, "error")["what"]
+        assert receive(other, "ready")["source"] == "nothing"
         other.send(json.dumps({"type": "choose", "source": "replay"}))
-        assert told(one, "ready")["choices"]["source"]["chosen"] == "replay"
+        assert receive(one, "ready")["choices"]["source"]["chosen"] == "replay"
 
 
-def test_whoever_comes_later_is_told_that_it_has_ended(live_folder: Path) -> None:
+def test_a_client_that_connects_late_receives_that_the_source_has_ended(live_folder: Path) -> None:
     with serving(live_folder, speed=0) as (address, _):
         with watch(address) as client:
-            told(client, "ended", 30)
+            receive(client, "ended", 30)
         with watch(address) as client:
-            assert told(client, "ready")["text"]
-            assert told(client, "ended")
+            assert receive(client, "ready")["text"]
+            assert receive(client, "ended")
 
 
 @pytest.mark.parametrize("header", ["Host", "Origin"])
@@ -168,7 +168,7 @@ def test_beyond_this_machine_a_token_is_needed(live_folder: Path) -> None:
         assert "HttpOnly" in headers["set-cookie"]
         assert get(f"{here}app.js", Cookie=cookie)[0] == 200
         with watch(f"{here}?token={token}") as client:
-            assert told(client, "ready")
+            assert receive(client, "ready")
 
 
 HOSTILE: dict[str, Callable[[Any], None]] = {
@@ -180,19 +180,19 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_client_is_let_go_and_the_page_goes_on(kind: str, served: tuple[str, Live]) -> None:
+def test_a_hostile_client_is_disconnected_and_the_page_keeps_running(kind: str, served: tuple[str, Live]) -> None:
     address, live = served
     with watch(address) as page:
         with pytest.raises(ConnectionClosed), watch(address, max_size=None) as client:  # noqa: PT012
-            told(client, "ready")
+            receive(client, "ready")
             HOSTILE[kind](client)
             while True:
                 client.recv(timeout=10)
-        assert told(page, "partial")
+        assert receive(page, "partial")
         until(lambda: len(live.clients) == 1, seconds=10)  # the server notices the end of a connection a moment later
 
 
-def test_messages_that_mean_nothing_are_one_error_each(served: tuple[str, Live]) -> None:
+def test_each_meaningless_message_gives_one_error(served: tuple[str, Live]) -> None:
     address, _ = served
     with watch(address) as client:
         asked = ("", "{", "[]", "3", '{"type": "run"}', '{"type": ["choose"]}', "[" * 4000, '{"type": "adapt"}')
@@ -203,17 +203,17 @@ def test_messages_that_mean_nothing_are_one_error_each(served: tuple[str, Live])
         )
         for text in (*asked, '{"type": "choose", "lm_weight": NaN}'):
             client.send(text)
-            assert told(client, "error")["hint"]
+            assert receive(client, "error")["hint"]
 
 
-def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: tuple[str, Live]) -> None:
+def test_many_clients_and_half_open_sockets_do_not_stop_the_page(served: tuple[str, Live]) -> None:
     address, live = served
     port = int(address.rstrip("/").rpartition(":")[2])
-    came: list[float] = []  # when the page heard of more text
+    came: list[float] = []  # when the page received more text
 
     def read(page: Any) -> None:
         with suppress(ConnectionClosed):
-            while told(page, "partial"):
+            while receive(page, "partial"):
                 came.append(time.monotonic())
 
     with watch(address) as page:
@@ -239,10 +239,10 @@ def test_two_hundred_clients_and_half_open_sockets_do_not_stop_the_page(served: 
     reading.join()
 
 
-def test_a_client_that_takes_nothing_is_let_go(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emgscribe.live.hub._MAX_WAITING", 30)
     with serving(live_folder) as (address, live), watch(address) as page:
-        told(page, "ready")
+        receive(page, "ready")
         port = int(address.rstrip("/").rpartition(":")[2])
         with closing(socket.socket()) as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
@@ -252,15 +252,15 @@ def test_a_client_that_takes_nothing_is_let_go(live_folder: Path, monkeypatch: p
             slow.send(f"{head}{key}\r\n".encode())
             until = time.monotonic() + 20
             while len(live.clients) < 2 and time.monotonic() < until:
-                told(page, "partial")
+                receive(page, "partial")
             while len(live.clients) > 1 and time.monotonic() < until:
                 live.send(message("padding", text="x" * 100_000))  # soon more than the system's buffers take
-                told(page, "padding")
+                receive(page, "padding")
         assert len(live.clients) == 1
-        assert told(page, "partial")
+        assert receive(page, "partial")
 
 
-def test_without_a_page_it_can_end_with_its_source(
+def test_without_a_page_the_server_can_end_with_its_source(
     live_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = list[str]()
@@ -279,21 +279,21 @@ def test_without_a_page_it_can_end_with_its_source(
 def test_a_page_stays_when_its_source_has_ended(live_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made: dict[str, Callable[[Shape], Any]] = {"it": lambda _: Replay(live_folder / "s.hdf5", speed=0)}
     live = Live(made, {"m": live_folder / "m"}, Choice("it", "m"))
-    said = io.StringIO()
+    printed = io.StringIO()
 
-    def stop_when_said() -> None:
-        until(lambda: "The source has ended; Ctrl-C stops the server." in said.getvalue(), seconds=60)
+    def stop_when_printed() -> None:
+        until(lambda: "The source has ended; Ctrl-C stops the server." in printed.getvalue(), seconds=60)
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=stop_when_said)
-    with redirect_stderr(said):
+    thread = threading.Thread(target=stop_when_printed)
+    with redirect_stderr(printed):
         thread.start()
         serve(live, port=0, browser=False)
     thread.join()
     assert live.engine is None
 
 
-def test_a_port_in_use_is_one_error(served: tuple[str, Live], live_folder: Path) -> None:
+def test_a_port_in_use_gives_one_error(served: tuple[str, Live], live_folder: Path) -> None:
     port = int(served[0].rstrip("/").rpartition(":")[2])
     with pytest.raises(EmgscribeError, match="cannot listen here"):
         prepare(served[1], "127.0.0.1", port)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CNN, HEAD, LOOKAHEADS, TDS, batch_for, learn_by_heart, noise
+from networks import CNN, HEAD, LOOKAHEADS, TDS, batch_for, memorize, noise
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,7 +110,7 @@ def test_a_sample_reaches_exactly_the_frames_whose_receptive_field_holds_it(
     assert not 0 <= sample < frames * hop or reached[sample // hop]  # its own frame among them
 
 
-def test_a_burst_moves_the_frame_in_which_it_lies_most() -> None:
+def test_a_burst_affects_its_own_frame_most() -> None:
     config = replace(TINY, encoder=TdsConfig(mlp_features=8, blocks=1, channels=4, kernel=1, lookahead=0))
     model = made(config)
     left, right = model.context
@@ -180,7 +180,7 @@ def changed(folder: Path, **entries: Any) -> None:
     (folder / "config.json").write_text(json.dumps({**content, **entries}))
 
 
-def test_foreign_folders(tmp_path: Path) -> None:
+def test_folders_that_hold_no_model_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none", "config.json is missing")
     refused(tmp_path, "config.json is missing")
     for content in ("{}", "[]", '"text"', '{"format": "other", "version": 1}', '{"format": "emgscribe-model"}'):
@@ -234,7 +234,7 @@ def test_no_settings_cost_time_or_memory_or_a_traceback(saved: Path, part: str, 
     assert time.process_time() - before < 5
 
 
-def test_weights_that_are_not_a_models(saved: Path) -> None:
+def test_weights_that_do_not_fit_the_model_are_refused(saved: Path) -> None:
     path, weights = saved / "model.safetensors", load_file(saved / "model.safetensors")
     whole = path.read_bytes()
     weights = {name: value.clone() for name, value in weights.items()}
@@ -261,11 +261,11 @@ def test_weights_that_are_not_a_models(saved: Path) -> None:
     refused(saved, "config.json is missing")
 
 
-def test_the_files_of_a_model_are_for_the_same_readers(saved: Path) -> None:
+def test_the_files_of_a_model_have_the_same_permissions(saved: Path) -> None:
     assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
 
 
-def test_the_folder_says_what_it_is(saved: Path) -> None:
+def test_config_json_states_format_version_and_architecture(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     assert (content["format"], content["version"]) == ("emgscribe-model", 2)
     assert content["model"]["features"].items() >= {"kind": "spectrogram", "n_fft": 64, "hop": 16}.items()
@@ -348,7 +348,7 @@ def test_values_that_do_not_go_together_are_named(config: Settings, field: str, 
 SEVERAL = ModelConfig(TINY.features, replace(LOOKAHEADS, base=replace(CNN, lookahead=0)))  # 0, 1 and 3 frames of 8 ms
 
 
-def test_a_model_is_read_with_any_of_its_lookaheads(tmp_path: Path) -> None:
+def test_a_model_can_be_used_with_any_of_its_lookaheads(tmp_path: Path) -> None:
     model = made(SEVERAL)
     assert list(model.lookaheads) == [0.0, 0.008, 0.024]
     read = {seconds: model.with_lookahead(seconds) for seconds in (0.0, 0.005, 0.009, 9.0)}
@@ -371,7 +371,7 @@ def test_a_short_lookahead_sees_nothing_later(frames: int) -> None:
     emg = noise(1, sum(model.context) + 160, 2, 16)
 
     def fifth(changed: int) -> Tensor:
-        """The fifth frame where what comes from a sample on is another signal."""
+        """The fifth frame of a signal that differs from the sample `changed` on."""
         later = torch.where(torch.arange(emg.shape[1])[None, :, None, None] < changed, emg, 9 * emg)
         with torch.inference_mode():
             return model(batch_of(later, *model.context))[0][0, 4]
@@ -391,7 +391,7 @@ def test_every_lookahead_learns() -> None:
     def read(frames: Tensor, counts: Tensor) -> list[list[int]]:
         return [list(found.labels) for found in decode_batch(GreedyDecoder(), model.classify(frames), counts)]
 
-    learn_by_heart(model, same, read)  # as the longest reads it
+    memorize(model, same, read)  # as the longest reads it
     for seconds in model.lookaheads:
         other = model.with_lookahead(seconds).eval()
         cut = replace(same, emg=same.emg[:, : same.emg.shape[1] - model.context[1] + other.context[1]])
@@ -405,7 +405,7 @@ def test_the_models_that_come_with_the_package_have_names(tmp_path: Path, monkey
     assert model_folder("live").parent.name == "shipped"
     assert model_folder("runs/live") == Path("runs/live")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "live").mkdir()  # as of somebody's recordings
+    (tmp_path / "live").mkdir()  # for instance, a folder of recordings
     assert model_folder("live").parent.name == "shipped"
     (tmp_path / "live" / "config.json").touch()
-    assert model_folder(Path("live")) == Path("live")  # a model of one's own comes first
+    assert model_folder(Path("live")) == Path("live")  # the user's own model comes first

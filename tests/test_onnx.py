@@ -39,7 +39,7 @@ EMG = np.random.default_rng(0).normal(0, 20, (4000, 2, 16)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("kind", "frames"), [*((kind, 1) for kind in KINDS), ("tds", 3), ("raw EMG and GRU", 3)])
-def test_its_emissions_are_those_of_the_stream(kind: str, frames: int, tmp_path: Path) -> None:
+def test_an_exported_models_emissions_are_those_of_the_stream(kind: str, frames: int, tmp_path: Path) -> None:
     model = Model(KINDS[kind])
     scrambled(model)
     export_onnx(model, tmp_path / "m.onnx", frames=frames)
@@ -51,18 +51,18 @@ def test_its_emissions_are_those_of_the_stream(kind: str, frames: int, tmp_path:
     np.testing.assert_allclose(found[first:], ours[first : len(found)], rtol=1e-4, atol=1e-4)
     theirs.reset()
     np.testing.assert_array_equal(theirs.feed(EMG), found)
-    whole = OnnxModel(tmp_path / "m.onnx").log_probs(EMG[:3333])  # a stream of the step, however it is cut, is that
+    whole = OnnxModel(tmp_path / "m.onnx").log_probs(EMG[:3333])  # a stream of the step gives the same in any chunks
     for size in (7, 333, 3333):
         stream, made = Stream(theirs), list[np.ndarray]()
         for at in range(0, 3333, size):
             update = stream.feed(EMG[at : min(at + size, 3333)])
             made.append(update.emissions)
-            assert update.lag < stream.delay + theirs.samples_per_frame / 2000  # what is not a whole frame waits too
+            assert update.lag < stream.delay + theirs.samples_per_frame / 2000  # samples short of a frame wait too
         np.testing.assert_allclose(np.concatenate([*made, stream.flush().emissions]), whole, atol=1e-5)
         stream.reset()
 
 
-def test_matrices_of_eight_bits_are_smaller_and_near(tmp_path: Path) -> None:
+def test_an_int8_export_is_smaller_and_its_emissions_stay_close(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model(ModelConfig(FEATURES, TDS)).eval()
     export_onnx(model, tmp_path / "m.onnx")
@@ -72,7 +72,7 @@ def test_matrices_of_eight_bits_are_smaller_and_near(tmp_path: Path) -> None:
     assert 0 < np.abs(whole - rounded).mean() < 0.15
 
 
-def test_the_command_compares_the_files(
+def test_the_export_command_compares_the_error_rates_of_the_files(
     make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_the_command_compares_the_files(
     assert (tmp_path / "m-int8.onnx").exists()
 
 
-def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
+def test_models_that_cannot_be_exported_and_damaged_files_give_one_error(tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match="to its end"):
         export_onnx(Model(ModelConfig(FEATURES, GRU)), tmp_path / "m.onnx")
     with pytest.raises(EmgscribeError, match="frames is 0"):
@@ -97,7 +97,7 @@ def test_what_cannot_be_exported_is_one_error(tmp_path: Path) -> None:
             OnnxModel(tmp_path / "m.onnx")
 
 
-def test_an_exported_model_reads_live(make_session: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_exported_model_runs_live(make_session: Callable[..., Path], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, session = Model(KINDS["raw EMG and GRU"]), open_session(make_session(samples=9001))
     scrambled(model)
@@ -122,7 +122,7 @@ def test_an_exported_model_reads_live(make_session: Callable[..., Path], tmp_pat
     live.end()
 
 
-def test_a_step_has_no_windows_and_no_metadata_of_another(tmp_path: Path) -> None:
+def test_an_exported_step_refuses_sliding_windows_and_damaged_metadata(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     export_onnx(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m.onnx")
     with pytest.raises(EmgscribeError, match="window is 4"):
@@ -136,7 +136,7 @@ def test_a_step_has_no_windows_and_no_metadata_of_another(tmp_path: Path) -> Non
             OnnxModel(tmp_path / "bad.onnx")
 
 
-def test_a_gpu_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_needs_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(Model(ModelConfig(FEATURES, TDS)), tmp_path / "m")
     monkeypatch.setenv("EMGSCRIBE_DEVICE", "cuda")  # which this machine may lack; the step is traced on the CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -72,7 +72,7 @@ def record(tmp_path: Path) -> Callable[..., list[Path]]:
     return make
 
 
-def test_the_lists_are_whole() -> None:
+def test_the_published_lists_are_complete() -> None:
     assert len({row["session"] for row in SESSIONS}) == len(SESSIONS) == 1135
     assert len({row["user"] for row in SESSIONS}) == 108
     assert {row["protocol"] for row in HELD_OUT} | {"latest"} == set(get_args(Protocol))
@@ -95,7 +95,7 @@ def test_the_benchmark_is_the_published_one() -> None:
     sizes = (len(of_generic) - 192, len(held_out("generic", "val")), len(held_out("generic", "test")))
     assert sizes == (837, 192, 16)
     assert set(held_out("generic", "test")) == {s for n in range(8) for s in held_out(f"user{n}", "test")}
-    # The leak: who learns from `generic` has seen the session by which the course project's user is tested.
+    # The leak: a model trained on `generic` has seen the session on which the course project's user is tested.
     assert set(held_out("course", "test")) < set(of_generic) - set(held_out("generic", "val"))
 
 
@@ -124,7 +124,7 @@ def test_published_experiments_name_their_protocol_and_small_ones_none() -> None
 
 @pytest.fixture
 def benchmark(record: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The benchmark with two of its 96 users, whole: the course project's user and one more; and its eight others."""
+    """The benchmark with two of its 96 users, the course project's user and another one, and its eight test users."""
     eight = sorted({row["user"] for row in HELD_OUT if row["protocol"].startswith("user")})
     other = next(row["user"] for row in HELD_OUT if row["protocol"] == "generic" and row["user"] != COURSE_USER)
     paths = [path for user in (COURSE_USER, other) for path in record(listed(user), user)]
@@ -141,7 +141,7 @@ def benchmark(record: Callable[..., list[Path]], tmp_path: Path, monkeypatch: py
     return tmp_path / "data"
 
 
-def test_the_benchmark_goes_from_many_people_to_one_and_no_leak_passes(benchmark: Path, tmp_path: Path) -> None:
+def test_the_benchmark_personalizes_a_generic_model_and_refuses_leaks(benchmark: Path, tmp_path: Path) -> None:
     places = {"runs": tmp_path / "runs", "results": tmp_path / "results", "console": QUIET}
     members = [
         replace(TINY, name=experiment.name, data=experiment.data, start=experiment.start)
@@ -155,7 +155,7 @@ def test_the_benchmark_goes_from_many_people_to_one_and_no_leak_passes(benchmark
     assert (tuned["val"], tuned["test"]) == (held_out("user0", "val"), held_out("user0", "test"))
     assert len(tuned["train"]) == 2
     (table,) = tables(read_results(tmp_path / "results"), "benchmark/user0")
-    # What the model of many people does on the sessions of this one, beside this one's own models.
+    # The generic model on this user's sessions, beside the user's own models.
     assert [row.name for row in table.rows] == [experiment.name for experiment in members]
     tested = [{session.session for session in row.scores[0].sessions} for row in table.rows]
     assert tested == [{*tuned["test"]}] * 3

@@ -1,4 +1,4 @@
-"""Published checkpoints in and out, and everything that is no checkpoint."""
+"""Published checkpoints are imported and exported; everything else is refused."""
 
 import pickle
 import zipfile
@@ -47,7 +47,7 @@ def weights() -> dict[str, torch.Tensor]:
     return found
 
 
-def test_a_model_goes_out_and_in_again(tmp_path: Path) -> None:
+def test_a_model_survives_export_and_import(tmp_path: Path) -> None:
     model = import_checkpoint(TINY)
     export_checkpoint(model, tmp_path / "out.ckpt")
     again = import_checkpoint(tmp_path / "out.ckpt")
@@ -69,7 +69,9 @@ def test_the_exported_names_are_the_published_ones(tmp_path: Path, monkeypatch: 
     assert all(name in content for name in names)
 
 
-def test_the_split_that_trained_a_model_is_known_by_name(tmp_path: Path, make_session: Callable[..., Path]) -> None:
+def test_an_import_can_name_the_published_split_that_trained_the_model(
+    tmp_path: Path, make_session: Callable[..., Path]
+) -> None:
     name, _ = published_names("generic", "train")[0]
     with pytest.raises(EmgscribeError, match="latest is not a published split"):
         import_checkpoint(TINY, trained_on="latest")
@@ -81,7 +83,7 @@ def test_the_split_that_trained_a_model_is_known_by_name(tmp_path: Path, make_se
     unknown.ancestry.refuse([session])
     assert (known.ancestry.complete, unknown.ancestry.complete) == (True, False)
     assert len(known.ancestry.trained_on) == 837
-    course = published_names("course", "test")  # the leak: they are in the split of many people
+    course = published_names("course", "test")  # the leak: they are training sessions of the generic split
     assert set(course) <= {(seen.name, seen.user) for seen in known.ancestry.trained_on}
 
 
@@ -120,7 +122,7 @@ def test_code_in_a_checkpoint_is_not_executed(
     else:
         path = stored(tmp_path / "bad.ckpt", attack if place == "whole" else content | {place: attack})
     if isinstance(attack, Quiet) and place == "hyper_parameters":
-        assert isinstance(import_checkpoint(path), Model)  # nothing stands for the call
+        assert isinstance(import_checkpoint(path), Model)  # an inert object replaces the call
     else:
         with pytest.raises(EmgscribeError):
             import_checkpoint(path)
@@ -168,7 +170,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_checkpoint_is_refused_in_words_of_its_own(
+def test_each_kind_of_broken_checkpoint_has_its_own_message(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -182,7 +184,7 @@ def test_what_is_no_checkpoint_is_refused_in_words_of_its_own(
 
 @settings(max_examples=60, deadline=None)
 @given(at=st.integers(0, TINY.stat().st_size - 1), byte=st.integers(1, 255), cut=st.booleans())
-def test_damaged_bytes_are_one_error(at: int, byte: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_bytes_give_one_error(at: int, byte: int, cut: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     data = bytearray(TINY.read_bytes())
     data[at] ^= byte
     path = tmp_path_factory.mktemp("damaged") / "one.ckpt"
@@ -191,7 +193,7 @@ def test_damaged_bytes_are_one_error(at: int, byte: int, cut: bool, tmp_path_fac
         found = import_checkpoint(path)
     except EmgscribeError:
         return
-    assert torch.equal(found.head.weight, import_checkpoint(TINY).head.weight)  # a byte that says nothing
+    assert torch.equal(found.head.weight, import_checkpoint(TINY).head.weight)  # the byte did not matter
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from emgscribe.experiments.results import read_results
 
 ROOT = Path(__file__).parent.parent
 START = ROOT / "docs" / "start.md"
-PAGES = [ROOT / "README.md", START, *sorted({*(ROOT / "docs").rglob("*.md")} - {START})]  # START makes what others use
+PAGES = [ROOT / "README.md", START, *sorted({*(ROOT / "docs").rglob("*.md")} - {START})]  # START first: others need it
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # In full an example takes minutes; EMGSCRIBE_FULL=1 runs them as they stand.
 FULL = bool(os.environ.get("EMGSCRIBE_FULL"))
@@ -119,7 +119,7 @@ def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
     assert "| demo (train.epochs 2) |" in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_readme_takes_two_screens() -> None:
+def test_the_readme_fits_on_two_screens() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 80
 
 
@@ -159,7 +159,7 @@ def test_the_page_of_the_api_is_complete_and_up_to_date() -> None:
     assert printed == page + "\n", "make api"
 
 
-def test_measured_tables_are_what_the_results_say() -> None:
+def test_measured_tables_agree_with_the_results() -> None:
     row = re.compile(
         r"^\| `((?:ablation|small|medium)/[^`]+)` \|.*\| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|$", re.MULTILINE
     )

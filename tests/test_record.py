@@ -1,4 +1,4 @@
-"""Recording, and a model of what was recorded."""
+"""Recording, and adapting a model to what was recorded."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ def recorded(out: Path, samples: int = 300, **settings: Any) -> Recorder:
     for at in range(0, samples, 70):
         recorder.add(emg[at : at + 70], times[at : at + 70])
     recorder.add_key(Keystroke("b", 5.75, 5.8))
-    recorder.add_key(Keystroke("Key.shift", 5.5, 5.9))  # let go after the key that went down later
+    recorder.add_key(Keystroke("Key.shift", 5.5, 5.9))  # released after the key that went down later
     recorder.add_prompt(Prompt("p", 5.2, 5.9, "B"))
     recorder.note_clock(0.002)
     recorder.note_clock(0.001)
@@ -84,7 +84,7 @@ def test_a_simulated_recording_says_so(out: Path) -> None:
     assert open_session(path).simulated
 
 
-def test_what_a_kill_cuts_off_becomes_a_session(out: Path) -> None:
+def test_a_recording_cut_off_by_a_kill_becomes_a_session(out: Path) -> None:
     recorder = recorded(out)
     recorder.close()
     with (recorder.folder / "rows").open("ab") as rows, (recorder.folder / "events.jsonl").open("ab") as events:
@@ -96,7 +96,7 @@ def test_what_a_kill_cuts_off_becomes_a_session(out: Path) -> None:
     assert not recorder.folder.exists()
 
 
-def test_what_was_killed_before_it_began_leaves_nothing(out: Path) -> None:
+def test_a_recording_killed_before_its_first_sample_leaves_nothing(out: Path) -> None:
     Recorder(out, SHAPE, user="me", origin=0.0).close()
     (out / "x.recording").mkdir()
     assert finish(out) == []
@@ -122,7 +122,7 @@ def test_a_recording_in_progress_is_left_alone(out: Path) -> None:
         ("events.jsonl", '{"key": {"key": "a", "start": 1%s, "end": 0}}\n' % ("0" * 400)),
     ],
 )
-def test_a_damaged_recording_is_one_error_and_stays(out: Path, file: str, content: str) -> None:
+def test_a_damaged_recording_gives_one_error_and_is_kept(out: Path, file: str, content: str) -> None:
     recorder = recorded(out)
     recorder.close()
     (recorder.folder / file).write_text(content)
@@ -133,7 +133,7 @@ def test_a_damaged_recording_is_one_error_and_stays(out: Path, file: str, conten
     assert not list(out.glob("*.hdf5"))
 
 
-def test_where_nothing_can_be_written_is_one_error(out: Path) -> None:
+def test_a_place_that_cannot_be_written_gives_one_error(out: Path) -> None:
     (out / "file").touch()
     with pytest.raises(EmgscribeError, match="file"):
         Recorder(out / "file", SHAPE, user="me", origin=0.0)
@@ -154,7 +154,7 @@ class Muscles(Source):
             yield Piece(signal(10, at), begun + (at + np.arange(10)) / 200)
 
 
-def test_keys_of_the_page_end_prompts(out: Path) -> None:
+def test_keys_typed_in_the_page_end_prompts(out: Path) -> None:
     take = Take(Muscles(), out, user="me", prompts=iter(["one", "two"]))
     now = time.monotonic()
     take.add(Received(signal(400), now - 1 + np.arange(400) / 200))
@@ -186,7 +186,7 @@ def test_keys_of_the_page_end_prompts(out: Path) -> None:
         (None, 0.0),
     ],
 )
-def test_what_is_no_list_of_keys_is_refused(out: Path, keys: Any, error: Any) -> None:
+def test_malformed_lists_of_keys_are_refused(out: Path, keys: Any, error: Any) -> None:
     take = Take(Muscles(), out, user="me", prompts=repeat("x"))
     with pytest.raises(EmgscribeError):
         take.press(keys, error)
@@ -206,7 +206,7 @@ def test_the_keys_of_a_source_that_knows_them_are_taken_from_it(out: Path) -> No
     assert (open_session(path).text, open_session(path).simulated, take.prompt) == ("a⏎", True, "")
 
 
-def test_prompts(out: Path) -> None:
+def test_prompts_are_generated_or_read_from_a_file(out: Path) -> None:
     prompts = written()
     assert all(len(next(prompts)) > 5 for _ in range(20))
     (out / "p.txt").write_text("Café\n\ntwo\n", encoding="utf-8")
@@ -217,7 +217,7 @@ def test_prompts(out: Path) -> None:
         from_file(out / "p.txt")
 
 
-def test_contact() -> None:
+def test_contact_is_good_flat_humming_or_clipped() -> None:
     shape = Shape(("left", "right"), 3, 1000.0)
     contact, rng, seconds = Contact(shape), np.random.default_rng(0), np.arange(1000) / 1000
     emg = rng.normal(size=(1000, 6), scale=20)
@@ -237,7 +237,7 @@ def test_contact() -> None:
     assert not contact.feed(samples[:999])
 
 
-def test_who_is_recorded_stays_for_the_next_model() -> None:
+def test_a_recorded_simulated_person_returns_for_the_next_model() -> None:
     def person(source: Simulated, pieces: int) -> tuple[int, int] | None:
         for _, piece in zip(range(pieces), (piece for piece in source.pieces() if piece is not None), strict=False):
             assert piece is not None
@@ -248,7 +248,7 @@ def test_who_is_recorded_stays_for_the_next_model() -> None:
     first.stay()
     user = person(first, 200)  # 3 s are 150 pieces
     assert user is not None
-    assert user[1] > 0  # her second session
+    assert user[1] > 0  # in the person's second session
     later = Simulated(SimulationConfig(difficulty=0.0), seed=6, minutes=0.05)
     later.follow(first)
     again = person(later, 1)
@@ -280,13 +280,13 @@ def until(live: Heard, kind: str, **content: Any) -> dict[str, Any]:
     return found()[0]
 
 
-def test_what_runs_is_recorded_without_a_model(out: Path) -> None:
+def test_a_source_is_recorded_without_a_model(out: Path) -> None:
     live = Heard({"noise": lambda shape: Muscles()}, {}, Choice("noise"), shape=SHAPE, recordings=Recordings(out))
     live.begin(live.check(live.choice))
     try:
         assert until(live, "ready")["model"] is None
         live.record(True)
-        live.record(True)  # it goes on
+        live.record(True)  # the recording continues
         assert until(live, "recording", on=True)["prompt"]
         now = time.monotonic()
         live.press([["a", now, now]], 0.001)
@@ -326,7 +326,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(out: Path, monkeypatch:
     assert until(live, "recording", on=False)
     assert live.engine is not None
     live.end()
-    assert len(list(out.glob("*.recording"))) == 1  # for the next time
+    assert len(list(out.glob("*.recording"))) == 1  # to be finished the next time
 
 
 @pytest.mark.parametrize("why", ["too long", "the source ends"])
@@ -369,29 +369,29 @@ def minute(live_folder: Path) -> Session:
     return open_session(live_folder / "s.hdf5")
 
 
-def test_a_model_learns_a_person(live_folder: Path, minute: Session, tmp_path: Path) -> None:
+def test_a_model_adapts_to_a_person(live_folder: Path, minute: Session, tmp_path: Path) -> None:
 
-    said = Console(record=True, file=StringIO())
+    printed = Console(record=True, file=StringIO())
     done = adapt(
-        live_folder / "m", [minute.first(70_000), minute.part(70_000, len(minute))], tmp_path / "run", console=said
+        live_folder / "m", [minute.first(70_000), minute.part(70_000, len(minute))], tmp_path / "run", console=printed
     )
     losses = [line["train_loss"] for line in done.curves]
     assert losses[-1] < 0.6 * losses[0]
     assert len(losses) == 60
     assert load_model(tmp_path / "run" / "best").ancestry.trained_on[-1].content.startswith(minute.content)
-    text = said.export_text()
+    text = printed.export_text()
     assert text.startswith("before: CER ")
     assert "after: CER " in text.splitlines()[-1]
 
 
-def test_a_model_that_gets_no_better_stays(
+def test_an_adaptation_that_does_not_help_keeps_the_old_model(
     live_folder: Path, minute: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapting, "_STEPS", 5)
     monkeypatch.setattr(adapting, "evaluate", lambda model, sessions: SimpleNamespace(cer=0.0))
-    said = Console(record=True, file=StringIO())
-    done = adapt(live_folder / "m", [minute], tmp_path / "run", console=said)
-    assert "no better, so the model stays as it was" in said.export_text()
+    printed = Console(record=True, file=StringIO())
+    done = adapt(live_folder / "m", [minute], tmp_path / "run", console=printed)
+    assert "no better, so the model stays as it was" in printed.export_text()
     kept = load_model(tmp_path / "run" / "best")
     for name, value in load_model(live_folder / "m").state_dict().items():
         assert torch.equal(kept.state_dict()[name], value)
@@ -399,7 +399,7 @@ def test_a_model_that_gets_no_better_stays(
     assert kept.ancestry == load_model(live_folder / "m").ancestry
 
 
-def test_the_adapted_model_goes_on_reading(live_folder: Path, out: Path) -> None:
+def test_the_adapted_model_takes_over(live_folder: Path, out: Path) -> None:
     sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=0.1)}
     live = Heard(sources, {"m": live_folder / "m"}, Choice("replay", "m"), recordings=Recordings(out))
     live.begin(live.choice)
@@ -421,7 +421,7 @@ def test_the_adapted_model_goes_on_reading(live_folder: Path, out: Path) -> None
     live.end()
 
 
-def test_what_cannot_teach_is_refused(live_folder: Path, minute: Session, tmp_path: Path) -> None:
+def test_sessions_unfit_for_adaptation_are_refused(live_folder: Path, minute: Session, tmp_path: Path) -> None:
     with pytest.raises(EmgscribeError, match=r"0\.5 or more"):
         adapt(live_folder / "m", [minute.first(2000 * 29)], tmp_path / "run")
     silent = replace(minute, labels=minute.labels[:1], onsets=minute.onsets[:1])
@@ -433,7 +433,7 @@ def test_what_cannot_teach_is_refused(live_folder: Path, minute: Session, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_part_of_a_session(minute: Session) -> None:
+def test_part_cuts_samples_and_keys_from_a_session(minute: Session) -> None:
     part = minute.part(20_000, 50_000)
     assert len(part) == 30_000
     np.testing.assert_array_equal(part.emg, minute.emg[20_000:50_000])
@@ -444,11 +444,11 @@ def test_a_part_of_a_session(minute: Session) -> None:
     assert minute.part(0, 50_000).content == minute.first(50_000).content
 
 
-def test_a_model_that_cannot_be_adapted_is_said(tmp_path: Path) -> None:
+def test_an_adaptation_that_fails_is_reported(tmp_path: Path) -> None:
     lines, ends = list[str](), list[Any]()
     work = Adapting(
         tmp_path / "none", [tmp_path / "s.hdf5"], tmp_path / "out",
-        on_line=lines.append, on_end=lambda folder, said: ends.append((folder, said)),
+        on_line=lines.append, on_end=lambda folder, printed: ends.append((folder, printed)),
     )  # fmt: skip
     conftest.until(lambda: ends, seconds=60)
     assert ends[0][0] is None
@@ -456,7 +456,7 @@ def test_a_model_that_cannot_be_adapted_is_said(tmp_path: Path) -> None:
     conftest.until(lambda: not work.runs, seconds=5)
 
 
-def test_keys_are_typed_only_while_that_is_switched_on(live_folder: Path) -> None:
+def test_keys_are_typed_only_while_typing_is_switched_on(live_folder: Path) -> None:
     typed, printed = list[str](), list[str]()
     sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=8)}
     models, choice = {"m": live_folder / "m"}, Choice("replay", "m")

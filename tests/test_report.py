@@ -48,7 +48,7 @@ def page_of(folder: Path) -> str:
     return page.read_text()
 
 
-def test_the_published_tables_are_whole() -> None:
+def test_the_published_tables_are_complete() -> None:
     paper = published_numbers()
     found = paper["experiments"]
     assert set(found) <= set(EXPERIMENTS)
@@ -72,7 +72,7 @@ def test_the_published_tables_are_whole() -> None:
             assert sum(number["users"]) / 8 == pytest.approx(number["cer"], abs=0.01)
 
 
-def test_trends_name_experiments_that_simulated_sessions_can_show() -> None:
+def test_trends_name_existing_experiments_and_valid_ranges() -> None:
     for trend in published_numbers()["trends"]:
         assert {trend[part].partition(":")[0] for part in ("of", "to") if part in trend} <= set(EXPERIMENTS)
         low, high = trend["ratio" if "to" in trend else "cer"]
@@ -197,11 +197,11 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
     assert "…" not in recorded + simulated
 
 
-def test_doubts_about_a_row_of_recordings(write_result: WriteResult, tmp_path: Path) -> None:
+def test_caveats_of_a_row_of_recordings_are_listed(write_result: WriteResult, tmp_path: Path) -> None:
     whole = "a" * 4627
     for seed in (1, 2):
         write_result("table2/bilstm", seed, kind="real", texts=[(TEST, whole, whole)])
-    for folder in ("one", "other"):  # a copied result is no second run
+    for folder in ("one", "other"):  # a copied result is not a second run
         again = {"folder": tmp_path / "results" / folder, "changes": {"model.encoder.blocks": 2, "train.lr": 0.1}}
         again["changes"] |= {f"windows.{side}": 1 for side in ("left", "right", "stride")}
         again["changes"]["train.batch_size"] = 3
@@ -241,7 +241,9 @@ def test_a_table_for_a_paper_has_published_numbers_and_the_number_of_runs(
     assert row.split("\n")[0].endswith(rf" & {len(TEXT)} & 2 \\")
 
 
-def test_only_numbers_of_the_same_sessions_and_settings_stand_beside(write_result: WriteResult, tmp_path: Path) -> None:
+def test_published_numbers_stand_only_beside_the_same_sessions_and_settings(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
     whole = {"kind": "real", "texts": [(TEST, TEXT, TEXT)]}
     write_result("table2/bilstm", 1, kind="real", texts=[("another session", TEXT, TEXT)])
     write_result("table2/dropout", 1, **whole, changes={"train.epochs": 2})
@@ -321,7 +323,7 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
         compare(found, "ablation/full:beam", "ablation/rate-500:beam")
 
 
-def test_only_the_same_sessions_of_the_same_kind_compare(write_result: WriteResult, tmp_path: Path) -> None:
+def test_only_the_same_sessions_of_the_same_kind_can_be_compared(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("ablation/full", 0)
     write_result("ablation/rate-500", 0, kind="real")
     write_result("ablation/rate-250", 0, texts=[("two", "abcdefgh", "abcdefgh")])

@@ -32,7 +32,7 @@ def test_a_result_is_read_as_it_was_written(write_result: WriteResult, tmp_path:
     result.settings["beam"] = {"lm_weight": 0.5}
     result.write(tmp_path / "again.json")
     again = RunResult.read(tmp_path / "again.json")
-    assert again.changes == ()  # which both keep, once it was asked for
+    assert again.changes == ()  # cached in both, once used
     assert vars(again) == vars(result)
     assert read_json(tmp_path / "again.json")["test"]["beam"]["settings"] == {"lm_weight": 0.5}
 
@@ -41,7 +41,7 @@ def test_settings_that_differ_from_the_named_experiment_are_named(write_result: 
     path = write_result(changes={"train.epochs": 2})
     assert row(path).label == "demo (train.epochs 2)"
     content = read_json(path)
-    del content["experiment"]["train"]["clip_norm"]  # a setting younger than the file is no change
+    del content["experiment"]["train"]["clip_norm"]  # a setting that was added after the file was written is no change
     content["test"]["greedy"]["seen"] = True
     write_json(path, content)
     assert row(path).label == "demo (train.epochs 2, seen in training)"
@@ -51,7 +51,7 @@ def test_settings_that_differ_from_the_named_experiment_are_named(write_result: 
     assert table.rows[0].label == "mine (baseline, train.epochs 2)"
     changes = {f"train.{name}": 0.5 for name in ("lr", "lr_start", "lr_end", "ema", "weight_decay", "clip_norm")}
     (table,) = tables([RunResult.read(write_result("far", 1, changes=changes))])
-    assert table.rows[0].label == "far"  # from all of them
+    assert table.rows[0].label == "far"  # far from every named experiment
 
 
 def test_seeds_are_averaged_and_their_units_pooled(write_result: WriteResult) -> None:
@@ -133,7 +133,7 @@ def test_a_damaged_result_is_refused_by_name(
     assert [line.partition(": is")[0].partition(": not")[0] for line in warned] == [f"left out: {path}"]
 
 
-def test_what_is_no_result_is_refused_by_name(write_result: WriteResult, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_refused_by_name(write_result: WriteResult, tmp_path: Path) -> None:
     path = write_result()
     for content in ("[]", "3", "null", "{}"):
         path.write_text(content)
@@ -145,7 +145,7 @@ def test_what_is_no_result_is_refused_by_name(write_result: WriteResult, tmp_pat
             read_results(folder)
 
 
-def test_what_another_run_is_writing_is_left_out(write_result: WriteResult, tmp_path: Path) -> None:
+def test_a_result_that_another_run_is_writing_is_left_out(write_result: WriteResult, tmp_path: Path) -> None:
     path = write_result("ablation/full", 3, folder=tmp_path / ".kept" / "results")
     left = path.parent / f".{path.name}.k1ll3d" / path.name
     left.parent.mkdir()

@@ -64,7 +64,7 @@ def test_data_hash_is_of_the_content_not_of_the_order(make_stored: Callable[...,
 
 
 ENCODER = TINY.model.encoder
-LEVERS = [
+MODELS = [
     ModelConfig(replace(TINY.model.features, decimation=2, n_fft=32, hop=32, electrodes=(0, 4, 8, 12)), ENCODER),
     ModelConfig(replace(TINY.model.features, bands=(1,), edges=(1, 4, 9, 33), n_fft=64, hop=20), ENCODER),
     ModelConfig(StridedConvConfig(strides=(8, 8), filters=(4,), bins=6), ENCODER),
@@ -74,8 +74,8 @@ LEVERS = [
 ]
 
 
-@pytest.mark.parametrize("model", LEVERS, ids=["rate-and-electrodes", "band-and-edges", "raw", "less", "back", "norm"])
-def test_every_lever_trains_and_is_tested_on_session_files(data: Path, tmp_path: Path, model: ModelConfig) -> None:
+@pytest.mark.parametrize("model", MODELS, ids=["rate-and-electrodes", "band-and-edges", "raw", "less", "back", "norm"])
+def test_every_model_trains_and_is_tested_on_session_files(data: Path, tmp_path: Path, model: ModelConfig) -> None:
     result = run(replace(TINY, model=model), data, tmp_path)
     assert (result.data.kind, result.data.protocol, len(result.curves)) == ("simulated", "latest", 2)
     assert result.experiment["model"] == json.loads(json.dumps(to_json(model)))
@@ -121,7 +121,7 @@ def test_a_model_has_a_card(data: Path, tmp_path: Path) -> None:
     assert re.search(r"\| cost \| [0-9.]+ ms for a second of EMG", first)
 
 
-def test_further_decoders_are_read_from_the_finished_run(
+def test_further_decoders_are_scored_with_the_finished_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = train("the cat sat on the mat\n" * 20, order=3)
@@ -139,7 +139,7 @@ def test_further_decoders_are_read_from_the_finished_run(
     assert missing([TINY], results, data, ["greedy", "beam"]) == []
     monkeypatch.setattr(runs, "tune_model", None)  # what is tuned for this language model stays
     assert run(TINY, data, tmp_path, "greedy", "beam", lm=lm).test["beam"] == both.test["beam"]
-    assert list(run(TINY, data, tmp_path).test) == ["greedy", "beam"]  # the same model: what the beam read holds
+    assert list(run(TINY, data, tmp_path).test) == ["greedy", "beam"]  # same model, so the beam's score stays
 
 
 def test_a_renamed_session_file_is_the_same_session(data: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
         Planned("tiny-7", "missing", 21.0),
         Planned("few-8", "missing", 21.0),
     ]
-    assert len(measured) == 2  # those that differ in nothing but the seed and augmentation together
+    assert len(measured) == 2  # runs that differ only in seed and augmentation are measured once
     (cut / "curves.csv").write_bytes(b"epoch,val_cer\n0,9\xf8")  # damaged: it says nothing about the run
     again = plan(seeds[:1], data, runs=tmp_path / "runs", results=tmp_path / "results")
     assert list(again) == [Planned("tiny-6", "cut off", 21.0)]
@@ -209,7 +209,7 @@ def test_test_sessions_without_a_key_are_refused_before_training(
     assert not (tmp_path / "runs").exists()
 
 
-def test_one_user_trains_and_another_tests(data: Path, tmp_path: Path) -> None:
+def test_users_for_training_and_testing_can_differ(data: Path, tmp_path: Path) -> None:
     used = run(replace(TINY, data=DataConfig(train_users=(1,), test_users=(0,), sessions=1)), data, tmp_path).data
     train, val, test = (name.split("@1-")[1] for (name,) in (used.train, used.val, used.test))
     assert train == val != test
@@ -227,16 +227,16 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> list[list[Session]]:
     return seen
 
 
-def test_sessions_without_a_key_do_not_train(
+def test_sessions_without_a_key_are_left_out_of_training(
     make_session: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for month in range(1, 5):
         path = make_session(f"2021-0{month}", samples=2000 + month, keys=[] if month == 2 else [("h", 0.3)])
-    seen, said = stop(monkeypatch), StringIO()
+    seen, printed = stop(monkeypatch), StringIO()
     with pytest.raises(EmgscribeError, match="trains"):
-        run_experiment(TINY, path.parent, runs=tmp_path, results=tmp_path, console=Console(file=said))
+        run_experiment(TINY, path.parent, runs=tmp_path, results=tmp_path, console=Console(file=printed))
     assert [[session.name for session in part] for part in seen] == [["2021-01"], ["2021-03"]]
-    left_out, sizes = said.getvalue().splitlines()
+    left_out, sizes = printed.getvalue().splitlines()
     assert left_out == "2021-02 has no key with a label, and is left out"
     assert sizes == "1 sessions to train on, 1 to validate, 1 to test (protocol latest)"
 
@@ -254,7 +254,7 @@ def test_minutes_cut_the_training_data_and_nothing_else(
     assert ":" in cut.content
 
 
-def test_a_run_starts_from_another_ones_weights(data: Path, tmp_path: Path) -> None:
+def test_a_run_can_start_from_the_weights_of_another_run(data: Path, tmp_path: Path) -> None:
     adapted = replace(TINY, name="adapted", start="tiny")
     with pytest.raises(EmgscribeError, match="adapted needs tiny, which has not been trained with seed 5"):
         run(adapted, data, tmp_path)
@@ -293,7 +293,9 @@ def test_an_ensemble_is_a_run_of_several_seeds(data: Path, tmp_path: Path) -> No
             replace(both, **changes)
 
 
-def test_a_network_is_taught_by_several_seeds(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_learns_from_teachers_of_several_seeds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in (5, 6):
         run(brief(TINY, seed=seed), data, tmp_path)
     student = brief(replace(TINY, name="student", teacher="tiny", ensemble=2), epochs=2)
@@ -312,10 +314,10 @@ def test_a_network_is_taught_by_several_seeds(data: Path, tmp_path: Path, monkey
     assert (states, timed) == (["done", "missing", "missing"], [2, 0])
     with pytest.raises(EmgscribeError, match="student needs tiny, which has not been trained with seed 7"):
         run(brief(student, seed=6), data, tmp_path)
-    assert missing([student, own], tmp_path / "other") == [own, student]  # which builds on others
+    assert missing([student, own], tmp_path / "other") == [own, student]  # student is last: it builds on others
 
 
-def test_more_sessions_to_test_on_need_no_other_training(tmp_path: Path) -> None:
+def test_more_test_sessions_do_not_retrain_the_model(tmp_path: Path) -> None:
     data, later = tmp_path / "data", tmp_path / "later.hdf5"
     last = sorted(simulate(data, users=1, sessions=4, minutes=0.2))[-1]
     last.rename(later)
@@ -332,7 +334,7 @@ def test_a_leak_through_an_ancestor_is_refused_before_training(tmp_path: Path, m
     paths = sorted(simulate(tmp_path / "five", users=1, sessions=5, minutes=0.1))
     run(TINY, tmp_path / "five", tmp_path)
     (tmp_path / "three").mkdir()
-    for path in paths[:3]:  # those that trained; in a folder of their own the last one tests
+    for path in paths[:3]:  # the training sessions; in their own folder, the last one is the test session
         shutil.copy(path, tmp_path / "three")
     adapted = replace(TINY, name="adapted", start="tiny")
     stop(monkeypatch)

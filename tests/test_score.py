@@ -37,7 +37,7 @@ def distance(reference: Sequence[object], hypothesis: Sequence[object]) -> int:
 
 
 @given(TEXTS, TEXTS)
-def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
+def test_counts_match_the_textbook_edit_distance(reference: str, hypothesis: str) -> None:
     counts = count(reference, hypothesis)
     assert counts.edits == counts.insertions + counts.deletions + counts.substitutions
     assert counts.edits == distance(reference, hypothesis)
@@ -60,7 +60,7 @@ def test_counts_against_the_textbook(reference: str, hypothesis: str) -> None:
         ("a⌫b", "ab", Counts(deletions=1, length=3)),  # backspace is a character like all others
     ],
 )
-def test_conventions_of_speech_recognition(reference: str, hypothesis: str, counts: Counts) -> None:
+def test_counts_follow_the_conventions_of_speech_recognition(reference: str, hypothesis: str, counts: Counts) -> None:
     assert count(reference, hypothesis) == counts
 
 
@@ -136,7 +136,7 @@ def test_the_interval_resamples_units_not_characters() -> None:
     assert (low, high) == (0.0, 50.0)  # the 2.5 % points of binomial(10, 0.2) / 10
 
 
-def test_many_units_are_resampled_in_parts_as_few_are_at_once() -> None:
+def test_resampling_in_parts_gives_the_interval_of_resampling_at_once() -> None:
     units = some_units(2000)
     drawn = np.random.default_rng(0).integers(2000, size=(2000, 2000))
     edits, lengths = np.array([(unit.edits, unit.length) for unit in units]).T
@@ -144,7 +144,7 @@ def test_many_units_are_resampled_in_parts_as_few_are_at_once() -> None:
     assert cer_interval(units) == tuple(np.quantile(rates, [0.025, 0.975]))
 
 
-def test_an_interval_without_characters() -> None:
+def test_an_interval_without_characters_is_not_a_number() -> None:
     assert all(math.isnan(bound) for bound in (*cer_interval([]), *cer_difference([Counts()], [Counts()])))
     assert all(math.isnan(bound) for bound in cer_interval([Counts(insertions=2), Counts()]))
     low, high = cer_interval([Counts(insertions=1), Counts(substitutions=1, length=10), Counts(length=10)])
@@ -178,7 +178,7 @@ def test_edits_have_places_that_add_up(reference: str, hypothesis: str) -> None:
     assert places.sum() == count(reference, hypothesis).edits
 
 
-def test_matched_pairs_part_where_both_are_right() -> None:
+def test_matched_pairs_are_split_where_both_are_right() -> None:
     reference = "the quick brown fox jumps"
     one = errors_at(reference, "the qUIck brXwn fox jumpss")
     other = errors_at(reference, "the quick brXwn FOx jumps")
@@ -192,7 +192,7 @@ def test_matched_pairs_part_where_both_are_right() -> None:
     assert math.isnan(matched_pairs([errors_at("a", "b")], [errors_at("a", "a")])[1])
 
 
-def test_matched_pairs_find_no_difference_by_chance_more_often_than_they_say() -> None:
+def test_matched_pairs_find_chance_differences_as_often_as_p_predicts() -> None:
     """Two systems that are equally good: p is below 0.1 in a tenth of the comparisons."""
     rng = np.random.default_rng(0)
     found = [matched_pairs([(rng.random(1000) < 0.1) * 1.0], [(rng.random(1000) < 0.1) * 1.0])[1] for _ in range(500)]
@@ -233,7 +233,7 @@ def test_a_ratio_is_paired_and_defined_where_the_second_has_errors() -> None:
         ("one two", "", (0, 2, 0, 2)),
     ],
 )
-def test_words_are_counted(reference: str, hypothesis: str, edits: tuple[int, int, int, int]) -> None:
+def test_word_errors_are_counted(reference: str, hypothesis: str, edits: tuple[int, int, int, int]) -> None:
     counts = count_words(reference, hypothesis)
     assert counts == Counts(*edits)
     assert math.isnan(counts.wer) if not edits[3] else counts.wer == 100 * sum(edits[:3]) / edits[3]

@@ -69,14 +69,14 @@ def ended(study: optuna.Study) -> list[tuple[dict, float | None]]:
     return [(trial.params, trial.value) for trial in study.trials if trial.value is not None]
 
 
-def test_what_is_searched_is_of_the_kind_of_its_setting() -> None:
+def test_a_search_range_has_the_type_of_its_setting() -> None:
     texts = ["train.optimizer=adam,adamw", "--train.lr=1e-4..3e-3:log", "train.batch-size=4..32", "train.ema=0,0.5"]
     assert search_space([*texts, "train.warmup_epochs=0.5..2"], TINY) == {
         "train.optimizer": optuna.distributions.CategoricalDistribution(("adam", "adamw")),
         "train.lr": optuna.distributions.FloatDistribution(1e-4, 3e-3, log=True),
         "train.batch_size": optuna.distributions.IntDistribution(4, 32),
         "train.ema": optuna.distributions.CategoricalDistribution((0.0, 0.5)),
-        "train.warmup_epochs": optuna.distributions.FloatDistribution(0.5, 2.0),  # at 1 now, which need not be whole
+        "train.warmup_epochs": optuna.distributions.FloatDistribution(0.5, 2.0),  # at 1 now, but need not be whole
     }
 
 
@@ -111,15 +111,15 @@ def test_what_cannot_be_searched_is_refused(texts: list[str], reported: str) -> 
 
 
 def test_a_study_searches_reports_its_best_and_adds_trials(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
-    study, told = run(data, tmp_path, 8)
+    study, printed = run(data, tmp_path, 8)
     found = ended(study)
     assert (len(ran), len(found)) == (9, 8)  # the failed one is not counted
     assert all(1e-4 <= settings["train.lr"] <= 3e-2 for settings, _ in found)
     assert len({settings["train.lr"] for settings, _ in found}) == 8
     best = min(cer for _, cer in found)
-    assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %, SIMULATED sessions\n" in told
+    assert f"best of 8: trial {study.best_trial.number}, validation CER {best:.2f} %, SIMULATED sessions\n" in printed
     dropout = study.best_params["model.encoder.dropout"]
-    assert f"emgscribe train tiny --data {data} --model.encoder.dropout {dropout}" in told
+    assert f"emgscribe train tiny --data {data} --model.encoder.dropout {dropout}" in printed
     for name in ("history", "settings"):
         assert (tmp_path / "tune" / "tiny" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     for trials, runs in ((8, 9), (10, 11)):
@@ -146,13 +146,11 @@ def test_the_best_is_reported_as_the_command_that_makes_it() -> None:
     assert _command(TINY, edges, Path("d")).endswith(" --model.features.edges 0 3 33")
 
 
-def test_settings_that_are_not_allowed_together_are_passed_over(
-    data: Path, tmp_path: Path, ran: list[Experiment]
-) -> None:
-    """Epochs that the epochs between two validations do not divide; both ends of what is searched are allowed."""
+def test_settings_that_are_not_allowed_together_are_skipped(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+    """Numbers of epochs that `validate_every` does not divide; both ends of the search range are allowed."""
     given = replace(TINY, train=replace(TINY.train, validate_every=2))
-    study, told = run(data, tmp_path, 6, ["train.epochs=2..8"], given)
-    refused = [line for line in told.splitlines() if "not allowed" in line]
+    study, printed = run(data, tmp_path, 6, ["train.epochs=2..8"], given)
+    refused = [line for line in printed.splitlines() if "not allowed" in line]
     assert 0 < len(refused) == len([t for t in study.trials if t.params["train.epochs"] % 2])
     assert all("train.validate_every is 2" in line for line in refused)
     assert all(experiment.train.epochs % 2 == 0 for experiment in ran)
@@ -162,7 +160,7 @@ def test_settings_that_are_not_allowed_together_are_passed_over(
     assert len(ran) == before
 
 
-def test_a_study_that_was_cut_off_ends_as_one_that_was_not(
+def test_an_interrupted_study_ends_as_an_uninterrupted_one(
     data: Path, tmp_path: Path, ran: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, launch = ended(run(data, tmp_path / "whole", 6)[0]), module.launch
@@ -179,19 +177,19 @@ def test_a_study_that_was_cut_off_ends_as_one_that_was_not(
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "cut", 6)
     assert ended(run(data, tmp_path / "cut", 6)[0]) == whole
-    assert [experiment.name for experiment in ran] == [*names[:5], *names[4:]]  # the same run, so its checkpoint
+    assert [experiment.name for experiment in ran] == [*names[:5], *names[4:]]  # the same run is resumed
 
 
-def test_a_trial_whose_settings_were_not_stored_is_not_gone_on_with(
-    data: Path, tmp_path: Path, ran: list[Experiment]
-) -> None:
+def test_a_trial_without_stored_settings_is_not_resumed(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
     study, _ = run(data, tmp_path, 1)
     study.ask()
     study, _ = run(data, tmp_path, 2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
-def test_a_study_of_something_else_is_not_gone_on_with(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+def test_a_study_of_another_search_data_set_or_experiment_is_not_resumed(
+    data: Path, tmp_path: Path, ran: list[Experiment]
+) -> None:
     run(data, tmp_path, 1)
     simulate(other := tmp_path / "other", users=1, sessions=3, minutes=0.1, seed=1)
     for what, call in (
@@ -226,7 +224,7 @@ STRANGE = {
 }
 
 
-def test_a_strange_study_is_one_error_and_runs_nothing(
+def test_a_damaged_study_gives_one_error_and_runs_nothing(
     data: Path, tmp_path: Path, ran: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(data, tmp_path / "whole", 1)
@@ -256,7 +254,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
+def test_a_full_disk_loses_no_trial(data: Path, tmp_path: Path, ran: list[Experiment]) -> None:
     run(data, tmp_path / "other", 1)  # leaves the sessions in the cache
     with full_disk(50_000), pytest.raises(EmgscribeError, match=r"study.db: cannot be read or written") as caught:
         run(data, tmp_path, 8)
@@ -264,7 +262,7 @@ def test_a_disk_that_is_full_costs_no_trial(data: Path, tmp_path: Path, ran: lis
     assert len(ended(run(data, tmp_path, 8)[0])) == 8
 
 
-def test_a_trial_that_could_not_write_is_gone_on_with(data: Path, tmp_path: Path) -> None:
+def test_a_trial_that_could_not_write_is_resumed(data: Path, tmp_path: Path) -> None:
     """The trial's own process has the full disk: its checkpoint does not fit."""
     given = (["train.lr=1e-4..1e-2:log"], brief(TINY))
     for _ in range(2):
@@ -277,10 +275,10 @@ def test_a_trial_that_could_not_write_is_gone_on_with(data: Path, tmp_path: Path
 def test_a_trial_trains_and_does_not_test(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runs = Path("a?b=c")  # in a URL, this would look like a query
-    study, told = run(data, runs, 1, ["train.lr=1e-4..1e-2:log"], brief(TINY))
+    study, printed = run(data, runs, 1, ["train.lr=1e-4..1e-2:log"], brief(TINY))
     lines = (runs / "tune" / "tiny" / "0-5" / "curves.csv").read_text().splitlines()
     assert len(lines) == 3
     assert [trial.value for trial in study.trials] == [min(float(line.rpartition(",")[2]) for line in lines[1:])]
-    assert "tune/tiny/0-5: started, log a?b=c/tune/tiny/0-5.log" in told
+    assert "tune/tiny/0-5: started, log a?b=c/tune/tiny/0-5.log" in printed
     assert not list(tmp_path.rglob("tiny*.json"))
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "a?b=c"}

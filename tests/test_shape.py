@@ -74,7 +74,7 @@ def test_a_session_keeps_its_shape(shape: Shape, layout: dict[str, object], tmp_
     [((), 16, 2000.0), (("right", "left"), 16, 2000.0), (("left", "left"), 1, 2000.0), (("left",), 0, 2000.0),
      (("left",), 257, 2000.0), (("left",), 8, 0.0), (("left",), 8, float("nan")), (("left",), 8, float("inf"))],
 )  # fmt: skip
-def test_what_is_no_shape_is_refused(bands: tuple[str, ...], electrodes: int, rate: float) -> None:
+def test_impossible_shapes_are_refused(bands: tuple[str, ...], electrodes: int, rate: float) -> None:
     with pytest.raises(EmgscribeError, match=r"shape\."):
         Shape(bands, electrodes, rate)  # type: ignore[arg-type]
 
@@ -93,7 +93,7 @@ def test_samples_of_another_shape_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["fast", "nan", "-1", "1e9", b"\xff"])
-def test_a_rate_that_is_none_is_one_error(value: str | bytes, tmp_path: Path) -> None:
+def test_an_invalid_sample_rate_gives_one_error(value: str | bytes, tmp_path: Path) -> None:
     written(path := tmp_path / "one.hdf5", ARMBAND)
     with h5py.File(path, "a") as file:
         file["emg2qwerty"].attrs["sample_rate"] = value
@@ -112,7 +112,7 @@ def test_samples_at_another_rate_than_the_file_says_are_refused(claimed: float |
         open_session(path)
 
 
-def test_a_model_reads_sessions_of_its_shape_alone(tmp_path: Path) -> None:
+def test_a_model_takes_only_sessions_of_its_shape(tmp_path: Path) -> None:
     written(tmp_path / "one.hdf5", ARMBAND)
     written(tmp_path / "two.hdf5", Shape())
     one, two = open_session(tmp_path / "one.hdf5"), open_session(tmp_path / "two.hdf5")
@@ -149,7 +149,7 @@ def test_a_recipe_keeps_its_times_at_another_rate() -> None:
     features = slow.model.features
     assert isinstance(features, SpectrogramConfig)
     assert (features.n_fft, features.hop) == (6, 2)
-    assert slow.model.encoder == EXPERIMENTS["baseline"].model.encoder  # frames are frames
+    assert slow.model.encoder == EXPERIMENTS["baseline"].model.encoder  # the encoder counts in frames, not in samples
     split = EXPERIMENTS["records/split-share"].for_shape(ARMBAND).model.features
     assert isinstance(split, SpectrogramConfig)
     assert split.edges == (1, 2, 4)
@@ -176,7 +176,7 @@ def test_any_shape_can_be_simulated(rate: int, tmp_path: Path) -> None:
     assert 2 < session.emg.std() < 100
 
 
-def test_one_band_is_the_band_of_two(tmp_path: Path) -> None:
+def test_one_simulated_band_equals_the_same_band_of_two(tmp_path: Path) -> None:
     for name, config in {"both": SimulationConfig(), "left": SimulationConfig(bands=("left",))}.items():
         simulate_session(tmp_path / f"{name}.hdf5", user=1, session=0, minutes=0.1, seed=0, config=config)
     both, left = (open_session(tmp_path / f"{name}.hdf5") for name in ("both", "left"))
@@ -199,7 +199,7 @@ def test_an_armband_is_simulated_trained_on_and_read(tmp_path: Path) -> None:
     assert run_experiment(SMALL, tmp_path / "data", **settings).seconds == result.seconds  # type: ignore[arg-type]
 
 
-def test_a_network_sees_one_band(tmp_path: Path) -> None:
+def test_a_network_can_work_on_one_band(tmp_path: Path) -> None:
     written(tmp_path / "one.hdf5", ARMBAND)
     session = open_session(tmp_path / "one.hdf5")
     encoder = TdsConfig(mlp_features=8, blocks=1, channels=2, kernel=3, lookahead=1)

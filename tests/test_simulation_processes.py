@@ -62,7 +62,7 @@ def test_two_processes_write_the_same_files_as_one(tmp_path) -> None:
     assert seen[-1] == 1
 
 
-def test_jobs_are_done_by_other_processes_and_progress_ends_at_all(tmp_path) -> None:
+def test_jobs_are_done_by_other_processes_and_progress_ends_at_1(tmp_path) -> None:
     seen: list[float] = []
     run_all([partial(done, tmp_path)] * 5, 3, seen.append)
     assert seen[-1] == 1
@@ -71,21 +71,21 @@ def test_jobs_are_done_by_other_processes_and_progress_ends_at_all(tmp_path) -> 
     assert f"process-{os.getpid()}" not in began
 
 
-def test_a_fault_shows_where_it_is() -> None:
+def test_an_exception_in_a_job_shows_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         run_all([broken] * 2, 2, None)
     assert "in broken" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize(("job", "message"), [(refused, "here: refused\n  hint: do otherwise"), (killed, "was killed")])
-def test_the_first_that_fails_ends_the_others(tmp_path, job, message) -> None:
+def test_the_first_job_that_fails_ends_the_others(tmp_path, job, message) -> None:
     with pytest.raises(EmgscribeError, match=message):
         run_all([partial(endless, tmp_path), partial(after, tmp_path, job)], 2, None)
     (began,) = tmp_path.glob("process-*")
     assert not psutil.pid_exists(int(began.name.rpartition("-")[2]))
 
 
-def test_a_folder_that_cannot_be_made_is_one_error(tmp_path) -> None:
+def test_a_folder_that_cannot_be_made_gives_one_error(tmp_path) -> None:
     with pytest.raises(EmgscribeError, match="cannot be written"):
         simulate(tmp_path / ("x" * 300), users=1, sessions=1, minutes=0.1)
 

@@ -76,7 +76,7 @@ def test_a_seed_gives_the_session_that_it_always_gave(tmp_path) -> None:
     np.testing.assert_allclose(emg.std(axis=(0, 2)), [7.047251, 4.399686], rtol=1e-4)
 
 
-def test_same_arguments_same_bytes_and_every_argument_matters(tmp_path) -> None:
+def test_the_same_arguments_give_the_same_bytes_and_every_argument_matters(tmp_path) -> None:
     path = tmp_path / "a.hdf5"
     assert simulated(path).read_bytes() == simulated(str(path)).read_bytes()
     louder = SimulationConfig(units_per_muscle=6, noise=4)
@@ -90,7 +90,7 @@ def test_a_session_that_is_interrupted_leaves_nothing(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_looks_like_the_real_one_and_holds_the_smaller_one(tmp_path) -> None:
+def test_a_data_set_has_the_real_layout_and_contains_smaller_ones(tmp_path) -> None:
     seen: list[float] = []
     paths = simulate(str(tmp_path), users=2, sessions=2, minutes=0.2, seed=3, config=SMALL, progress=seen.append)
     assert sorted(tmp_path.glob("*.hdf5")) == sorted(paths)
@@ -112,7 +112,7 @@ def test_a_data_set_looks_like_the_real_one_and_holds_the_smaller_one(tmp_path) 
     assert (smaller.name, smaller.read_bytes()) == (paths[0].name, paths[0].read_bytes())
 
 
-def test_a_data_set_that_was_interrupted_goes_on(tmp_path) -> None:
+def test_an_interrupted_data_set_is_completed(tmp_path) -> None:
     make = {"users": 1, "sessions": 4, "minutes": 0.2, "config": SMALL}
     whole = [path.read_bytes() for path in simulate(tmp_path / "whole", **make)]
     out = tmp_path / "out"
@@ -158,7 +158,7 @@ def test_the_signal_looks_like_emg(typed) -> None:
         assert (around / long_before).max() > 1.4
 
 
-def test_a_comparison_is_a_page_a_picture_and_its_numbers(typed, make_session, tmp_path) -> None:
+def test_a_comparison_writes_a_page_a_picture_and_its_numbers(typed, make_session, tmp_path) -> None:
     silent = make_session(samples=20_000, keys=[])
     assert measure_typing([content(silent)[0]]) == {}
     written = compare_with_recording([str(typed), silent], str(tmp_path / "report.png"))
@@ -224,7 +224,7 @@ def test_simulated_muscles_move_under_real_keys(tmp_path) -> None:
         (("1.0\t0.1\t0\tkeystroke_\xff\ta\tn/a",), "can't decode"),
     ],
 )
-def test_a_key_log_that_cannot_be_used_is_one_error(tmp_path, rows, message) -> None:
+def test_a_key_log_that_cannot_be_used_gives_one_error(tmp_path, rows, message) -> None:
     path = write_events(tmp_path / "logs", *rows)
     path.write_bytes(path.read_bytes().replace("\xff".encode(), b"\xff"))
     with pytest.raises(EmgscribeError, match=message):
@@ -232,7 +232,7 @@ def test_a_key_log_that_cannot_be_used_is_one_error(tmp_path, rows, message) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_key_logs_and_a_log_that_is_there_twice_are_errors(tmp_path) -> None:
+def test_a_folder_without_usable_key_logs_and_a_duplicate_log_give_errors(tmp_path) -> None:
     write_events(tmp_path / "wrong", *EVENTS, name="a_events.tsv")
     write_events(tmp_path / "header" / "deep", *EVENTS).write_text("onset\tduration\n")
     for place in ("twice/a", "twice/b"):

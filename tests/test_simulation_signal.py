@@ -112,7 +112,7 @@ def test_the_way_to_a_key_starts_where_the_keys_before_left_the_hand() -> None:
     assert movements(presses("rg"))[-1][DOWN] > 0 == movements(presses("fg"))[-1][DOWN]
     assert movements(presses("rg"))[-1][RADIAL] == 1
     np.testing.assert_allclose(movements(presses("rt", every=30.0))[-1], movements(presses("t"))[-1], atol=1e-6)
-    assert movements(presses("r "))[-1].tolist() == np.eye(5)[PLAIN].tolist()  # the thumb has no way to go
+    assert movements(presses("r "))[-1].tolist() == np.eye(5)[PLAIN].tolist()  # the thumb has no distance to travel
 
 
 def test_the_finger_of_the_key_is_most_active_and_just_after_key_down() -> None:
@@ -236,7 +236,7 @@ def test_blocks_change_neither_drive_nor_recording() -> None:
 
 
 @pytest.mark.parametrize(("frequency", "gain"), [(5.0, 0.02), (40.0, 0.71), (200.0, 1.0)])
-def test_the_band_removes_what_is_slow_and_keeps_what_is_fast(frequency: float, gain: float) -> None:
+def test_the_recorder_removes_low_frequencies_and_keeps_high_ones(frequency: float, gain: float) -> None:
     wave = sine(frequency, 2)
     recorded = recorder(len(wave)).record(wave)[SAMPLE_RATE:]
     assert recorded.std() / wave.std() == pytest.approx(gain, abs=0.02)

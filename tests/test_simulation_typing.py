@@ -26,7 +26,7 @@ def written(seed: int, count: int, prompts) -> list[str]:
 
 
 @pytest.mark.parametrize("prompts", ["words", "mixed"])
-def test_prompts_are_symbols_about_as_long_as_real_ones_and_too_many_to_memorise(prompts) -> None:
+def test_prompts_hold_only_symbols_are_as_long_as_real_ones_and_vary(prompts) -> None:
     made = written(3, 500, prompts)
     assert all(clean_text(p) == p == p.lstrip() and p.index(ENTER) == len(p) - 1 for p in made)
     assert 22 <= np.mean([len(prompt) for prompt in made]) <= 38
@@ -34,7 +34,7 @@ def test_prompts_are_symbols_about_as_long_as_real_ones_and_too_many_to_memorise
     assert len(second - first) > 0.3 * len(second)
 
 
-def test_prompts_have_the_manner_that_is_set() -> None:
+def test_prompts_follow_the_style_that_is_set() -> None:
     words = written(3, 153, "words")
     assert [n for n, prompt in enumerate(words) if prompt == PANGRAM + ENTER] == [0, 76, 152]
     assert {len(prompt.split()) for prompt in words if PANGRAM not in prompt} == {4}
@@ -47,7 +47,7 @@ def test_prompts_have_the_manner_that_is_set() -> None:
     assert len(set(vocabulary())) == len(vocabulary()) >= 5000
 
 
-def test_each_line_of_a_text_is_a_prompt_and_what_no_key_types_is_named() -> None:
+def test_each_line_of_a_text_is_a_prompt_and_characters_without_a_key_are_named() -> None:
     assert prompts_of_text("Hello, world\n\ncafé – “so”\n") == ("Hello, world⏎", 'cafe - "so"⏎')
     for text, named in (("ok\nta\tb", "line 2"), ("\n\n", "nothing to type"), ("\x0c", "nothing"), ("日本", "line 1")):
         with pytest.raises(EmgscribeError, match=named):
@@ -118,7 +118,7 @@ def test_a_session_has_the_rate_that_is_set(rate: float) -> None:
     assert np.mean(counts) / 300 == pytest.approx(rate, rel=0.08)
 
 
-def test_typing_has_the_published_numbers() -> None:
+def test_typing_has_the_published_statistics() -> None:
     headers = []
     for user in range(24):
         presses, prompts = perform(user, 900, user=user)
@@ -129,7 +129,7 @@ def test_typing_has_the_published_numbers() -> None:
     assert [row for row in found if not row.near] == []
 
 
-def test_the_key_log_has_the_last_tick_of_its_clock() -> None:
+def test_times_in_the_key_log_are_rounded_down_to_a_tick_of_its_clock() -> None:
     presses, _ = perform(1, 60)
     for press, key in zip(presses, logged_keys(presses, 100.0, 0.015), strict=True):
         assert 0 <= press.start + 100 - key.start < 0.0151

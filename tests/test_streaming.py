@@ -28,12 +28,12 @@ WAITING = {kind: config for kind, config in SMALL.items() if kind not in STREAMI
 
 @pytest.fixture
 def session(make_session: Callable[..., Path]) -> Session:
-    """0.6 s of noise, no whole number of frames."""
+    """0.6 s of noise, not a whole number of frames."""
     return open_session(make_session(samples=1201))
 
 
 def read(stream: Stream, emg: np.ndarray, *sizes: int) -> list[Update]:
-    """What the stream reads in chunks of the sizes, one after the other, again and again."""
+    """The updates of the stream for chunks of these sizes, used in turn and repeatedly."""
     stream.reset()
     updates, at = [], 0
     while at < len(emg):
@@ -61,7 +61,7 @@ def network(encoder: EncoderConfig, features: FeaturesConfig = FEATURES) -> Mode
     return model
 
 
-def test_both_kinds_of_encoders_are_there() -> None:
+def test_streaming_and_waiting_encoders_are_both_tested() -> None:
     assert {"tds", "recurrent, with lookahead", "transformer, banded", "conformer, banded"} <= STREAMING.keys()
     assert {"recurrent", "linear-recurrence", "transformer", "tds, global squeeze"} <= WAITING.keys()
 
@@ -103,7 +103,7 @@ def test_a_long_chunk_is_computed_in_parts(make_session: Callable[..., Path]) ->
 
 
 class Averaging(Encoder):
-    """An encoder of somebody who did not think of streams: means of five frames."""
+    """A user's encoder that knows nothing of streams: means of five frames."""
 
     width, left_context, right_context = 9, 3, 1
 
@@ -111,9 +111,7 @@ class Averaging(Encoder):
         return features.mean(dim=(2, 3)).unfold(1, 5, 1).mean(dim=3)
 
 
-def test_an_encoder_of_ones_own_streams_by_its_receptive_field(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_custom_encoder_streams_by_its_receptive_field(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(TDS)
     model.encoder, model.head = Averaging(), torch.nn.Linear(9, NUM_CLASSES)
     whole = model.log_probs(session)
@@ -124,7 +122,7 @@ def test_an_encoder_of_ones_own_streams_by_its_receptive_field(
 
 
 @pytest.mark.parametrize("kind", WAITING)
-def test_what_waits_for_the_end_is_refused_with_what_does_not(kind: str, session: Session) -> None:
+def test_an_encoder_that_waits_for_the_end_is_refused_and_an_alternative_named(kind: str, session: Session) -> None:
     model, nearest = network(WAITING[kind]), WAITING[kind].streaming()
     with pytest.raises(EmgscribeError, match="to its end") as caught:
         Stream(model)
@@ -135,7 +133,7 @@ def test_what_waits_for_the_end_is_refused_with_what_does_not(kind: str, session
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "transformer", "tds, global squeeze"])
-def test_what_waits_can_read_windows_that_slide(kind: str, make_session: Callable[..., Path]) -> None:
+def test_an_encoder_that_waits_can_read_sliding_windows(kind: str, make_session: Callable[..., Path]) -> None:
     session, model = open_session(make_session(samples=4001)), network(WAITING[kind])
     stream = Stream(model, window=1.0, lookahead=0.3)
     updates = read(stream, session.emg, 113)
@@ -144,24 +142,24 @@ def test_what_waits_can_read_windows_that_slide(kind: str, make_session: Callabl
     np.testing.assert_allclose(found, emissions_of(read(stream, session.emg, 1999)), rtol=1e-4, atol=1e-4)
     assert stream.delay == pytest.approx(0.3 + 0.25 + model.context[1] / 2000, abs=0.02)
     assert max(update.lag for update in updates) <= stream.delay + 113 / 2000
-    # A window has a frame's surroundings, if not all of the session.
+    # A window covers a frame's surroundings, though not the whole session.
     assert np.abs(found - whole).mean() < 0.7 * np.abs(found - np.roll(whole, 50, axis=0)).mean()
 
 
-def test_windows_that_slide_have_all_of_a_finite_receptive_field(session: Session) -> None:
+def test_sliding_windows_cover_a_finite_receptive_field(session: Session) -> None:
     model = network(TDS)
     found = emissions_of(read(Stream(model, window=0.5, lookahead=0.1), session.emg, 113))
     np.testing.assert_allclose(found, model.log_probs(session), rtol=1e-4, atol=1e-4)
 
 
-def test_a_window_must_be_longer_than_what_it_keeps(session: Session) -> None:
+def test_a_window_must_be_long_enough_for_its_lookahead(session: Session) -> None:
     for window, lookahead in ((0.5, 0.5), (0.6, 0.5), (1.0, 0.0), (1.0, -1.0)):
         with pytest.raises(EmgscribeError, match=r"window|lookahead"):
             Stream(network(GRU), window=window, lookahead=lookahead)
 
 
 class Spoken(Encoder):
-    """Emissions that say a text whatever the EMG: a key every ten frames."""
+    """An encoder that outputs given emissions, whatever the EMG."""
 
     width, unbounded_left = NUM_CLASSES, False
 
@@ -230,7 +228,7 @@ def test_committed_text_is_what_was_shown_and_never_changes(name: str) -> None:
         assert updates[-1].tentative.text == ""
 
 
-def test_a_beam_is_cut_where_its_text_is_too_old() -> None:
+def test_a_beam_must_decide_on_text_that_is_too_old() -> None:
     """Two texts that stay equally likely are decided by their age."""
     emissions = np.full((400, NUM_CLASSES), -20, np.float32)
     emissions[:, BLANK] = 0
@@ -289,7 +287,7 @@ def test_samples_that_no_model_reads_are_refused_and_change_nothing(session: Ses
 
 
 def kept(value: object) -> int:
-    """Numbers in a nest of tensors."""
+    """How many numbers a nested list of tensors holds."""
     if isinstance(value, torch.Tensor):
         return value.untyped_storage().nbytes() // value.element_size()
     return sum(map(kept, value)) if isinstance(value, list | tuple) else 0
@@ -307,7 +305,7 @@ def test_the_memory_of_a_stream_does_not_grow(kind: str) -> None:
     assert kept(stream._state) <= 1.2 * max(sizes)
 
 
-def test_the_text_of_a_stream_leaves_its_decoder() -> None:
+def test_committed_text_is_removed_from_the_decoder() -> None:
     emissions = spoken(TEXT * 10, doubt=0.5)
     decoder = BeamDecoder(BeamConfig(beam_size=8, insertion_bonus=0.0))
     stream, emg = Stream(saying(emissions), decoder), np.zeros((16 * len(emissions), 2, 16), np.float32)

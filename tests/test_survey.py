@@ -28,7 +28,7 @@ def folder(make_session: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_files_are_held_against_the_published_ones(folder: Path, jobs: int) -> None:
+def test_files_are_compared_with_the_published_ones(folder: Path, jobs: int) -> None:
     done: list[float] = []
     found = check_all([folder, folder / "missing.hdf5"], jobs, done.append)
     names = [Path(each.inspection.path).stem for each in found]
@@ -69,7 +69,7 @@ def test_what_was_typed_is_summed_by_user(make_session: Make, capsys: pytest.Cap
     assert [entry["symbols"] for entry in json.loads(capsys.readouterr().out)] == [{"i": 2, "h": 1, "⌫": 1}, {"x": 1}]
 
 
-def test_nothing_typed_is_nothing_to_draw(make_session: Make, tmp_path: Path) -> None:
+def test_a_figure_of_sessions_without_keys_is_refused(make_session: Make, tmp_path: Path) -> None:
     path = make_session("a", keys=[])
     assert main(["data", "stats", str(path)]) == 0
     assert main(["data", "stats", str(path), "--out", str(tmp_path / "stats.png")]) == 2

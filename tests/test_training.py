@@ -1,4 +1,4 @@
-"""Training: exact resuming, clear stops, what a run leaves, and the Lightning parts in a Trainer of one's own."""
+"""Training: exact resuming, clear errors, the files of a run, and the Lightning parts in a plain Trainer."""
 
 import copy
 import io
@@ -95,7 +95,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a script that can be called")
+@pytest.mark.skipif(os.name == "nt", reason="needs an executable script")
 def test_a_machine_of_a_slurm_cluster_trains_as_any_other(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "srun").write_text("#!/bin/sh")
     (tmp_path / "srun").chmod(0o755)
@@ -103,7 +103,7 @@ def test_a_machine_of_a_slurm_cluster_trains_as_any_other(sessions: Sessions, tm
     assert run(sessions, tmp_path / "run", changed(epochs=1)).curves  # a warning would be an error
 
 
-def test_training_learns_and_leaves_a_whole_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
+def test_training_learns_and_leaves_a_complete_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
     (tmp_path / "run" / "best" / "left").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
     assert trained.curves[-1]["train_loss"] < 0.6 * trained.curves[0]["train_loss"]
@@ -214,10 +214,10 @@ def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, 
     with pytest.raises(KeyboardInterrupt):
         run(sessions, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    for goes_on in (True, False):
+    for continues in (True, False):
         screen = io.StringIO()
         train(TINY, *sessions, out=tmp_path / "moved", console=Console(file=screen))
-        assert ("resuming after epoch 2 of 4\n" in screen.getvalue()) == ("epoch 3/4" in screen.getvalue()) == goes_on
+        assert ("resuming after epoch 2 of 4\n" in screen.getvalue()) == ("epoch 3/4" in screen.getvalue()) == continues
     first, second, resumed, fourth = stamps
     assert first == second == resumed == fourth < next(tmp_path.rglob("model.safetensors")).stat().st_mtime_ns
 
@@ -232,7 +232,7 @@ def test_killed_run_resumes_to_the_same_end(
     def killed(module: Any, *_: Any) -> None:
         if module.global_step == 6:
             os.kill(os.getpid(), number)
-        assert module.global_step < 8, "it goes on"
+        assert module.global_step < 8, "training continued after the signal"
 
     def work() -> None:
         try:
@@ -249,7 +249,7 @@ def test_killed_run_resumes_to_the_same_end(
     assert run(sessions, tmp_path / "cut").curves == run(sessions, tmp_path / "whole").curves
 
 
-def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: Sessions, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated_and_refuses_other_settings(sessions: Sessions, tmp_path: Path) -> None:
     first, stamp = run(sessions, tmp_path, ONE_EPOCH), (tmp_path / "last.ckpt").stat().st_mtime_ns
     assert run(sessions, tmp_path, ONE_EPOCH).curves == first.curves
     assert (tmp_path / "last.ckpt").stat().st_mtime_ns == stamp
@@ -262,7 +262,7 @@ def test_a_finished_run_is_not_run_again_and_not_with_other_settings(sessions: S
         run((sessions[1], sessions[1]), tmp_path, ONE_EPOCH)
 
 
-def test_two_runs_in_one_folder(sessions: Sessions, tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(sessions: Sessions, tmp_path: Path) -> None:
     with FileLock(tmp_path / ".lock"), pytest.raises(EmgscribeError, match="another process"):
         run(sessions, tmp_path)
 
@@ -333,7 +333,7 @@ def test_what_ends_one_process_is_reported_once(
 
 
 class Trap:
-    """What runs code when a pickle of it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("trapped",)
@@ -403,7 +403,7 @@ def test_a_damaged_checkpoint_is_reported_and_kept(
     assert {file: file.is_file() and file.read_bytes() for file in tmp_path.rglob("*")} == before
 
 
-def test_settings_that_are_none_are_one_error(sessions: Sessions, finished: Path, tmp_path: Path) -> None:
+def test_invalid_stored_settings_give_one_error(sessions: Sessions, finished: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(finished, tmp_path / "run")) / "settings.json"
     deep = '{"a":' * 900 + "1" + "}" * 900
     for content in ("null", "[]", "3", '"a"', deep, deep * 9, f'{{"train": {"1" * 10_000}}}', "\0"):
@@ -434,13 +434,13 @@ def test_precision_follows_the_hardware(monkeypatch) -> None:
         (lambda: changed(epochs=15, validate_every=10), "is 10, allowed: a divisor of train.epochs = 15"),
     ],
 )
-def test_rules_across_settings(refused: Callable[[], object], what: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(refused: Callable[[], object], what: str) -> None:
     assert changed(epochs=15, validate_every=5)
     with pytest.raises(EmgscribeError, match=what):
         refused()
 
 
-def test_sessions_without_keys_train_nothing(sessions: Sessions, tmp_path: Path) -> None:
+def test_training_without_keys_is_refused(sessions: Sessions, tmp_path: Path) -> None:
     silent = [session.first(1) for session in sessions[0]]
     with pytest.raises(EmgscribeError, match="no training session has a key with a label"):
         run((silent, sessions[1]), tmp_path / "run")
@@ -475,7 +475,7 @@ def test_training_begins_at_the_blank_prior(sessions: Sessions, tmp_path: Path, 
     assert torch.allclose(trained.model.head.bias, load_model(start).head.bias, atol=1e-5)
 
 
-def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
+def test_the_average_of_the_weights_covers_all_steps_and_is_validated_and_kept(
     sessions: Sessions, tmp_path: Path, monkeypatch
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
@@ -501,7 +501,7 @@ def test_the_average_is_of_all_steps_and_is_what_is_validated_and_kept(
         torch.testing.assert_close(kept[name], expected[name])
         assert not torch.equal(kept[name], seen[-1][name])
 
-    # The training itself is what it would have been.
+    # The training itself is unaffected.
     plain = run(sessions, tmp_path / "plain", changed(epochs=2))
     assert same(checkpoint(tmp_path / "averaged")["current_model_state"], checkpoint(tmp_path / "plain")["state_dict"])
     assert [e["train_loss"] for e in trained.curves] == [e["train_loss"] for e in plain.curves]
@@ -529,7 +529,7 @@ def test_dropout_rises_to_its_setting(sessions: Sessions, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("kind", [*EncoderConfig.kinds, "attention decoder"])
-def test_no_dropout_is_forgotten(kind: str) -> None:
+def test_the_dropout_ramp_reaches_every_dropout(kind: str) -> None:
     """With every dropout rate at 0, training mode draws no random numbers, in attention and recurrent layers too."""
     encoder: Any = EncoderConfig.kinds.get(kind, TdsConfig)
     names = {field.name for field in fields(encoder)}
@@ -552,7 +552,9 @@ def test_no_dropout_is_forgotten(kind: str) -> None:
     assert not drawn()
 
 
-def test_long_windows_come_last_and_a_step_sees_as_much(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+def test_long_windows_come_last_and_a_step_sees_as_much_signal_as_before(
+    sessions: Sessions, tmp_path: Path, monkeypatch
+) -> None:
     steps: list[tuple[int, int]] = []
     before_each_step(monkeypatch, lambda module, batch, batch_idx: steps.append((batch.labelled, len(batch))))
     trained = run(sessions, tmp_path / "run", AVERAGED)
@@ -577,7 +579,7 @@ def test_a_model_knows_its_own_and_its_ancestors_sessions(sessions: Sessions, tm
     assert [seen.content for seen in kept.validated_on] == [second.content, first.content]
 
 
-def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+def test_a_start_is_recognized_by_its_weights_not_by_its_path(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     run(sessions, tmp_path / "parent", ONE_EPOCH)
     monkeypatch.chdir(tmp_path)
     run(sessions, tmp_path / "child", ONE_EPOCH, start=Path("parent/best"))
@@ -598,7 +600,7 @@ def test_a_start_is_known_by_what_it_is_not_by_where(sessions: Sessions, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_a_teacher_reads_what_no_mask_hides_and_has_its_weight_of_the_loss(sessions: Sessions) -> None:
+def test_a_teacher_gets_unmasked_features_and_its_share_of_the_loss(sessions: Sessions) -> None:
     config = changed(teacher_weight=0.25, keypress_weight=0.0).train
     student, teacher = Model(TINY.model), Model(replace(TINY.model, encoder=TdsConfig(24, 1, 4, 8, 3)))
     module = module_of.TrainingModule(student, config, TINY.augment, teacher)
@@ -633,13 +635,13 @@ def test_a_network_learns_from_its_teachers(sessions: Sessions, tmp_path: Path) 
     read = [curve["train_teacher_loss"] for curve in student.curves]
     assert read[-1] < 0.3 * read[0]
     assert {seen.content for seen in student.model.ancestry.trained_on} == {part[0].content for part in sessions}
-    assert learn(teachers=teachers).curves == student.curves  # goes on where it has ended
+    assert learn(teachers=teachers).curves == student.curves  # resumes a finished run
     for others in (teachers[:1], []):
         with pytest.raises(EmgscribeError, match="holds a run with other settings: teachers"):
             learn(teachers=others)
 
 
-def test_a_run_goes_on_that_began_before_a_setting_existed(sessions: Sessions, tmp_path: Path) -> None:
+def test_a_run_that_is_older_than_a_setting_can_be_resumed(sessions: Sessions, tmp_path: Path) -> None:
     run(sessions, tmp_path, ONE_EPOCH)
     noted = json.loads((tmp_path / "settings.json").read_text())
     del noted["train"]["teacher_weight"], noted["model"]["attention"]
@@ -659,7 +661,7 @@ def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(sessi
 
 
 @pytest.mark.filterwarnings("ignore")  # of a Trainer with its defaults
-def test_the_example_of_the_page_runs_in_a_plain_trainer(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
+def test_the_example_in_train_md_runs_in_a_plain_trainer(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "train.md").read_text()
     (code,) = re.findall(r"```python\n(import lightning\n[^`]*)```", page)
@@ -689,7 +691,7 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])
-def test_the_estimate_is_of_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
+def test_the_time_estimate_covers_all_steps(sessions: Sessions, monkeypatch, recipe: Recipe) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(run_of.time, "monotonic", lambda: float(next(clock)))  # every two windows take a second
     teachers = 2 if recipe is TINY else 0

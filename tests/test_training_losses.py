@@ -40,8 +40,8 @@ def batch_of(onsets: list[list[int]], labels: list[list[int]], samples: int = 64
     return Batch(emg, 0, 0, lengths, torch.tensor(labels), counts, torch.tensor(onsets))
 
 
-def test_keypress_loss_by_hand() -> None:
-    """The second item has 6 frames; the others lie behind its session."""
+def test_keypress_loss_matches_one_computed_by_hand() -> None:
+    """The second item has 6 frames; the others lie beyond the end of its session."""
     batch = batch_of([[0, 130], [300, -1]], [[5, 7], [9, BLANK]])
     emissions = torch.randn(2, 10, 99).log_softmax(-1)
     pressed = -(emissions[0, 0, 5] + emissions[0, 2, 7] + emissions[1, 4, 9]) / 3
@@ -58,7 +58,7 @@ def test_ctc_loss_sums_all_alignments() -> None:
     torch.testing.assert_close(ctc_loss(emissions, torch.tensor([2]), batch), by_hand)
 
 
-def test_teacher_loss_is_the_divergence_of_all_frames_but_padding_by_label() -> None:
+def test_teacher_loss_is_the_divergence_per_label_over_all_frames_but_padding() -> None:
     """The second item has one label, and 6 frames."""
     batch, lengths = batch_of([[0, 130], [300, -1]], [[5, 7], [9, BLANK]]), torch.tensor([10, 6])
     emissions, taught = torch.randn(2, 2, 10, 99).log_softmax(-1)

@@ -77,7 +77,7 @@ def test_blocks_of_any_length_give_the_emissions_of_one_pass(
     np.testing.assert_allclose(np.concatenate(blocks), one_pass(model, session), rtol=0, atol=1e-4)
 
 
-def test_a_transcript_is_what_the_decoder_reads_with_seconds(model: Model, make_stored: MakeStored) -> None:
+def test_a_transcript_has_the_decoders_labels_with_onsets_in_seconds(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(9_000)
     transcript = model.transcribe(session)
     expected = GreedyDecoder().decode(model.log_probs(session))
@@ -90,7 +90,7 @@ def test_a_transcript_is_what_the_decoder_reads_with_seconds(model: Model, make_
 
 
 @pytest.mark.parametrize("blocks", [emission_blocks, published_blocks])
-def test_nan_is_laid_to_the_model_or_to_the_recording(blocks: Callable, make_stored: MakeStored) -> None:
+def test_nan_is_blamed_on_the_model_or_on_the_recording(blocks: Callable, make_stored: MakeStored) -> None:
     session, broken = make_stored(9_000), network(TDS)
     broken.head.bias.data[3] = math.nan
     with pytest.raises(EmgscribeError, match="NaN: its samples are finite, so the model is at fault") as caught:
@@ -123,7 +123,7 @@ def test_recurrence_is_one_pass_while_memory_allows(make_stored: MakeStored, mon
     estimates = [one_pass_bytes(small, minutes * 120_000) for minutes in (1, 20)]
     assert estimates[1] == pytest.approx(20 * estimates[0])
     assert estimates[1] > 20 * 120_000 * 32 * 4  # more than the signal itself
-    # Then in segments; the state that a margin of 10 s brings along is that of the whole session.
+    # Then in segments: after a margin of 10 s, the state is that of the whole session.
     monkeypatch.setattr(transcription, "ONE_PASS_BYTES", 0)
     assert inference_plan(small, 100_000, 8).name == "stitched, 8 s with margins of 10 s"
     assert len(list(emission_blocks(small, session, block_seconds=8))) == 7
@@ -220,7 +220,7 @@ FRONTS = {
     "raw EMG": (StridedConvConfig(), MlpConfig(8)),
     "hands": (SLOW, SplitShareConfig(TDS)),
     "an ensemble": (SLOW, EnsembleConfig((GRU, TDS))),
-    "each its features": (
+    "each with its own features": (
         SeveralConfig((StridedConvConfig(), StridedConvConfig())),
         EnsembleConfig((GRU, GRU), shared=False),
     ),
@@ -264,7 +264,7 @@ def test_the_norm_moves_by_a_share_and_the_model_stays_as_it_was(
         torch.testing.assert_close(found[2]["encoder.norm.norm.running_mean"], power)
 
 
-def test_models_that_cannot_be_normalized_to_a_session(make_stored: MakeStored) -> None:
+def test_models_that_cannot_be_normalized_to_a_session_are_refused(make_stored: MakeStored) -> None:
     with pytest.raises(EmgscribeError, match="no norm over electrodes") as caught:
         network(replace(TDS, rolling=10)).normalized_to(make_stored())
     assert "rolling" in caught.value.hint

@@ -98,7 +98,7 @@ def armband(folder: Path) -> None:
         (folder / f"{name}_keys.csv").write_text(f"key,start,end\n{keys}")
 
 
-def test_the_page_is_followed_command_by_command(
+def test_every_command_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "served" / "all.tar.gz").write_bytes(publish(tmp_path, monkeypatch))
@@ -127,7 +127,7 @@ def test_the_page_is_followed_command_by_command(
                 recorded("unknown", "user", desk / "emg2qwerty", 99)
             words = shlex.split(line.replace("SESSION", "unknown"))
             assert (words[0], main(words[1:])) == ("emgscribe", 0), line
-        shutil.rmtree("data", ignore_errors=True)  # each section is another reader's
+        shutil.rmtree("data", ignore_errors=True)  # each section is for another reader
         shutil.rmtree("results", ignore_errors=True)
         shutil.rmtree("runs", ignore_errors=True)
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""One more suite: two runs of seconds, the second of which starts from the first's model. As a script, it runs them."""
+"""One more suite: two short runs, the second of which starts from the first's model. As a script, it runs them."""
 
 import sys
 from dataclasses import replace
@@ -26,11 +26,11 @@ TINY = Experiment(
     ),
     data=DataConfig(train_users=(0,), test_users=(0,)),
 )
-SUITE = Suite("tiny", "two runs of seconds", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
+SUITE = Suite("tiny", "two short runs", (replace(TINY, name="tiny-adapted", start="tiny"), TINY))
 
 
 def brief(experiment: Experiment, **changes: object) -> Experiment:
-    """The experiment with two epochs, and other changes of how it trains."""
+    """The experiment with two epochs, and with other changes to its training."""
     return replace(experiment, train=replace(experiment.train, **{"epochs": 2, **changes}))
 
 

@@ -33,7 +33,7 @@ def train(
     """
     if not files:
         raise EmgscribeError("no text given", hint="name one or more text files")
-    text = language_model.without_prompts("\n".join(map(_text, files)), prompts_of(exclude))
+    text = language_model.without_prompts("\n".join(map(_text, files)), prompts_of(session_files(exclude)))
     model = language_model.train(text, order=order, across=across, min_count=min_count)
     model.write(out)
     sizes = ", ".join(f"{len(level)} {length}-grams" for length, level in enumerate(model.ngrams.levels, 1))
@@ -71,7 +71,7 @@ def tune(
         raise EmgscribeError("no session given", hint="name the session files that validated the model")
     sessions = tuple(session_files(sessions))
     loaded, opened = es.load_model(model, best_device()), es.open_sessions(sessions)
-    prompts = prompts_of([*sessions, *exclude])
+    prompts = prompts_of(session_files([*sessions, *exclude]))
     words = es.LanguageModel.read(lm) if lm else language_model.default_language_model(exclude=prompts)
     emissions, config = map(loaded.log_probs, opened), es.BeamConfig(beam_size=beam_size)
 

@@ -24,6 +24,7 @@ from emgscribe.errors import EmgscribeError, optional
 from emgscribe.files import damage_reported, open_file, read_json, reading_rows, replacing, write_json
 
 EVENTS = "*_events.tsv"
+ENDINGS = (".bdf", ".edf")
 _NAME = re.compile(r"sub-([A-Za-z0-9]+)_ses-(\d{1,10})_")
 _COLUMNS = ("onset", "duration", "value", "key", "prompt_text")
 _TABLE = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
@@ -62,11 +63,6 @@ def read_events(path: Path) -> tuple[str, float, tuple[Keystroke, ...], tuple[Pr
             elif value == "prompt":
                 prompts.append(Prompt(f"prompt-{len(prompts)}", start, end, text.replace("\\n", "\n")))
     return named[1], float(named[2]), tuple(keys), tuple(prompts)
-
-
-def find_recordings(folder: Path) -> list[Path]:
-    """The EMG files in a BIDS data set or in a part of it, sorted by name."""
-    return sorted(path for ending in ("bdf", "edf") for path in folder.rglob(f"*_emg.{ending}"))
 
 
 def read_recording(path: Path, bands: Sequence[Band] = ()) -> Recording:

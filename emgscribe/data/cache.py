@@ -86,7 +86,12 @@ def _substitute() -> Path:
 def _remove_orphans(folder: Path) -> None:
     """Remove the entries whose file is gone, and those that are damaged."""
     for entry in folder.glob("[0-9a-f]" * 16 + "/entry"):
-        with suppress(Exception), entry.open("rb") as file:  # damaged bytes may raise anything
-            if os.path.exists(json.loads(file.readline(1 << 16))[0]):
-                continue
-        shutil.rmtree(entry.parent, ignore_errors=True)
+        try:
+            with entry.open("rb") as file:
+                there = os.path.exists(json.loads(file.readline(1 << 16))[0])
+        except OSError:  # it cannot be read now, or another process replaces it
+            continue
+        except Exception:  # damaged bytes may raise anything
+            there = False
+        if not there:
+            shutil.rmtree(entry.parent, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emgscribe.config import require
 from emgscribe.data import bids
-from emgscribe.data.hdf5 import Keystroke, Times
+from emgscribe.data.hdf5 import SUFFIXES, Keystroke, Times
 from emgscribe.data.public_sets import MYO, read_intan, read_myo
 from emgscribe.data.recordings import Conversion, Recording, of_session, write_recording
 from emgscribe.data.shape import MAX_HZ, MIN_HZ, Band
@@ -17,6 +17,7 @@ from emgscribe.data.xdf import read_xdf
 from emgscribe.errors import EmgscribeError
 
 _KEYS = "_keys.csv"
+_XDF = (".xdf", ".xdfz")
 _UNIX = 1e8  # s: clocks that show less do not count from 1970
 
 
@@ -38,22 +39,23 @@ class Source:
 
     def read(self, path: Path) -> Recording:
         """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
+        ending = path.suffix.lower()
         if path.name.endswith(MYO):
             found = read_myo(path)
-        elif path.suffix == ".rhd":
+        elif ending == ".rhd":
             found = read_intan(path, self.bands)
-        elif path.suffix in TABLES:
+        elif ending in TABLES:
             found = read_table(path, self.bands, rate=self.rate, columns=self.columns, unit=self.unit or "uV")
-        elif path.suffix in (".xdf", ".xdfz"):
+        elif ending in _XDF:
             found = read_xdf(path, self.bands, streams=self.streams, unit=self.unit)
-        elif path.suffix in (".bdf", ".edf"):
+        elif ending in bids.ENDINGS:
             found = bids.read_recording(path, self.bands)
-        elif path.suffix == ".hdf5":
+        elif ending in SUFFIXES:
             found = of_session(path)
         elif not os.path.exists(path):  # False too for a name that no file can have
             raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
         else:
-            hint = f"known formats: {', '.join(TABLES)}, .xdf, .bdf, .edf, .rhd and .hdf5"
+            hint = f"known formats: {', '.join((*TABLES, *_XDF, *bids.ENDINGS, '.rhd', *SUFFIXES))}"
             raise EmgscribeError("has an unknown format", where=str(path), hint=hint)
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
@@ -116,6 +118,9 @@ def convert(
             if (first := names.setdefault(recording.name, path)) != path:
                 hint = "rename one of the files, or convert them into different folders"
                 raise EmgscribeError(f"would become {recording.name}.hdf5, as {first} did", hint=hint)
+            if (new := Path(out, f"{recording.name}.hdf5")).exists() and any(map(new.samefile, found)):
+                hint = "choose another folder for what is converted"
+                raise EmgscribeError(f"would be lost: the new {new.name} takes its place", hint=hint)
             made.append(write_recording(recording, Path(out), user=user, resample=resample))
         except EmgscribeError as error:
             raise EmgscribeError(error.what, where=error.where or str(path), hint=error.hint) from error
@@ -130,14 +135,17 @@ def recordings_in(given: Path) -> list[Path]:
     """
     if not given.is_dir():
         return [given]
-    if found := bids.find_recordings(given) or sorted(given.rglob("*.rhd")) or sorted(given.glob("*.hdf5")):
-        return found
-    both = {path.name.split(".")[0]: path for path in sorted(given.glob(f"*{MYO}"))}
-    if both:
+    below = sorted(path for path in given.rglob("*") if path.is_file())
+    here = [path for path in below if path.parent == given]
+    of_bids = [path for path in below if path.stem.endswith("_emg")]  # among EEG, perhaps
+    for endings, among in ((bids.ENDINGS, of_bids), (bids.ENDINGS, below), ((".rhd",), below), (SUFFIXES, here)):
+        if found := [path for path in among if path.suffix.lower() in endings]:
+            return found
+    if both := {path.name.split(".")[0]: path for path in here if path.name.endswith(MYO)}:
         return list(both.values())
-    endings = (*TABLES, ".xdf", ".xdfz")
-    tables = [path for path in given.iterdir() if path.suffix in endings and not path.name.endswith(_KEYS)]
+    known = (*TABLES, *_XDF)
+    tables = [path for path in here if path.suffix.lower() in known and not path.name.endswith(_KEYS)]
     if not tables:
         hint = "name the folder that they are in: folders inside a folder are searched for BIDS and Intan only"
         raise EmgscribeError("holds no recordings", where=str(given), hint=hint)
-    return sorted(tables)
+    return tables

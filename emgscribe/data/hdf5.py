@@ -132,7 +132,7 @@ class SessionFile:
     def __len__(self) -> int:
         return self.layout.rows
 
-    @property
+    @cached_property
     def header(self) -> SessionHeader:
         """The attributes; an `EmgscribeError` names the one that is missing or broken."""
         return _parsed(self.layout.attributes, self.path)

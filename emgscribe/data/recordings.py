@@ -106,8 +106,8 @@ def write_recording(
     recording, notes = _from_zero(recording), [*recording.notes]
     emg, first, period, rate = _together(recording, notes)
     if resample:
-        emg = _resampled(emg, rate, resample)
-        period, rate = period * rate / resample, resample
+        emg, factor = _resampled(emg, resample / rate)
+        period, rate = period / factor, resample
     name, user, by = name or recording.name or out.stem, user or recording.user or "unknown", recording.start
     if not f"{name}{user}".isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise EmgscribeError(f"{name!r} of {user!r} cannot be a session's name", hint="give another name and user")
@@ -237,11 +237,13 @@ def _on_grid(grid: Times, period: float, clock: _Clock, emg: Emg, band: str, not
     return found
 
 
-def _resampled(emg: Emg, rate: float, wanted: float) -> Emg:
+def _resampled(emg: Emg, factor: float) -> tuple[Emg, float]:
+    """EMG at about `factor` times its rate, and the exact factor: a ratio of small numbers, within 0.05 %."""
     from scipy import signal
 
-    ratio = Fraction(wanted / rate).limit_denominator(1000)
-    return np.asarray(signal.resample_poly(emg, ratio.numerator, ratio.denominator, axis=0), dtype=np.float32)
+    ratio = Fraction(factor).limit_denominator(1000)
+    resampled = signal.resample_poly(emg, ratio.numerator, ratio.denominator, axis=0)
+    return np.asarray(resampled, dtype=np.float32), float(ratio)
 
 
 def bands_of(columns: Emg, times: Times, bands: Sequence[Band]) -> Iterator[Track]:

@@ -6,7 +6,7 @@ converted once. The first time a file is opened, all of it is read, checked and 
 cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from emgscribe.config import from_json, to_json
 from emgscribe.data.cache import Entry
 from emgscribe.data.charset import labels_of_text, text_of_labels
-from emgscribe.data.hdf5 import REAL_KEYS, Emg, SessionFile, map_rows
+from emgscribe.data.hdf5 import REAL_KEYS, Emg, SessionFile, map_rows, session_files
 from emgscribe.data.inspect import Inspection, scan
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
@@ -53,6 +53,8 @@ class Session:
         if self.emg.shape[1:] != self.shape.sample:
             what = f"emg is {self.emg.shape}, but its shape says {self.shape}"
             raise EmgscribeError(what, where=self.name, hint="give a shape that fits (T, bands, electrodes)")
+        if not self.emg.flags.writeable or min(self.emg.strides) < 0:  # PyTorch takes no such array
+            object.__setattr__(self, "emg", self.emg.copy())
 
     def __len__(self) -> int:
         return len(self.emg)
@@ -63,9 +65,10 @@ class Session:
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         # Another process maps the same file; gigabytes of samples need not travel.
-        if self.path is None or not isinstance(self.emg, np.memmap):
+        if not isinstance(self.emg, np.memmap) or self.emg.filename is None:
             return super().__reduce__()
-        return _with_samples, (replace(self, emg=np.empty((0, *self.emg.shape[1:]), np.float32)), len(self))
+        without = replace(self, emg=np.empty((0, *self.emg.shape[1:]), np.float32))
+        return _with_samples, (without, Path(self.emg.filename), self.emg.offset, len(self))
 
     @property
     def minutes(self) -> float:
@@ -100,9 +103,10 @@ class Session:
         return plot_session(self, start, stop, read)
 
 
-def open_sessions(paths: Sequence[Path | str], cache: Path | None = None) -> list[Session]:
-    """Open session files, as `open_session` does."""
-    return [open_session(path, cache) for path in paths]
+def open_sessions(paths: Path | str | Iterable[Path | str], cache: Path | None = None) -> list[Session]:
+    """Open session files, as `open_session` does. A folder stands for the session files in it, by name."""
+    given = [paths] if isinstance(paths, Path | str) else paths
+    return [open_session(path, cache) for path in session_files(given)]
 
 
 def open_session(path: Path | str, cache: Path | None = None) -> Session:
@@ -118,16 +122,19 @@ def open_session(path: Path | str, cache: Path | None = None) -> Session:
         kept = _read(path, entry)
     facts, keys = kept
     offset, samples, shape = facts["offset"], facts["samples"], from_json(Shape, facts["shape"], where=str(path))
-    rows = map_rows(path, shape, offset, samples) if offset >= 0 else map_rows(copy, shape, 0, samples)
-    numbers = rows.view("<f4").reshape(samples, -1)[:, 2:]  # behind the 8 bytes of time
-    emg = numbers.reshape(samples, *shape.sample)
+    emg = _mapped(path, shape, offset, samples) if offset >= 0 else _mapped(copy, shape, 0, samples)
     labels, onsets = np.frombuffer(keys, np.int64).reshape(2, -1).copy()
     return Session(**facts["session"], emg=emg, labels=labels, onsets=onsets, path=path, shape=shape)
 
 
-def _with_samples(session: Session, samples: int) -> Session:
-    assert session.path is not None
-    return replace(session, emg=open_session(session.path).emg[:samples])
+def _mapped(file: Path, shape: Shape, offset: int, samples: int) -> Emg:
+    """The EMG (T, bands, electrodes) of the rows from byte `offset` of a file on."""
+    numbers = map_rows(file, shape, offset, samples).view("<f4").reshape(samples, -1)[:, 2:]  # behind 8 bytes of time
+    return numbers.reshape(samples, *shape.sample)
+
+
+def _with_samples(session: Session, file: Path, offset: int, samples: int) -> Session:
+    return replace(session, emg=_mapped(file, session.shape, offset, samples))
 
 
 def _has_rows(copy: Path, facts: dict[str, Any]) -> bool:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from emgscribe.config import Range, Settings, require
+from emgscribe.errors import EmgscribeError
 
 Band = Literal["left", "right"]
 MIN_HZ, MAX_HZ = 10, 100_000  # Hz
@@ -43,6 +45,16 @@ class Shape(Settings):
     def row(self) -> np.dtype[np.void]:
         """A sample as it is in a session file: its time in unix seconds, then the electrodes of each band."""
         return np.dtype([("time", "<f8"), *((name, "<f4", (self.electrodes,)) for name in self.fields)])
+
+    def checked(self, samples: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Samples (T, B, C) as PyTorch takes them; `EmgscribeError` for another shape or what is not finite."""
+        found, row = np.require(samples, np.float32, ["C", "W"]), self.sample
+        if found.ndim != 3 or found.shape[1:] != row:
+            what = f"samples have shape {found.shape}, expected (samples, {row[0]}, {row[1]})"
+            raise EmgscribeError(what, hint=f"the model reads {self}")
+        if not np.isfinite(found).all():
+            raise EmgscribeError("some samples are not finite", hint="put 0 in their place")
+        return found
 
     def samples(self, seconds: float) -> int:
         """The number of samples in `seconds`."""

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 from emgscribe.config import SAMPLES, Range, Settings
 from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session
-from emgscribe.data.shape import Shape
+from emgscribe.data.shape import PUBLISHED_RATE, Shape
 from emgscribe.errors import EmgscribeError
 
-Places = Sequence[tuple[int, int]]  # windows, each (session, first labelled sample)
+Places = Sequence[tuple[int, int]]  # each (session, sample); of a window its first labelled one
 _NO_ONSET = -1
 _TEN_MINUTES = 1_200_000  # samples in ten minutes: 154 MB of EMG a window
 _Length = Annotated[int, Range(1, _TEN_MINUTES), SAMPLES]
@@ -63,10 +63,10 @@ class Store:
     def __reduce__(self) -> tuple[object, ...]:
         return Store, (self.sessions, self.device)  # another process maps the same files
 
-    def gather(self, sessions: Sequence[int], starts: Sequence[int], length: int) -> Tensor:
-        """EMG (N, length, B, C) from sample `starts[n]` of session number `sessions[n]` on; zero outside a session."""
-        out = torch.empty(len(starts), length, *self._emg[0].shape[1:], device=self.device)
-        for window, session, start in zip(out, sessions, starts, strict=True):
+    def gather(self, places: Places, length: int) -> Tensor:
+        """EMG (N, length, B, C) from each of N places (session, first sample) on; zero outside a session."""
+        out = torch.empty(len(places), length, *self._emg[0].shape[1:], device=self.device)
+        for window, (session, start) in zip(out, places, strict=True):
             emg = self._emg[session]
             low, high = (min(max(at, 0), len(emg)) for at in (start, start + length))
             first = max(-start, 0)
@@ -77,7 +77,7 @@ class Store:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Batch:
     """N windows: labelled samples with unlabelled context on both sides.
 
@@ -94,6 +94,10 @@ class Batch:
     label_lengths: Tensor
     onsets: Tensor
     share: float = 1.0  # weight of its loss where several devices each get a part of a batch
+
+    def __repr__(self) -> str:
+        keys = int(self.label_lengths.sum())
+        return f"<Batch of {len(self)} windows: {self.left} + {self.labelled} + {self.right} samples, {keys} keys>"
 
     @property
     def labelled(self) -> int:
@@ -162,8 +166,8 @@ class Windows:
             labels.append(torch.from_numpy(session.labels[typed]))
             onsets.append(torch.from_numpy(session.onsets[typed] - start))
             lengths.append(min(self.length, len(session) - start))
-        numbers, starts = zip(*places, strict=True)
-        emg = self.store.gather(numbers, [at - self.left for at in starts], self.left + self.length + self.right)
+        around = [(number, start - self.left) for number, start in places]
+        emg = self.store.gather(around, self.left + self.length + self.right)
         keys, counts = _padded(labels, BLANK), torch.tensor(list(map(len, labels)))
         batch = Batch(emg, self.left, self.right, torch.tensor(lengths), keys, counts, _padded(onsets, _NO_ONSET))
         return batch.to(self.store.device)
@@ -178,14 +182,15 @@ def _padded(rows: Sequence[Tensor], padding: int) -> Tensor:
 class WindowDataset(Dataset[Batch]):
     """Windows that tile sessions, for a plain `DataLoader(dataset, batch_size, collate_fn=dataset.collate)`.
 
-    Each item is a `Batch` of one window. `context` (left, right) in samples, such as `Model.context`, replaces that of
-    `windows`. emgscribe's own training draws new places each epoch instead (`Windows.shuffled`).
+    Each item is a `Batch` of one window. `windows` (default: the published ones) keep their durations at the sessions'
+    rate. `context` (left, right) in samples of the sessions, such as `Model.context`, replaces theirs. emgscribe's own
+    training draws new places each epoch instead (`Windows.shuffled`).
     """
 
     def __init__(
         self, sessions: Sequence[Session], windows: WindowConfig | None = None, context: tuple[int, int] | None = None
     ) -> None:
-        config = windows or WindowConfig()
+        config = (windows or WindowConfig()).at_rate(shape_of(sessions).rate / PUBLISHED_RATE)
         left, right = context or (config.left, config.right)
         self.windows = Windows(Store(sessions), config.length, config.stride, left, right)
         self.places = self.windows.tiling()

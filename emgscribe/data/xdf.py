@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ def read_xdf(path: Path, bands: Sequence[Band], *, streams: Sequence[str] = (), 
             raise EmgscribeError("is not an XDF file", where=str(path), hint="name a file that LabRecorder wrote")
     with _logged() as messages, damage_reported(path):
         found, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False, verbose=False)
+    named = Counter(map(_name, found))
+    if twice := [name for name in streams or _emg(found) if named[name] > 1]:
+        what, hint = f"has {named[twice[0]]} streams named {twice[0]!r}", "rename one in the device's program"
+        raise EmgscribeError(what, where=str(path), hint=hint)
     held = {_name(stream): stream for stream in found}
     chosen = _chosen(held, streams, path)
     tracks: list[Track] = []
@@ -89,11 +94,16 @@ def _name(stream: Any) -> str:
     return str(stream["info"]["name"][0])
 
 
+def _emg(streams: Iterable[Any]) -> list[str]:
+    """The names of the streams that are of EMG."""
+    return [_name(stream) for stream in streams if stream["info"]["type"][0] == "EMG"]
+
+
 def _chosen(held: dict[str, Any], streams: Sequence[str], path: Path) -> list[str]:
     there = ", ".join(f"{name} ({stream['info']['type'][0]})" for name, stream in held.items()) or "none"
     if strange := [name for name in streams if name not in held]:
         raise EmgscribeError(f"has no stream {strange[0]!r}", where=str(path), hint=f"its streams: {there}")
-    found = list(streams) or [name for name, stream in held.items() if stream["info"]["type"][0] == "EMG"]
+    found = list(streams) or _emg(held.values())
     if not found or any(
         isinstance(held[name]["time_series"], list) or not len(held[name]["time_stamps"]) for name in found
     ):

@@ -1,5 +1,6 @@
 """Emissions -> keystrokes: what every decoder does, and greedy decoding."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,12 +36,15 @@ class Decoder(Protocol):
     A decoder of your own is a subclass with these three methods; `decode` comes with it.
     """
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget everything read."""
 
+    @abstractmethod
     def feed(self, log_probs: Emissions) -> Hypothesis:
         """Read F more frames (F, V); returns the best hypothesis up to now, whose end may still change."""
 
+    @abstractmethod
     def flush(self) -> Hypothesis:
         """Return the final hypothesis: nothing more will be fed before the next `reset`."""
 

@@ -10,6 +10,7 @@ import torch
 from emgscribe.data.session import Session
 from emgscribe.experiments.results import REAL, REAL_KEYS, SIMULATED, RunResult, extent
 from emgscribe.models.model import Model
+from emgscribe.scoring import interval_text
 
 _TIMED = 20.0  # s of signal
 _UNKNOWN = "How well it reads recordings is not known."
@@ -38,9 +39,9 @@ def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) ->
         "tested on": f"{test}; protocol {result.data.protocol or 'latest'}",
     }
     for decoder, scores in result.test.items():
-        low, high = scores.interval
+        interval = interval_text(scores.interval, "{:.1f} to {:.1f}")
         rows[f"CER, {decoder}"] = (
-            f"{scores.cer:.1f} % ({low:.1f} to {high:.1f}, bootstrap over {scores.unit}) of {scores.counts.length} keys"
+            f"{scores.cer:.1f} % ({interval}, bootstrap over {scores.unit}) of {scores.counts.length} keys"
         )
     rows["cost"] = _cost(model, parts[-1][0], result.machine)
     table = "\n".join(f"| {what} | {value} |" for what, value in rows.items() if value)

@@ -105,7 +105,8 @@ def draw_curves(curves: Mapping[str, Mapping[int, "Bar"]], title: str, out: Path
     for (amount, bars), axes in zip(curves.items(), panels, strict=True):
         steps, found = zip(*sorted(bars.items()), strict=True)
         cers = np.array([bar.cer for bar in found])
-        errors = np.abs(np.array([bar.interval for bar in found]).T - cers)
+        low, high = np.array([bar.interval for bar in found]).T
+        errors = np.fmax(0, (cers - low, high - cers))
         axes.errorbar(range(len(steps)), cers, errors, color=_BLUE, marker="o", capsize=3)
         axes.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
         axes.set(xlabel=amount, xmargin=0.15)

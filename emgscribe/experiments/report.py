@@ -38,10 +38,11 @@ from emgscribe.experiments.results import (
 from emgscribe.files import read_json, replacing
 from emgscribe.scoring import (
     Counts,
-    cer_difference,
     count,
     count_words,
+    interval_text,
     matched_pairs,
+    percentile_interval,
     probability_of_improvement,
     side_by_side,
     total,
@@ -123,7 +124,7 @@ class Table:
                 record["difference"] = "" if paper is None else f"{row.cer - paper:+.2f}"
             if self.suite.over_users:  # divided by their number, as in published tables
                 record["deviation over users"] = f"{pstdev(row.cers.values()):.2f}"
-            record["95 % interval"] = "{:.2f}–{:.2f}".format(*row.interval)
+            record["95 % interval"] = interval_text(row.interval, "{:.2f}–{:.2f}")
             record[f"each {unit}"] = ", ".join(f"{key}: {cer:.2f}" for key, cer in row.cers.items())
             texts = {(session.session, session.reference) for session in row.sessions}
             record["characters"] = str(sum(len(text) for _, text in texts))
@@ -235,15 +236,16 @@ def compare(found: Sequence[Table], first: str, second: str) -> list[str]:
 
 def _difference(one: Row, other: Row) -> str:
     segments = sorted(one.units)
-    units = [[row.units[segment] for segment in segments] for row in (one, other)]
-    difference, low, high = cer_difference(*units)
+    resampled = one.resampled(segments), other.resampled(segments)
+    low, high = interval = percentile_interval(resampled[0] - resampled[1])
+    shown = interval_text(interval, "{:+.2f} to {:+.2f}")
     parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
     chance = "too few for a p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
         f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]} sessions,"
-        f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {difference:+.2f} points,"
-        f" 95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
-        f" {one.label} is better in {100 * probability_of_improvement(*units):.1f} % of its resamples."
+        f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {one.cer - other.cer:+.2f} points,"
+        f" 95 % interval {shown}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
+        f" {one.label} is better in {100 * probability_of_improvement(*resampled):.1f} % of its resamples."
         f" The interval shows {'a' if low > 0 or high < 0 else 'no'} difference in these sessions."
         f" Matched pairs (MAPSSWE) over {parts} segment{'s' * (parts != 1)}: {chance}"
     )
@@ -341,7 +343,7 @@ def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
         "recipe": row.label,
         "decoder": row.decoder,
         "CER %": f"{row.cer:.2f}",
-        "95 % interval": "{:.2f}–{:.2f}".format(*row.interval),
+        "95 % interval": interval_text(row.interval, "{:.2f}–{:.2f}"),
         "runs": str(len(row.scores)),
         "commit": ", ".join(sorted(commits)),
         "command": f"`emgscribe {command} --data DIR{''.join(options)}`" if command else "",
@@ -469,8 +471,7 @@ def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "g
         table.add_row(name, str(counts.length), *(f"{rate:.2f} %" for rate in rates))
     console.print(table)
     if evaluation.counts.length:
-        low, high = evaluation.interval
-        interval = f"95 % interval {low:.2f} to {high:.2f} %, bootstrap over {evaluation.unit}"
+        interval = f"95 % interval {interval_text(evaluation.interval)} %, bootstrap over {evaluation.unit}"
         console.print(f"CER {evaluation.cer:.2f} % ({interval})")
     texts = [(score.reference, score.hypothesis) for score in evaluation.sessions]
     shown = [[screen_text(labels_of_text(text)) for text in pair] for pair in texts]
@@ -484,7 +485,8 @@ def print_difference(evaluations: Mapping[str, Evaluation], console: Console) ->
     (first, base), *others = evaluations.items()
     for name, evaluation in others:
         difference, low, high = base.minus(evaluation)
-        interval = f"95 % interval {low:+.2f} to {high:+.2f}, paired bootstrap over {len(base.units)} {base.unit}"
+        ends = interval_text((low, high), "{:+.2f} to {:+.2f}")
+        interval = f"95 % interval {ends}, paired bootstrap over {len(base.units)} {base.unit}"
         console.print(f"{first} minus {name}: {difference:+.2f} points ({interval})", soft_wrap=True)
 
 

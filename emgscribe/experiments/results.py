@@ -22,7 +22,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
 from emgscribe.files import read_json, write_json
-from emgscribe.scoring import Counts, cer_interval, errors_at
+from emgscribe.scoring import Counts, Resampled, errors_at, percentile_interval, resampled_cers
 
 _FEW = 5  # changed settings, with which an experiment still is a variant of another
 _MAX_VALUE = 1e12  # beyond any loss or rate; larger ones cannot be drawn
@@ -299,6 +299,14 @@ class Row:
     def cer(self) -> float:
         return mean(self.cers.values())
 
+    def resampled(self, segments: Iterable[tuple[str, str, int]]) -> Resampled:
+        """CERs of resamples of these segments, which are keys of `units`: of users, the mean over them."""
+        users = {session.session: session.user for session in self.sessions} if self.over_users else {}
+        groups: dict[str, list[Counts]] = defaultdict(list)
+        for segment in segments:
+            groups[users.get(segment[0], "")].append(self.units[segment])
+        return resampled_cers(*groups.values())
+
     @cached_property
     def interval(self) -> tuple[float, float]:
-        return cer_interval(list(self.units.values()))
+        return percentile_interval(self.resampled(self.units))

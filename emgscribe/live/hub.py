@@ -89,6 +89,7 @@ class Live:
         self._types = False
         self._take: Take | None = None
         self._adapting: Adapting | None = None
+        self._origins: dict[str, Path] = {}  # of the adapted models: what each was made from
         self._text, self._closed = "", False
         self._ended: Message | None = None  # what clients were sent when the source ended
         self._loaded: dict[str, Model | OnnxModel] = {}
@@ -237,24 +238,28 @@ class Live:
                 raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made from")
             if self._adapting and self._adapting.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
+            folder = self._origins.get(self.choice.model, folder)  # which has not seen what was recorded
             places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
             self._adapting = Adapting(
                 folder,
                 self.recorded,
                 next(place for place in places if not place.exists()),
                 on_line=lambda line: self.send(message("adapting", line=line)),
-                on_end=self._adapted,
+                on_end=partial(self._adapted, folder),
             )
             self.send(self._recording(), message("adapting", line="starting"))
 
-    def _adapted(self, folder: Path | None, said: str) -> None:
+    def _adapted(self, origin: Path, folder: Path | None, said: str) -> None:
         if folder is None:
             self.send(message("error", what=f"the model was not adapted: {said}", hint=""))
         else:
             name = f"adapted {folder.parent.name}"
-            self.models[name] = folder
-            with suppress(EmgscribeError):  # which all clients are sent
-                self.begin(replace(self.choice, model=name))
+            self.models[name], self._origins[name] = folder, origin
+            if self._take is not None:  # which a change of the model would cut off
+                self.send(*self.first())
+            else:
+                with suppress(EmgscribeError):  # which all clients are sent
+                    self.begin(replace(self.choice, model=name))
         self._adapting = None
         self.send(self._recording())
 
@@ -267,10 +272,12 @@ class Live:
             self._stop()
 
     def _stop(self) -> None:
-        self._end_take()
         engine, self.engine = self.engine, None
-        if engine is not None:
-            engine.stop()
+        try:
+            self._end_take()
+        finally:
+            if engine is not None:
+                engine.stop()
 
     def first(self) -> list[Message]:
         """The first messages to a client: what runs, what may be chosen, and the latest text."""
@@ -332,7 +339,10 @@ class Live:
             if (take := self._take) is not None:
                 self._deliver((self._recording(),))
                 if take.recorder.seconds > LONGEST or self._ended is not None:
-                    await asyncio.to_thread(self.record, False)
+                    try:
+                        await asyncio.to_thread(self.record, False)
+                    except EmgscribeError as error:
+                        self._deliver((message("error", what=error.what, hint=error.hint),))
 
     async def handle(self, text: str) -> Message | None:
         """Do what a client asks for; returns the answer to it alone."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from emgscribe.config import Count, Dropout, Range, require
 from emgscribe.data.charset import BLANK, SYMBOLS
 from emgscribe.models.encoders.contract import Shrinks, Sized, Width
-from emgscribe.models.encoders.layers import FastDropout, feed_forward, mask_padding
+from emgscribe.models.encoders.layers import FastDropout, exact, feed_forward, mask_padding
 from emgscribe.models.encoders.transformer import angles
 
 END = len(SYMBOLS)  # the decoder's own symbol, which begins and ends every text, in place of CTC's blank
@@ -154,14 +154,14 @@ def search(
     ctc = CtcPrefixes(emissions, counts, beam_size)
     limits = counts.to(frames.device)[:, None]
     texts = torch.full((items, beam_size, 1), END, device=frames.device)
-    likely = torch.full((items, beam_size), -torch.inf, dtype=torch.float64, device=frames.device)
+    likely = exact(frames.new_full((items, beam_size), -torch.inf))
     likely[:, 0] = 0  # the beams of an item begin as one
     fits, ended = torch.zeros_like(likely), torch.zeros_like(likely, dtype=torch.bool)
     first = torch.arange(items, device=frames.device)[:, None] * beam_size
     before = None
     for length in range(int(counts.max()) + 1):
         rows, before = decoder.following(texts[..., -1].view(-1, 1), memory, before)
-        rows = rows.view(items, beam_size, symbols).double()
+        rows = exact(rows.view(items, beam_size, symbols))
         rows[ended | (limits <= length), :END] = -torch.inf
         rows[..., END].masked_fill_(ended, 0)  # what has ended stays as it is
         rows += likely[..., None]
@@ -181,7 +181,7 @@ def search(
 
 
 class CtcPrefixes:
-    """CTC prefix scores of the texts of a beam: N items, B beams, float64.
+    """CTC prefix scores of the texts of a beam: N items, B beams, in double precision.
 
     For each frame it keeps the log-probability of all paths that spell exactly the text by then and end in its last
     key (`in_key`) or in a blank after it (`in_blank`), both (N, B, F).
@@ -189,7 +189,7 @@ class CtcPrefixes:
 
     def __init__(self, emissions: Tensor, counts: Tensor, beam_size: int) -> None:
         padding = torch.arange(emissions.shape[1]) >= counts[:, None]  # (N, F)
-        inside = emissions.double().masked_fill(padding.to(emissions.device)[..., None], _NEVER)  # (N, F, V)
+        inside = exact(emissions).masked_fill(padding.to(emissions.device)[..., None], _NEVER)  # (N, F, V)
         self.classes, self.weights = inside.transpose(1, 2), inside.exp()
         self.last = (counts - 1).to(emissions.device)[:, None, None].expand(-1, beam_size, 1)
         self.in_blank = self.classes[:, None, BLANK].cumsum(-1).expand(-1, beam_size, -1)

@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,7 +41,8 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
     require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
     optional("onnxscript", "export")
     onnx, runtime = optional("onnx", "export"), optional("onnxruntime", "export")
-    step, example = _Step(model.eval(), frames), torch.randn(1, frames * model.samples_per_frame, *model.shape.sample)
+    step, random = _Step(deepcopy(model).cpu().eval(), frames), torch.Generator().manual_seed(0)
+    example = torch.randn(1, frames * model.samples_per_frame, *model.shape.sample, generator=random)
     with replacing(Path(path)) as temporary, TemporaryDirectory() as folder, torch.no_grad():
         raw = Path(folder, "raw.onnx")
         with _quiet():
@@ -54,7 +55,7 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
                 output_names=["emissions", *step.names("next_")],
             )
             made.save(raw)  # type: ignore[union-attr]  # it is None only without dynamo
-        _check(step, example, runtime.InferenceSession(raw))
+        _check(step, example, random, runtime.InferenceSession(raw))
         if int8:
             quantization = optional("onnxruntime.quantization", "export")
             with _quiet():
@@ -106,8 +107,10 @@ def _shaped(form: State, tensors: Iterator[Tensor]) -> State:
     return type(form)(_shaped(part, tensors) for part in form) if isinstance(form, list | tuple) else form
 
 
-def _check(step: _Step, example: Tensor, session: Any) -> None:
-    states = [torch.randn_like(state) if state.dtype == torch.float32 else state for state in step.states]
+def _check(step: _Step, example: Tensor, random: torch.Generator, session: Any) -> None:
+    states = [
+        torch.randn(state.shape, generator=random) if state.dtype == torch.float32 else state for state in step.states
+    ]
     expected, after = step(example, states)
     given = zip(session.get_inputs(), [example, *states], strict=True)
     found = session.run(None, {one.name: value.numpy() for one, value in given})
@@ -212,7 +215,7 @@ class OnnxModel:
 
     def feed(self, samples: Emg) -> npt.NDArray[np.float32]:
         """Emissions (F, 99) of the chunks that are completed by samples (T, B, C) in µV."""
-        self._rest = np.concatenate([self._rest, samples])
+        self._rest = np.concatenate([self._rest, self.shape.checked(samples)])
         size, made = self.chunk * self.samples_per_frame, [np.empty((0, len(SYMBOLS) + 1), np.float32)]
         for at in range(0, len(self._rest) - size + 1, size):
             inputs = [self._rest[None, at : at + size], *self._states]

@@ -9,7 +9,6 @@ import copy
 import csv
 import logging
 import math
-import shutil
 import signal
 import subprocess
 import time
@@ -162,8 +161,7 @@ def _untrained(recipe: Recipe, shape: Shape, start: Path | None = None) -> Model
 def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     """Refuse a folder whose earlier run had other settings or other data; note this run's in a new one."""
     noted = folder / "settings.json"
-    if not (folder / LAST).exists():
-        shutil.rmtree(folder / BEST, ignore_errors=True)  # of a run that was killed before its first checkpoint
+    if not (folder / LAST).exists() and not (folder / BEST).exists():
         write_json(noted, described)
     try:
         found = differences(*(_completed(settings, recipe) for settings in (read_json(noted), described)))

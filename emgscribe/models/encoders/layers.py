@@ -177,15 +177,15 @@ def feed_forward(width: int, inner: int, activation: nn.Module, dropout: float) 
 
 def running_sums(values: Tensor, power: int = 1) -> Tensor:
     """Sums of the first 0 to F frames of values (N, F, ...) to a power, exact enough to subtract: (N, F + 1, ...)."""
-    return F.pad(_exact(values).pow(power).cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))
+    return F.pad(exact(values).pow(power).cumsum(dim=1), (0, 0) * (values.ndim - 2) + (1, 0))
 
 
 def _powers(values: Tensor) -> Tensor:
     """Values and their squares, exact enough to subtract sums of them: (2, ...)."""
-    exact = _exact(values)
-    return torch.stack([exact, exact.square()])
+    values = exact(values)
+    return torch.stack([values, values.square()])
 
 
-def _exact(values: Tensor) -> Tensor:
+def exact(values: Tensor) -> Tensor:
     """Values in double precision; Apple's GPUs have single precision only."""
     return values.float() if values.device.type == "mps" else values.double()

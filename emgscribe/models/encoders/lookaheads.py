@@ -68,7 +68,7 @@ class LookaheadsEncoder(Stacked):
     def transform(self, frames: Tensor, padding: Tensor) -> Tensor:
         if not self.training:
             return self.readout(frames)
-        trained = [(output, self.right - frames) for output, frames in zip(self.outputs, self.known, strict=True)]
+        trained = [(output, self.right - known) for output, known in zip(self.outputs, self.known, strict=True)]
         trained = [(output, earlier) for output, earlier in trained if earlier >= 0]
         hidden = frames.new_empty(*frames.shape[:2], self.width)
         for first, (output, earlier) in enumerate(trained):
