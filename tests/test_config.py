@@ -46,6 +46,8 @@ class Thing(Settings):
     sizes: tuple[Annotated[int, Range(1, 8)], ...] = (1, 2)
     fast: bool = False
     label: str = ""
+    plain: int = 1
+    factor: float = 1.0
     shape: Shape = Round()
     paint: Paint = Paint()
 
@@ -76,6 +78,8 @@ class Nameless(Shape): ...
         ("sizes", [1], "a tuple"),
         ("fast", 1, "true or false"),
         ("label", 1, "a string"),
+        *(("plain", value, "a whole number") for value in ("abc", 1.0, True, None)),
+        *(("factor", value, "a number") for value in ("abc", False, None)),
         ("shape", Paint(), "a Shape"),
         ("paint", ThickPaint(), "a Paint itself, not a subclass of it"),
     ],
@@ -121,7 +125,7 @@ def deep(levels: int) -> Any:
         ({"fast": None}, "thing.fast is None, allowed: true or false"),
         (
             {"colour": 1},
-            "thing has no setting 'colour'; it has count, rate, gain, mode, sizes, fast, label, shape, paint",
+            "thing has no setting 'colour'; it has count, rate, gain, mode, sizes",
         ),
         ({"shape": {"kind": "oval"}}, "thing.shape.kind is 'oval', allowed: round, square"),
         ({"shape": {"kind": ["round"]}}, "thing.shape.kind is ['round'], allowed: round, square"),

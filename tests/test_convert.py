@@ -174,6 +174,42 @@ def test_resampling_filters_first(tmp_path: Path) -> None:
     assert gone < 0.03  # unfiltered, it would alias to 30 Hz
 
 
+@pytest.mark.parametrize("rate", [1999.0, 1999.3, 2000.8, 4000.5])
+def test_resampled_signals_stay_with_their_keys(rate: float, tmp_path: Path) -> None:
+    """Though the ratio of two rates is rounded to one of small numbers."""
+    pulse = np.zeros((int(60 * rate), 1), np.float32)
+    pulse[round(50 * rate) - 20 : round(50 * rate) + 20] = 100
+    recording = recorded(np.arange(len(pulse)) / rate, pulse, 0.0)
+    with SessionFile(write_recording(recording, tmp_path / "one.hdf5", resample=2000).path) as file:
+        times, emg = file.read()
+        assert file.shape.rate == 2000
+    at = np.average(times, weights=np.maximum(emg[:, 0, 0], 0))
+    assert at - times[0] == pytest.approx(50, abs=0.001)
+
+
+def table(folder: Path) -> Path:
+    """A table of eight electrodes with a column of times."""
+    return text_table(folder / "a.csv", TIMES, WAVES, names=["time", *"abcdefgh"])
+
+
+def test_a_conversion_does_not_replace_what_it_reads(tmp_path: Path) -> None:
+    (made, _) = one(table(tmp_path), tmp_path / "out", LEFT)
+    before = made.read_bytes()
+    for named in (made, made.parent):
+        with pytest.raises(EmgscribeError, match=r"would be lost: the new a\.hdf5 takes its place"):
+            convert(named, made.parent, resample=100)
+    assert made.read_bytes() == before
+
+
+@pytest.mark.parametrize("ending", ["h5", "HDF5"])
+def test_endings_are_recognized_in_any_case(ending: str, tmp_path: Path) -> None:
+    (made, _) = one(table(tmp_path), tmp_path / "out", LEFT)
+    (tmp_path / "a.csv").rename(tmp_path / "A.CSV")
+    assert one(tmp_path / "A.CSV", tmp_path / "again", LEFT)[0].name == "A.hdf5"
+    made = made.rename(made.with_suffix(f".{ending}"))
+    assert [done.path.name for done in convert(made.parent, tmp_path / "new")] == ["a.hdf5"]
+
+
 BAD_TABLES = {
     "nothing": ("", "it is empty"),
     "keys": ("Key, start, end\na,0.1,0.2\n", "holds keys, not samples"),
@@ -258,6 +294,9 @@ def test_an_xdf_file_of_two_bands_and_a_keyboard_is_converted(tmp_path: Path) ->
         one(path, tmp_path / "out", Source(streams=("Myo",)))
     with pytest.raises(EmgscribeError, match="no samples of EMG"):
         one(path, tmp_path / "out", Source(streams=("Keyboard",), bands=("left",)))
+    same = [xdf_stream(number, "Myo", "EMG", WAVES, 77 + TIMES) for number in (1, 2)]
+    with pytest.raises(EmgscribeError, match="has 2 streams named 'Myo'"):
+        one(xdf(tmp_path / "twice.xdf", *same), tmp_path / "out", Source())
 
 
 def test_a_damaged_part_of_an_xdf_file_is_noted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from emgscribe.data.inspect import inspect
 from emgscribe.data.reader import convert_rows
 from emgscribe.data.session import Session, open_session, open_sessions
 from emgscribe.data.shape import Shape
+from emgscribe.data.windows import Store
 from emgscribe.errors import EmgscribeError
 
 Make = Callable[..., Path]
@@ -180,7 +182,9 @@ def test_first_returns_the_beginning_of_a_session(make_session: Make) -> None:
     assert session.first(1000) is session
 
 
-def test_a_session_travels_to_another_process_without_its_samples(make_session: Make, make_stored: MakeStored) -> None:
+def test_a_session_travels_to_another_process_without_its_samples(
+    make_session: Make, make_stored: MakeStored, tmp_path: Path, isolated_cache: Path
+) -> None:
     for session in (open_session(make_session(samples=50_000)).first(40_000), make_stored(100, [(3, 5)])):
         sent = pickle.dumps(session)
         received = pickle.loads(sent)
@@ -188,6 +192,10 @@ def test_a_session_travels_to_another_process_without_its_samples(make_session: 
         assert received.labels.tolist() == session.labels.tolist()
         assert (received.content, received.path) == (session.content, session.path)
         assert len(sent) < 20_000
+    lay_out(path := make_session("zipped", samples=50_000), compression="gzip")
+    zipped, before = open_session(path, tmp_path / "own"), entries(isolated_cache)
+    assert np.array_equal(pickle.loads(pickle.dumps(zipped)).emg, zipped.emg)
+    assert entries(isolated_cache) == before  # it is not converted again, for another cache
 
 
 def test_the_cache_is_used_and_its_folder_can_be_chosen(
@@ -246,7 +254,7 @@ def test_a_damaged_cache_entry_is_rebuilt(make_session: Make, isolated_cache: Pa
 
 def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isolated_cache: Path) -> None:
     paths = [make_session(name) for name in "abc"]
-    open_sessions(paths)
+    assert [session.path for session in open_sessions(str(paths[0].parent))] == paths
     paths[0].unlink()
     folder, own = isolated_cache / "sessions", "of someone who keeps files there"
     for name in ("0123456789abcdef/entry", "mine/entry"):
@@ -259,6 +267,30 @@ def test_the_cache_keeps_nothing_of_files_that_are_gone(make_session: Make, isol
     assert len(list(folder.glob("*/entry"))) == 4
     assert (folder / "mine" / "entry").read_text() == own
     assert open_session(paths[2]).text == "hi"
+
+
+def test_an_entry_that_cannot_be_read_now_is_kept(
+    make_session: Make, isolated_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_session(make_session("a"))
+
+    def too_many_files(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    cache_module._remove_orphans.cache_clear()
+    with monkeypatch.context() as changed:
+        changed.setattr(Path, "open", too_many_files)
+        cache_module._remove_orphans(isolated_cache / "sessions")
+    assert len(entries(isolated_cache)) == 1
+
+
+def test_a_session_takes_any_array(make_stored: MakeStored) -> None:
+    plain = make_stored(3000)
+    locked = plain.emg.copy()
+    locked.flags.writeable = False
+    for emg in (plain.emg[:, :, ::-1], plain.emg[::-1], locked, np.broadcast_to(plain.emg[:1], plain.emg.shape)):
+        session = replace(plain, emg=emg)
+        assert torch.equal(Store([session]).gather([(0, 0)], 3000)[0], torch.from_numpy(emg.copy()))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has file names that are not text")

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session
+from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, Store, WindowConfig, WindowDataset, Windows
 from emgscribe.errors import EmgscribeError
 
@@ -158,6 +160,7 @@ def test_a_data_loader_gives_the_same_batches(
         assert isinstance(batch, Batch)
         for name, value in vars(other).items():
             assert torch.equal(torch.as_tensor(getattr(batch, name)), torch.as_tensor(value)), name
+        assert repr(batch).startswith(f"<Batch of {len(batch)} windows: 7 + {length} + 3 samples, ")
     typed = [label for batch in batches for labels in batch.references() for label in labels]
     assert typed == [label for session in sessions for label in session.labels.tolist()]
 
@@ -175,6 +178,15 @@ def test_a_dataset_shuffles_and_travels_to_workers(make_stored: MakeStored) -> N
             assert torch.equal(emg[2:], torch.from_numpy(session.emg[start : start + 10]))
             seen.append(label)
     assert sorted(seen) == list(range(10)) != seen
+
+
+def test_windows_of_a_dataset_keep_their_durations_at_another_rate(make_stored: MakeStored) -> None:
+    slow = replace(make_stored(1000), shape=Shape(rate=200.0))
+    (batch, *others) = (WindowDataset([slow])[place] for place in (0, 1))
+    assert (batch.left, batch.labelled, batch.right) == (180, 800, 20)
+    assert [len(other.lengths) for other in others] == [1]
+    with pytest.raises(EmgscribeError, match="use sessions of one shape together"):
+        WindowDataset([slow, make_stored(1000)])
 
 
 @pytest.mark.parametrize("field", ["length", "stride", "left", "right"])

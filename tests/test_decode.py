@@ -37,6 +37,17 @@ def emissions_of(path: list[int], seed: int = 0, impossible: float = 0.0) -> Emi
     return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
 
 
+def test_a_decoder_without_all_of_its_methods_cannot_be_made() -> None:
+    class Unfinished(Decoder):
+        def reset(self) -> None: ...
+
+        def feed(self, log_probs: Emissions) -> Hypothesis:
+            return Hypothesis()
+
+    with pytest.raises(TypeError, match="flush"):
+        Unfinished()  # type: ignore[abstract]
+
+
 @each_decoder
 @given(PATHS, st.lists(st.integers(0, 12), max_size=12), st.sampled_from([0.0, 0.97]))
 def test_any_chunking_gives_the_same_hypothesis(

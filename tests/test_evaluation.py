@@ -125,6 +125,8 @@ def test_the_published_protocol_counts_keys_at_unread_ends_as_missed(model: Mode
     assert (ours.protocol, published.protocol) == ("whole session", "whole session, published")
     assert ours.counts.length == published.counts.length == 67
     assert published.passes == "no padding"
+    with pytest.raises(EmgscribeError, match="protocol is 'Published', allowed: sessions, published"):
+        evaluate(model, [session], protocol="Published")  # type: ignore[arg-type]
 
 
 def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) -> None:
@@ -261,8 +263,8 @@ def test_a_session_that_the_model_was_trained_on_is_not_scored(model: Model, mak
         with pytest.raises(EmgscribeError, match="was trained on this session") as caught:
             score(learned, [other, trained])
         assert caught.value.where == "session"
+        assert score(learned, [other, trained], allow_seen=True).seen
     allowed = evaluate(learned, [other, trained], allow_seen=True)
-    assert allowed.seen
     assert allowed.to_json()["seen"]
     assert Evaluation.from_json(allowed.to_json()).seen
     assert "seen" not in evaluate(learned, [other], allow_seen=True).to_json()

@@ -5,7 +5,9 @@ import pickle
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -64,6 +66,14 @@ def test_a_library_cannot_take_any_amount_of_memory(room: Path) -> None:
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     with damage_reported(room / "a"):
         assert len(bytes(1 << 29)) == 1 << 29
+    with ThreadPoolExecutor(4) as pool:
+
+        def read(number: int) -> None:
+            with damage_reported(room / "a"):
+                sleep(0.01 * (number % 3))
+
+        list(pool.map(read, range(12)))
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def make(path: Path, content: str, error: BaseException | None = None) -> None:
@@ -99,6 +109,37 @@ def test_a_folder_is_replaced_whole(room: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EmgscribeError, match="No space left"):
         make(room / "model", "three")
     assert (names(room / "model"), names(room)) == (["two"], ["model"])
+
+
+def test_an_interrupt_between_the_renames_keeps_the_old_folder(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(room / "model", "one")
+    rename = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        rename(source, target)
+        if target.name == ".old":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(room / "model", "two")
+    assert (names(room / "model"), names(room)) == (["one"], ["model"])
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(room: Path) -> None:
+    make(room / "model", "config.json")
+    (room / "model" / ".DS_Store").touch()
+    with replacing(room / "model", ("config.*",)) as temporary:
+        temporary.mkdir()
+        (temporary / "config.json").write_text("new")
+    (room / "model" / "thesis.txt").write_text("mine")
+    other = pytest.raises(EmgscribeError, match=r"other things \(thesis\.txt\), which would be lost")
+    with other, replacing(room / "model", ("config.*",)) as temporary:
+        temporary.mkdir()
+    assert (room / "model" / "thesis.txt").read_text() == "mine"
+    with pytest.raises(EmgscribeError, match="is a file, and would become a folder"):
+        make(room / "model" / "thesis.txt", "one")
+    assert (room / "model" / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", [(Path, "write_text"), (os, "replace"), (Path, "mkdir")])

@@ -22,6 +22,7 @@ from emgscribe.data.inspect import inspect
 from emgscribe.data.session import Session, open_session
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
+from emgscribe.live import hub
 from emgscribe.live.adapting import Adapting
 from emgscribe.live.contact import Contact
 from emgscribe.live.engine import Received
@@ -29,7 +30,7 @@ from emgscribe.live.grid import Piece
 from emgscribe.live.hub import Choice, Live, Recordings
 from emgscribe.live.recorder import Recorder, finish
 from emgscribe.live.sources import Replay, Simulated, Source, Typed
-from emgscribe.live.take import Take, from_file, written
+from emgscribe.live.take import Take, from_file, made_up_prompts
 from emgscribe.models.model import load_model
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.training import adapt as adapting
@@ -207,7 +208,7 @@ def test_the_keys_of_a_source_that_knows_them_are_taken_from_it(out: Path) -> No
 
 
 def test_prompts_are_generated_or_read_from_a_file(out: Path) -> None:
-    prompts = written()
+    prompts = made_up_prompts()
     assert all(len(next(prompts)) > 5 for _ in range(20))
     (out / "p.txt").write_text("Café\n\ntwo\n", encoding="utf-8")
     again = from_file(out / "p.txt")()
@@ -388,7 +389,7 @@ def test_an_adaptation_that_does_not_help_keeps_the_old_model(
     live_folder: Path, minute: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapting, "_STEPS", 5)
-    monkeypatch.setattr(adapting, "evaluate", lambda model, sessions: SimpleNamespace(cer=0.0))
+    monkeypatch.setattr(adapting, "evaluate", lambda *_, **__: SimpleNamespace(cer=0.0))
     printed = Console(record=True, file=StringIO())
     done = adapt(live_folder / "m", [minute], tmp_path / "run", console=printed)
     assert "no better, so the model stays as it was" in printed.export_text()
@@ -399,7 +400,7 @@ def test_an_adaptation_that_does_not_help_keeps_the_old_model(
     assert kept.ancestry == load_model(live_folder / "m").ancestry
 
 
-def test_the_adapted_model_takes_over(live_folder: Path, out: Path) -> None:
+def test_the_adapted_model_takes_over(live_folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = {"replay": lambda shape: Replay(live_folder / "s.hdf5", speed=0.1)}
     live = Heard(sources, {"m": live_folder / "m"}, Choice("replay", "m"), recordings=Recordings(out))
     live.begin(live.choice)
@@ -418,6 +419,16 @@ def test_the_adapted_model_takes_over(live_folder: Path, out: Path) -> None:
     assert live.engine is not None
     assert live.engine.stream is not None
     assert live.engine.stream.model.folder == folder
+    started = list[tuple[Path, Any]]()
+    monkeypatch.setattr(hub, "Adapting", lambda folder, *_, on_end, **__: started.append((folder, on_end)))
+    live.adapt()  # again: from the model that has not seen these recordings
+    assert started[0][0] == live_folder / "m"
+    monkeypatch.setattr(live.engine.source, "recorded", False)
+    live.record(True)
+    started[0][1](folder, "")
+    assert live.engine.stream.model.folder == folder  # a recording is not cut off by what was adapted meanwhile
+    assert live._take is not None
+    live.record(False)
     live.end()
 
 

@@ -271,6 +271,8 @@ def test_the_benchmark_has_means_and_deviations_over_its_users(write_result: Wri
     assert table.published == (55.38, 15.38)
     for record in (generic, alone):
         assert float(record["ours %"]) == pytest.approx(100 * 3.5 / 52, abs=0.005)
+        low, high = map(float, record["95 % interval"].split("–"))
+        assert low < 100 * 3.5 / 52 < high
         assert float(record["deviation over users"]) == pytest.approx(100 * (21 / 4) ** 0.5 / 52, abs=0.005)
         assert record["each user"].startswith("user0: 0.00, user1: 1.92")
     (single,) = tables(read_results(tmp_path / "results"), "benchmark/user2")

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from itertools import product
 from statistics import NormalDist
 
 import numpy as np
@@ -16,8 +17,11 @@ from emgscribe.scoring import (
     count_units,
     count_words,
     errors_at,
+    interval_text,
     matched_pairs,
+    percentile_interval,
     probability_of_improvement,
+    resampled_cers,
     side_by_side,
     total,
 )
@@ -183,13 +187,25 @@ def test_matched_pairs_are_split_where_both_are_right() -> None:
     one = errors_at(reference, "the qUIck brXwn fox jumpss")
     other = errors_at(reference, "the quick brXwn FOx jumps")
     # "UI", "X", "FO", "s": differences 2, 0, -2, 1
-    count, p = matched_pairs([one], [other])
-    assert count == 4
-    mean, spread = 0.25, np.std([2, 0, -2, 1], ddof=1) / 2
+    assert matched_pairs([one], [other])[0] == 4
+    count, p = matched_pairs([one] * 15, [other] * 15)
+    assert count == 60
+    mean, spread = 0.25, np.std([2, 0, -2, 1] * 15, ddof=1) / 60**0.5
     assert p == pytest.approx(2 * NormalDist().cdf(-mean / spread))
     assert matched_pairs([one] * 3, [one] * 3) == (9, 1.0)
-    assert matched_pairs([2 * one] * 3, [one] * 3)[1] < 0.001
+    assert matched_pairs([2 * one] * 5, [one] * 5)[1] < 0.001
     assert math.isnan(matched_pairs([errors_at("a", "b")], [errors_at("a", "a")])[1])
+
+
+@pytest.mark.parametrize("differences", [[1, 1], [2, 1, 1], [3, -1, 2, 2, 1], [1] * 12])
+def test_few_matched_pairs_are_tested_by_the_signs_of_their_differences(differences: list[int]) -> None:
+    one, other = ([np.array([max(0.0, sign * each)]) for each in differences] for sign in (1, -1))
+    sums = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=len(differences))]
+    exact = np.mean(np.array(sums) >= abs(sum(differences)))
+    count, p = matched_pairs(one, other)
+    assert count == len(differences)
+    assert p == pytest.approx(exact, abs=0.02)
+    assert p > 0
 
 
 def test_matched_pairs_find_chance_differences_as_often_as_p_predicts() -> None:
@@ -201,13 +217,36 @@ def test_matched_pairs_find_chance_differences_as_often_as_p_predicts() -> None:
 
 
 def test_the_probability_of_improvement_counts_resamples() -> None:
-    one, other = some_units(40, 1), some_units(40, 2)
+    units = some_units(40, 1)
+    one, other = resampled_cers(units), resampled_cers(some_units(40, 2))
     share = probability_of_improvement(one, other)
     assert 0 < share < 1
     assert probability_of_improvement(other, one) == pytest.approx(1 - share)
     assert probability_of_improvement(one, one) == 0.5
-    better = [Counts(0, 0, unit.substitutions, unit.length + 5) for unit in one]
-    assert probability_of_improvement(better, [unit + Counts(deletions=9) for unit in one]) == 1
+    better = [Counts(0, 0, unit.substitutions, unit.length + 5) for unit in units]
+    worse = [unit + Counts(deletions=9) for unit in units]
+    assert probability_of_improvement(resampled_cers(better), resampled_cers(worse)) == 1
+
+
+def test_the_interval_of_a_mean_over_people_surrounds_it() -> None:
+    """A person who typed little counts as much as one who typed a lot."""
+    much, little = [Counts(substitutions=5, length=100)] * 60, [Counts(substitutions=n, length=10) for n in (4, 6) * 3]
+    low, high = percentile_interval(resampled_cers(much, little))
+    assert 20 < low < (5 + 50) / 2 < high < 35
+    assert cer_interval(much + little)[1] < 20
+    one, other = resampled_cers(some_units(9, 1)), resampled_cers(some_units(9, 1), some_units(9, 1))
+    assert np.std(other) < 0.9 * np.std(one)  # the draws of two people differ
+
+
+def test_one_segment_has_no_interval() -> None:
+    for units in ([Counts(1, 2, 3, 40)], [Counts(1, 2, 3, 40), Counts(insertions=1)]):
+        assert all(map(math.isnan, cer_interval(units)))
+        assert interval_text(cer_interval(units)) == "no interval from one segment"
+    assert interval_text(cer_interval([Counts(1, 2, 3, 40)] * 2)) == "15.00 to 15.00"
+
+
+def test_counts_can_be_summed() -> None:
+    assert sum([Counts(1, 2, 3, 4), Counts(length=6)]) == Counts(1, 2, 3, 10)
 
 
 def test_a_ratio_is_paired_and_defined_where_the_second_has_errors() -> None:

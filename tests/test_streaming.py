@@ -124,7 +124,7 @@ def test_a_custom_encoder_streams_by_its_receptive_field(session: Session, monke
 @pytest.mark.parametrize("kind", WAITING)
 def test_an_encoder_that_waits_for_the_end_is_refused_and_an_alternative_named(kind: str, session: Session) -> None:
     model, nearest = network(WAITING[kind]), WAITING[kind].streaming()
-    with pytest.raises(EmgscribeError, match="to its end") as caught:
+    with pytest.raises(EmgscribeError, match="whole recording") as caught:
         Stream(model)
     assert "encoder." in caught.value.hint
     assert nearest.streaming() == nearest

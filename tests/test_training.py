@@ -195,6 +195,16 @@ def test_interrupted_run_resumes_to_the_same_end(
     assert (tmp_path / "moved" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
 
 
+def test_a_model_without_its_checkpoint_is_not_deleted_by_other_settings(sessions: Sessions, tmp_path: Path) -> None:
+    """People delete the checkpoint of a finished run, which is three times as large as the model."""
+    run(sessions, tmp_path, ONE_EPOCH)
+    (tmp_path / "last.ckpt").unlink()
+    before = (tmp_path / "best" / "model.safetensors").read_bytes()
+    with pytest.raises(EmgscribeError, match="holds a run with other settings"):
+        run(sessions, tmp_path, replace(ONE_EPOCH, train=replace(ONE_EPOCH.train, lr=0.5)))
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
+
+
 def test_a_resumed_run_keeps_its_best_model(sessions: Sessions, tmp_path: Path, monkeypatch) -> None:
     cers = iter([50, 60, 55, 40])  # of each epoch; the run is cut off after the second
 

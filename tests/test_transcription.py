@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,7 +31,14 @@ from emgscribe.models.encoders import (
 from emgscribe.models.features import FeaturesConfig, SeveralConfig, SpectrogramConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig
 from emgscribe.models.published import import_checkpoint
-from emgscribe.transcription import emission_blocks, inference_plan, normalized_to, one_pass_bytes, published_blocks
+from emgscribe.transcription import (
+    emission_blocks,
+    inference_plan,
+    normalized_to,
+    one_pass_bytes,
+    published_blocks,
+    transcribe,
+)
 
 MakeStored = Callable[..., Session]
 TDS = TdsConfig(mlp_features=24, blocks=2, channels=4, kernel=4, lookahead=2)
@@ -84,8 +92,14 @@ def test_a_transcript_has_the_decoders_labels_with_onsets_in_seconds(model: Mode
     assert len(transcript.labels) > 20
     assert (transcript.labels, transcript.text) == (expected.labels, expected.text)
     assert list(transcript.onsets) == pytest.approx([frame * 16 / 2000 for frame in expected.frames])
-    assert model.train().transcribe(session) == transcript  # batch norm's running statistics, and the mode is kept
-    assert model.training
+    model.train()
+    frozen = next(part for part in model.modules() if isinstance(part, torch.nn.BatchNorm1d)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for read in (model.transcribe, partial(transcribe, model)):  # with batch norm's running statistics, which stay
+        assert read(session) == transcript
+    inference_plan(model, 20_000)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (model.training, frozen.training) == (True, False)
     model.eval()
 
 

@@ -63,8 +63,8 @@ _REAL_KEYS = (
 )
 _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the 10 s segments of the test sessions, all seeds of a segment"
-    " together. They say what other text of the same sessions would do, not what another person or, where there is a"
-    " single seed, another training run would."
+    " together. They show how much a rate would vary with other text of the same sessions, not with another person or,"
+    " where there is a single seed, another training run."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
 _CAVEATS = (

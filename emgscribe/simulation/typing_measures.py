@@ -73,11 +73,11 @@ def _sessions(sessions: Sequence[_Keys]) -> dict[str, float]:
     if long:
         faster = [np.median(each[-(len(each) // 3) :]) - np.median(each[: len(each) // 3]) for each in long]
         found |= {
-            "deviation of the logarithm of intervals in a session": float(np.median([each.std() for each in long])),
+            "standard deviation of log intervals in a session": float(np.median([each.std() for each in long])),
             "correlation of neighbouring intervals": float(
                 np.median([np.corrcoef(each[:-1], each[1:])[0, 1] for each in long])
             ),
-            "intervals of the last third of a session, to the first": float(np.exp(np.median(faster))),
+            "intervals in the last third of a session, relative to the first": float(np.exp(np.median(faster))),
         }
     return found
 
