@@ -43,10 +43,9 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
         if path.exists() and not (path.is_file() or path.is_dir()):
             hint = "name a file or a folder"  # as root, the new file would take the device's place
             raise EmgscribeError("is a device or a pipe, which is not overwritten", where=str(path), hint=hint)
-        if path.is_dir() and (others := sorted(one.name for one in path.iterdir() if not _is_one_of(one.name, ours))):
+        if others := _others(path, ours):
             hint = "choose a new folder, or move them out of it"
-            what = f"holds other things ({', '.join(others[:3])}{', ...' * (len(others) > 3)}), which would be lost"
-            raise EmgscribeError(what, where=str(path), hint=hint)
+            raise EmgscribeError(f"holds other things ({others}), which would be lost", where=str(path), hint=hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         workspace.mkdir()
@@ -64,8 +63,11 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _is_one_of(name: str, patterns: Sequence[str]) -> bool:
-    return name.startswith(".") or any(fnmatch(name, pattern) for pattern in patterns)
+def _others(folder: Path, ours: Sequence[str]) -> str:
+    """What a folder holds beside `ours` and hidden files: some names."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name[0] != "." and not any(fnmatch(name, pattern) for pattern in ours)]
+    return ", ".join(others[:3]) + ", ..." * (len(others) > 3)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -142,7 +142,7 @@ function drawScope() {
   byId("scale").textContent = `${SECONDS} s, rows ${(scope.loud / 0.9).toFixed(0)} µV apart`;
 }
 
-// Figures -------------------------------------------------------------------------------------------------------------
+// Statistics ----------------------------------------------------------------------------------------------------------
 
 const milliseconds = (times) => (times.length ? times.map((time) => Math.round(1000 * time)).join(" / ") : "–");
 
