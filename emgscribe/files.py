@@ -58,7 +58,7 @@ def replacing(path: Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
     except OSError as error:
         raise failed("written", path, error) from error
     finally:
-        if aside.exists() and not path.exists():  # the second rename failed, or an interrupt came before it
+        if os.path.exists(aside) and not path.exists():  # the second rename failed, or an interrupt came before it
             os.replace(aside, path)
         shutil.rmtree(workspace, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import START, hear_interrupts, until
+from conftest import START, restore_interrupts, until
 from rich.console import Console
 
 from emgscribe import cli
@@ -544,7 +544,7 @@ def test_an_interrupt_while_modules_load_ends_the_command(
 def test_signals_end_a_command_and_leave_nothing_half_written(sent: int, status: int, tmp_path: Path) -> None:
     command = [*COMMAND, "simulate", "--out", str(tmp_path / "out"), "--users", "1", "--sessions", "1"]
     command += ["--minutes", "60"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupts) as process:
         until((tmp_path / "out").exists, process)
         process.send_signal(sent)
         text = process.communicate()[1]

@@ -217,7 +217,7 @@ def test_an_unfinished_file_longer_than_the_source_is_an_error(
 ) -> None:
     (first, *_) = sessions
     (tmp_path / f"{first}.hdf5.part").write_bytes(sessions[first] + b"x")
-    with pytest.raises(EmgscribeError, match="shorter than what was fetched"):
+    with pytest.raises(EmgscribeError, match="shorter than the part on disk"):
         fetch(wanted(sessions), tmp_path, fill(server, sessions, "mirror"))
 
 

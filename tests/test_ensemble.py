@@ -93,13 +93,13 @@ def test_models_that_do_not_fit_together_are_refused() -> None:
         ([trained(TDS)], "two models or more"),
         ([trained(TDS), trained(TDS, slow)], "other features"),
         ([trained(TDS), narrow], "another shape"),
-        ([trained(CNN), trained(replace(CNN, strides=(2, 3)))], "one stride"),
+        ([trained(CNN), trained(replace(CNN, strides=(2, 3)))], "the same stride"),
     ):
         with pytest.raises(EmgscribeError, match=message):
             ensemble(models)
     with pytest.raises(EmgscribeError, match="one or more"):
         EnsembleConfig(())
-    with pytest.raises(EmgscribeError, match="share 9 features alike"):
+    with pytest.raises(EmgscribeError, match="a divisor of 9"):
         EnsembleConfig((TDS, TDS), shared=False).build(2, 16, 9)
     for parts in ((), (StridedConvConfig(), RAW), (RAW, RAW)):
         with pytest.raises(EmgscribeError, match="all alike"):

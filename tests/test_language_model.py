@@ -206,7 +206,7 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path: Path) -> None:
         ("ngram 1=4", "ngram 1=3", 9, "expected \\\\2-grams"),
         ("ngram 2=2", "ngram 2=1", 13, "expected \\\\end"),
         ("\\2-grams:", "\\3-grams:", 11, "expected \\\\2-grams"),
-        ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "tabs between"),
+        ("-0.4\ta\t-0.3", "-0.4 a -0.3", 9, "tab-separated"),
         ("-0.4\ta\t-0.3", "minus\ta\t-0.3", 9, "could not convert"),
         ("-0.4\ta\t-0.3", "nan\ta\t-0.3", 9, "not a log-probability"),
         ("-0.4\ta\t-0.3", "0.4\ta\t-0.3", 9, "not a log-probability"),

@@ -104,7 +104,6 @@ def test_a_machine_of_a_slurm_cluster_trains_as_any_other(sessions: Sessions, tm
 
 
 def test_training_learns_and_leaves_a_complete_run(sessions: Sessions, tmp_path: Path, capsys) -> None:
-    (tmp_path / "run" / "best" / "left").mkdir(parents=True)  # of a run that was killed before its first checkpoint
     trained = train(changed(epochs=12), *sessions, out=str(tmp_path / "run"))
     assert trained.curves[-1]["train_loss"] < 0.6 * trained.curves[0]["train_loss"]
     left = {path.name for path in (tmp_path / "run").iterdir()}
@@ -202,6 +201,13 @@ def test_a_model_without_its_checkpoint_is_not_deleted_by_other_settings(session
     before = (tmp_path / "best" / "model.safetensors").read_bytes()
     with pytest.raises(EmgscribeError, match="holds a run with other settings"):
         run(sessions, tmp_path, replace(ONE_EPOCH, train=replace(ONE_EPOCH.train, lr=0.5)))
+    (tmp_path / "settings.json").rename(tmp_path / "moved.json")
+    with pytest.raises(EmgscribeError, match="holds a model without the settings of its run"):
+        run(sessions, tmp_path, ONE_EPOCH)
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
+    (tmp_path / "moved.json").rename(tmp_path / "settings.json")
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"of a run that was killed before its first checkpoint")
+    run(sessions, tmp_path, ONE_EPOCH)
     assert (tmp_path / "best" / "model.safetensors").read_bytes() == before
 
 

@@ -163,6 +163,9 @@ def _claim(folder: Path, described: dict[str, Any], recipe: Recipe) -> None:
     noted = folder / "settings.json"
     if not (folder / LAST).exists() and not (folder / BEST).exists():
         write_json(noted, described)
+    elif not noted.exists():
+        hint = "choose another folder (out, or --runs) or another name (--name), or delete this one"
+        raise EmgscribeError("holds a model without the settings of its run", where=str(folder), hint=hint)
     try:
         found = differences(*(_completed(settings, recipe) for settings in (read_json(noted), described)))
     except (AttributeError, TypeError, RecursionError) as error:
