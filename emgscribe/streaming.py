@@ -21,7 +21,7 @@ _SETTLE_SECONDS = 0.1  # from one settling of keys to the next
 _SLIDE_SECONDS = 0.25  # by which windows move on
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Update:
     """What a stream read in one chunk.
 

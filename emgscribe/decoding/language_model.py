@@ -50,7 +50,7 @@ class Automaton:
         return SPACE in self.tokens
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LanguageModel:
     """A character n-gram model."""
 
