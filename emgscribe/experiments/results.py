@@ -305,7 +305,7 @@ class Row:
         groups: dict[str, list[Counts]] = defaultdict(list)
         for segment in segments:
             groups[users.get(segment[0], "")].append(self.units[segment])
-        return resampled_cers(*groups.values())
+        return resampled_cers(*(groups.values() or [()]))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
