@@ -12,7 +12,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from inspect import isclass
 from reprlib import repr as shortened
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from emgscribe.errors import EmgscribeError
 
@@ -135,8 +136,17 @@ _PLAIN: dict[Any, tuple[Any, str]] = {
 }
 
 
+def _meant(hint: Any, value: Any) -> Any:
+    """For a type `X | None`, the one of the two that a value is meant to be; any other type as it is."""
+    parts = get_args(hint) if get_origin(hint) in (UnionType, Union) else ()
+    if len(parts) != 2 or NoneType not in parts:
+        return hint
+    return NoneType if value is None else next(part for part in parts if part is not NoneType)
+
+
 def _check(hint: Any, value: Any, field: str) -> None:
     """Refuse a value that the type of a field does not allow."""
+    hint = _meant(hint, value)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         whole = arguments[0] is int
@@ -191,6 +201,7 @@ def from_json(kind: type[T], data: Any, *, where: str) -> T:
 
 def _read(hint: Any, data: Any, path: str) -> Any:
     """The value of type `hint` that JSON data stand for; `path` leads to it."""
+    hint = _meant(hint, data)
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         require(isinstance(data, list), path, data, "a list")

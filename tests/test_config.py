@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
@@ -47,6 +47,8 @@ class Thing(Settings):
     fast: bool = False
     label: str = ""
     plain: int = 1
+    limit: Count | None = None
+    inner: Shape | None = None
     factor: float = 1.0
     shape: Shape = Round()
     paint: Paint = Paint()
@@ -79,6 +81,8 @@ class Nameless(Shape): ...
         ("fast", 1, "true or false"),
         ("label", 1, "a string"),
         *(("plain", value, "a whole number") for value in ("abc", 1.0, True, None)),
+        *(("limit", value, "a whole number, 1 to 1,000,000,000") for value in (0, "1")),
+        ("inner", Paint(), "a Shape"),
         *(("factor", value, "a number") for value in ("abc", False, None)),
         ("shape", Paint(), "a Shape"),
         ("paint", ThickPaint(), "a Paint itself, not a subclass of it"),
@@ -95,6 +99,9 @@ def test_values_that_the_type_of_a_field_does_not_allow_are_refused(field: str, 
 def test_json_round_trip() -> None:
     thing = Thing(rate=0, gain=1e300, mode="b", sizes=(8, 1), fast=True, shape=Square(2.0, Round(3)), paint=Paint(0))
     data = json.loads(json.dumps(to_json(thing)))
+    assert data["limit"] is data["inner"] is None
+    inner = replace(thing, limit=3, inner=Round(2))
+    assert from_json(Thing, json.loads(json.dumps(to_json(inner))), where="x") == inner
     assert data["shape"] == {"kind": "square", "side": 2.0, "inner": {"kind": "round", "radius": 3}}
     assert from_json(Thing, data, where="x") == thing
     assert reads_as(thing, data)
@@ -127,6 +134,8 @@ def deep(levels: int) -> Any:
             {"colour": 1},
             "thing has no setting 'colour'; it has count, rate, gain, mode, sizes",
         ),
+        ({"inner": {"kind": "oval"}}, "thing.inner.kind is 'oval', allowed: round, square"),
+        ({"limit": 0}, "thing.limit is 0, allowed: a whole number"),
         ({"shape": {"kind": "oval"}}, "thing.shape.kind is 'oval', allowed: round, square"),
         ({"shape": {"kind": ["round"]}}, "thing.shape.kind is ['round'], allowed: round, square"),
         ({"shape": [["kind", "round"]]}, "thing.shape is [['kind', 'round']], allowed: an object"),
