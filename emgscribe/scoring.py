@@ -205,8 +205,8 @@ def percentile_interval(values: Resampled) -> tuple[float, float]:
 
 
 def interval_text(interval: tuple[float, float], form: str = "{:.2f} to {:.2f}") -> str:
-    """The two ends of an interval, or that one segment gives none."""
-    return "no interval from one segment" if isnan(interval[0]) else form.format(*interval)
+    """The two ends of an interval, or that one segment has no interval."""
+    return "unknown, one segment" if isnan(interval[0]) else form.format(*interval)
 
 
 def resampled_cers(*groups: Sequence[Counts]) -> Resampled:

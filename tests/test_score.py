@@ -241,7 +241,7 @@ def test_the_interval_of_a_mean_over_people_surrounds_it() -> None:
 def test_one_segment_has_no_interval() -> None:
     for units in ([Counts(1, 2, 3, 40)], [Counts(1, 2, 3, 40), Counts(insertions=1)]):
         assert all(map(math.isnan, cer_interval(units)))
-        assert interval_text(cer_interval(units)) == "no interval from one segment"
+        assert interval_text(cer_interval(units)) == "unknown, one segment"
     assert interval_text(cer_interval([Counts(1, 2, 3, 40)] * 2)) == "15.00 to 15.00"
 
 

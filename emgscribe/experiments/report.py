@@ -471,7 +471,8 @@ def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "g
         table.add_row(name, str(counts.length), *(f"{rate:.2f} %" for rate in rates))
     console.print(table)
     if evaluation.counts.length:
-        interval = f"95 % interval {interval_text(evaluation.interval)} %, bootstrap over {evaluation.unit}"
+        ends = interval_text(evaluation.interval, "{:.2f} to {:.2f} %")
+        interval = f"95 % interval {ends}, bootstrap over {evaluation.unit}"
         console.print(f"CER {evaluation.cer:.2f} % ({interval})")
     texts = [(score.reference, score.hypothesis) for score in evaluation.sessions]
     shown = [[screen_text(labels_of_text(text)) for text in pair] for pair in texts]

@@ -41,13 +41,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FORMAT, _VERSION = "emgscribe-model", 2
-_FILES = (
-    "config.json",
-    "model.safetensors",
-    "README.md",
-    "beam.json",
-    "language-model-*.arpa.gz",
-)  # in a model's folder
+# In a model's folder:
+_FILES = ("config.json", "model.safetensors", "README.md", "beam.json", "language-model-*.arpa.gz")
 SHIPPED = ("live",)
 """The models that come with the package, by their names."""
 _OWN = Path(__file__).parent / "shipped"
