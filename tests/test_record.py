@@ -31,7 +31,7 @@ from emgscribe.live.hub import Choice, Live, Recordings
 from emgscribe.live.recorder import Recorder, finish
 from emgscribe.live.sources import Replay, Simulated, Source, Typed
 from emgscribe.live.take import Take, from_file, made_up_prompts
-from emgscribe.models.model import load_model
+from emgscribe.models.model import load_model, save_model
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.training import adapt as adapting
 from emgscribe.training.adapt import adapt
@@ -390,14 +390,18 @@ def test_an_adaptation_that_does_not_help_keeps_the_old_model(
 ) -> None:
     monkeypatch.setattr(adapting, "_STEPS", 5)
     monkeypatch.setattr(adapting, "evaluate", lambda *_, **__: SimpleNamespace(cer=0.0))
-    printed = Console(record=True, file=StringIO())
+    printed = Console(record=True, file=StringIO(), width=200)
     done = adapt(live_folder / "m", [minute], tmp_path / "run", console=printed)
-    assert "no better, so the model stays as it was" in printed.export_text()
+    assert "no better, so the model stays as it was. More minutes of typing may help." in printed.export_text()
     kept = load_model(tmp_path / "run" / "best")
     for name, value in load_model(live_folder / "m").state_dict().items():
         assert torch.equal(kept.state_dict()[name], value)
         assert torch.equal(done.model.state_dict()[name], value)
     assert kept.ancestry == load_model(live_folder / "m").ancestry
+    kept.ancestry = kept.ancestry.after([minute.first(20_000)], [])
+    save_model(kept, tmp_path / "personal")
+    adapt(tmp_path / "personal", [minute], tmp_path / "again", console=printed)
+    assert "stays as it was. It was already trained on this person." in printed.export_text()
 
 
 def test_the_adapted_model_takes_over(live_folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

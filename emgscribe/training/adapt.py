@@ -63,7 +63,9 @@ def adapt(
     console.print(f"after: CER {after:.1f} % on the last fifth, which also chose the weights", highlight=False)
     if after < before:
         return done
-    console.print("This is no better, so the model stays as it was. More minutes of typing may help.")
+    known = {session.user for session in sessions} <= {seen.user for seen in loaded.ancestry.trained_on}
+    hint = "It was already trained on this person." if known else "More minutes of typing may help."
+    console.print(f"This is no better, so the model stays as it was. {hint}")
     save_model(loaded, done.folder / "best")
     return replace(done, model=loaded)
 
