@@ -45,6 +45,17 @@ def browser() -> Iterator[Any]:
 
 until = partial(conftest.until, seconds=30)
 
+HOLD = "document.getElementById('typing').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], code: 'Held'}))"
+CATCH_SOCKETS = """
+const sockets = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) {
+    super(...given);
+    sockets.push(this);
+  }
+};
+"""
+
 
 class Server:
     """`emgscribe live` in a process of its own."""
@@ -178,16 +189,48 @@ def test_what_is_typed_in_the_page_is_recorded(browser: Any, live_folder: Path, 
         until(lambda: text(browser, "prompt") == "de")
         until(lambda: "keys: 8" in text(browser, "recorded"))
         assert text(browser, "contact")
+        typing.send_keys("d")
+        browser.execute_script(HOLD, "e")
+        browser.find_element("id", "record").click()  # where the focus goes, and the key is released
+        until(lambda: "saved: " in text(browser, "recorded"))
+    finally:
+        server.kill()
+    (path,) = (tmp_path / "out").glob("*.hdf5")
+    header = read_header(path)
+    assert (header.text, header.user) == ("⇧Ax⌫b c⏎de", "anna")
+    assert [prompt.text for prompt in header.prompts] == ["Ab c"]
+    assert 0 < header.clock_error < 1
+    assert [found.severity for found in inspect(path)[0].findings if found.severity == "error"] == []
+
+
+def test_keys_are_kept_while_the_connection_is_lost(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    server = Server(live_folder, "--source", "brainflow", verb=("record", "--out", str(tmp_path / "out")))
+    server.start()
+    try:
+        browser.get("about:blank")
+        catch = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": CATCH_SOCKETS})
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        until(lambda: text(browser, "state") == "running")
+        browser.find_element("id", "record").click()
+        until(lambda: text(browser, "prompt"))
+        typing = browser.find_element("id", "typing")
+        typing.send_keys("ab")
+        browser.execute_script("sockets.at(-1).close()")
+        until(lambda: "trying again" in text(browser, "state"))
+        typing.send_keys("cd")
+        until(lambda: text(browser, "state") == "running")
+        typing.send_keys("ef")
+        until(lambda: "keys: 6" in text(browser, "recorded"))
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", catch)
         browser.find_element("id", "record").click()
         until(lambda: "saved: " in text(browser, "recorded"))
     finally:
         server.kill()
     (path,) = (tmp_path / "out").glob("*.hdf5")
     header = read_header(path)
-    assert (header.text, header.user) == ("⇧Ax⌫b c⏎", "anna")
-    assert [prompt.text for prompt in header.prompts] == ["Ab c"]
-    assert 0 < header.clock_error < 1
-    assert [found.severity for found in inspect(path)[0].findings if found.severity == "error"] == []
+    assert header.text == "abcdef"
+    assert header.clock_error < 1
 
 
 def test_a_recording_that_was_killed_can_be_finished(browser: Any, live_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ import { open } from "./source.js";
 
 const SECONDS = 4; // of signal that the scope shows
 const SHOWN_KEYS = 2000; // keystrokes that are kept
+const FADING = 0.7; // of a key's light, left after an update: a key press lasts one or two of them, too short to be seen
+const KEYS_AT_ONCE = 30; // of what is typed, in a message
 const ROWS = ["`1234567890-=⌫", "qwertyuiop[]\\", "asdfghjkl;'⏎", "⇧zxcvbnm,./"];
 const SHIFTED = { "~": "`", "!": "1", "@": "2", "#": "3", $: "4", "%": "5", "^": "6", "&": "7", "*": "8", "(": "9", ")": "0", _: "-",
   "+": "=", "{": "[", "}": "]", "|": "\\", ":": ";", '"': "'", "<": ",", ">": ".", "?": "/" };
@@ -86,7 +88,10 @@ function light(likely) {
     const name = SHIFTED[symbol] ?? symbol.toLowerCase();
     found.set(name, Math.max(found.get(name) ?? 0, p));
   }
-  for (const [name, key] of keys) key.style.setProperty("--p", found.get(name) ?? 0);
+  for (const [name, key] of keys) {
+    const before = Number(key.style.getPropertyValue("--p"));
+    key.style.setProperty("--p", Math.max(found.get(name) ?? 0, before > 0.02 ? FADING * before : 0).toFixed(3));
+  }
 }
 
 // Scope ---------------------------------------------------------------------------------------------------------------
@@ -184,7 +189,8 @@ function ping() {
 }
 
 function press(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.key === "Tab") return;
+  const shortcut = event.metaKey || ((event.ctrlKey || event.altKey) && !event.getModifierState("AltGraph"));
+  if (shortcut || event.key === "Tab") return;
   if (!(event.key in KEYS) && [...event.key].length !== 1) return;
   event.preventDefault();
   if (event.repeat) return;
@@ -201,11 +207,20 @@ function release(event) {
   if (event.key === "Enter") sendKeys();
 }
 
+/** Keys that are released elsewhere, as after Alt+Tab, end here: nothing says when they go up. */
+function releaseAll(event) {
+  for (const held of typing.held.values()) typing.waiting.push([...held, event.timeStamp]);
+  typing.held.clear();
+  sendKeys();
+}
+
+/** Keys wait until the server is connected and its clock is known. */
 function sendKeys() {
   if (!typing.waiting.length || !clock.heard.length) return;
   const { offset, error } = serverClock();
-  const keys = typing.waiting.splice(0, 30).map(([name, down, up]) => [name, down / 1000 + offset, up / 1000 + offset]);
-  send({ type: "keys", keys, error });
+  const some = typing.waiting.slice(0, KEYS_AT_ONCE);
+  const keys = some.map(([name, down, up]) => [name, down / 1000 + offset, up / 1000 + offset]);
+  if (send({ type: "keys", keys, error })) typing.waiting.splice(0, some.length);
 }
 
 function showTyping() {
@@ -261,6 +276,7 @@ function showElectrodes({ amplitude, states }) {
 
 byId("typing").addEventListener("keydown", press);
 byId("typing").addEventListener("keyup", release);
+byId("typing").addEventListener("blur", releaseAll);
 byId("record").addEventListener("click", () => send({ type: "record", on: byId("record").textContent === "Record" }));
 byId("adapt").addEventListener("click", () => send({ type: "adapt" }));
 setInterval(sendKeys, 100);
@@ -349,16 +365,16 @@ const server = open({
   },
   columns: receiveColumns,
   opened() {
-    clock.heard = [];
     for (const wait of [0, 100, 200, 300, 400]) setTimeout(ping, wait);
   },
   closed() {
+    clock.heard = []; // a server that was started again may have another clock
     state("not connected; trying again", "broken");
   },
 });
 
 function send(content) {
-  server.send(content);
+  return server.send(content);
 }
 
 function choose(change) {

@@ -23,8 +23,11 @@ export function open({ message, columns, opened, closed }) {
 
   connect();
   return {
+    /** Returns whether the message could be sent. */
     send(content) {
-      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(content));
+      if (socket.readyState !== WebSocket.OPEN) return false;
+      socket.send(JSON.stringify(content));
+      return true;
     },
   };
 }
