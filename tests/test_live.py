@@ -245,6 +245,30 @@ def test_latencies_count_from_the_key_to_its_first_appearance(monkeypatch: pytes
     assert found.computing == pytest.approx((0.01,) * 3)
 
 
+def test_a_letter_on_the_screen_is_not_taken_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("emgscribe.live.meter.time.monotonic", lambda: now)
+    meter = Meter(lambda time: time + 100)
+    meter.typed([Typed(label, at) for label, at in zip(labels_of_text("ll"), (1.0, 1.2), strict=True)])
+    for now, doubt in ((101.1, decoded("l", 1.0)), (101.25, decoded("l", 1.0)), (101.5, decoded("ll", 1.0, 1.2))):
+        meter.read(reading(decoded(""), doubt, now - 100), 0.01)
+    assert list(meter._shown) == pytest.approx([0.1, 0.3])
+
+
+def test_keys_that_come_late_and_out_of_order_are_scored_in_order() -> None:
+    meter = Meter(None)
+    meter.expect()
+    meter.read(reading(decoded("xab", 0.5, 1.0, 1.2), decoded(""), 1.3), 0.0)
+    meter.typed([Typed(*labels_of_text("b"), 1.2), Typed(*labels_of_text("a"), 1.0)], late=True)
+    (piece,) = meter.read(reading(decoded(""), decoded(""), 2.9), 0.0)
+    assert piece.typed == tuple(labels_of_text("ab"))
+    assert (piece.counts.insertions, piece.counts.edits) == (1, 1)
+    meter.typed([Typed(*labels_of_text("c"), 2.8)], late=True)
+    assert meter.finish(all_read=False) == []  # it may still be read
+    meter.read(reading(decoded("zz", 2.9, 3.0), decoded(""), 3.5), 0.0)
+    assert meter.measured().counts == piece.counts
+
+
 def test_errors_are_counted_once_and_nothing_is_kept() -> None:
     meter, scored = Meter(None), []
     for line in range(200):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from emgscribe.data.charset import SYMBOLS
 from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, read_header
 from emgscribe.data.inspect import inspect
 from emgscribe.data.session import Session, open_session
@@ -155,14 +156,29 @@ class Muscles(Source):
             yield Piece(signal(10, at), begun + (at + np.arange(10)) / 200)
 
 
+class Noise(Muscles):
+    """What a model can read."""
+
+    shape = Shape()
+
+    def pieces(self) -> Iterator[Piece]:
+        begun, noise = time.monotonic(), np.random.default_rng(0).normal(0, 20, (80, 2, 16)).astype(np.float32)
+        for at in range(0, 10**6, 80):
+            time.sleep(max(0.0, begun + (at + 80) / 2000 - time.monotonic()))
+            yield Piece(noise, begun + (at + np.arange(80)) / 2000)
+
+
 def test_keys_typed_in_the_page_end_prompts(out: Path) -> None:
     take = Take(Muscles(), out, user="me", prompts=iter(["one", "two"]))
     now = time.monotonic()
     take.add(Received(signal(400), now - 1 + np.arange(400) / 200))
     assert take.prompt == "one"
-    assert not take.press([["Shift", now - 0.9, now - 0.7], ["O", now - 0.8, now - 0.75]], 0.001)
-    assert take.press([["Enter", now - 0.5, now - 0.4], ["F13", now - 0.3, now - 0.2]], 0.003)
-    assert (take.prompt, take.recorder.keys) == ("two", 3)
+    first = take.press([["Shift", now - 0.9, now - 0.7], ["O", now - 0.8, now - 0.75]], 0.001)
+    assert [(SYMBOLS[key.label], key.time) for key in first] == [("⇧", now - 0.9), ("O", now - 0.8)]
+    assert (take.prompt, take.prompts) == ("one", 0)
+    (enter,) = take.press([["Enter", now - 0.5, now - 0.4], ["F13", now - 0.3, now - 0.2]], 0.003)
+    assert SYMBOLS[enter.label] == "⏎"
+    assert (take.prompt, take.prompts, take.recorder.keys) == ("two", 1, 3)
     path = take.recorder.finish()
     assert path is not None
     header = read_header(path)
@@ -302,6 +318,30 @@ def test_a_source_is_recorded_without_a_model(out: Path) -> None:
     finally:
         live.end()
     assert len(list(out.iterdir())) == 1
+
+
+def test_what_is_typed_while_recording_is_scored(live_folder: Path, out: Path) -> None:
+    models = {"m": live_folder / "m"}
+    live = Heard({"noise": lambda shape: Noise()}, models, Choice("noise", "m"), recordings=Recordings(out))
+    live.begin(live.check(live.choice))
+    try:
+        assert live.engine is not None
+        live.record(True)
+        now = time.monotonic()
+        live.press([["a", now, now], ["Enter", now + 0.1, now + 0.2]], 0.001)
+        meter = live.engine.meter
+        assert until(live, "scored", length=2)["lines"][0].replace("·", "").startswith("a⏎")  # after a pause
+        assert (meter.measured().shown, meter.measured().committed) == ((), ())  # keys came late: that is no latency
+        now = time.monotonic()
+        live.press([["b", now, now]], 0.001)
+        conftest.until(lambda: meter._horizon > now, seconds=20)
+        live.record(False)
+        assert "b" in until(live, "scored", length=1)["lines"][0]
+        scored = meter.measured().counts
+        time.sleep(0.5)
+        assert meter.measured().counts == scored  # what is decoded now is not compared with anything
+    finally:
+        live.end()
 
 
 def test_stopping_makes_a_session_too(out: Path) -> None:

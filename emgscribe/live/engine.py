@@ -89,6 +89,18 @@ class Engine:
             thread.join()
         self.source.close()
 
+    def follow(self, on: bool) -> None:
+        """Compare what is read with the keys that `pressed` is given, from now on or no longer."""
+        if on:
+            self.meter.expect()
+            return
+        for piece in self.meter.finish(all_read=False):
+            self._on_event(piece)
+
+    def pressed(self, keys: list[Typed]) -> None:
+        """Keys that went down, from where they are known a little later than the samples."""
+        self.meter.typed(keys, late=True)
+
     @property
     def waiting(self) -> float:
         """Seconds of samples that wait for the network."""

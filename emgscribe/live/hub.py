@@ -183,14 +183,21 @@ class Live:
                 require(not source.recorded, "source", self.choice.source, "one that is not a recording already")
                 source.stay()
                 self._take = Take(source, into.out, user=into.user, prompts=into.prompts())
+                if self._take.asks:
+                    self.engine.follow(True)
             elif not on:
                 self._end_take()
             self.send(self._recording())
 
     def _end_take(self) -> None:
-        take, self._take = self._take, None
-        if take is not None and (path := take.recorder.finish()):
+        if (take := self._let_go()) is not None and (path := take.recorder.finish()):
             self.recorded.append(path)
+
+    def _let_go(self) -> Take | None:
+        take, self._take = self._take, None
+        if take is not None and take.asks and self.engine is not None:
+            self.engine.follow(False)
+        return take
 
     def _record(self, came: Received) -> None:
         """Add to what is recorded, by the engine's thread."""
@@ -200,7 +207,7 @@ class Live:
             take.add(came)
         except (EmgscribeError, ValueError) as error:  # also of a file that was closed a moment ago
             if self._take is take:
-                self._take = None
+                self._let_go()
                 take.recorder.close()
                 self.send(message("error", what=f"the recording has stopped: {error}", hint=getattr(error, "hint", "")))
                 self.send(self._recording())
@@ -208,10 +215,12 @@ class Live:
     def _recording(self) -> Message:
         """What is recorded now, and has been."""
         take, into = self._take, self.recordings
-        now = {"prompt": take.prompt, "asks": take.asks, "keys": take.recorder.keys} if take else {}
+        now = {}
+        if take:
+            now = {"prompt": take.prompt, "prompts": take.prompts, "asks": take.asks, "keys": take.recorder.keys}
         seconds = round(take.recorder.seconds, 1) if take else 0.0
         files = [path.name for path in self.recorded]
-        adapting = bool(self._adapting and self._adapting.runs)
+        adapting = (job := self._adapting) is not None and job.runs  # which its own thread ends
         return message(
             "recording", on=bool(take), seconds=seconds, files=files, possible=into is not None,
             adapting=adapting, adaptable=bool(files and self._folder(self.choice)), **now,
@@ -226,7 +235,12 @@ class Live:
 
     def press(self, keys: Any, error: Any) -> None:
         """Keys that a page saw go down and up."""
-        if (take := self._take) is not None and take.press(keys, error):
+        if (take := self._take) is None:
+            return
+        before = take.prompts
+        if (typed := take.press(keys, error)) and self.engine is not None:
+            self.engine.pressed(typed)
+        if take.prompts > before:
             self.send(self._recording())
 
     def adapt(self) -> None:
@@ -236,7 +250,7 @@ class Live:
                 raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
             if (folder := self._folder(self.choice)) is None:
                 raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made from")
-            if self._adapting and self._adapting.runs:
+            if (job := self._adapting) is not None and job.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
             folder = self._origins.get(self.choice.model, folder)  # which has not seen what was recorded
             places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
@@ -267,15 +281,15 @@ class Live:
         """Stop what runs, for good."""
         with self._switching:
             self._closed = True
-            if self._adapting:
-                self._adapting.stop()
+            if (job := self._adapting) is not None:
+                job.stop()
             self._stop()
 
     def _stop(self) -> None:
-        engine, self.engine = self.engine, None
         try:
             self._end_take()
         finally:
+            engine, self.engine = self.engine, None
             if engine is not None:
                 engine.stop()
 

@@ -23,10 +23,11 @@ _LONGEST = 400  # keys of a piece
 _SILENT = frozenset(labels_of_text(BACKSPACE + SHIFT))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Key:
     label: int
     time: float
+    timed: bool = True  # its latency counts
     shown: bool = False
     committed: bool = False
 
@@ -68,11 +69,18 @@ class Meter:
         self._characters = deque[float]()  # when each was committed
         self._counts, self._horizon, self._known = Counts(), -np.inf, False
 
-    def typed(self, keys: Sequence[Typed]) -> None:
-        """Note keys that went down."""
+    def typed(self, keys: Sequence[Typed], *, late: bool = False) -> None:
+        """Note keys that went down. Those that are `late` may be known only after they were shown: no latency."""
+        if keys:
+            with self._lock:
+                self._keys += [_Key(key.label, key.time, timed=not late) for key in keys]
+                self._keys.sort(key=lambda key: key.time)
+                self._known = True
+
+    def expect(self) -> None:
+        """From now on all keys are known, also while there is none."""
         with self._lock:
-            self._keys += [_Key(key.label, key.time) for key in keys]
-            self._known |= bool(keys)
+            self._known = True
 
     def read(self, update: Update, computing: float) -> list[Scored]:
         """Note what was read, by `computing` seconds of work; returns the pieces whose score is now final."""
@@ -91,29 +99,30 @@ class Meter:
             self._horizon = min((*update.tentative.onsets, update.seconds - _NEAR))
             return list(iter(self._scored, None))
 
-    def finish(self) -> list[Scored]:
-        """Score what is left: nothing more will be read."""
+    def finish(self, *, all_read: bool = True) -> list[Scored]:
+        """Score what is left, and expect no more keys. Without `all_read` the latest keys are still to be read."""
         with self._lock:
-            return [self._score(len(self._keys), np.inf)] if self._keys else []
+            cut = np.inf if all_read else self._horizon
+            keys = sum(key.time < cut for key in self._keys)
+            scored = [self._score(keys, cut)] if keys else []
+            self._keys, self._read, self._known = [], [], False
+            return scored
 
     def _match(self, text: Transcript, now: float, when: Callable[[float], float], *, final: bool) -> None:
         """Note the latency of each key that is shown, or committed, for the first time."""
+        left = [key for key in self._keys if not key.committed]  # of which each is shown once
         for label, onset in zip(text.labels, text.onsets, strict=True):
-            seen = "committed" if final else "shown"
-            near = [
-                key
-                for key in self._keys
-                if key.label == label and abs(key.time - onset) < _NEAR and not getattr(key, seen)
-            ]
+            near = [key for key in left if key.label == label and abs(key.time - onset) < _NEAR]
             if not near:
                 continue
             key = min(near, key=lambda key: abs(key.time - onset))
+            left.remove(key)
             latency = now - when(key.time)
-            if not key.shown:
+            if key.timed and not key.shown:
                 self._shown.append(latency)
-            if final:
+            if key.timed and final:
                 self._committed.append(latency)
-            key.shown, key.committed = True, key.committed or final
+            key.shown, key.committed = True, final
 
     def _scored(self) -> Scored | None:
         """Score all that is committed up to the first pause, or what has become too long up to its longest gap."""

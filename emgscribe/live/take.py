@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from emgscribe.config import is_number, require
-from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, symbol_of_key
+from emgscribe.data.charset import ENTER, SYMBOLS, key_of_symbol, labels_of_text, symbol_of_key
 from emgscribe.data.hdf5 import Keystroke, Prompt
 from emgscribe.data.recordings import HOLD, key_name
 from emgscribe.files import open_text
 from emgscribe.live.engine import Received
 from emgscribe.live.recorder import Recorder
-from emgscribe.live.sources import Source
+from emgscribe.live.sources import Source, Typed
 from emgscribe.simulation.text import PromptWriter, prompts_of_text
 
 LONGEST = 3600.0  # s of a recording
@@ -40,14 +40,14 @@ def from_file(path: Path) -> Prompts:
 
 
 class Take:
-    """One recording of a source into the folder `out`. `prompt` is what is to be typed now."""
+    """One recording of a source into the folder `out`. `prompt` is what is to be typed now, after `prompts` others."""
 
     def __init__(self, source: Source, out: Path, *, user: str, prompts: Iterator[str]) -> None:
         self._prompts = prompts
         self._zero = source.when(0.0)  # of the source's clock, on the monotonic one
         origin = time.time() - time.monotonic() + self._zero
         self.recorder = Recorder(out, source.shape, user=user, origin=origin, simulation=source.simulation)
-        self.asks = not source.knows_keys
+        self.asks, self.prompts = not source.knows_keys, 0
         self._next()
 
     def _next(self) -> None:
@@ -61,10 +61,10 @@ class Take:
             for key in came.typed:
                 self.recorder.add_key(Keystroke(key_of_symbol(SYMBOLS[key.label]), key.time, key.time + HOLD))
 
-    def press(self, keys: Any, error: Any) -> bool:
+    def press(self, keys: Any, error: Any) -> list[Typed]:
         """Keys that a page saw, each [name, down, up] in s of the monotonic clock, which it knows to within `error` s.
 
-        Returns whether they ended a prompt. Anything but a list of keys raises `EmgscribeError`.
+        Returns those with a label, on the source's clock. Anything but a list of keys raises `EmgscribeError`.
         """
         require(isinstance(keys, list) and len(keys) <= _MAX_KEYS, "keys", keys, f"a list of at most {_MAX_KEYS}")
         require(is_number(error) and 0 <= error < 10, "error", error, "seconds")
@@ -75,15 +75,17 @@ class Take:
             name, down, up = key
             require(now - _LATE < down <= up < now + 1, "the time of a key", key, "within the last minute")
             pressed.append(Keystroke(key_name(name), down - self._zero, up - self._zero))
-        if not self.asks:
-            return False
-        ended = False
+        if not self.asks or not pressed:
+            return []
+        typed = list[Typed]()
         for one in pressed:
             self.recorder.add_key(one)
-            if symbol_of_key(one.key) == ENTER:
+            symbol = symbol_of_key(one.key)
+            if symbol is not None:
+                typed.append(Typed(*labels_of_text(symbol), one.start))
+            if symbol == ENTER:
                 self.recorder.add_prompt(Prompt(f"prompt-{one.start:.3f}", self._shown, one.start, self.prompt))
+                self.prompts += 1
                 self._next()
-                ended = True
-        if pressed:
-            self.recorder.note_clock(float(error))
-        return ended
+        self.recorder.note_clock(float(error))
+        return typed

@@ -171,7 +171,7 @@ function showStats(stats) {
 
 const KEYS = { Backspace: "⌫", Enter: "⏎", Shift: "⇧" }; // in addition to those whose name is a character
 const clock = { heard: [] }; // [round trip, offset], in seconds, of the latest answers
-const typing = { held: new Map(), waiting: [], shown: [] };
+const typing = { held: new Map(), waiting: [], shown: [], prompts: 0 };
 
 /** Adding this to performance.now() / 1000 gives the server's time, to within `error` seconds. */
 function serverClock() {
@@ -242,8 +242,9 @@ function showRecording(now) {
   byId("adapt").disabled = now.on || now.adapting || !now.adaptable;
   byId("adapt").hidden = !now.adaptable && !now.adapting;
   const asked = now.on && now.asks;
-  if (asked && byId("prompt").textContent !== now.prompt) {
+  if (asked && (byId("prompt").textContent !== now.prompt || typing.prompts !== now.prompts)) {
     byId("prompt").textContent = now.prompt;
+    typing.prompts = now.prompts;
     typing.shown = [];
     showTyping();
   }
