@@ -45,7 +45,10 @@ def browser() -> Iterator[Any]:
 
 until = partial(conftest.until, seconds=30)
 
-HOLD = "document.getElementById('typing').dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], code: 'Held'}))"
+HOLD = """
+const held = new KeyboardEvent("keydown", { key: arguments[0], code: "Held" });
+document.getElementById("typing").dispatchEvent(held);
+"""
 CATCH_SOCKETS = """
 const sockets = [];
 window.WebSocket = class extends WebSocket {

@@ -36,10 +36,11 @@ def heard(source: Source, seconds: float) -> tuple[Grid, np.ndarray, np.ndarray,
 
 
 @contextmanager
-def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0) -> Iterator[Any]:
+def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0, ends: bool = False) -> Iterator[Any]:
     """A stream that counts: every sample of channel c is its number plus c / 100, in mV.
 
-    With `lost`, what is recorded from 1 to 2 s is not sent; from 3 s on the clock is `jump` s off.
+    With `lost`, what is recorded from 1 to 2 s is not sent, and with `ends` the stream ends meanwhile; from 3 s on the
+    clock is `jump` s off.
     """
     lsl = pytest.importorskip("pylsl", reason="pip install 'emgscribe[lsl]'")
     info = lsl.StreamInfo(name, "EMG", channels, RATE, "float32", f"{name}-{time.monotonic()}")
@@ -48,9 +49,14 @@ def outlet(name: str, channels: int, *, lost: bool = False, jump: float = 0.0) -
     stream, ended, begun = lsl.StreamOutlet(info), threading.Event(), lsl.local_clock()
 
     def send() -> None:
+        nonlocal stream
         sent = 0
         while not ended.wait(0.02):
             count = int((lsl.local_clock() - begun) * RATE) - sent
+            if ends and stream is not None and RATE < sent + count < 2 * RATE:
+                stream = None
+            if stream is None and sent + count >= 2 * RATE:
+                stream = lsl.StreamOutlet(info)
             if count and not (lost and sent + count >= RATE and sent < 2 * RATE):
                 numbers = np.arange(sent + 1, sent + count + 1)[:, None] + np.arange(channels) / 100
                 at = begun + (sent + count) / RATE + (jump if sent > 3 * RATE else 0.0)
@@ -92,6 +98,18 @@ def test_a_lost_second_and_a_jump_of_the_clock_are_counted(jump: float) -> None:
     sent = numbers[numbers > 0]
     np.testing.assert_allclose(np.diff(sent)[np.diff(sent) < 100], 1, atol=1e-2)  # nothing else is lost
     assert sent[-1] > 4 * RATE
+
+
+def test_a_stream_that_ends_and_comes_back_is_read_again() -> None:
+    with outlet(f"again-{OWN}", 4, lost=True, ends=True):
+        source, seen, begun = Lsl(("left", "right"), [f"again-{OWN}"], wait=0.4), 0.0, time.monotonic()
+        for piece in source.pieces():
+            if piece is not None:
+                seen = float(piece.samples[-1, 0, 0]) / 1000
+            if seen > 2 * RATE or time.monotonic() > begun + 30:
+                break
+        source.close()
+    assert seen > 2 * RATE
 
 
 def test_each_band_can_have_its_own_stream() -> None:
@@ -144,6 +162,38 @@ def test_a_lost_second_and_a_clock_jump_of_a_board_are_counted() -> None:
     assert (grid.faults.gaps, grid.faults.jumps) == (1, 1), (grid.faults, len(emg), times[-1] - begun, late[-1])
     assert grid.faults.missing == pytest.approx(250, abs=15)
     assert (emg == 0).all(axis=(1, 2)).sum() == pytest.approx(250, abs=15)
+
+
+def test_a_lost_board_is_connected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
+    monkeypatch.setattr("emgscribe.live.devices._LOST", 0.3)
+    source, lost, tried = Board(-1, ("left", "right")), False, 0
+    get, connect = source._board.get_board_data, source._connect
+
+    def get_nothing() -> np.ndarray:
+        return get()[:, :0] if lost else get()
+
+    def connect_again() -> None:
+        nonlocal lost, tried
+        tried += 1
+        if tried == 1:
+            raise source._error("the port is busy", 2)
+        connect()
+        lost = False
+
+    source._board.get_board_data, source._connect = get_nothing, connect_again
+    grid, begun = Grid(source.shape), time.monotonic()
+    for piece in source.pieces():
+        if piece is not None:
+            grid.add(piece)
+            grid.take()
+            if source.reconnected:
+                break
+            lost = True
+        assert time.monotonic() < begun + 20
+    source.close()
+    assert (tried, source.reconnected) == (2, 1)
+    assert grid.faults.missing == pytest.approx(150, abs=75)  # of what the board did not send for 0.6 s
 
 
 def test_a_board_that_does_not_exist_gives_one_error() -> None:

@@ -224,12 +224,12 @@ def test_many_clients_and_half_open_sockets_do_not_stop_the_page(served: tuple[s
             for one in half_open[:100]:
                 one.send(b"GET /live HTTP/1.1\r\nHost: ")
             refused = 0
-            for _ in range(60):
+            for _ in range(200):
                 try:
                     stack.enter_context(watch(address))
                 except InvalidStatus:
                     refused += 1
-            assert (len(live.clients), refused) == (32, 29)
+            assert (len(live.clients), refused) == (32, 169)
             assert get(address)[0] == 200
         until(lambda: len(live.clients) == 1, seconds=10)
         seen = len(came)
@@ -237,6 +237,33 @@ def test_many_clients_and_half_open_sockets_do_not_stop_the_page(served: tuple[s
         assert time.monotonic() - came[-1] < 1
         assert max(later - earlier for earlier, later in pairwise(came)) < 2
     reading.join()
+
+
+def closed(one: socket.socket, within: float) -> bool:
+    one.settimeout(within)
+    try:
+        return one.recv(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_connections_that_ask_for_nothing_are_few_and_end(served: tuple[str, Live], monkeypatch: Any) -> None:
+    address, _ = served
+    here = ("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))
+    monkeypatch.setattr("emgscribe.live.server._PATIENCE", 1.5)
+    monkeypatch.setattr("emgscribe.live.server._MAX_CONNECTIONS", 20)
+    with watch(address) as page, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(here)) for _ in range(19)]
+        for one in idle[:10]:
+            one.send(b"GET / HTTP/1.1\r\nHost: ")
+        too_many = stack.enter_context(socket.create_connection(here))
+        assert closed(too_many, 1.0)
+        assert not closed(idle[0], 0.3)
+        assert all(closed(one, 5.0) for one in idle)
+        assert get(address)[0] == 200
+        assert receive(page, "stats")  # which has been open for longer
 
 
 def test_a_client_that_reads_nothing_is_disconnected(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

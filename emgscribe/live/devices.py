@@ -147,6 +147,7 @@ class Board(Source):
                 last = time.monotonic()
                 with suppress(self._error):
                     self._connect()
+                    self.reconnected += 1
             if data.shape[1]:
                 last = quiet = time.monotonic()
                 emg = data[self._rows].T.astype(np.float32).reshape(-1, *self.shape.sample)

@@ -24,6 +24,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from emgscribe.config import require
 from emgscribe.errors import EmgscribeError
@@ -41,10 +42,10 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
-_MAX_CLIENTS = 32
+_MAX_CLIENTS, _MAX_CONNECTIONS = 32, 256  # that watch; in all, with those that load the page or ask for nothing
 _LONGEST, _MAX_PER_SECOND = 4096, 20  # bytes of a client's message; messages of a client
 _REFUSED = 1008  # the code with which a socket is closed
-_PATIENCE = 10.0  # s in which a client must take a message
+_PATIENCE = 10.0  # s in which a client must take a message, or ask for what it wants
 
 
 class Site:
@@ -114,7 +115,7 @@ class Site:
                 await asyncio.wait_for(sending, _PATIENCE)
 
     async def _hear(self, connection: WebSocket, inbox: Inbox) -> None:
-        """Answer a client until it is gone, sends something other than text, or sends too much."""
+        """Answer a client until it is gone, sends something other than text, or sends too often."""
         begun, came = time.monotonic(), 0
         with suppress(WebSocketDisconnect, KeyError):
             while True:
@@ -122,7 +123,7 @@ class Site:
                 if time.monotonic() > begun + 1:
                     begun, came = time.monotonic(), 0
                 came += 1
-                if len(text) > _LONGEST or came > _MAX_PER_SECOND:
+                if came > _MAX_PER_SECOND:
                     return
                 if answer := await self.live.handle(text):
                     inbox.put_nowait(answer)
@@ -135,6 +136,24 @@ class Site:
         finally:
             running.cancel()
             await asyncio.to_thread(self.live.end)
+
+
+class _Request(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection until it is a WebSocket. It is refused where there are too many, and ends after a while."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _MAX_CONNECTIONS:
+            transport.abort()
+        self._timer = self.loop.call_later(_PATIENCE, self._end)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(error)
+
+    def _end(self) -> None:
+        if self.transport.get_protocol() is self:
+            self.transport.close()
 
 
 def serve(
@@ -192,7 +211,8 @@ def prepare(live: Live, host: str, port: int, names: Sequence[str] = ()) -> tupl
         site.app,
         log_level="error",
         ws="websockets-sansio",
-        ws_max_size=4 * _LONGEST,
+        http=_Request,
+        ws_max_size=_LONGEST,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
     )

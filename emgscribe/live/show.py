@@ -92,6 +92,7 @@ def stats(engine: Engine) -> str:
         waiting=round(engine.waiting, 3),
         late=engine.late,
         quiet=round(engine.quiet, 1),
+        reconnected=engine.source.reconnected,
         **asdict(engine.grid.faults),
     )
 

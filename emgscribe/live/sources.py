@@ -45,7 +45,8 @@ class Source:
 
     `simulation` holds the simulator's settings as JSON where no muscle made the EMG, else nothing. With
     `knows_keys`, `typed` returns every key; with `recorded` it is already a recording; with `waits` samples need not be
-    taken in time. `devices` are the bands of each device that sends pieces of its own.
+    taken in time. `devices` are the bands of each device that sends pieces of its own. `reconnected` counts how often a
+    device that was lost came back, where the source can say so.
     """
 
     shape: Shape
@@ -54,6 +55,7 @@ class Source:
     knows_keys: bool = False
     recorded: bool = False
     waits: bool = False
+    reconnected: int = 0
     devices: Sequence[slice] = (slice(None),)
 
     def pieces(self) -> Iterator[Piece | None]:

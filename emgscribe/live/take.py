@@ -82,7 +82,7 @@ class Take:
             self.recorder.add_key(one)
             symbol = symbol_of_key(one.key)
             if symbol is not None:
-                typed.append(Typed(*labels_of_text(symbol), one.start))
+                typed.append(Typed(labels_of_text(symbol)[0], one.start))
             if symbol == ENTER:
                 self.recorder.add_prompt(Prompt(f"prompt-{one.start:.3f}", self._shown, one.start, self.prompt))
                 self.prompts += 1

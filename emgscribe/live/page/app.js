@@ -159,9 +159,9 @@ function showStats(stats) {
   byId("computing").textContent = milliseconds(stats.computing);
   byId("waiting").textContent = `${Math.round(1000 * stats.waiting)} ms, ${stats.late}`;
   const missing = stats.missing + stats.stalled + stats.not_finite + stats.dropped;
-  byId("faults").textContent = `${missing}, ${stats.jumps}`;
+  byId("faults").textContent = `${missing}, ${stats.jumps}, ${stats.reconnected}`;
   document.body.classList.toggle("late", stats.late > 0);
-  document.body.classList.toggle("faulty", missing + stats.jumps > 0);
+  document.body.classList.toggle("faulty", missing + stats.jumps + stats.reconnected > 0);
   if (document.body.classList.contains("running")) {
     byId("state").textContent = stats.quiet > 1.5 ? `no samples for ${Math.round(stats.quiet)} s` : "running";
   }
