@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate
 from emgscribe.live.engine import Ended, Engine, Received
-from emgscribe.live.grid import Piece
+from emgscribe.live.grid import Faults, Piece
 from emgscribe.live.hub import Choice, Live
 from emgscribe.live.meter import Meter, Scored
 from emgscribe.live.show import UNIT, Scope, shown
@@ -45,7 +46,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     return open_session(path)
 
 
-def run(source: Source, model: Model, seconds: float = 0.0) -> tuple[Engine, list[Event]]:
+def run(source: Source, model: Model | None, seconds: float = 0.0) -> tuple[Engine, list[Event]]:
     """The events of an engine until its source ends, or for some seconds."""
     events: list[Event] = []
     engine = Engine(source, model, on_event=events.append)
@@ -121,7 +122,7 @@ def test_rows_of_a_pipe_are_read_in_chunks_of_any_size(session: Session, model: 
 
     threading.Thread(target=write).start()
     with open(reading, "rb") as file:
-        _, events = run(Pipe(model.shape, file), model)
+        _, events = run(Pipe(model.shape, file, waits=True), model)
     assert committed(events) == model.transcribe(session).text
 
 
@@ -130,7 +131,7 @@ def test_a_truncated_row_gives_one_error_after_the_complete_rows(session: Sessio
     os.write(writing, bytes(128 * 100 + 7))
     os.close(writing)
     with open(reading, "rb") as file:
-        _, events = run(Pipe(model.shape, file), model)
+        _, events = run(Pipe(model.shape, file, waits=True), model)
     ended = events[-1]
     assert isinstance(ended, Ended)
     assert "7 of 128 bytes" in str(ended.error)
@@ -144,6 +145,48 @@ def test_a_silent_pipe_can_be_stopped(model: Model) -> None:
     os.close(writing)
     assert not any(isinstance(event, Ended) for event in events)
     assert not any(thread.is_alive() for thread in engine._threads)
+
+
+def piped(write: Callable[[int], None]) -> tuple[Engine, list[Event]]:
+    """An engine without a model, until `write` has written to its pipe."""
+    reading, writing = os.pipe()
+
+    def then_close() -> None:
+        write(writing)
+        os.close(writing)
+
+    thread = threading.Thread(target=then_close)
+    with open(reading, "rb") as file:
+        thread.start()
+        done = run(Pipe(Shape(("left",), 4, 200.0), file), None)
+    thread.join()
+    return done
+
+
+def as_recorded(writing: int, seconds: float, *, lost: tuple[float, float] = (9, 9), late: float = 0.0) -> None:
+    """Write samples as they are recorded, but those that are lost; those that are late come after a pause."""
+    begun, sent = time.monotonic(), 0
+    while (now := time.monotonic() - begun) < seconds:
+        if not 1 < now < 1 + late:
+            rows = int(now * 200) - sent
+            if not lost[0] < now < lost[1]:
+                os.write(writing, np.ones((rows, 4), "<f4").tobytes())
+            sent += rows
+        time.sleep(0.02)
+
+
+def test_a_pipe_that_loses_samples_keeps_the_time() -> None:
+    begun = time.monotonic()
+    engine, events = piped(lambda writing: as_recorded(writing, 4.0, lost=(1, 2)))
+    times = np.concatenate([event.times for event in events if isinstance(event, Received)])
+    assert engine.source.when(times[-1]) - begun == pytest.approx(4.0, abs=0.2)
+    assert (engine.grid.faults.gaps, engine.grid.faults.missing) == (1, pytest.approx(200, abs=20))
+
+
+def test_a_pipe_that_pauses_loses_nothing() -> None:
+    engine, events = piped(lambda writing: as_recorded(writing, 4.0, late=1.0))
+    assert engine.grid.faults == Faults()
+    assert sum(len(event.emg) for event in events if isinstance(event, Received)) == pytest.approx(800, abs=20)
 
 
 class Broken(Source):
@@ -181,8 +224,10 @@ def test_an_exception_in_the_network_is_reported_and_ends_the_engine(session: Se
 class Slow(Model):
     """A network that takes longer than its signal lasts."""
 
+    seconds = 0.3
+
     def classify(self, frames: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.3)
+        time.sleep(self.seconds)
         return super().classify(frames)
 
 
@@ -210,6 +255,24 @@ def test_where_the_network_is_too_slow_samples_are_left_out_and_counted() -> Non
     assert sum(len(event.emissions) for event in read) == pytest.approx((60_000 - engine.late) / 16, abs=2)
     assert max(waited) <= 2.3
     assert read[-1].seconds == pytest.approx(30, abs=0.1)  # its clock knows what was left out
+
+
+def test_a_pipe_does_not_wait_for_a_slow_network(session: Session) -> None:
+    reading, writing = os.pipe()
+    events = list[Event]()
+    slow = Slow(ModelConfig(FEATURES, TDS))
+    slow.seconds = 3.0
+    with open(reading, "rb") as file:
+        engine = Engine(Pipe(session.shape, file), slow, on_event=events.append)
+        engine.start()
+        begun = time.monotonic()
+        while time.monotonic() < begun + 5:
+            os.write(writing, np.asarray(session.emg[:400], "<f4").tobytes())
+            time.sleep(0.2)
+        assert engine.waiting < 2.5
+        assert engine.late > 0
+        os.close(writing)
+        engine.join()
 
 
 def test_a_source_of_another_shape_is_refused(session: Session) -> None:

@@ -293,7 +293,7 @@ def test_without_a_page_the_server_can_end_with_its_source(
     text = list[str]()
     (cut_off := tmp_path / "cut off").write_bytes(bytes(100 * 128 + 5))
     with cut_off.open("rb") as cut:
-        pipe = Pipe(Shape(), cut)
+        pipe = Pipe(Shape(), cut, waits=True)
         for source in (Replay(live_folder / "s.hdf5", speed=0), pipe):
             made: dict[str, Callable[[Shape], Any]] = {"it": lambda _, source=source: source}
             live = Live(made, {"m": live_folder / "m"}, Choice("it", "m"), on_text=text.append)

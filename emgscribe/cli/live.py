@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
+from emgscribe.config import require
 from emgscribe.data.shape import Band, Shape
 from emgscribe.errors import EmgscribeError, optional
 from emgscribe.live.devices import Board, Lsl
@@ -30,7 +31,10 @@ class PageOptions:
     no_browser: bool = False  # do not open the page in the browser
 
 
-_OPTIONS = {"file speed": "replay", "streams": "lsl", "board board_settings": "brainflow"}
+_OPTIONS = {
+    "file": ("replay",), "speed": ("replay", "stdin"), "streams": ("lsl",), "board": ("brainflow",),
+    "board_settings": ("brainflow",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class SourceOptions:
 
     source: Literal["simulated", "replay", "lsl", "brainflow", "stdin"] = "simulated"  # where the EMG comes from
     file: Path | None = None  # session file to replay
-    speed: float = 1.0  # speed of the replay; 1: real time, 0: as fast as the file can be read
+    speed: float = 1.0  # speed of a replay; 1: real time, 0: as fast as it can be read, also from stdin
     streams: tuple[str, ...] = ()  # LSL streams by name, left band first; none: the only one of type EMG
     board: int = -1  # BrainFlow's id of the board; -1: its synthetic board
     board_settings: tuple[str, ...] = ()  # BrainFlow's settings of the board, as in serial_port=/dev/ttyUSB0
@@ -54,11 +58,12 @@ class SourceOptions:
             raise EmgscribeError("replay needs a session", hint="name one: --file SESSION.hdf5")
         if self.source == "stdin" and sys.stdin is None:
             raise EmgscribeError("standard input is closed", hint="write samples to it, as in PROGRAM | emgscribe live")
-        for names, source in _OPTIONS.items():
-            for name in names.split():
-                if getattr(self, name) != getattr(SourceOptions, name) and source != self.source:
-                    what = f"--{name.replace('_', '-')} is for --source {source}, not {self.source}"
-                    raise EmgscribeError(what, hint=f"add --source {source}, or leave the option out")
+        for name, sources in _OPTIONS.items():
+            if getattr(self, name) != getattr(SourceOptions, name) and self.source not in sources:
+                what = f"--{name.replace('_', '-')} is for --source {' or '.join(sources)}, not {self.source}"
+                raise EmgscribeError(what, hint=f"add --source {sources[0]}, or leave the option out")
+        if self.source == "stdin":
+            require(self.speed in (0, 1), "--speed", self.speed, "0 (from a file) or 1 (as it is recorded) for stdin")
         if self.source == "simulated":
             prepare_typist()
         pipes: dict[Shape, Pipe] = {}  # kept from choice to choice: the next resumes in the row where the last stopped
@@ -66,7 +71,7 @@ class SourceOptions:
             "replay": lambda _: Replay(self.file or "", speed=self.speed),
             "lsl": lambda shape: Lsl(shape.bands, self.streams),
             "brainflow": lambda shape: Board(self.board, shape.bands, dict(map(_pair, self.board_settings))),
-            "stdin": lambda shape: pipes.setdefault(shape, Pipe(shape, sys.stdin.buffer)),
+            "stdin": lambda shape: pipes.setdefault(shape, Pipe(shape, sys.stdin.buffer, waits=self.speed == 0)),
             "simulated": lambda shape: Simulated(like(shape), seed=self.seed),
         }
         return {name: made[name] for name in dict.fromkeys((self.source, "simulated"))}

@@ -30,6 +30,7 @@ from emgscribe.simulation.sessions import perform
 
 PIECE_SECONDS = 0.04  # twice as many pieces cost 4 % of a core more
 _POLL = 0.1  # s from one poll to the next where nothing comes
+_OFF, _SETTLED = 0.25, 1.0  # s by which samples of a pipe may be late or early; s of it after which the times jump
 
 
 @dataclass(frozen=True)
@@ -227,15 +228,31 @@ def _type(
 
 
 class Pipe(_Paced):
-    """Samples that a program writes: rows of float32, little-endian, in µV, all electrodes of the left band first."""
+    """Samples that a program writes: rows of float32, little-endian, in µV, all electrodes of the left band first.
 
-    def __init__(self, shape: Shape, file: BinaryIO) -> None:
+    They are taken as the program records them. Where for a second all of them come too late, or too early, some were
+    lost or had been waiting, and the times jump. With `waits` they come from a file, and the program waits instead.
+    """
+
+    def __init__(self, shape: Shape, file: BinaryIO, *, waits: bool = False) -> None:
         super().__init__(shape, speed=0)
-        self.file, self.about = file, f"samples from a pipe, {shape}"
+        self.file, self.about, self.waits = file, f"samples from a pipe, {shape}", waits
         self._rest = b""  # of a row; reading may go on later
+        self._heard = self._since = -np.inf  # when samples came last, and since when the lag has been watched
+        self._lag = np.inf  # the smallest since then, in s
 
-    def when(self, time: float) -> float:
-        return (self._begun or 0.0) + time
+    def _keep_time(self, samples: int) -> None:
+        """Compare the time of samples that come now with the clock."""
+        now, seconds = time.monotonic(), samples / self.shape.rate
+        if self._begun is None:
+            self._begun = now - seconds
+        if now > self._heard + _OFF:  # after a pause, what has been waiting comes first
+            self._since, self._lag = now, np.inf
+        self._heard, self._lag = now, min(self._lag, now - self.when(self._seconds + seconds))
+        if now > self._since + _SETTLED:
+            if abs(self._lag) > _OFF:
+                self._given += round(self._lag * self.shape.rate)
+            self._since, self._lag = now, np.inf
 
     def pieces(self) -> Iterator[Piece | None]:
         row = 4 * len(self.shape.bands) * self.shape.electrodes
@@ -247,8 +264,10 @@ class Pipe(_Paced):
                 break
             data = self._rest + data
             self._rest = data[len(data) // row * row :]
-            samples = np.frombuffer(data[: len(data) - len(self._rest)], "<f4")
-            yield from self._give(samples.reshape(-1, *self.shape.sample))
+            samples = np.frombuffer(data[: len(data) - len(self._rest)], "<f4").reshape(-1, *self.shape.sample)
+            if not self.waits:
+                self._keep_time(len(samples))
+            yield from self._give(samples)
         if self._rest:
             what = f"ends within a row: {len(self._rest)} of {row} bytes"
             raise EmgscribeError(what, where="stdin", hint=f"write rows of {row // 4} float32 numbers")
