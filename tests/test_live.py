@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from networks import FEATURES, TDS, scrambled
+from networks import FEATURES, GRU, TDS, scrambled
 
+from emgscribe.cli.live import SourceOptions
 from emgscribe.data.charset import labels_of_text
 from emgscribe.data.session import Session, open_session
 from emgscribe.data.shape import Shape
@@ -384,6 +386,46 @@ def test_events_become_messages(session: Session, model: Model) -> None:
     lines = [one["lines"] for one in parsed if one["type"] == "scored"]
     assert all(len(set(map(len, three))) == 1 for three in lines)
     assert sum(len(one) for one in messages if isinstance(one, bytes)) >= 128 * len(session) // 10
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"source": "replay"}, "replay needs a session"),
+        ({"file": Path("x")}, "--file is for --source replay, not simulated"),
+        ({"speed": 0.0}, "--speed is for --source replay or stdin, not simulated"),
+        (
+            {"source": "replay", "file": Path("x"), "board_settings": ("a=b",)},
+            "--board-settings is for --source brainflow",
+        ),
+        ({"source": "stdin", "speed": 2.0}, "--speed is 2.0"),
+    ],
+)
+def test_options_that_a_source_does_not_have_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(EmgscribeError, match=words):
+        SourceOptions(**options).makers()
+
+
+def test_a_setting_of_a_board_needs_a_value() -> None:
+    board = SourceOptions(source="brainflow", board_settings=("serial_port",)).makers()["brainflow"]
+    with pytest.raises(EmgscribeError, match="'serial_port' is not a setting"):
+        board(Shape())
+
+
+def test_a_model_that_cannot_stream_decodes_live_in_windows(live_folder: Path) -> None:
+    path, session = live_folder / "s.hdf5", open_session(live_folder / "s.hdf5")
+    model = Model(ModelConfig(FEATURES, GRU))
+    scrambled(model)
+    with pytest.raises(EmgscribeError, match="--window 4"):
+        Engine(Replay(path, speed=0), model, on_event=print)
+    events = list[Event]()
+    engine = Engine(Replay(path, speed=0), model, window=2.0, on_event=events.append)
+    engine.start()
+    engine.join()
+    frames = sum(len(event.emissions) for event in events if isinstance(event, Update))
+    assert frames == pytest.approx(len(session) / model.samples_per_frame, abs=1)
+    assert engine.stream is not None
+    assert 0.5 < engine.stream.delay < 1
 
 
 def test_only_what_was_given_can_be_chosen(session: Session, model: Model, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -141,9 +142,35 @@ def test_source_and_decoder_can_be_changed_while_it_runs(browser: Any, server: S
     Select(browser.find_element("id", "source")).select_by_value("simulated")
     until(lambda: "a simulated typist" in text(browser, "about"), seconds=60)
     until(lambda: text(browser, "committed"), seconds=60)
+    if find_spec("pylsl"):
+        Select(browser.find_element("id", "source")).select_by_value("lsl")  # there is no stream
+        until(lambda: "nothing is running" in text(browser, "state") or "0 streams" in text(browser, "state"))
+        Select(browser.find_element("id", "source")).select_by_value("simulated")  # as before
+        until(lambda: text(browser, "state") == "running", seconds=60)
     assert not browser.find_element("id", "weight").is_displayed()
     Select(browser.find_element("id", "decoder")).select_by_value("beam")
     until(lambda: browser.find_element("id", "weight").is_displayed(), seconds=90)
+
+
+def test_another_model_can_be_chosen(browser: Any, live_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recordings"
+    shutil.copytree(live_folder / "m", out / "models" / "anna-1" / "best")
+    source = ("--source", "replay", "--file", str(live_folder / "s.hdf5"), "--record-to", str(out))
+    server = Server(live_folder, *source, verb=("live", "--model", str(live_folder / "m"), "live"))
+    server.start()
+    try:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        until(lambda: text(browser, "state") == "running")
+        models = Select(browser.find_element("id", "model"))
+        assert [option.text for option in models.options] == ["m", "live", "adapted anna-1"]  # made on another day
+        before = text(browser, "about")
+        models.select_by_value("live")
+        until(lambda: text(browser, "state") == "running" and text(browser, "about") != before, seconds=60)
+        assert browser.find_element("id", "ahead").is_displayed()  # which only this one has
+        Select(browser.find_element("id", "lookahead")).select_by_visible_text("240 ms")
+        until(lambda: "reads 2" in text(browser, "about"), seconds=60)
+    finally:
+        server.kill()
 
 
 def test_the_page_reconnects_to_a_server_that_was_killed_and_restarted(browser: Any, server: Server) -> None:

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from emgscribe.data.charset import SYMBOLS
-from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, read_header
+from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, find_sessions, read_header
 from emgscribe.data.inspect import inspect
 from emgscribe.data.session import Session, open_session
 from emgscribe.data.shape import Shape
@@ -96,6 +96,13 @@ def test_a_recording_cut_off_by_a_kill_becomes_a_session(out: Path) -> None:
     assert open_session(path).text == "⇧b"
     assert len(open_session(path)) == 300
     assert not recorder.folder.exists()
+
+
+def test_who_looks_for_the_session_of_a_recording_learns_how_to_get_it(out: Path) -> None:
+    recorded(out).close()
+    with pytest.raises(EmgscribeError) as caught:
+        find_sessions(out)
+    assert f"emgscribe record --out {out} --finish-only" in caught.value.hint
 
 
 def test_a_recording_killed_before_its_first_sample_leaves_nothing(out: Path) -> None:
@@ -299,6 +306,8 @@ def until(live: Heard, kind: str, **content: Any) -> dict[str, Any]:
 
 def test_a_source_is_recorded_without_a_model(out: Path) -> None:
     live = Heard({"noise": lambda shape: Muscles()}, {}, Choice("noise"), shape=SHAPE, recordings=Recordings(out))
+    notices = list[str]()
+    live.on_notice = notices.append
     live.begin(live.check(live.choice))
     try:
         assert until(live, "ready")["model"] is None
@@ -317,7 +326,8 @@ def test_a_source_is_recorded_without_a_model(out: Path) -> None:
             live.adapt()
     finally:
         live.end()
-    assert len(list(out.iterdir())) == 1
+    (path,) = out.iterdir()
+    assert notices == [f"Recording me: {path.with_suffix('.recording')}", f"Recorded: {path}"]
 
 
 def test_what_is_typed_while_recording_is_scored(live_folder: Path, out: Path) -> None:

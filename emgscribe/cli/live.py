@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -50,7 +51,7 @@ class SourceOptions:
     seed: int | None = None  # who types in a simulation; by default another person every time
 
     def makers(self) -> dict[str, Callable[[Shape], Source]]:
-        """A factory for each source that can be chosen: the requested one, and simulated typists.
+        """A factory for each source to choose from: the requested one, a simulated typist, and LSL if it is installed.
 
         A simulated typist that was requested begins to load.
         """
@@ -74,7 +75,8 @@ class SourceOptions:
             "stdin": lambda shape: pipes.setdefault(shape, Pipe(shape, sys.stdin.buffer, waits=self.speed == 0)),
             "simulated": lambda shape: Simulated(like(shape), seed=self.seed),
         }
-        return {name: made[name] for name in dict.fromkeys((self.source, "simulated"))}
+        lsl = ["lsl"] if find_spec("pylsl") else []
+        return {name: made[name] for name in dict.fromkeys((self.source, "simulated", *lsl))}
 
 
 def _pair(setting: str) -> tuple[str, str]:
@@ -90,6 +92,7 @@ class DecodingOptions:
 
     decoder: Literal["greedy", "beam"] = "greedy"  # decoder of the model's output
     lookahead: float = 0.08  # seconds that the model waits for, where it has several lookaheads
+    window: float | None = None  # seconds of windows that slide over the signal, for a model that cannot stream
     lm: Path | None = None  # ARPA file for the beam search; by default the built-in language model
 
 
@@ -115,7 +118,10 @@ class RecordingOptions:
 
 def live(
     *,
-    model: Annotated[Path, arg(help="A model folder or .onnx file; live: the one in emgscribe.")] = Path("live"),
+    model: Annotated[
+        tuple[Path, ...],
+        arg(help="Model folders or .onnx files for the page to choose from; live: the one in emgscribe."),
+    ] = (Path("live"),),
     print_text: Annotated[
         bool, arg(help="Print the text as it is committed; with --no-browser, exit when the source ends.")
     ] = False,
@@ -134,19 +140,25 @@ def live(
       emgscribe live
       emgscribe live --source replay --file data/SESSION.hdf5
       emgscribe live --source lsl --streams left right
+      emgscribe live --model runs/anna/best live
       emgscribe live --model MODEL --source brainflow --board 2 --board-settings serial_port=/dev/ttyUSB0
     """
     makers = origin.makers()
-    from emgscribe.live.hub import Choice, Live
+    from emgscribe.live.hub import Choice, Live, adapted_name
     from emgscribe.live.keys import key_typer
     from emgscribe.models.model import model_folder
 
-    name = model.resolve().name
-    model = model_folder(model)
+    if not model:
+        raise EmgscribeError("--model names no model", hint="leave it out for the one in emgscribe")
+    names = [path.resolve().name for path in model]
+    models = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, model, strict=True)}
+    models = {name: model_folder(path) for name, path in models.items()}
+    first = next(iter(models))
+    models |= {adapted_name(folder): folder for folder in sorted(record_to.glob("models/*/best"))}
     live = Live(
         makers,
-        {name: model},
-        Choice(origin.source, name, reading.decoder, lookahead=reading.lookahead),
+        models,
+        Choice(origin.source, first, reading.decoder, lookahead=reading.lookahead, window=reading.window),
         lm=reading.lm,
         recordings=into.recordings(record_to),
         on_text=_print if print_text else None,

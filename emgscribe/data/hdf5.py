@@ -309,6 +309,8 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
     if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES):
         return found
     hint = "name a folder of session files, or simulate some: emgscribe simulate"
+    if any(Path(folder).glob("*.recording")):
+        hint = f"a recording there was cut off: emgscribe record --out {folder} --finish-only makes a session of it"
     raise EmgscribeError("has no session files (*.hdf5 or *.h5)", where=str(folder), hint=hint)
 
 

@@ -41,7 +41,8 @@ class Ended:
 
 
 class Engine:
-    """Reads a source until it ends or `stop` is called. Without a model it only takes what comes.
+    """Reads a source until it ends or `stop` is called. Without a model it only takes what comes. `window` is that of
+    a `Stream`.
 
     `on_event` is called by the engine's threads, with what came, what was read, what was scored, and the end. Taking
     samples never waits for the network, unless the source can wait. Where the network is too slow for a live source,
@@ -56,12 +57,13 @@ class Engine:
         *,
         on_event: Callable[[Received | Update | Scored | Ended], None],
         settle_after: float = 2.0,
+        window: float | None = None,
     ) -> None:
         if model is not None and source.shape != model.shape:
             what = f"has {source.shape}, but the model reads {model.shape}"
             raise EmgscribeError(what, where=source.about, hint="choose a model of this shape, or train one")
         self.source = source
-        self.stream = Stream(model, decoder, settle_after=settle_after) if model is not None else None
+        self.stream = Stream(model, decoder, settle_after=settle_after, window=window) if model is not None else None
         self.grid, self.late = Grid(source.shape, source.devices), 0
         self.meter = Meter(None if source.waits else source.when)
         self._on_event, self._changed = on_event, threading.Condition()

@@ -48,6 +48,7 @@ class Choice:
     decoder: str = "greedy"
     lm_weight: float | None = None  # of the beam; None: the tuned one, or the default
     lookahead: float = 0.08  # s, of a model that has several
+    window: float | None = None  # s that slide over the signal, for a model that needs the whole recording
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,19 @@ class Recordings:
     prompts: Prompts = made_up_prompts
 
 
+def adapted_name(folder: Path) -> str:
+    """How clients see an adapted model, which is the folder `best` of a run."""
+    return f"adapted {folder.parent.name}"
+
+
 class Live:
     """One engine at a time, and the clients that watch it.
 
     `sources` make a source for a shape, `models` are folders or .onnx files, both under the names that clients see.
     `shape` is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text
     as it is committed, and so does `on_keys`, but only while a client has it switched on. `on_end` is called, with the
-    error if there was one, when the source ends while there is no client to show it to.
+    error if there was one, when the source ends while there is no client to show it to; `on_notice` with what matters
+    at the terminal too: what is recorded, and that samples are left out.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Live:
         self.sources, self.models, self.choice, self.lm = sources, dict(models), choice, lm
         self.recordings, self.recorded = recordings, list[Path]()
         self.on_end: Callable[[EmgscribeError | None], None] = lambda error: None
+        self.on_notice: Callable[[str], None] = lambda line: None
         self.engine: Engine | None = None
         self.clients: set[Inbox] = set()
         self._shape, self._on_text, self._on_keys, self._switching = shape or Shape(), on_text, on_keys, Lock()
@@ -126,7 +134,7 @@ class Live:
             source.follow(self._before)
         publish = partial(self._publish, Scope(source.shape), Contact(source.shape))
         try:
-            engine = Engine(source, model, decoder, on_event=publish)
+            engine = Engine(source, model, decoder, on_event=publish, window=choice.window)
         except BaseException:
             source.close()
             raise
@@ -185,6 +193,7 @@ class Live:
                 self._take = Take(source, into.out, user=into.user, prompts=into.prompts())
                 if self._take.asks:
                     self.engine.follow(True)
+                self.on_notice(f"Recording {into.user}: {self._take.recorder.folder}")
             elif not on:
                 self._end_take()
             self.send(self._recording())
@@ -192,6 +201,7 @@ class Live:
     def _end_take(self) -> None:
         if (take := self._let_go()) is not None and (path := take.recorder.finish()):
             self.recorded.append(path)
+            self.on_notice(f"Recorded: {path}")
 
     def _let_go(self) -> Take | None:
         take, self._take = self._take, None
@@ -209,7 +219,9 @@ class Live:
             if self._take is take:
                 self._let_go()
                 take.recorder.close()
-                self.send(message("error", what=f"the recording has stopped: {error}", hint=getattr(error, "hint", "")))
+                what = f"the recording has stopped: {error}"
+                self.on_notice(f"Error: {what}")
+                self.send(message("error", what=what, hint=getattr(error, "hint", "")))
                 self.send(self._recording())
 
     def _recording(self) -> Message:
@@ -267,7 +279,7 @@ class Live:
         if folder is None:
             self.send(message("error", what=f"the model was not adapted: {said}", hint=""))
         else:
-            name = f"adapted {folder.parent.name}"
+            name = adapted_name(folder)
             self.models[name], self._origins[name] = folder, origin
             if self._take is not None:  # which a change of the model would cut off
                 self.send(*self.first())
@@ -345,11 +357,14 @@ class Live:
 
     async def run(self) -> None:
         """Send figures, until cancelled."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, late = asyncio.get_running_loop(), 0
         while True:
             await asyncio.sleep(_STATS_SECONDS)
             if (engine := self.engine) is not None:
                 self._deliver((stats(engine),))
+                if engine.late and not late:
+                    self.on_notice("Warning: samples are left out, since reading them takes longer than they last")
+                late = engine.late
             if (take := self._take) is not None:
                 self._deliver((self._recording(),))
                 if take.recorder.seconds > LONGEST or self._ended is not None:

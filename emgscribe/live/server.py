@@ -15,6 +15,7 @@ import time
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.resources import files
 
 import psutil
@@ -182,7 +183,7 @@ def serve(
         else:
             print(f"Error: {error}" if error else "The source has ended; Ctrl-C stops the server.", file=sys.stderr)
 
-    live.on_end = end
+    live.on_end, live.on_notice = end, partial(print, file=sys.stderr, flush=True)
     with listening:
         live.begin(live.check(live.choice))
         about = live.engine.source.about if live.engine else "nothing"

@@ -181,7 +181,8 @@ class Model(nn.Module):
             found, wanted = dict(leaves(there)), dict(leaves(nearest))
             changes = [f"encoder.{name} = {value}" for name, value in wanted.items() if found[name] != value]
             what = "the model cannot be streamed: it needs the whole recording before its first key"
-            hint = f"train a model with {', '.join(changes)}; or use sliding windows: Stream(model, window=4)"
+            windows = "--window 4, in Python Stream(model, window=4)"
+            hint = f"train a model with {', '.join(changes)}; or use sliding windows: {windows}"
             raise EmgscribeError(what, hint=hint)
         return Chain([*self.features.streamed(), *self.encoder.streamed(), each(self.classify)])
 

@@ -297,6 +297,7 @@ function showReady(ready) {
     const { chosen, known } = ready.choices[name];
     list.replaceChildren(...known.map((one) => new Option(one, one, false, one === chosen)));
     list.parentElement.hidden = known.length < 2;
+    if (!ready.bands) list.selectedIndex = -1; // the choice failed: any other one, also the one before, is a change
   }
   const { chosen, known } = ready.choices.lookahead;
   byId("ahead").hidden = known.length < 2;
