@@ -198,6 +198,50 @@ def test_the_page_fits_its_window(width: int, browser: Any, server: Server) -> N
         assert element.accessible_name
 
 
+CONTRAST = """
+const lightness = (colour) => {
+  const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((one) => one / 255);
+  const [red, green, blue] = parts.map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+};
+const paper = lightness(getComputedStyle(document.body).backgroundColor);
+const ratios = [...document.querySelectorAll("h1, h2, dt, dd, label, button, #about, #text, #contact")].map((one) => {
+  const ink = lightness(getComputedStyle(one).color);
+  return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+});
+return [paper, Math.min(...ratios)];
+"""
+
+
+def test_the_page_is_legible_in_light_and_dark(browser: Any, server: Server) -> None:
+    browser.get(f"http://127.0.0.1:{server.port}/")
+    until(lambda: text(browser, "state") == "running")
+    papers = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        paper, contrast = browser.execute_script(CONTRAST)
+        papers.append(paper)
+        assert contrast >= 4.5, scheme  # WCAG 2, level AA
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert papers[0] > 0.8
+    assert papers[1] < 0.1
+
+
+def test_a_screen_reader_hears_each_word(browser: Any, live_folder: Path) -> None:
+    server = Server(live_folder, "--source", "replay", "--file", str(live_folder / "s.hdf5"), verb=("live",))
+    server.start()
+    try:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        assert browser.find_element("id", "spoken").get_attribute("aria-live") == "polite"
+        until(lambda: text(browser, "spoken"))
+        heard = text(browser, "spoken")
+        assert not set(heard) & set(" \n⌫⏎⇧")
+        until(lambda: text(browser, "spoken") != heard)
+    finally:
+        server.kill()
+
+
 def test_what_is_typed_in_the_page_is_recorded(browser: Any, live_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("brainflow", reason="pip install 'emgscribe[brainflow]'")
     (tmp_path / "prompts.txt").write_text("Ab c\nde\n")

@@ -28,6 +28,7 @@ from emgscribe.errors import EmgscribeError
 from emgscribe.files import failed, replacing
 
 SUFFIXES = (".hdf5", ".h5")
+CUT_OFF = ".recording"  # the ending of a folder that becomes a session: see live.recorder
 GROUP, TIMESERIES = "emg2qwerty", "timeseries"
 REAL_KEYS = "simulated EMG, real keys"  # in the settings of EMG that was simulated for keys that people pressed
 ATTRIBUTES = ("session_name", "user", "condition", "duration_mins", "keystrokes", "prompts")
@@ -309,7 +310,7 @@ def find_sessions(folder: Path | str) -> Sequence[Path]:
     if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES):
         return found
     hint = "name a folder of session files, or simulate some: emgscribe simulate"
-    if any(Path(folder).glob("*.recording")):
+    if any(Path(folder).glob(f"*{CUT_OFF}")):
         hint = f"a recording there was cut off: emgscribe record --out {folder} --finish-only makes a session of it"
     raise EmgscribeError("has no session files (*.hdf5 or *.h5)", where=str(folder), hint=hint)
 

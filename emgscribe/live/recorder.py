@@ -17,6 +17,7 @@ from typing import Any
 from emgscribe.config import from_json, to_json
 from emgscribe.data.charset import symbol_of_key
 from emgscribe.data.hdf5 import (
+    CUT_OFF,
     Emg,
     Keystroke,
     Prompt,
@@ -32,7 +33,6 @@ from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import exclusive, failed, holder, open_file, read_json, write_json
 
-_ENDING = ".recording"
 _ABOUT, _ROWS, _EVENTS = "about.json", "rows", "events.jsonl"
 _BLOCK = 1 << 17  # samples
 
@@ -48,7 +48,7 @@ class Recorder:
         self.shape, self.samples, self.keys = shape, 0, 0
         now = time.time()
         name = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}-{now:.0f}-keystrokes-{user}"
-        self.folder = out / f"{name}{_ENDING}"
+        self.folder = out / f"{name}{CUT_OFF}"
         about = {"name": name, "user": user, "origin": origin, "simulation": simulation, "shape": to_json(shape)}
         with ExitStack() as opened:
             opened.enter_context(exclusive(self.folder, "is recording here"))
@@ -106,13 +106,13 @@ class Recorder:
 
 def finish(out: Path) -> list[Path]:
     """Make sessions of the recordings in a folder that were cut off. A damaged one raises `EmgscribeError`."""
-    cut_off = [folder for folder in sorted(out.glob(f"*{_ENDING}")) if not holder(folder)]
+    cut_off = [folder for folder in sorted(out.glob(f"*{CUT_OFF}")) if not holder(folder)]
     return [path for path in map(_session_of, cut_off) if path]
 
 
 def _session_of(folder: Path) -> Path | None:
     """Make the session file of a recording folder, and remove the folder."""
-    path = folder.with_name(f"{folder.name.removesuffix(_ENDING)}.hdf5")
+    path = folder.with_name(f"{folder.name.removesuffix(CUT_OFF)}.hdf5")
     rows = folder / _ROWS
     made = rows.exists() and rows.stat().st_size > 0 and _write_session(path, folder)
     try:
