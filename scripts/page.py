@@ -1,4 +1,4 @@
-"""The page in a headless Chromium over minutes of replay: memory of page and server, and how far the text lags.
+"""The page in a headless Chromium over minutes of replay: memory of page and server, frames, how far the text lags.
 
     python scripts/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
 
@@ -24,11 +24,17 @@ def main() -> None:
         watch(browser, psutil.Process(server.pid), given.minutes)
 
 
+_COUNT = "window.drawn = 0; const tick = () => { drawn += 1; requestAnimationFrame(tick); }; tick();"
+
+
 def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> None:
     """Look once a minute."""
+    browser.execute_script(_COUNT)
     begun, seen = time.monotonic(), list[tuple[float, float]]()
     while time.monotonic() < begun + 60 * minutes:
         time.sleep(min(60.0, 60 * minutes))
+        passed = time.monotonic() - begun
+        frames = browser.execute_script("return drawn") / passed
         heap = browser.execute_script("return performance.memory.usedJSHeapSize") / 1e6
         elements = browser.execute_script("return document.getElementsByTagName('*').length")
         figures = {
@@ -38,11 +44,8 @@ def watch(browser: webdriver.Chrome, server: psutil.Process, minutes: float) -> 
         own = memory.rss - getattr(memory, "shared", 0)  # under Linux without the mapped session
         seen.append((heap, own / 1e6))
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
-        passed = (time.monotonic() - begun) / 60
-        print(
-            f"{passed:5.1f} min: page {heap:.0f} MB, {elements} elements; server {seen[-1][1]:.0f} MB; {shown}",
-            flush=True,
-        )
+        page = f"page {heap:.0f} MB, {elements} elements, {frames:.0f} frames/s"
+        print(f"{passed / 60:5.1f} min: {page}; server {seen[-1][1]:.0f} MB; {shown}", flush=True)
     first = seen[min(1, len(seen) - 1)]
     page, server_growth = (last - before for last, before in zip(seen[-1], first, strict=True))
     print(f"growth: page {page:+.1f} MB, server {server_growth:+.1f} MB")
