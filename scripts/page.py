@@ -1,13 +1,12 @@
 """The page in a headless Chromium over minutes of replay: memory of page and server, frames, how far the text lags.
 
-    python scripts/page.py SESSION.hdf5 --minutes 20 [options of emgscribe live]
+    python scripts/page.py --minutes 20 [options of emgscribe live]
 
-Prints a line a minute, and the growth from the second minute to the last.
+Prints how long the first text took, a line a minute, and the growth from the second minute to the last.
 """
 
 import argparse
 import time
-from pathlib import Path
 
 import psutil
 from chromium import page
@@ -16,11 +15,13 @@ from selenium import webdriver
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("session", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
-    given, others = parser.parse_known_args()
-    live = ("--source", "replay", "--file", str(given.session), *others)
+    given, live = parser.parse_known_args()
+    begun = time.monotonic()
     with page(live, "--enable-precise-memory-info") as (browser, server):
+        while not browser.execute_script("return document.getElementById('committed').textContent"):
+            time.sleep(0.1)
+        print(f"first text after {time.monotonic() - begun:.1f} s", flush=True)
         watch(browser, psutil.Process(server.pid), given.minutes)
 
 
