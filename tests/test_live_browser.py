@@ -357,6 +357,9 @@ def test_an_exported_site_decodes_in_the_browser_alone(browser: Any, live_folder
         until(lambda: picture(browser) != before)
         until(lambda: "%" in text(browser, "cer") and "/" in text(browser, "computing"))
         assert text(browser, "simulated") == "simulated"
+        shown = browser.find_element("tag name", "body").text
+        assert "undefined" not in shown
+        assert "NaN" not in shown
         assert not browser.find_element("id", "recording").is_displayed()
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
         server.shutdown()

@@ -164,7 +164,7 @@ class Reader {
       type: "stats", shown: quantiles(this.latencies), committed: quantiles(this.latencies),
       computing: quantiles(this.computing.slice(-KEPT)), cer: characters ? (100 * errors) / characters : null, characters,
       words_per_minute: this.key / 5 / minutes, waiting: 0, late: 0, quiet: 0, missing: 0, stalled: 0, not_finite: 0,
-      dropped: 0, jumps: 0,
+      dropped: 0, jumps: 0, reconnected: 0,
     });
   }
 
