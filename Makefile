@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lowest check fuzz crash bench api docs clean
+.PHONY: demo test lowest check fuzz crash bench api docs wheel clean
 
 demo: $(STAMP)
 	$(BIN)/emgscribe demo
@@ -40,6 +40,16 @@ api: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/zensical build --strict
 
+# What a release holds: the sdist, the wheel that is made from it, and that wheel alone in an environment of its own.
+wheel: $(STAMP)
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m build
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet -c constraints.txt "$$(ls dist/*.whl)[live,train]"
+	cd .venv-wheel && export PYTHONPATH= && bin/emgscribe simulate --out data --users 1 --sessions 1 --minutes 0.5 && \
+	  bin/emgscribe evaluate live data/*.hdf5 && \
+	  bin/emgscribe live --source replay --file data/*.hdf5 --speed 0 --print-text --no-browser --port 0
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/encoders.py
@@ -54,4 +64,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .venv-lowest .cache demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-wheel .cache demo dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

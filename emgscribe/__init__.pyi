@@ -24,6 +24,7 @@ from emgscribe.models.encoders import Encoder, EncoderConfig
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.features import Features, FeaturesConfig
 from emgscribe.models.model import Model, ModelConfig, load_model, save_model
+from emgscribe.models.onnx import OnnxModel, export_onnx
 from emgscribe.models.published import export_checkpoint, import_checkpoint
 from emgscribe.scoring import Counts
 from emgscribe.simulation.config import SimulationConfig
@@ -39,10 +40,10 @@ from emgscribe.transcription import Transcript, transcribe
 __version__: str
 __all__ = ["AttentionConfig", "Augmentation", "Batch", "BeamConfig", "BeamDecoder", "Counts", "DataConfig", "Decoder"]
 __all__ += ["EmgscribeError", "Encoder", "EncoderConfig", "Evaluation", "Experiment", "Features", "FeaturesConfig"]
-__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "Recipe"]
+__all__ += ["GreedyDecoder", "Hypothesis", "Inspection", "LanguageModel", "Model", "ModelConfig", "OnnxModel", "Recipe"]
 __all__ += ["RunResult", "Saliency", "Session", "SessionsDataModule", "Settings", "Shape", "SimulationConfig"]
 __all__ += ["Source", "Stream", "TrainConfig", "Trained", "TrainingModule", "Transcript", "Update", "WindowConfig"]
 __all__ += ["WindowDataset", "__version__", "adapt", "convert", "ctc_loss", "encoders", "ensemble", "evaluate"]
-__all__ += ["evaluate_all", "export_checkpoint", "features", "import_checkpoint", "inspect", "load_model"]
-__all__ += ["open_session", "open_sessions", "recipes", "register", "run_experiment", "saliency", "save_model"]
-__all__ += ["simulate", "simulate_key_logs", "split", "train", "transcribe"]
+__all__ += ["evaluate_all", "export_checkpoint", "export_onnx", "features", "import_checkpoint", "inspect"]
+__all__ += ["load_model", "open_session", "open_sessions", "recipes", "register", "run_experiment", "saliency"]
+__all__ += ["save_model", "simulate", "simulate_key_logs", "split", "train", "transcribe"]

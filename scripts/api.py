@@ -8,6 +8,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 import emgscribe as es
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
@@ -15,7 +17,7 @@ SECTIONS = {
     "Sessions": "Session Shape open_session open_sessions split DataConfig inspect Inspection simulate"
     " simulate_key_logs SimulationConfig convert Source",
     "Models": "load_model Model save_model ModelConfig transcribe Transcript ensemble import_checkpoint"
-    " export_checkpoint",
+    " export_checkpoint export_onnx OnnxModel",
     "What a key is read from": "saliency Saliency",
     "Streams": "Stream Update",
     "Decoding": "GreedyDecoder BeamDecoder BeamConfig LanguageModel Decoder Hypothesis",
@@ -91,6 +93,7 @@ def _signature(value: Any) -> str:
         text = str(inspect.signature(value))
     except (TypeError, ValueError):
         return ""
+    text = text.replace(inspect.formatannotation(ArrayLike), "ArrayLike")  # it is printed as what it stands for
     for module in ("emgscribe", "collections.abc", "pathlib", "typing", "torch", "numpy"):
         text = re.sub(rf"\b{module}(\.\w+)*\.(?=\w)", "", text)
     text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\]]*\])*?\)\]", r"\1", text)

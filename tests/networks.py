@@ -62,6 +62,9 @@ SMALL: dict[str, EncoderConfig] = {
     "recurrent, on a strided cnn": replace(GRU, base=replace(CNN, strides=(2, 3)), output=10),
     "recurrent, causal": replace(GRU, base=replace(CNN, lookahead=0), bidirectional=False, right=0),
     "recurrent, with lookahead": replace(GRU, base=CNN, bidirectional=False, right=3),
+    "recurrent, causal lstm": replace(
+        GRU, base=replace(CNN, lookahead=0), cell="lstm", bidirectional=False, output=10, right=0
+    ),
     "lookaheads": LOOKAHEADS,
     "lookaheads, causal": replace(LOOKAHEADS, base=replace(GRU, bidirectional=False, right=0), known=(0,), lookahead=0),
     "lookaheads, on a strided cnn and a gru": replace(

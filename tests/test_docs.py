@@ -119,3 +119,20 @@ def test_commands_in_the_pages_exist(capsys: pytest.CaptureFixture[str]) -> None
         known = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out))
         used = {option for other, options in commands if other == verb for option in options}
         assert used <= known | {"help", "version"}, (verb, used - known)
+
+
+def _kinds_sent() -> set[str]:
+    """The kinds of all messages that the live server makes."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "emgscribe" / "live").glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "message"]
+    kinds = [call.args[0] for call in made]
+    assert all(isinstance(kind, ast.Constant) for kind in kinds), "a kind that only the running program knows"
+    return {kind.value for kind in kinds}
+
+
+def test_the_page_about_live_lists_every_message() -> None:
+    section = (ROOT / "docs" / "live.md").read_text().partition("## Messages")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == _kinds_sent()

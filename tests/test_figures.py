@@ -19,6 +19,7 @@ from emgscribe.experiments.figures import (
     draw_curves,
     draw_keyboard,
     draw_losses,
+    draw_rows,
     draw_sessions,
     finger_of,
     key_errors,
@@ -85,6 +86,32 @@ def test_the_scale_of_all_curves_reaches_the_highest(monkeypatch: pytest.MonkeyP
     for axes in drawn[0].axes:
         assert axes.get_ylim()[0] == 0
         assert axes.get_ylim()[1] > 74
+
+
+def test_a_forest_plot_shows_each_row_with_its_interval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, out: drawn.append(figure) or [])
+    bars = [
+        Bar("first", "greedy", 30.0, (27.0, 34.0), (29.0, 31.0)),
+        Bar("second", "beam", 20.0, (18.0, 23.0), (20.0,), published=22.5),
+    ]
+    draw_rows(bars, "title", tmp_path / "rows")
+    (axes,) = drawn[0].axes
+    lines = {(line.get_marker(), *line.get_ydata()): list(line.get_xdata()) for line in axes.lines}
+    assert lines == {
+        ("None", 0, 0): [27.0, 34.0],
+        ("|", 0, 0): [29.0, 31.0],
+        ("o", 0): [30.0],
+        ("None", 1, 1): [18.0, 23.0],
+        ("|", 1): [20.0],
+        ("o", 1): [20.0],
+        ("D", 1): [22.5],
+    }
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
+    assert axes.yaxis_inverted(), "the first row is at the top"
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlim()[1] > 34
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["greedy", "beam", "published"]
 
 
 def test_sessions_are_drawn_with_pauses_and_without_errors(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import FEATURES, GRU, SMALL, TDS, scrambled
+from networks import FEATURES, GRU, LOOKAHEADS, SMALL, TDS, scrambled
 
 from emgscribe.cli import main
 from emgscribe.data.charset import text_of_labels
@@ -26,10 +27,13 @@ pytest.importorskip("onnxscript", reason="pip install 'emgscribe[export]'")
 
 from emgscribe.models.onnx import OnnxModel, export_onnx
 
+ROLLING = SMALL["mlp, rolling norm"]
 KINDS = {
     "tds": ModelConfig(FEATURES, TDS),
     "rolling norm": ModelConfig(FEATURES, SMALL["tds, rolling norm"]),
     "raw EMG and GRU": ModelConfig(StridedConvConfig(), SMALL["recurrent, causal"]),
+    "LSTM": ModelConfig(FEATURES, SMALL["recurrent, causal lstm"]),
+    "lookaheads": ModelConfig(FEATURES, replace(LOOKAHEADS, base=replace(SMALL["recurrent, causal"], base=ROLLING))),
     "banded transformer": ModelConfig(FEATURES, SMALL["transformer, banded"]),
     "minGRU": ModelConfig(FEATURES, SMALL["linear-recurrence, with lookahead"]),
     "ensemble": ModelConfig(FEATURES, SMALL["ensemble"]),

@@ -98,6 +98,21 @@ def test_notebooks_run(tmp_path: Path) -> None:
     walk(steps, tmp_path)
 
 
+def test_notebooks_begin_by_installing_the_package_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [json.loads(path.read_text())["cells"] for path in NOTEBOOKS]
+    codes = [["".join(cell["source"]) for cell in each if cell["cell_type"] == "code"] for each in cells]
+    (first,) = {code for code, *_ in codes}
+    ran: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    exec(first, {})
+    assert ran == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec(first, {})
+    ((*pip, package),) = ran
+    assert pip == [sys.executable, "-m", "pip", "install", "--quiet"]
+    assert package.startswith("emgscribe[train] @ git+")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
     """The commands of the first ten minutes, then the Python of each page, in a copy of what git tracks."""

@@ -356,8 +356,7 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
         rows = [(row["suite"], row["experiment"], row["simulated %"]) for row in csv.DictReader(file)]
     assert rows == [("ablation", "ablation/full", "25.00"), ("ablation", "ablation/rate-500", "25.00")]
     assert r"rate-500 & greedy & 25.00 & 0.00--50.00 & 8 & 1 \\" in (out / "simulated.tex").read_text().splitlines()
-    best = "Commonest errors of ablation/full, greedy:"
-    assert f"{best} `" in page
+    assert "Commonest errors of ablation/full, greedy:\n\n1. `c` read as `X`: 1\n2. `h` read as nothing: 1\n\n" in page
     for name in names:
         path = tmp_path / "results" / f"{name}-0.json"
         write_json(path, read_json(path) | {"curves": []})
@@ -367,6 +366,18 @@ def test_the_report_holds_tables_numbers_and_figures(write_result: WriteResult, 
     with pytest.warns(UserWarning, match=r"left out: .*rate-500-0\.json: not valid JSON"):
         page, *_ = write_report(tmp_path / "results", tmp_path / "again")
     assert "1 of the suite's" in page.read_text()
+
+
+def test_the_ten_commonest_errors_are_listed_commonest_first(write_result: WriteResult, tmp_path: Path) -> None:
+    wrong = "jihgfedc `k"  # each once more than the one before it
+    reference = "".join(key * (place + 2) for place, key in enumerate(wrong))
+    read = re.sub(f"[{wrong}]", "X", reference)
+    write_result("demo", 0, [("one", f"ab{reference}", f"ab{read}")])
+    listed = re.findall(r"^(\d+)\. (.*) read as `X`: (\d+)$", page_of(tmp_path), re.MULTILINE)
+    names = ["`k`", "the backtick", "space", *(f"`{key}`" for key in "cdefghi")]
+    assert listed == [(str(place), name, str(13 - place)) for place, name in enumerate(names, 1)]
+    write_result("demo", 0, [("one", "ab", "ab")])
+    assert "Commonest errors of demo, greedy: none." in page_of(tmp_path)
 
 
 def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(

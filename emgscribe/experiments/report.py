@@ -372,15 +372,20 @@ def _markdown(records: Sequence[Mapping[str, str]]) -> str:
 
 
 def _commonest(row: Row) -> str:
-    """What was confused most in a row's texts."""
+    """What was confused most in a row's texts, as a numbered list."""
     from emgscribe.experiments.figures import GAP, confusions  # which imports matplotlib
 
     names = {GAP: "nothing", SPACE: "space", "`": "the backtick"}
     counted = confusions(row.texts)
     errors = [(pair, number) for pair, number in counted.most_common() if pair[0] != pair[1]][:_CONFUSIONS]
-    pairs = ([names.get(symbol, f"`{symbol}`") for symbol in pair] for pair, _ in errors)
-    shown = [f"{typed} read as {read} {number}" for (typed, read), (_, number) in zip(pairs, errors, strict=True)]
-    return f"Commonest errors of {row.label}, {row.decoder}: {', '.join(shown) or 'none'}."
+    about = f"Commonest errors of {row.label}, {row.decoder}:"
+    if not errors:
+        return f"{about} none."
+    lines = [about, ""]
+    for place, (pair, number) in enumerate(errors, 1):
+        typed, read = (names.get(symbol, f"`{symbol}`") for symbol in pair)
+        lines.append(f"{place}. {typed} read as {read}: {number}")
+    return "\n".join(lines)
 
 
 def _latex(table: Table) -> str:

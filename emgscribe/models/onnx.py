@@ -36,7 +36,8 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
 
     Inputs are `emg` (1, frames * samples_per_frame, B, C) in µV and the states, outputs `emissions` (1, frames, 99) and
     the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). Raises `EmgscribeError`
-    where onnxruntime's results differ from PyTorch's by more than 1e-4, and where the model cannot be streamed.
+    where onnxruntime's results differ from PyTorch's by more than 1e-4, and where the model cannot be streamed. Needs
+    the extra `export`.
     """
     require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
     optional("onnxscript", "export")
@@ -153,7 +154,8 @@ def _quiet() -> Iterator[None]:
 class OnnxModel:
     """A step that `export_onnx` wrote, run by onnxruntime chunk by chunk. `Stream` takes it in place of a model.
 
-    `shape` is that of its recordings, `context` the samples (0, right) that emissions wait for.
+    `shape` is that of its recordings, `context` the samples (0, right) that emissions wait for. Needs the extra
+    `export`.
     """
 
     device = torch.device("cpu")
