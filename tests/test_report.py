@@ -13,8 +13,17 @@ from rich.console import Console
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import figures
 from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
-from emgscribe.experiments.report import Table, compare, print_tables, published_numbers, tables, write_report
-from emgscribe.experiments.results import read_results
+from emgscribe.experiments.report import (
+    Table,
+    compare,
+    print_alignment,
+    print_evaluation,
+    print_tables,
+    published_numbers,
+    tables,
+    write_report,
+)
+from emgscribe.experiments.results import RunResult, read_results
 from emgscribe.files import read_json, write_json
 
 WriteResult = Callable[..., Path]
@@ -122,8 +131,8 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
     page_of(tmp_path)
     page = (tmp_path / "out" / "leaderboard.md").read_text()
     recorded, same, other = page.split("\n## ")[1:]
-    assert recorded.startswith("recorded: 1 session of 1 person, 8 characters")
-    assert other.startswith("SIMULATED: 1 session of 1 person, 8 characters\n\ntwo;")
+    assert recorded.startswith("1 session of 1 person, 8 characters (recorded sessions)\n")
+    assert other.startswith("1 session of 1 person, 8 characters (SIMULATED sessions)\n\ntwo;")
     rows = [line.strip("| ").split(" | ") for line in same.splitlines() if re.match(r"\| \d", line)]
     assert [row[:4] for row in rows] == [
         ["1", "ablation/rate-500", "beam", "0.00"],
@@ -164,11 +173,21 @@ def test_results_on_simulated_emg_under_real_keys_have_a_table_of_their_own(
     for seed, kind in enumerate(("simulated", "real-keys")):
         write_result("table2/bilstm", seed, kind=kind)
     page = page_of(tmp_path)
-    assert "## table2, SIMULATED (real keys) sessions\n" in page
-    under_real_keys = page.split("## table2, SIMULATED (real keys)")[1].split("## ")[0]
+    assert "## table2, SIMULATED sessions\n" in page
+    under_real_keys = page.split("## table2, sessions of SIMULATED EMG, REAL KEYS\n")[1].split("## ")[0]
     assert "no person's muscles were recorded" in under_real_keys
     assert "published %" not in under_real_keys
     assert (tmp_path / "out" / "real-keys.csv").exists()
+    assert "8 characters (sessions of SIMULATED EMG, REAL KEYS)\n" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def test_a_score_under_real_keys_is_labelled_wherever_it_is_shown(write_result: WriteResult) -> None:
+    scored = RunResult.read(write_result("table2/bilstm", kind="real-keys")).test["greedy"]
+    assert repr(scored).startswith("<Evaluation of 1 session, simulated EMG, real keys: CER 25.00 %")
+    print_evaluation(scored, console := Console(file=(output := StringIO()), width=200))
+    print_alignment(scored, console)
+    assert "whole session, greedy, sessions of SIMULATED EMG, REAL KEYS " in output.getvalue()
+    assert "one (simulated EMG, real keys; I insertion" in output.getvalue()
 
 
 def test_simulated_and_recorded_results_share_no_table_and_no_number(write_result: WriteResult, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from emgscribe.data.charset import SPACE, labels_of_text, screen_text
+from emgscribe.data.hdf5 import shown_kind
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
@@ -49,7 +50,11 @@ from emgscribe.scoring import (
 )
 
 _CONFUSIONS = 10  # that are listed
-_KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED (real keys)", REAL: "recorded"}
+_KINDS = {
+    SIMULATED: shown_kind(simulated=True, real_keys=False),
+    REAL_KEYS: shown_kind(simulated=True, real_keys=True),
+    REAL: shown_kind(simulated=False, real_keys=False),
+}
 _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
 _PAPER = (Path(__file__).parents[1] / "paper.json", Path(__file__).parents[2] / "docs" / "results" / "paper.json")
@@ -100,7 +105,7 @@ class Table:
     @property
     def title(self) -> str:
         suite = "other results" if self.suite is _OTHER else self.suite.name
-        return f"{suite}, {_KINDS[self.kind]} sessions"
+        return f"{suite}, {_KINDS[self.kind]}"
 
     @property
     def best(self) -> Row:
@@ -242,7 +247,7 @@ def _difference(one: Row, other: Row) -> str:
     parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
     chance = "too few for a p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
-        f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]} sessions,"
+        f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]},"
         f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {one.cer - other.cer:+.2f} points,"
         f" 95 % interval {shown}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
         f" {one.label} is better in {100 * probability_of_improvement(*resampled):.1f} % of its resamples."
@@ -322,7 +327,7 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
     for (kind, unit, texts), rows in sorted(tested.items(), key=lambda each: (each[0][0] != REAL, -len(each[1]))):
         sessions, characters = {name for name, _ in texts}, sum(len(reference) for _, reference in texts)
         people = len({session.user for _, row in rows.values() for session in row.sessions})
-        text.append(f"## {_KINDS[kind]}: {extent(len(sessions), people)}, {characters} characters")
+        text.append(f"## {extent(len(sessions), people)}, {characters} characters ({_KINDS[kind]})")
         text.append(f"{', '.join(sorted(sessions)[:3])}{' and others' * (len(sessions) > 3)}; intervals over {unit}.")
         ranked = sorted(rows.values(), key=lambda each: each[1].cer)
         text.append(_markdown([_ranked(place, suite, row) for place, (suite, row) in enumerate(ranked, 1)]))
@@ -461,8 +466,9 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
 
 def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "greedy") -> None:
     """Rates of each session and of all, the interval of the whole, and error rates of the text on the screen."""
-    kind, seen = _KINDS[SIMULATED if evaluation.simulated else REAL], ", seen in training" * evaluation.seen
-    table = TerminalTable(title=f"{evaluation.protocol}, {decoder}, {kind} sessions{seen}")
+    kind = shown_kind(simulated=evaluation.simulated, real_keys=evaluation.real_keys)
+    seen = ", seen in training" * evaluation.seen
+    table = TerminalTable(title=f"{evaluation.protocol}, {decoder}, {kind}{seen}")
     for column in ("session", "characters", "CER", "IER", "DER", "SER"):
         table.add_column(column, justify="left" if column == "session" else "right")
     rows = [(score.session, score.counts) for score in evaluation.sessions]
@@ -496,7 +502,7 @@ def print_alignment(evaluation: Evaluation, console: Console, characters: int = 
     session = evaluation.sessions[0]
     rows = side_by_side(session.reference, session.hypothesis)
     width = max(40, min(console.width, 120) - 12)
-    kind = "simulated; " if evaluation.simulated else ""
+    kind = f"{evaluation.kind}; " * evaluation.simulated
     console.print(f"\n{session.session} ({kind}I insertion, D deletion, S substitution)")
     for start in range(0, min(characters, len(rows[0])), width):
         for name, row in zip(("reference", "hypothesis", ""), rows, strict=True):
