@@ -102,6 +102,17 @@ def test_simulated_trends_stand_beside_published_ones(write_result: WriteResult,
     assert "No simulated result yet: 4 electrodes a band; 2 electrodes a band; 1 kHz; 500 Hz;" in page
 
 
+def test_a_trend_needs_rows_of_the_same_sessions(write_result: WriteResult, tmp_path: Path) -> None:
+    sessions = [("one", TEXT, TEXT[:4]), ("two", "abcd", "abcX")]
+    write_result("ablation/full", 0, sessions)
+    write_result("ablation/electrodes-8", 0, sessions[::-1])
+    write_result("ablation/electrodes-4", 0, [("one", TEXT, "")])
+    page = page_of(tmp_path)
+    assert "| 8 electrodes a band | 1.14 to 1.33 | 1.00 | 1.00–1.00 |" in page  # segments are paired, in any order
+    reason = "4 electrodes a band (ablation/electrodes-4 was tested on other sessions than ablation/full)"
+    assert f"No simulated result yet: {reason}; 2 electrodes a band" in page
+
+
 def test_rows_that_differ_in_an_amount_are_drawn_as_a_curve(
     write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,8 +261,8 @@ def _names(row: Row) -> set[str]:
 
 
 def _alike(one: Row, other: Row, *, same_decoder: bool) -> bool:
-    kinds = {(row.run.data.kind, row.evaluation.unit, same_decoder and row.decoder) for row in (one, other)}
-    return len(kinds) == 1 and one.units.keys() == other.units.keys() and one is not other
+    kinds = {(row.run.data.kind, same_decoder and row.decoder) for row in (one, other)}
+    return len(kinds) == 1 and one.pairs_with(other) and one is not other
 
 
 def write_report(

@@ -277,6 +277,10 @@ class Row:
                 found[session.session, session.reference, place] += unit
         return found
 
+    def pairs_with(self, other: "Row") -> bool:
+        """Whether the other row was tested on the same segments of the same texts."""
+        return self.evaluation.unit == other.evaluation.unit and self.units.keys() == other.units.keys()
+
     @cached_property
     def errors(self) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
         """Edits at each character of each session's text (`errors_at`), by session and text; the mean over seeds."""
