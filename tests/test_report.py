@@ -153,11 +153,12 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
         ["5", "mine (baseline)", "greedy", "25.00"],
         ["6", "parts", "greedy", "25.00"],
     ]
-    assert rows[2][5:] == ["2", "00000000", "`emgscribe train ablation/full --data DIR`"]
+    assert rows[2][5:] == ["2", "00000000", "`emgscribe reproduce ablation --data simulated`"]
     assert rows[3][-1] == "`emgscribe train demo --data DIR --train.epochs 5 --train.batch-size 4`"
     assert rows[4][-1] == "`emgscribe train baseline --data DIR --name mine`"
     assert "`" not in rows[5][-1]  # no command makes it
-    assert rows[0][-1] == "`emgscribe train ablation/rate-500 --data DIR --decoder beam`"
+    assert rows[0][-1] == "`emgscribe reproduce ablation --data simulated --decoder beam`"
+    assert "| `emgscribe reproduce table2 --data DIR` |" in recorded
 
 
 def test_keyboards_of_rows_that_are_compared_have_one_scale(

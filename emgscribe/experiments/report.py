@@ -85,7 +85,7 @@ _SWAPPED = (
 _LEADERBOARD = (
     "Every recipe that was tested on the same sessions, the lowest CER first. Other sessions give other rates:"
     " compare within a table only, and there with `emgscribe report --compare ONE OTHER`. A row with one seed may be"
-    " luck."
+    " luck. The command of a row makes it from nothing, and with it the other rows of its suite."
 )
 _AGREEMENT = (
     "Do simulated sessions lead to the conclusions that recordings led to? Published ratios of CERs, or CERs, of"
@@ -336,13 +336,6 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
 
 def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
     commits = {commit for score in row.scores for commit in re.findall(r"\b[0-9a-f]{8}", score.run.commit)}
-    command, options = f"reproduce {suite.name}" * (suite.name in SUITES), list[str]()
-    if row.run.base and not row.over_users:
-        changes = [change.partition(" ") for change in row.run.changes]
-        command = f"train {row.run.base}" * (not other_parts(row.run.changes))  # those are made in Python
-        options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
-        options += [f" --name {row.name}"] * (row.name != row.run.base)
-    options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
     return {
         "": str(place),
         "recipe": row.label,
@@ -351,8 +344,24 @@ def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
         "95 % interval": interval_text(row.interval, "{:.2f}–{:.2f}"),
         "runs": str(len(row.scores)),
         "commit": ", ".join(sorted(commits)),
-        "command": f"`emgscribe {command} --data DIR{''.join(options)}`" if command else "",
+        "command": _command(suite, row),
     }
+
+
+def _command(suite: Suite, row: Row) -> str:
+    """What makes a row: all seeds of its suite, or the variant that it is; empty where only Python can."""
+    data, options = "DIR", list[str]()
+    if suite is not _OTHER and not row.run.changes:
+        command = f"reproduce {suite.name}"
+        data = "simulated" if row.run.data.kind == SIMULATED else data
+    elif row.run.base and not other_parts(row.run.changes):
+        command, changes = f"train {row.run.base}", [change.partition(" ") for change in row.run.changes]
+        options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
+        options += [f" --name {row.name}"] * (row.name != row.run.base)
+    else:
+        return ""
+    options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
+    return f"`emgscribe {command} --data {data}{''.join(options)}`"
 
 
 def _introduction(table: Table) -> list[str]:
