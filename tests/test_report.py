@@ -356,6 +356,23 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
         compare(found, "ablation/full:beam", "ablation/rate-500:beam")
 
 
+def test_rows_are_compared_with_the_first_of_their_suite(write_result: WriteResult, tmp_path: Path) -> None:
+    worse = "".join("X" if place % 2 else letter for place, letter in enumerate(TEXT))
+    texts = [(name, TEXT, TEXT) for name in "abcdef"]
+    write_result("ablation/rate-500", 0, [(name, text, worse) for name, text, _ in texts])
+    assert "Against" not in page_of(tmp_path)  # the first experiment has no result
+    for seed in (0, 1):
+        write_result("ablation/full", seed, texts, beam=True)
+    write_result("ablation/full", 2, texts[:1], changes={"train.epochs": 5})
+    write_result("ablation/rate-250", 0, texts[:5])
+    write_result("ablation/rate-1000", 0, texts, kind="real")
+    page = page_of(tmp_path)
+    head, *rows = page.split("Against ablation/full, on the same segments:\n\n")[1].split("\n\n")[0].splitlines()
+    assert head == "| experiment | decoder | difference, points | 95 % interval | matched pairs | better in |"
+    assert rows[1:] == ["| ablation/rate-500 | greedy | +50.00 | +50.00 to +50.00 | p = 0.032 | 0.0 % |"]
+    assert page.count("Against ") == 1
+
+
 def test_only_the_same_sessions_of_the_same_kind_can_be_compared(write_result: WriteResult, tmp_path: Path) -> None:
     write_result("ablation/full", 0)
     write_result("ablation/rate-500", 0, kind="real")

@@ -14,7 +14,7 @@ from itertools import product
 from math import isnan
 from pathlib import Path
 from statistics import pstdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table as TerminalTable
@@ -70,6 +70,11 @@ _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the 10 s segments of the test sessions, all seeds of a segment"
     " together. They show how much a rate would vary with other text of the same sessions, not with another person or,"
     " where there is a single seed, another training run."
+)
+_PAIRED = (
+    "Below a table, each row is compared with the suite's first experiment: the difference of their CERs with its"
+    " interval (paired bootstrap), the p of the matched-pairs test (MAPSSWE), and the share of resamples in which the"
+    " row is better. No p is corrected for the number of rows."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
 _CAVEATS = (
@@ -239,21 +244,62 @@ def compare(found: Sequence[Table], first: str, second: str) -> list[str]:
     return [_difference(one, other) for one, other in pairs]
 
 
+class _Paired(NamedTuple):
+    """How two rows differ on the same segments; `better` is the share of resamples in which the first has a lower CER.
+
+    `p` is that of matched pairs (MAPSSWE) over `parts` segments of that test.
+    """
+
+    interval: tuple[float, float]
+    better: float
+    parts: int
+    p: float
+
+    @classmethod
+    def of(cls, one: Row, other: Row) -> "_Paired":
+        segments = sorted(one.units)
+        resampled = one.resampled(segments), other.resampled(segments)
+        pairs = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
+        interval = percentile_interval(resampled[0] - resampled[1])
+        return cls(interval, 100 * probability_of_improvement(*resampled), *pairs)
+
+    @property
+    def chance(self) -> str:
+        return "too few for a p" if isnan(self.p) else "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+
+
 def _difference(one: Row, other: Row) -> str:
-    segments = sorted(one.units)
-    resampled = one.resampled(segments), other.resampled(segments)
-    low, high = interval = percentile_interval(resampled[0] - resampled[1])
-    shown = interval_text(interval, "{:+.2f} to {:+.2f}")
-    parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
-    chance = "too few for a p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    paired = _Paired.of(one, other)
+    low, high = paired.interval
+    shown = interval_text(paired.interval, "{:+.2f} to {:+.2f}")
     return (
         f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]},"
         f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {one.cer - other.cer:+.2f} points,"
-        f" 95 % interval {shown}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
-        f" {one.label} is better in {100 * probability_of_improvement(*resampled):.1f} % of its resamples."
+        f" 95 % interval {shown}, paired bootstrap over {len(one.units)} {one.evaluation.unit};"
+        f" {one.label} is better in {paired.better:.1f} % of its resamples."
         f" The interval shows {'a' if low > 0 or high < 0 else 'no'} difference in these sessions."
-        f" Matched pairs (MAPSSWE) over {parts} segment{'s' * (parts != 1)}: {chance}"
+        f" Matched pairs (MAPSSWE) over {paired.parts} segment{'s' * (paired.parts != 1)}: {paired.chance}"
     )
+
+
+def _against(table: Table) -> list[str]:
+    """Paragraphs: all rows beside the suite's first experiment, where it has a result of the same decoder."""
+    first = table.suite.experiments[0].name if table.suite.experiments else ""
+    bases = [row for row in table.rows if row.name == first and not row.run.changes]
+    records = [
+        {
+            "experiment": row.label,
+            "decoder": row.decoder,
+            "difference, points": f"{row.cer - base.cer:+.2f}",
+            "95 % interval": interval_text(paired.interval, "{:+.2f} to {:+.2f}"),
+            "matched pairs": paired.chance,
+            "better in": f"{paired.better:.1f} %",
+        }
+        for row, base in product(table.rows, bases)
+        if _alike(row, base, same_decoder=True)
+        for paired in [_Paired.of(row, base)]
+    ]
+    return [f"Against {first}, on the same segments:", _markdown(records)] if records else []
 
 
 def _names(row: Row) -> set[str]:
@@ -277,13 +323,13 @@ def write_report(
     experiments (see `compare`). A file that holds no result is named in a warning.
     """
     out, found = Path(out), tables(read_results(folder, warn))
-    text = ["# Results", _INTERVAL]
+    text = ["# Results", _INTERVAL, _PAIRED]
     if compared:
         text += ["## Compared", *(f"- {comparison}" for comparison in compare(found, *compared))]
     written = []
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
-        text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records()))]
+        text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records())), *_against(table)]
         text += [_commonest(table.best)]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
