@@ -213,11 +213,14 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
     ]
     rates = {"published %", "ours %", "difference", "simulated %"}
     assert not rates & set(*found[0].records()) & set(next(found[1].records()))
+    assert "recordings %" not in next(found[0].records())
     recorded, simulated = page_of(tmp_path).split("## table2, SIMULATED sessions")
     assert "| table2/bilstm | greedy | 15 | 3.85 | -11.15 |" in recorded
     simulated, bars = simulated.split("## Published bars")
     assert "published %" not in simulated
-    assert "| 15 |" not in simulated
+    assert "| experiment | decoder | recordings % | simulated % |" in simulated
+    assert "| table2/dropout | greedy | 17 | 25.00 |" in simulated
+    assert "| 15 | 25.00 |" in simulated
     assert "no person typed these sessions" in simulated
     assert "are swapped against the usual convention" in bars
     output = StringIO()
@@ -288,6 +291,25 @@ def test_published_numbers_stand_only_beside_the_same_sessions_and_settings(
     assert published["records/bigru-48", "beam"] == 6.81
     assert published["records/conformer", "greedy"] is None
     assert "only beside results on the very sessions" in page_of(tmp_path)
+
+
+def test_recordings_stand_beside_simulated_rows_of_any_budget_in_a_column_of_their_own(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for name in ("small/table2/dropout", "small/table2/excitation-global", "ablation/full"):
+        write_result(name, 1501, beam=True)
+    write_result("small/table2/dropout", 1, changes={"train.epochs": 2})
+    write_result("table2/dropout", 1, kind="real-keys")
+    real_keys, small, ablation = all_tables(tmp_path)
+    assert [row["recordings %"] for row in real_keys.records()] == ["17"]
+    shown = {(row["experiment"], row["decoder"]): row["recordings %"] for row in small.records()}
+    assert shown.pop(("small/table2/dropout", "greedy")) == "17"
+    assert len(shown) == 4  # the beam, changed settings, and a row that nobody published
+    assert set(shown.values()) == {""}
+    assert "recordings %" not in next(ablation.records())
+    page = page_of(tmp_path)
+    assert page.count("Compare the order of the rows in the two columns") == 2
+    assert r"dropout & beam &  & 0.00 &" in (tmp_path / "out" / "simulated.tex").read_text()
 
 
 def test_the_benchmark_has_means_and_deviations_over_its_users(write_result: WriteResult, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from itertools import product
 from math import isnan
 from pathlib import Path
 from statistics import pstdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 from rich.table import Table as TerminalTable
@@ -24,7 +24,7 @@ from emgscribe.data.hdf5 import shown_kind
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
-from emgscribe.experiments.recipes import SUITES, Suite
+from emgscribe.experiments.recipes import SUITES, Budget, Suite
 from emgscribe.experiments.results import (
     REAL,
     REAL_KEYS,
@@ -59,12 +59,12 @@ _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
 _PAPER = (Path(__file__).parents[1] / "paper.json", Path(__file__).parents[2] / "docs" / "results" / "paper.json")
 _SIMULATED = (
-    "SIMULATED: no person typed these sessions. Published numbers are of recordings and are not shown here, since a"
-    " rate on simulated EMG says nothing about them. Rows compare with each other only."
+    "SIMULATED: no person typed these sessions, and a rate on them says nothing about recordings. Rows compare with"
+    " each other only."
 )
 _REAL_KEYS = (
-    "SIMULATED EMG, REAL KEYS: people pressed the keys, no person's muscles were recorded. Published numbers are of"
-    " recordings and are not shown here. Rows compare with each other only."
+    "SIMULATED EMG, REAL KEYS: people pressed the keys, no person's muscles were recorded. Rows compare with each other"
+    " only."
 )
 _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the 10 s segments of the test sessions, all seeds of a segment"
@@ -75,6 +75,10 @@ _PAIRED = (
     "Below a table, each row is compared with the suite's first experiment: the difference of their CERs with its"
     " interval (paired bootstrap), the p of the matched-pairs test (MAPSSWE), and the share of resamples in which the"
     " row is better. No p is corrected for the number of rows."
+)
+_RECORDINGS = (
+    "The column *recordings* has the published rate of each row, of the full-size network on recordings. Compare the"
+    " order of the rows in the two columns, not the rates."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
 _CAVEATS = (
@@ -113,6 +117,11 @@ class Table:
         return f"{suite}, {_KINDS[self.kind]}"
 
     @property
+    def recordings(self) -> tuple[float | None, ...]:
+        """What was published of the rows on recordings, for tables of simulated sessions, which those are not."""
+        return tuple(None if self.kind == REAL else _known(row) for row in self.rows)
+
+    @property
     def best(self) -> Row:
         """The row with the lowest CER."""
         return min(self.rows, key=lambda row: row.cer)
@@ -124,9 +133,10 @@ class Table:
     def records(self) -> Iterator[dict[str, str]]:
         """One dictionary a row, column -> text; the same columns in every row."""
         unit = "user" if self.suite.over_users else "seed"
-        for row, paper in zip(self.rows, self.published, strict=True):
+        for row, paper, known in zip(self.rows, self.published, self.recordings, strict=True):
             record = {"experiment": row.label, "decoder": row.decoder}
             if self.kind != REAL:
+                record |= {"recordings %": "" if known is None else f"{known:g}"} if any(self.recordings) else {}
                 record["simulated %"] = f"{row.cer:.2f}"
             else:
                 record["published %"] = "" if paper is None else f"{paper:g}"
@@ -200,13 +210,26 @@ def published_numbers() -> dict[str, Any]:
     return found
 
 
-def _published(row: Row) -> float | None:
-    """The published test CER of a row's experiment and decoder, if it is of whole sessions and of the same ones."""
+def _number(row: Row) -> dict[str, Any] | None:
+    """What is published of a row's experiment, at whatever budget, and decoder: a test CER of whole sessions."""
     paper, bar = published_numbers(), row.name.replace("benchmark/", "users-0-7/")
-    numbers = paper["bars"].get(bar, ()) if row.over_users else paper["experiments"].get(row.name, ())
+    budget, _, name = row.name.partition("/")
+    name = name if budget in get_args(Budget) else row.name
+    numbers = paper["bars"].get(bar, ()) if row.over_users else paper["experiments"].get(name, ())
     wanted = {"part": "test", "protocol": "whole session", "decoder": row.decoder}
-    number = next((number for number in numbers if wanted.items() <= number.items()), None)
-    if number is None or row.run.changes:
+    found = (number for number in numbers if wanted.items() <= number.items())
+    return None if row.run.changes else next(found, None)
+
+
+def _known(row: Row) -> float | None:
+    number = _number(row)
+    return None if number is None else float(number["cer"])
+
+
+def _published(row: Row) -> float | None:
+    """The published CER of a row, if it is of the same sessions."""
+    paper, number = published_numbers(), _number(row)
+    if number is None:
         return None
     if row.over_users:
         recorded = any(score.run.data.protocol not in ("latest", "file") for score in row.scores)
@@ -420,6 +443,7 @@ def _introduction(table: Table) -> list[str]:
         "A row seen in training scores sessions that its model was trained on: no measure of new typing.": seen,
         _SIMULATED: table.kind == SIMULATED,
         _REAL_KEYS: table.kind == REAL_KEYS,
+        _RECORDINGS: any(table.recordings),
         _BESIDE: table.kind == REAL and None in table.published,
         _CAVEATS: table.kind == REAL,
     }
