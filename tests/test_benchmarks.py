@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import agreement
 import encoders
 import pytest
 import textbook
@@ -93,6 +94,22 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> Non
     assert torch.equal(masked[masked != 0], plain[masked != 0])
     jittered, _ = textbook.WindowDataset(session, [1000], **sizes, augmentation=Augmentation())[0]
     assert len(plain) - 8 <= len(jittered) <= len(plain)
+
+
+def test_agreement_fails_where_the_simulator_leads_to_other_conclusions(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result("ablation/full", texts=[("one", "abcd" * 6, "abcX" * 6)])
+    half = write_result("ablation/electrodes-8", texts=[("one", "abcd" * 6, "abcX" * 5 + "abXX")])
+    assert agreement.main(str(tmp_path / "results")) == 0  # 1.17, and 1.14 to 1.33 were published
+    printed = capsys.readouterr().out
+    assert "\n-0.05  8 electrodes a band\n" in f"\n{printed}"
+    assert "   no  4 electrodes a band\n" in printed
+    assert printed.endswith("Furthest off, by a factor of 1.06: 8 electrodes a band.\n")
+    write_result("ablation/electrodes-8", texts=[("one", "abcd" * 6, "abcX" * 2 + "abXX" * 4)])  # 1.67
+    assert agreement.main(str(tmp_path / "results")) == 1
+    half.unlink()
+    assert agreement.main(str(tmp_path / "results")) == 1  # nothing to compare
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,16 @@ def trends(published: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> tuple
     return found, lacking
 
 
-def summary(found: Sequence[Trend]) -> str:
-    """The agreement error, which is the mean of |ln(simulated / published)|, and the trend that is furthest off."""
+def agreement(found: Sequence[Trend]) -> tuple[float, float, Trend]:
+    """The agreement error, the mean of |ln(simulated / published)|; the trend furthest off, and by which factor."""
     furthest = max(found, key=lambda trend: abs(trend.distance))
+    return mean(abs(trend.distance) for trend in found), exp(abs(furthest.distance)), furthest
+
+
+def summary(found: Sequence[Trend]) -> str:
+    """The agreement in words."""
+    error, factor, furthest = agreement(found)
     return (
-        f"Agreement error over {len(found)} trends: the mean of |ln(simulated / recordings)| is"
-        f" {mean(abs(trend.distance) for trend in found):.2f}. Furthest off, by a factor of"
-        f" {exp(abs(furthest.distance)):.2f}: {furthest.what}."
+        f"Agreement error over {len(found)} trends: the mean of |ln(simulated / recordings)| is {error:.2f}."
+        f" Furthest off, by a factor of {factor:.2f}: {furthest.what}."
     )
