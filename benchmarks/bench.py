@@ -1,4 +1,4 @@
-"""Speed and memory of the pipeline, beside a plain textbook version of the baseline: `make bench`.
+"""Speed and memory of the pipeline and the simulator, the first beside a plain textbook version: `make bench`.
 
 Ours and the textbook take turns, so that a machine that slows down for a while slows both; the table shows medians and
 their ratio. The EMG is noise: nothing measured here depends on its values. `--quick` only shows that it runs.
@@ -29,6 +29,7 @@ from emgscribe.evaluation import evaluate
 from emgscribe.models.augment import Augmentation, MagnitudeWarp
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.model import Model, ModelConfig
+from emgscribe.simulation.sessions import simulate_session
 from emgscribe.training.losses import ctc_loss
 
 KEYS_PER_SECOND = 4.72  # of the course project's user
@@ -43,6 +44,7 @@ class Sizes:
     batch: int = 32
     turns: int = 3
     session_seconds: int = 1200
+    simulated_seconds: int = 300
 
 
 QUICK = Sizes(
@@ -51,6 +53,7 @@ QUICK = Sizes(
     batch=4,
     turns=1,
     session_seconds=20,
+    simulated_seconds=10,
 )
 
 
@@ -78,6 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write_random_session(Path(folder) / "random.hdf5", sizes.session_seconds)
         memory(path, sizes)
+        simulation(Path(folder), sizes.simulated_seconds)
         sessions = open_sessions([path], Path(folder) / "cache")
         found += features(path, sessions, sizes)
         found += warping(sessions, sizes)
@@ -108,6 +112,20 @@ def memory(path: Path, sizes: Sizes) -> None:
         opened, whole, peak = pool.apply(evaluate_once, (path, sizes.model))
     minutes = sizes.session_seconds / 60
     print(f"{minutes:.3g} min of signal: opened in {opened:.2f} s, evaluated in {whole:.1f} s, peak {peak:.2f} GB")
+
+
+def simulation(folder: Path, seconds: int) -> None:
+    """Speed and peak memory of a separate process that simulates a session."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        took, peak = pool.apply(simulate_once, (folder / "simulated.hdf5", seconds))
+    print(f"{seconds / 60:.3g} min simulated: {seconds / took:.1f} times real time a core, peak {peak:.2f} GB")
+
+
+def simulate_once(path: Path, seconds: int) -> tuple[float, float]:
+    """Seconds of a core to simulate a session, and GB of peak memory of this process."""
+    begun = time.process_time()
+    simulate_session(path, user=0, session=0, minutes=seconds / 60, seed=0)
+    return time.process_time() - begun, peak_memory()
 
 
 def evaluate_once(path: Path, config: ModelConfig) -> tuple[float, float, float]:

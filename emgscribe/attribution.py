@@ -10,7 +10,8 @@ import torch
 
 from emgscribe.config import require
 from emgscribe.data.charset import NUM_CLASSES, SPACE, SYMBOLS
-from emgscribe.data.session import Session
+from emgscribe.data.hdf5 import kind_of
+from emgscribe.data.session import Session, how_simulated
 from emgscribe.data.windows import Batch, Store, Windows
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model, evaluating
@@ -38,13 +39,14 @@ class Saliency:
     bands: tuple[str, ...]
     presses: int
     simulated: bool
+    real_keys: bool = False
 
     def plot(self) -> "Figure":
         """A matplotlib figure: electrodes by time from key-down, a panel for each band."""
         from emgscribe.data.plot import plot_electrodes  # which imports matplotlib
 
         name = "space" if self.symbol == SPACE else self.symbol
-        kind = "simulated" if self.simulated else "recorded"
+        kind = kind_of(simulated=self.simulated, real_keys=self.real_keys)
         title = f"Saliency of {name}: mean of {self.presses} presses, {kind}"
         return plot_electrodes(self.values, self.times, self.bands, title, "rise of the key's log-odds with ln gain")
 
@@ -80,10 +82,9 @@ def saliency(model: Model, sessions: Sequence[Session], symbol: str, presses: in
     if not read:
         what = f"none of {len(places)} presses of {symbol!r} is read" if places else f"{symbol!r} was never pressed"
         raise EmgscribeError(what, hint="choose another key, or a model that reads it")
-    simulated = any(session.simulated for session in sessions)
     times = np.arange(bins, dtype=np.float64) * _BIN + (_BIN / 2 - _BEFORE)
     total /= read
-    return Saliency(symbol, total, times, shape.bands, read, simulated)
+    return Saliency(symbol, total, times, shape.bands, read, *how_simulated(sessions))
 
 
 def _gradients(model: Model, batch: Batch, label: int) -> npt.NDArray[np.float64]:

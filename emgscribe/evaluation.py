@@ -17,7 +17,8 @@ from rapidfuzz.distance import Levenshtein
 
 from emgscribe.config import from_json, require
 from emgscribe.data.charset import text_of_labels
-from emgscribe.data.session import Session
+from emgscribe.data.hdf5 import kind_of
+from emgscribe.data.session import Session, how_simulated
 from emgscribe.data.windows import Store, Windows
 from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
 from emgscribe.decoding.registry import make_decoder
@@ -30,6 +31,7 @@ from emgscribe.transcription import BLOCK_SECONDS, emission_blocks, inference_pl
 _UNIT, _UNIT_SECONDS = "segments of 10 s", 10  # for the bootstrap: longer than errors stay correlated
 _WINDOW = 4.0  # s, of the published windows
 _ABOUT = ("protocol", "passes", "unit", "simulated")  # the fields of an Evaluation that are stored as they are
+_FLAGS = {"seen", "real_keys"}  # and those that are stored where they are true
 _AGAIN = "score the model again"
 # Limits on an untrusted result file, so that checking it takes only seconds:
 _MAX_STEPS, _MAX_UNITS = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
@@ -58,8 +60,9 @@ class Evaluation:
     """Scores of sessions by one model and decoder.
 
     `simulated` is true if any session was: then the scores say nothing about recordings. `passes` says how the
-    emissions were computed (see `transcription`), `unit` what the bootstrap resamples, and `seen` whether sessions were
-    scored although the model was trained on them.
+    emissions were computed (see `transcription`), `unit` what the bootstrap resamples, `seen` whether sessions were
+    scored although the model was trained on them, and `real_keys` whether people pressed the keys of all that were
+    simulated.
     """
 
     protocol: str
@@ -68,11 +71,16 @@ class Evaluation:
     simulated: bool
     sessions: tuple[SessionScore, ...]
     seen: bool = False
+    real_keys: bool = False
 
     def __repr__(self) -> str:
-        kind = "simulated" if self.simulated else "recorded"
-        many = f"{len(self.sessions)} {kind} session{'s' * (len(self.sessions) != 1)}"
+        many = f"{len(self.sessions)} session{'s' * (len(self.sessions) != 1)}, {self.kind}"
         return f"<Evaluation of {many}: CER {self.cer:.2f} % ({interval_text(self.interval)})>"
+
+    @property
+    def kind(self) -> str:
+        """The sessions in words: recorded, simulated, or simulated EMG, real keys."""
+        return kind_of(simulated=self.simulated, real_keys=self.real_keys)
 
     @property
     def counts(self) -> Counts:
@@ -108,7 +116,8 @@ class Evaluation:
         """Counts and texts, ready for JSON; rates are derived from the counts when they are shown."""
         typed = self.counts.length > 0
         return {
-            **{name: getattr(self, name) for name in (*_ABOUT, *["seen"] * self.seen)},
+            **{name: getattr(self, name) for name in _ABOUT},
+            **{name: True for name in _FLAGS if getattr(self, name)},
             "cer": self.cer if typed else None,
             "cer_interval": None if isnan(self.interval[0]) else list(self.interval),
             "sessions": [{**vars(s), "units": [list(astuple(unit)) for unit in s.units]} for s in self.sessions],
@@ -119,7 +128,7 @@ class Evaluation:
         """Read what `to_json` wrote. A missing or wrong field, or numbers that disagree, raise `EmgscribeError`."""
         try:
             units = [tuple(map(_counts, entry["units"])) for entry in content["sessions"]]
-            own = {name: content[name] for name in (*_ABOUT, *content.keys() & {"seen"})}
+            own = {name: content[name] for name in (*_ABOUT, *content.keys() & _FLAGS)}
             own["sessions"] = [entry | {"units": []} for entry in content["sessions"]]
             cer = content["cer"]
         except (KeyError, TypeError, AttributeError) as error:
@@ -220,8 +229,8 @@ def evaluate_all(
         done += len(session)
     how = "whole session" + ", published" * (protocol == "published")
     how += f", norm moved by {own_norm:g}" * (own_norm > 0)
-    about = how, ", ".join(passes), _UNIT, _simulated(sessions)
-    return {decoder: Evaluation(*about, tuple(scored), seen) for decoder, scored in scores.items()}
+    about, (simulated, real_keys) = (how, ", ".join(passes), _UNIT), how_simulated(sessions)
+    return {name: Evaluation(*about, simulated, tuple(own), seen, real_keys) for name, own in scores.items()}
 
 
 def evaluate_windows(
@@ -247,7 +256,9 @@ def evaluate_windows(
                 units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
                 text += "".join(hypothesis.text for hypothesis in hypotheses)
             scores.append(SessionScore(session.name, session.user, session.text, text, tuple(units)))
-    return Evaluation(f"windows of {seconds:g} s", "windows", "windows", _simulated(sessions), tuple(scores), seen)
+    simulated, real_keys = how_simulated(sessions)
+    about = f"windows of {seconds:g} s", "windows", "windows"
+    return Evaluation(*about, simulated, tuple(scores), seen, real_keys)
 
 
 def evaluate_attention(
@@ -260,7 +271,8 @@ def evaluate_attention(
         for session in sessions
     ]
     passes = f"windows of {seconds:g} s, CTC weight {ctc_weight:g}"
-    return Evaluation("whole session", passes, _UNIT, _simulated(sessions), tuple(scores))
+    simulated, real_keys = how_simulated(sessions)
+    return Evaluation("whole session", passes, _UNIT, simulated, tuple(scores), real_keys=real_keys)
 
 
 def attention_texts(
@@ -284,10 +296,6 @@ def attention_texts(
             emissions = model.classify(frames)
             texts = search(model.attention, frames, model.frames(batch.lengths), emissions, ctc_weight=ctc_weight)
         yield from texts
-
-
-def _simulated(sessions: Sequence[Session]) -> bool:
-    return any(session.simulated for session in sessions)
 
 
 def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = False) -> bool:

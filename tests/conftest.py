@@ -162,12 +162,13 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
     from emgscribe.experiments.search import changed
     from emgscribe.scoring import count_units
 
-    def evaluation(texts: Sequence[tuple[str, str, str]], users: dict[str, str], simulated: bool) -> Evaluation:
+    def evaluation(texts: Sequence[tuple[str, str, str]], users: dict[str, str], kind: str) -> Evaluation:
         sessions = []
         for session, reference, hypothesis in texts:
             units = count_units(reference, hypothesis, np.arange(len(reference)) // 2, -(-len(reference) // 2))
             sessions.append(SessionScore(session, users.get(session, "user"), reference, hypothesis, tuple(units)))
-        return Evaluation("whole session", "blocks", "segments of 10 s", simulated, tuple(sessions))
+        about, made = ("whole session", "blocks", "segments of 10 s"), kind != "real"
+        return Evaluation(*about, made, tuple(sessions), real_keys=kind == "real-keys")
 
     def make(
         name: str = "demo",
@@ -182,9 +183,9 @@ def write_result(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         experiment = replace(EXPERIMENTS.get(name, BASELINE), name=name)
         experiment = changed(experiment, {**(changes or {}), "train.seed": seed})
-        test = {"greedy": evaluation(texts, users or {}, kind == "simulated")}
+        test = {"greedy": evaluation(texts, users or {}, kind)}
         if beam:  # which makes no errors
-            test["beam"] = evaluation([(s, text, text) for s, text, _ in texts], users or {}, kind == "simulated")
+            test["beam"] = evaluation([(s, text, text) for s, text, _ in texts], users or {}, kind)
         curve = {"step": 1.0, "lr": 1e-3, "train_loss": 2.0}
         result = RunResult(
             experiment=to_json(experiment),

@@ -68,6 +68,8 @@ def test_saliency_is_a_mean_over_presses_and_leaves_the_model_as_it_was(make_sto
     model = network(features=replace(SLOW, electrodes=(0, 5))).train()
     found = saliency(model, [session], "a")
     assert (found.symbol, found.presses, found.simulated) == ("a", 3, session.simulated)
+    under_keys = replace(session, simulated=True, real_keys=True)
+    assert saliency(model, [under_keys], "a").plot().get_suptitle().endswith("3 presses, simulated EMG, real keys")
     assert found.values.shape == (40, 2, 16)
     assert found.times[[0, 25, -1]] == pytest.approx([-0.49, 0.01, 0.29])
     heard = np.abs(found.values).sum(axis=(0, 1)) > 0

@@ -1,12 +1,15 @@
 """The benchmarks: ours and the plain version compute the same, and the scripts run."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import agreement
 import encoders
+import probes
 import pytest
 import textbook
 import torch
@@ -19,6 +22,8 @@ from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation
 from emgscribe.models.encoders import EncoderConfig, EnsembleConfig, LookaheadsConfig, TdsConfig
 from emgscribe.models.features import FeaturesConfig, SeveralConfig
 from emgscribe.models.model import Model, ModelConfig
+from emgscribe.simulation.config import SimulationConfig
+from emgscribe.simulation.sessions import simulate
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = ModelConfig(encoder=TdsConfig(mlp_features=24, blocks=2, channels=6, kernel=5, lookahead=3))
@@ -95,6 +100,33 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> Non
     assert len(plain) - 8 <= len(jittered) <= len(plain)
 
 
+def test_agreement_fails_where_the_simulator_leads_to_other_conclusions(
+    write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result("ablation/full", texts=[("one", "abcd" * 6, "abcX" * 6)])
+    half = write_result("ablation/electrodes-8", texts=[("one", "abcd" * 6, "abcX" * 5 + "abXX")])
+    assert agreement.main(str(tmp_path / "results")) == 0  # 1.17, and 1.14 to 1.33 were published
+    printed = capsys.readouterr().out
+    assert "\n-0.05  8 electrodes a band\n" in f"\n{printed}"
+    assert "   no  4 electrodes a band\n" in printed
+    assert printed.endswith("Furthest off, by a factor of 1.06: 8 electrodes a band.\n")
+    write_result("ablation/electrodes-8", texts=[("one", "abcd" * 6, "abcX" * 2 + "abXX" * 4)])  # 1.67
+    assert agreement.main(str(tmp_path / "results")) == 1
+    half.unlink()
+    assert agreement.main(str(tmp_path / "results")) == 1  # nothing to compare
+
+
+def test_probes_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(tmp_path, users=2, sessions=3, minutes=0.4, config=SimulationConfig(units_per_muscle=4))
+    probes.main(tmp_path)
+    printed = capsys.readouterr().out
+    shares = [re.match(r"(.{45}) +([\d.]+) +([\d.]+) ", line) for line in printed.splitlines()]
+    found = {each[1].strip(): float(each[2]) for each in shares if each}
+    assert {"everything", "250 Hz", "8 electrodes", "left band alone", "other people"} < found.keys()
+    assert found["everything"] < found["other people"]  # in per cent of keys
+    assert printed.count("median frequency") == 2
+
+
 @pytest.mark.parametrize(
     "command", [["bench.py"], ["encoders.py", "records/mingru-48"], ["decoding.py", "--seconds", "30"]]
 )
@@ -105,3 +137,4 @@ def test_benchmark_runs(command: list[str]) -> None:
     finished = subprocess.run(called, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert finished.returncode == 0, finished.stderr
     assert "times" in finished.stdout
+    assert ("times real time a core, peak" in finished.stdout) == (command[0] == "bench.py")

@@ -58,7 +58,7 @@ def test_a_faultless_session_has_no_findings(make_session: Make) -> None:
     inspection = inspected(make_session("n", keys=keys, prompts=[Prompt("p", 0.0, 1.0, None)]))
     assert (inspection.findings, inspection.usable) == ([], True)
     expected = {"samples": 2000, "sample_rate": 2000.0, "duration_mins": 1 / 60, "keystrokes": 3, "prompts": 1}
-    expected |= {"session": "n", "user": "user", "condition": "on_keyboard", "simulated": False}
+    expected |= {"session": "n", "user": "user", "condition": "on_keyboard", "simulated": False, "real_keys": False}
     assert inspection.summary == {**expected, "unknown_keys": {}, "text": "⇧Hi", "shape": str(Shape())}
 
 

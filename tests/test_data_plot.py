@@ -42,6 +42,8 @@ def test_the_figure_shows_the_electrodes_and_keys_of_the_range(session: Session)
     assert right.get_xlim() == (1, 3)
     assert keys.get_title(loc="left") == "session"
     assert replace(session, simulated=True).plot(1, 3).axes[0].get_title(loc="left") == "session (simulated)"
+    under_keys = replace(session, simulated=True, real_keys=True)
+    assert under_keys.plot(1, 3).axes[0].get_title(loc="left") == "session (simulated EMG, real keys)"
 
 
 def test_a_transcript_is_a_row_under_the_keys(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,25 @@ import numpy as np
 import pytest
 
 from emgscribe.data import splits as module
-from emgscribe.data.hdf5 import SessionHeader, read_header, write_session
-from emgscribe.data.splits import DataConfig, Split, first_minutes, shared_users, split, split_sessions
+from emgscribe.data.hdf5 import REAL_KEYS, SessionHeader, read_header, write_session
+from emgscribe.data.splits import (
+    DataConfig,
+    Split,
+    first_minutes,
+    published_names,
+    shared_users,
+    split,
+    split_sessions,
+)
 from emgscribe.errors import EmgscribeError
 
 COURSE = DataConfig(protocol="course")
 COURSE_USER = "89335547"
 
 
-def record(folder: Path, user: str, name: str, *, samples: int = 4, simulated: bool = False) -> Path:
+def record(folder: Path, user: str, name: str, *, samples: int = 4, simulation: str = "") -> Path:
     path = folder / f"{name}.hdf5"
-    header = SessionHeader(name, user, "on_keyboard", 1e-3, (), (), "{}" if simulated else "")
+    header = SessionHeader(name, user, "on_keyboard", 1e-3, (), (), simulation)
     random = np.random.default_rng([len(name), *name.encode()])
     write_session(path, header, np.arange(samples) / 2000, random.normal(size=(samples, 2, 16)).astype(np.float32))
     return path
@@ -209,15 +218,38 @@ def test_a_hash_is_computed_once_until_the_file_changes(published: list[Path], m
 
 def test_simulated_sessions_are_split_by_date_and_others_are_not(tmp_path: Path) -> None:
     for day in range(1, 4):
-        record(tmp_path, "1", f"2021-01-0{day}", simulated=True)
+        record(tmp_path, "1", f"2021-01-0{day}", simulation="{}")
     assert split_sessions(tmp_path, COURSE) == split_sessions(tmp_path)
-    path = record(tmp_path, "1", listed()[0], simulated=True)  # a published name, but not the published file
+    path = record(tmp_path, "1", listed()[0], simulation="{}")  # a published name, but not the published file
     with pytest.raises(EmgscribeError, match="18 of the 18 sessions of the protocol course") as caught:
         split_sessions(tmp_path, COURSE)
     assert f"{path.stem}: {path.stat().st_size:,} bytes instead of" in caught.value.what
     assert f"{listed()[1]}: missing" in caught.value.what
     path.unlink()
     record(tmp_path, "1", "mine")
+    with pytest.raises(EmgscribeError, match="18 of the 18"):
+        split_sessions(tmp_path, COURSE)
+
+
+def test_published_protocols_apply_to_simulated_emg_under_real_keys(tmp_path: Path) -> None:
+    starts = {name: name.split("-")[3] for name in listed()}
+
+    def under_keys(user: str, start: str) -> Path:
+        name = f"2021-01-01-{start}-simulated-emg-{user}"  # as simulate_key_logs names them, apart from the date
+        return record(tmp_path, user, name, simulation=json.dumps({"about": REAL_KEYS}))
+
+    made = {name: under_keys(COURSE_USER, start) for name, start in starts.items()}
+    for user, start in (("1", starts[listed()[0]]), (COURSE_USER, "1999999999")):
+        under_keys(user, start)  # neither user nor start alone is enough
+    parts = {part: [made[name] for name, _ in published_names("course", part)] for part in ("train", "val", "test")}
+    assert split_sessions(tmp_path, COURSE) == Split("course", *(tuple(paths) for paths in parts.values()))
+    (renamed,) = (path.rename(tmp_path / "renamed.hdf5") for path in parts["test"])
+    assert split_sessions(tmp_path, COURSE).test == (renamed,)  # known by the name in it
+    renamed.unlink()
+    with pytest.raises(EmgscribeError, match=r"1 of the 18 sessions of the protocol course(.|\n)*missing") as caught:
+        split_sessions(tmp_path, COURSE)
+    assert "key logs" in caught.value.hint
+    record(tmp_path, COURSE_USER, "recorded")  # among recordings only the published files count
     with pytest.raises(EmgscribeError, match="18 of the 18"):
         split_sessions(tmp_path, COURSE)
 

@@ -150,7 +150,13 @@ def test_one_simulated_session_marks_the_result_as_simulated(
 ) -> None:
     real, other = make_stored(3_000), make_stored(3_000, seed=1)
     assert not score(model, [real, other]).simulated
-    assert score(model, [real, replace(other, simulated=True)]).simulated
+    made = replace(other, simulated=True)
+    under_keys = replace(make_stored(3_000, seed=2), simulated=True, real_keys=True)
+    mixed, known = score(model, [real, made, under_keys]), score(model, [real, under_keys])
+    assert (mixed.simulated, mixed.real_keys, known.simulated, known.real_keys) == (True, False, True, True)
+    stored = [json.loads(json.dumps(each.to_json())) for each in (mixed, known)]
+    assert [each.get("real_keys") for each in stored] == [None, True]
+    assert [Evaluation.from_json(each) for each in stored] == [mixed, known]
 
 
 def test_a_model_in_training_mode_is_scored_by_its_running_statistics(model: Model, make_stored: MakeStored) -> None:

@@ -13,8 +13,17 @@ from rich.console import Console
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import figures
 from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
-from emgscribe.experiments.report import Table, compare, print_tables, published_numbers, tables, write_report
-from emgscribe.experiments.results import read_results
+from emgscribe.experiments.report import (
+    Table,
+    compare,
+    print_alignment,
+    print_evaluation,
+    print_tables,
+    published_numbers,
+    tables,
+    write_report,
+)
+from emgscribe.experiments.results import RunResult, read_results
 from emgscribe.files import read_json, write_json
 
 WriteResult = Callable[..., Path]
@@ -93,6 +102,17 @@ def test_simulated_trends_stand_beside_published_ones(write_result: WriteResult,
     assert "No simulated result yet: 4 electrodes a band; 2 electrodes a band; 1 kHz; 500 Hz;" in page
 
 
+def test_a_trend_needs_rows_of_the_same_sessions(write_result: WriteResult, tmp_path: Path) -> None:
+    sessions = [("one", TEXT, TEXT[:4]), ("two", "abcd", "abcX")]
+    write_result("ablation/full", 0, sessions)
+    write_result("ablation/electrodes-8", 0, sessions[::-1])
+    write_result("ablation/electrodes-4", 0, [("one", TEXT, "")])
+    page = page_of(tmp_path)
+    assert "| 8 electrodes a band | 1.14 to 1.33 | 1.00 | 1.00–1.00 |" in page  # segments are paired, in any order
+    reason = "4 electrodes a band (ablation/electrodes-4 was tested on other sessions than ablation/full)"
+    assert f"No simulated result yet: {reason}; 2 electrodes a band" in page
+
+
 def test_rows_that_differ_in_an_amount_are_drawn_as_a_curve(
     write_result: WriteResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +142,8 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
     page_of(tmp_path)
     page = (tmp_path / "out" / "leaderboard.md").read_text()
     recorded, same, other = page.split("\n## ")[1:]
-    assert recorded.startswith("recorded: 1 session of 1 person, 8 characters")
-    assert other.startswith("SIMULATED: 1 session of 1 person, 8 characters\n\ntwo;")
+    assert recorded.startswith("1 session of 1 person, 8 characters (recorded sessions)\n")
+    assert other.startswith("1 session of 1 person, 8 characters (SIMULATED sessions)\n\ntwo;")
     rows = [line.strip("| ").split(" | ") for line in same.splitlines() if re.match(r"\| \d", line)]
     assert [row[:4] for row in rows] == [
         ["1", "ablation/rate-500", "beam", "0.00"],
@@ -133,11 +153,12 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
         ["5", "mine (baseline)", "greedy", "25.00"],
         ["6", "parts", "greedy", "25.00"],
     ]
-    assert rows[2][5:] == ["2", "00000000", "`emgscribe train ablation/full --data DIR`"]
+    assert rows[2][5:] == ["2", "00000000", "`emgscribe reproduce ablation --data simulated`"]
     assert rows[3][-1] == "`emgscribe train demo --data DIR --train.epochs 5 --train.batch-size 4`"
     assert rows[4][-1] == "`emgscribe train baseline --data DIR --name mine`"
     assert "`" not in rows[5][-1]  # no command makes it
-    assert rows[0][-1] == "`emgscribe train ablation/rate-500 --data DIR --decoder beam`"
+    assert rows[0][-1] == "`emgscribe reproduce ablation --data simulated --decoder beam`"
+    assert "| `emgscribe reproduce table2 --data DIR` |" in recorded
 
 
 def test_keyboards_of_rows_that_are_compared_have_one_scale(
@@ -164,11 +185,21 @@ def test_results_on_simulated_emg_under_real_keys_have_a_table_of_their_own(
     for seed, kind in enumerate(("simulated", "real-keys")):
         write_result("table2/bilstm", seed, kind=kind)
     page = page_of(tmp_path)
-    assert "## table2, SIMULATED (real keys) sessions\n" in page
-    under_real_keys = page.split("## table2, SIMULATED (real keys)")[1].split("## ")[0]
+    assert "## table2, SIMULATED sessions\n" in page
+    under_real_keys = page.split("## table2, sessions of SIMULATED EMG, REAL KEYS\n")[1].split("## ")[0]
     assert "no person's muscles were recorded" in under_real_keys
     assert "published %" not in under_real_keys
     assert (tmp_path / "out" / "real-keys.csv").exists()
+    assert "8 characters (sessions of SIMULATED EMG, REAL KEYS)\n" in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def test_a_score_under_real_keys_is_labelled_wherever_it_is_shown(write_result: WriteResult) -> None:
+    scored = RunResult.read(write_result("table2/bilstm", kind="real-keys")).test["greedy"]
+    assert repr(scored).startswith("<Evaluation of 1 session, simulated EMG, real keys: CER 25.00 %")
+    print_evaluation(scored, console := Console(file=(output := StringIO()), width=200))
+    print_alignment(scored, console)
+    assert "whole session, greedy, sessions of SIMULATED EMG, REAL KEYS " in output.getvalue()
+    assert "one (simulated EMG, real keys; I insertion" in output.getvalue()
 
 
 def test_simulated_and_recorded_results_share_no_table_and_no_number(write_result: WriteResult, tmp_path: Path) -> None:
@@ -182,11 +213,14 @@ def test_simulated_and_recorded_results_share_no_table_and_no_number(write_resul
     ]
     rates = {"published %", "ours %", "difference", "simulated %"}
     assert not rates & set(*found[0].records()) & set(next(found[1].records()))
+    assert "recordings %" not in next(found[0].records())
     recorded, simulated = page_of(tmp_path).split("## table2, SIMULATED sessions")
     assert "| table2/bilstm | greedy | 15 | 3.85 | -11.15 |" in recorded
     simulated, bars = simulated.split("## Published bars")
     assert "published %" not in simulated
-    assert "| 15 |" not in simulated
+    assert "| experiment | decoder | recordings % | simulated % |" in simulated
+    assert "| table2/dropout | greedy | 17 | 25.00 |" in simulated
+    assert "| 15 | 25.00 |" in simulated
     assert "no person typed these sessions" in simulated
     assert "are swapped against the usual convention" in bars
     output = StringIO()
@@ -259,6 +293,25 @@ def test_published_numbers_stand_only_beside_the_same_sessions_and_settings(
     assert "only beside results on the very sessions" in page_of(tmp_path)
 
 
+def test_recordings_stand_beside_simulated_rows_of_any_budget_in_a_column_of_their_own(
+    write_result: WriteResult, tmp_path: Path
+) -> None:
+    for name in ("small/table2/dropout", "small/table2/excitation-global", "ablation/full"):
+        write_result(name, 1501, beam=True)
+    write_result("small/table2/dropout", 1, changes={"train.epochs": 2})
+    write_result("table2/dropout", 1, kind="real-keys")
+    real_keys, small, ablation = all_tables(tmp_path)
+    assert [row["recordings %"] for row in real_keys.records()] == ["17"]
+    shown = {(row["experiment"], row["decoder"]): row["recordings %"] for row in small.records()}
+    assert shown.pop(("small/table2/dropout", "greedy")) == "17"
+    assert len(shown) == 4  # the beam, changed settings, and a row that nobody published
+    assert set(shown.values()) == {""}
+    assert "recordings %" not in next(ablation.records())
+    page = page_of(tmp_path)
+    assert page.count("Compare the order of the rows in the two columns") == 2
+    assert r"dropout & beam &  & 0.00 &" in (tmp_path / "out" / "simulated.tex").read_text()
+
+
 def test_the_benchmark_has_means_and_deviations_over_its_users(write_result: WriteResult, tmp_path: Path) -> None:
     sessions = {f"s{user}": f"user{user}" for user in range(8)}
     texts = [(name, TEXT + TEXT, "X" * place + (TEXT + TEXT)[place:]) for place, name in enumerate(sessions)]
@@ -323,6 +376,23 @@ def test_a_comparison_is_paired_and_says_what_it_found(write_result: WriteResult
     assert "The interval shows no difference" in across
     with pytest.raises(EmgscribeError, match="no result of 'ablation/rate-500:beam'"):
         compare(found, "ablation/full:beam", "ablation/rate-500:beam")
+
+
+def test_rows_are_compared_with_the_first_of_their_suite(write_result: WriteResult, tmp_path: Path) -> None:
+    worse = "".join("X" if place % 2 else letter for place, letter in enumerate(TEXT))
+    texts = [(name, TEXT, TEXT) for name in "abcdef"]
+    write_result("ablation/rate-500", 0, [(name, text, worse) for name, text, _ in texts])
+    assert "Against" not in page_of(tmp_path)  # the first experiment has no result
+    for seed in (0, 1):
+        write_result("ablation/full", seed, texts, beam=True)
+    write_result("ablation/full", 2, texts[:1], changes={"train.epochs": 5})
+    write_result("ablation/rate-250", 0, texts[:5])
+    write_result("ablation/rate-1000", 0, texts, kind="real")
+    page = page_of(tmp_path)
+    head, *rows = page.split("Against ablation/full, on the same segments:\n\n")[1].split("\n\n")[0].splitlines()
+    assert head == "| experiment | decoder | difference, points | 95 % interval | matched pairs | better in |"
+    assert rows[1:] == ["| ablation/rate-500 | greedy | +50.00 | +50.00 to +50.00 | p = 0.032 | 0.0 % |"]
+    assert page.count("Against ") == 1
 
 
 def test_only_the_same_sessions_of_the_same_kind_can_be_compared(write_result: WriteResult, tmp_path: Path) -> None:
@@ -402,10 +472,12 @@ def test_rows_of_other_settings_have_labels_and_pictures_of_their_own(
 
 
 def test_all_committed_results_render_to_the_committed_report(tmp_path: Path) -> None:
-    page, *others = write_report(DOCS / "results", tmp_path)
-    text = page.read_text()
-    assert all(f"| {result.name}" in text for result in read_results(DOCS / "results"))
-    assert text == (DOCS / "report" / "report.md").read_text(), "emgscribe report --results docs/results"
-    pictures = [other.relative_to(tmp_path) for other in others if other.suffix == ".png"]
-    assert len(pictures) > 8
-    assert all((DOCS / "report" / picture).exists() for picture in pictures)
+    page, *_ = written = write_report(DOCS / "results", tmp_path)
+    assert all(f"| {result.name}" in page.read_text() for result in read_results(DOCS / "results"))
+    made = {path.relative_to(tmp_path): path for path in written if path.suffix != ".svg"}  # which are large
+    kept = {path.relative_to(DOCS / "report"): path for path in (DOCS / "report").rglob("*.*") if path.suffix != ".svg"}
+    assert made.keys() == kept.keys(), "rm -r docs/report; emgscribe report --results docs/results --out docs/report"
+    texts = [name for name in made if name.suffix != ".png"]
+    assert {name.name for name in texts} == {"report.md", "leaderboard.md", "simulated.csv", "simulated.tex"}
+    for name in texts:
+        assert made[name].read_text(encoding="utf-8") == kept[name].read_text(encoding="utf-8"), name

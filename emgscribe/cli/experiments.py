@@ -169,7 +169,7 @@ def report(
     out: Annotated[Path, arg(help="Folder to write the report to.")] = Path("report"),
     compare: Annotated[tuple[str, str] | None, arg(help="Two experiments, compared on the same sessions.")] = None,
 ) -> None:
-    """Results on simulated sessions have tables of their own, without published numbers.
+    """Results on simulated sessions have tables of their own. Published numbers are in a column apart from them.
 
     Examples:
       emgscribe report

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
-from emgscribe.data.hdf5 import session_files
+from emgscribe.data.hdf5 import session_files, shown_kind
 from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
@@ -206,7 +206,8 @@ def export(
     opened, label = es.open_sessions(sessions) if sessions else [], ""
     if opened:
         scored = es.evaluate(loaded, opened)
-        label = ", SIMULATED sessions" * scored.simulated
+        kind = shown_kind(simulated=scored.simulated, real_keys=scored.real_keys)
+        label = f", {kind}" * scored.simulated
         screen.print(f"{model}: CER {scored.cer:.2f} %{label}")
     for path, small in ((out, False), (out.with_stem(f"{out.stem}-int8"), True))[: 1 + int8]:
         export_onnx(loaded, path, frames=frames, int8=small)

@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 import emgscribe as es
 from emgscribe.cli.terminal import bar, file_column, print_json, screen
+from emgscribe.data.hdf5 import kind_of
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.config import SimulationConfig
 
@@ -86,7 +87,8 @@ def _print_inspections(found: list[es.Inspection]) -> None:
     table = Table(file_column(), "user", "minutes", "keys", "prompts", "kind", Column("verdict", no_wrap=True))
     for inspection in found:
         held = inspection.summary
-        kind = {True: "simulated", False: "recorded"}.get(held.get("simulated", ""), "")
+        known = {name: held[name] for name in ("simulated", "real_keys") if name in held}
+        kind = kind_of(**known) if known else ""
         cells = (held.get(name, "") for name in ("user", "duration_mins", "keystrokes", "prompts"))
         shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
         table.add_row(Path(inspection.path).name, *shown, kind, "usable" if inspection.usable else "not usable")

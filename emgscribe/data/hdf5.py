@@ -38,6 +38,17 @@ Times = npt.NDArray[np.float64]
 Emg = npt.NDArray[np.float32]
 
 
+def kind_of(*, simulated: bool, real_keys: bool) -> str:
+    """Sessions in words: recorded, simulated, or simulated EMG under keys that people pressed."""
+    return (REAL_KEYS if real_keys else "simulated") if simulated else "recorded"
+
+
+def shown_kind(*, simulated: bool, real_keys: bool) -> str:
+    """The same as a heading has it, which nobody must overlook where sessions are simulated."""
+    kind = kind_of(simulated=simulated, real_keys=real_keys)
+    return f"sessions of {kind.upper()}" if real_keys else f"{kind.upper() if simulated else kind} sessions"
+
+
 @dataclass(frozen=True)
 class Keystroke:
     """One key press; `key` is the pynput name, `start` and `end` are seconds, in a session file unix seconds."""

@@ -142,6 +142,7 @@ def _check_header(header: SessionHeader, times: Times, found: Inspection) -> Non
         "condition": header.condition,
         "duration_mins": header.duration_mins if np.isfinite(header.duration_mins) else None,
         "simulated": bool(header.simulation),
+        "real_keys": header.real_keys,
         "keystrokes": len(header.keystrokes),
         "prompts": len(header.prompts),
         "unknown_keys": dict(unknown),

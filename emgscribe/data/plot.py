@@ -45,7 +45,7 @@ def plot_session(session: Session, start: float, stop: float, read: Any = None) 
     figure = _Shown(figsize=(min(5 + 2 * (stop - start), 24), 8), layout="constrained")
     top, *bands = figure.subplots(1 + len(names), 1, sharex=True, height_ratios=(len(rows), *[10] * len(names)))
     _draw_keys(top, rows, start, stop)
-    top.set_title(f"{session.name}{' (simulated)' * session.simulated}", fontsize=10, loc="left")
+    top.set_title(f"{session.name}{f' ({session.kind})' * session.simulated}", fontsize=10, loc="left")
     first = round(start * rate)
     emg = np.asarray(session.emg[first : round(stop * rate)])
     times = np.arange(first, first + len(emg)) / rate

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from emgscribe.config import from_json, to_json
 from emgscribe.data.cache import Entry
 from emgscribe.data.charset import labels_of_text, text_of_labels
-from emgscribe.data.hdf5 import REAL_KEYS, Emg, SessionFile, map_rows, session_files
+from emgscribe.data.hdf5 import Emg, SessionFile, kind_of, map_rows, session_files
 from emgscribe.data.inspect import Inspection, scan
 from emgscribe.data.shape import Shape
 from emgscribe.errors import EmgscribeError
@@ -60,7 +60,7 @@ class Session:
         return len(self.emg)
 
     def __repr__(self) -> str:
-        kind = f", {REAL_KEYS}" if self.real_keys else ", simulated" * self.simulated
+        kind = f", {self.kind}" * self.simulated
         return f"<Session {self.name}: user {self.user}, {self.minutes:.1f} min, {len(self.labels)} keys{kind}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -69,6 +69,11 @@ class Session:
             return super().__reduce__()
         without = replace(self, emg=np.empty((0, *self.emg.shape[1:]), np.float32))
         return _with_samples, (without, Path(self.emg.filename), self.emg.offset, len(self))
+
+    @property
+    def kind(self) -> str:
+        """In words: recorded, simulated, or simulated EMG, real keys."""
+        return kind_of(simulated=self.simulated, real_keys=self.real_keys)
 
     @property
     def minutes(self) -> float:
@@ -101,6 +106,12 @@ class Session:
         from emgscribe.data.plot import plot_session
 
         return plot_session(self, start, stop, read)
+
+
+def how_simulated(sessions: Iterable[Session]) -> tuple[bool, bool]:
+    """Whether any of the sessions is simulated, and whether people pressed the keys of all that are."""
+    made = [session for session in sessions if session.simulated]
+    return bool(made), bool(made) and all(session.real_keys for session in made)
 
 
 def open_sessions(paths: Path | str | Iterable[Path | str], cache: Path | None = None) -> list[Session]:

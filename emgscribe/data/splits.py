@@ -101,7 +101,10 @@ def first_minutes(sessions: Sequence[Session], minutes: float) -> Iterator[Sessi
 
 
 def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
-    """Split a folder by the protocol that `data` names; a folder of simulated sessions is always split by date.
+    """Split a folder by the protocol that `data` names.
+
+    A folder of simulated sessions is split by date, except where published protocols apply: to simulated EMG under the
+    real keys of published sessions, which are known by user and start.
 
     By date, each user's latest sessions test (`test_sessions`, by default one), the one before validates, all earlier
     ones train. Only training users validate, unless `val_users` names others: then all sessions of a training user
@@ -116,9 +119,12 @@ def split_sessions(folder: Path | str, data: DataConfig | None = None) -> Split:
     if data.protocol == LATEST:
         return _split_by_date(paths, str(folder), data)
     listed = listed_sessions()
-    if all(path.stem not in listed and read_header(path).simulation for path in paths):
-        return _split_by_date(paths, str(folder), data)
-    return _split_as_published(paths, str(folder), listed, data)
+    if any(path.stem in listed or not read_header(path).simulation for path in paths):
+        return _split_as_published(paths, str(folder), listed, data)
+    if under_keys := _under_keys(paths, listed):
+        listed = {name: row._replace(bytes=0, sha256="") for name, row in listed.items()}  # those are of recordings
+        return _split_as_published(paths, str(folder), listed, data, under_keys)
+    return _split_by_date(paths, str(folder), data)
 
 
 def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
@@ -216,10 +222,29 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _split_as_published(paths: Sequence[Path], folder: str, listed: Mapping[str, Listed], data: DataConfig) -> Split:
+def _under_keys(paths: Sequence[Path], listed: Mapping[str, Listed]) -> dict[str, Path]:
+    """Sessions of simulated EMG under the keys of a listed session, by the listed name: same user, same start."""
+    starts = {(row.user, _start(name)): name for name, row in listed.items()}
+    headers = {path: header for path in paths if (header := read_header(path)).real_keys}
+    named = {starts.get((header.user, _start(header.name))): path for path, header in headers.items()}
+    return {name: path for name, path in named.items() if name is not None}
+
+
+def _start(name: str) -> str:
+    """Unix seconds in the name of a session: year-month-day-seconds-..."""
+    return name.split("-", 4)[3] if name.count("-") > 3 else ""
+
+
+def _split_as_published(
+    paths: Sequence[Path],
+    folder: str,
+    listed: Mapping[str, Listed],
+    data: DataConfig,
+    under_keys: Mapping[str, Path] | None = None,
+) -> Split:
     parts = _published_parts(data.protocol, listed, data.sessions)
     names = [name for part in parts.values() for name in part]
-    found = {path.stem: path for path in paths}
+    found = {path.stem: path for path in paths} | dict(under_keys or {})
     if not found.keys() >= set(names):  # a renamed file is known by the name in its header
         for path in paths:
             if path.stem not in names:
@@ -228,8 +253,10 @@ def _split_as_published(paths: Sequence[Path], folder: str, listed: Mapping[str,
     faults = [f"{name}: {fault}" for name in names if (fault := file_fault(found.get(name), listed[name]))]
     if faults:
         what = f"{len(faults)} of the {len(names)} sessions of the protocol {data.protocol} are missing or are not the "
-        hint = f"copy them from the data set's official archive (see docs/your-data.md); the protocol {LATEST} splits "
-        what, hint = f"{what}published files:\n  " + "\n  ".join(faults), f"{hint}any folder by date"
+        hint = "copy them from the data set's official archive (see docs/your-data.md)"
+        hint = "simulate EMG under their key logs too (see docs/simulate.md)" if under_keys else hint
+        what = f"{what}published files:\n  " + "\n  ".join(faults)
+        hint = f"{hint}; the protocol {LATEST} splits any folder by date"
         raise EmgscribeError(what, where=folder, hint=hint)
     return Split(data.protocol, *(tuple(found[name] for name in part) for part in parts.values()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from emgscribe.config import require
 from emgscribe.data.charset import BACKSPACE, ENTER, SPACE
-from emgscribe.data.hdf5 import SessionFile, session_files
+from emgscribe.data.hdf5 import SessionFile, kind_of, session_files
 from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.splits import file_fault, listed_sessions
 from emgscribe.errors import EmgscribeError, needing
@@ -62,10 +62,11 @@ def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a user typed. `simulated` is true if the EMG is."""
+    """What a user typed. `simulated` is true if the EMG is, `real_keys` if a person pressed the keys even so."""
 
     user: str
     simulated: bool
+    real_keys: bool
     sessions: int
     seconds: float
     symbols: Counter[str]
@@ -73,6 +74,11 @@ class Stats:
     @property
     def keys(self) -> int:
         return self.symbols.total()
+
+    @property
+    def kind(self) -> str:
+        """In words: recorded, simulated, or simulated EMG, real keys."""
+        return kind_of(simulated=self.simulated, real_keys=self.real_keys)
 
     @property
     def backspaces(self) -> float:
@@ -83,12 +89,11 @@ class Stats:
         """A row of a table."""
         common = "".join(_SHOWN.get(symbol, symbol) for symbol, _ in self.symbols.most_common(8))
         rate = self.keys / self.seconds if self.seconds else 0.0
-        kind, hours = "simulated" if self.simulated else "recorded", f"{self.seconds / 3600:.2f}"
         return [
             self.user,
-            kind,
+            self.kind,
             str(self.sessions),
-            hours,
+            f"{self.seconds / 3600:.2f}",
             str(self.keys),
             f"{rate:.2f}",
             f"{self.backspaces:.1f}",
@@ -105,7 +110,7 @@ def stats_of(files: Sequence[Path]) -> list[Stats]:
 
     Copies of a session count once.
     """
-    found: dict[tuple[str, bool], Stats] = {}
+    found: dict[tuple[str, bool, bool], Stats] = {}
     known = set[int]()  # hashes: the keys of a whole data set would fill the memory
     for path in session_files(files):
         with SessionFile(path) as file:
@@ -113,7 +118,7 @@ def stats_of(files: Sequence[Path]) -> list[Stats]:
         if (content := hash((header, samples))) in known:
             continue
         known.add(content)
-        key = header.user, bool(header.simulation)
+        key = header.user, bool(header.simulation), header.real_keys
         before = found.get(key, Stats(*key, 0, 0.0, Counter()))
         found[key] = Stats(*key, before.sessions + 1, before.seconds + seconds, before.symbols + Counter(header.text))
     return [found[key] for key in sorted(found)]
@@ -129,7 +134,7 @@ def draw_stats(found: Sequence[Stats], out: Path) -> None:
     figure = Figure(figsize=(14, 4 + 0.25 * len(found)), layout="constrained")
     figure.suptitle("SIMULATED sessions" if all(each.simulated for each in found) else "sessions by user")
     rows, shares = figure.subplots(1, 2, width_ratios=(1, 1.6))
-    names = [f"{each.user}{' (simulated)' * each.simulated}" for each in found]
+    names = [f"{each.user}{f' ({each.kind})' * each.simulated}" for each in found]
     rows.barh(names, [each.seconds / 3600 for each in found], color="#9fb8d0")
     for place, each in enumerate(found):
         speed = f" {each.keys / max(each.seconds, 1e-9):.1f} keys/s, ⌫ {each.backspaces:.1f} %"

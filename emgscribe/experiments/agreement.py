@@ -33,7 +33,7 @@ class Trend:
         """The simulated trend and its 95 % interval."""
         if self.to is None:
             return self.of.cer, *self.of.interval
-        return cer_ratio(list(self.of.units.values()), list(self.to.units.values()))
+        return cer_ratio(list(self.of.units.values()), [self.to.units[segment] for segment in self.of.units])
 
     @property
     def distance(self) -> float:
@@ -57,7 +57,10 @@ class Trend:
 
 
 def trends(published: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> tuple[list[Trend], list[str]]:
-    """The published trends that simulated rows show, and those without a result yet; a name alone is a greedy row."""
+    """The published trends that simulated rows show, and those without a result yet; a name alone is a greedy row.
+
+    A ratio needs two rows that were tested on the same sessions.
+    """
     named = [row for row in rows if not row.run.changes]
     by_name = {f"{row.name}:{row.decoder}": row for row in named}
     by_name |= {row.name: row for row in named if row.decoder == "greedy"}
@@ -68,17 +71,25 @@ def trends(published: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> tuple
         if all(row is not None and row.cer > 0 for row in needed):
             of, to = [*needed, None][:2]
             assert of is not None
+            if to is not None and not of.pairs_with(to):
+                lacking.append(f"{trend['what']} ({of.label} was tested on other sessions than {to.label})")
+                continue
             found.append(Trend(trend["what"], tuple(values), of, to, trend.get("note", "")))
         else:
             lacking.append(trend["what"])
     return found, lacking
 
 
-def summary(found: Sequence[Trend]) -> str:
-    """The agreement error, which is the mean of |ln(simulated / published)|, and the trend that is furthest off."""
+def agreement(found: Sequence[Trend]) -> tuple[float, float, Trend]:
+    """The agreement error, the mean of |ln(simulated / published)|; the trend furthest off, and by which factor."""
     furthest = max(found, key=lambda trend: abs(trend.distance))
+    return mean(abs(trend.distance) for trend in found), exp(abs(furthest.distance)), furthest
+
+
+def summary(found: Sequence[Trend]) -> str:
+    """The agreement in words."""
+    error, factor, furthest = agreement(found)
     return (
-        f"Agreement error over {len(found)} trends: the mean of |ln(simulated / recordings)| is"
-        f" {mean(abs(trend.distance) for trend in found):.2f}. Furthest off, by a factor of"
-        f" {exp(abs(furthest.distance)):.2f}: {furthest.what}."
+        f"Agreement error over {len(found)} trends: the mean of |ln(simulated / recordings)| is {error:.2f}."
+        f" Furthest off, by a factor of {factor:.2f}: {furthest.what}."
     )

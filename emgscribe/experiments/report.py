@@ -14,16 +14,17 @@ from itertools import product
 from math import isnan
 from pathlib import Path
 from statistics import pstdev
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from emgscribe.data.charset import SPACE, labels_of_text, screen_text
+from emgscribe.data.hdf5 import shown_kind
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation
 from emgscribe.experiments.agreement import summary, trends
-from emgscribe.experiments.recipes import SUITES, Suite
+from emgscribe.experiments.recipes import SUITES, Budget, Suite
 from emgscribe.experiments.results import (
     REAL,
     REAL_KEYS,
@@ -49,22 +50,35 @@ from emgscribe.scoring import (
 )
 
 _CONFUSIONS = 10  # that are listed
-_KINDS = {SIMULATED: "SIMULATED", REAL_KEYS: "SIMULATED (real keys)", REAL: "recorded"}
+_KINDS = {
+    SIMULATED: shown_kind(simulated=True, real_keys=False),
+    REAL_KEYS: shown_kind(simulated=True, real_keys=True),
+    REAL: shown_kind(simulated=False, real_keys=False),
+}
 _OTHER = Suite("other", "results that belong to no suite", ())
 # In the installed package, else in the checkout that it runs from.
 _PAPER = (Path(__file__).parents[1] / "paper.json", Path(__file__).parents[2] / "docs" / "results" / "paper.json")
 _SIMULATED = (
-    "SIMULATED: no person typed these sessions. Published numbers are of recordings and are not shown here, since a"
-    " rate on simulated EMG says nothing about them. Rows compare with each other only."
+    "SIMULATED: no person typed these sessions, and a rate on them says nothing about recordings. Rows compare with"
+    " each other only."
 )
 _REAL_KEYS = (
-    "SIMULATED EMG, REAL KEYS: people pressed the keys, no person's muscles were recorded. Published numbers are of"
-    " recordings and are not shown here. Rows compare with each other only."
+    "SIMULATED EMG, REAL KEYS: people pressed the keys, no person's muscles were recorded. Rows compare with each other"
+    " only."
 )
 _INTERVAL = (
     "Rates are CER in per cent. 95 % intervals resample the 10 s segments of the test sessions, all seeds of a segment"
     " together. They show how much a rate would vary with other text of the same sessions, not with another person or,"
     " where there is a single seed, another training run."
+)
+_PAIRED = (
+    "Below a table, each row is compared with the suite's first experiment: the difference of their CERs with its"
+    " interval (paired bootstrap), the p of the matched-pairs test (MAPSSWE), and the share of resamples in which the"
+    " row is better. No p is corrected for the number of rows."
+)
+_RECORDINGS = (
+    "The column *recordings* has the published rate of each row, of the full-size network on recordings. Compare the"
+    " order of the rows in the two columns, not the rates."
 )
 _BESIDE = "A published number stands only beside results on the very sessions that it was measured on."
 _CAVEATS = (
@@ -80,7 +94,7 @@ _SWAPPED = (
 _LEADERBOARD = (
     "Every recipe that was tested on the same sessions, the lowest CER first. Other sessions give other rates:"
     " compare within a table only, and there with `emgscribe report --compare ONE OTHER`. A row with one seed may be"
-    " luck."
+    " luck. The command of a row makes it from nothing, and with it the other rows of its suite."
 )
 _AGREEMENT = (
     "Do simulated sessions lead to the conclusions that recordings led to? Published ratios of CERs, or CERs, of"
@@ -100,7 +114,12 @@ class Table:
     @property
     def title(self) -> str:
         suite = "other results" if self.suite is _OTHER else self.suite.name
-        return f"{suite}, {_KINDS[self.kind]} sessions"
+        return f"{suite}, {_KINDS[self.kind]}"
+
+    @property
+    def recordings(self) -> tuple[float | None, ...]:
+        """What was published of the rows on recordings, for tables of simulated sessions, which those are not."""
+        return tuple(None if self.kind == REAL else _known(row) for row in self.rows)
 
     @property
     def best(self) -> Row:
@@ -114,9 +133,10 @@ class Table:
     def records(self) -> Iterator[dict[str, str]]:
         """One dictionary a row, column -> text; the same columns in every row."""
         unit = "user" if self.suite.over_users else "seed"
-        for row, paper in zip(self.rows, self.published, strict=True):
+        for row, paper, known in zip(self.rows, self.published, self.recordings, strict=True):
             record = {"experiment": row.label, "decoder": row.decoder}
             if self.kind != REAL:
+                record |= {"recordings %": "" if known is None else f"{known:g}"} if any(self.recordings) else {}
                 record["simulated %"] = f"{row.cer:.2f}"
             else:
                 record["published %"] = "" if paper is None else f"{paper:g}"
@@ -190,13 +210,26 @@ def published_numbers() -> dict[str, Any]:
     return found
 
 
-def _published(row: Row) -> float | None:
-    """The published test CER of a row's experiment and decoder, if it is of whole sessions and of the same ones."""
+def _number(row: Row) -> dict[str, Any] | None:
+    """What is published of a row's experiment, at whatever budget, and decoder: a test CER of whole sessions."""
     paper, bar = published_numbers(), row.name.replace("benchmark/", "users-0-7/")
-    numbers = paper["bars"].get(bar, ()) if row.over_users else paper["experiments"].get(row.name, ())
+    budget, _, name = row.name.partition("/")
+    name = name if budget in get_args(Budget) else row.name
+    numbers = paper["bars"].get(bar, ()) if row.over_users else paper["experiments"].get(name, ())
     wanted = {"part": "test", "protocol": "whole session", "decoder": row.decoder}
-    number = next((number for number in numbers if wanted.items() <= number.items()), None)
-    if number is None or row.run.changes:
+    found = (number for number in numbers if wanted.items() <= number.items())
+    return None if row.run.changes else next(found, None)
+
+
+def _known(row: Row) -> float | None:
+    number = _number(row)
+    return None if number is None else float(number["cer"])
+
+
+def _published(row: Row) -> float | None:
+    """The published CER of a row, if it is of the same sessions."""
+    paper, number = published_numbers(), _number(row)
+    if number is None:
         return None
     if row.over_users:
         recorded = any(score.run.data.protocol not in ("latest", "file") for score in row.scores)
@@ -234,21 +267,62 @@ def compare(found: Sequence[Table], first: str, second: str) -> list[str]:
     return [_difference(one, other) for one, other in pairs]
 
 
+class _Paired(NamedTuple):
+    """How two rows differ on the same segments; `better` is the share of resamples in which the first has a lower CER.
+
+    `p` is that of matched pairs (MAPSSWE) over `parts` segments of that test.
+    """
+
+    interval: tuple[float, float]
+    better: float
+    parts: int
+    p: float
+
+    @classmethod
+    def of(cls, one: Row, other: Row) -> "_Paired":
+        segments = sorted(one.units)
+        resampled = one.resampled(segments), other.resampled(segments)
+        pairs = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
+        interval = percentile_interval(resampled[0] - resampled[1])
+        return cls(interval, 100 * probability_of_improvement(*resampled), *pairs)
+
+    @property
+    def chance(self) -> str:
+        return "too few for a p" if isnan(self.p) else "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+
+
 def _difference(one: Row, other: Row) -> str:
-    segments = sorted(one.units)
-    resampled = one.resampled(segments), other.resampled(segments)
-    low, high = interval = percentile_interval(resampled[0] - resampled[1])
-    shown = interval_text(interval, "{:+.2f} to {:+.2f}")
-    parts, p = matched_pairs(*([row.errors[text] for text in sorted(one.errors)] for row in (one, other)))
-    chance = "too few for a p" if isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    paired = _Paired.of(one, other)
+    low, high = paired.interval
+    shown = interval_text(paired.interval, "{:+.2f} to {:+.2f}")
     return (
-        f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]} sessions,"
+        f"{one.label} {one.cer:.2f} %, {other.label} {other.cer:.2f} % ({_KINDS[one.run.data.kind]},"
         f" {' and '.join(dict.fromkeys((one.decoder, other.decoder)))}): difference {one.cer - other.cer:+.2f} points,"
-        f" 95 % interval {shown}, paired bootstrap over {len(segments)} {one.evaluation.unit};"
-        f" {one.label} is better in {100 * probability_of_improvement(*resampled):.1f} % of its resamples."
+        f" 95 % interval {shown}, paired bootstrap over {len(one.units)} {one.evaluation.unit};"
+        f" {one.label} is better in {paired.better:.1f} % of its resamples."
         f" The interval shows {'a' if low > 0 or high < 0 else 'no'} difference in these sessions."
-        f" Matched pairs (MAPSSWE) over {parts} segment{'s' * (parts != 1)}: {chance}"
+        f" Matched pairs (MAPSSWE) over {paired.parts} segment{'s' * (paired.parts != 1)}: {paired.chance}"
     )
+
+
+def _against(table: Table) -> list[str]:
+    """Paragraphs: all rows beside the suite's first experiment, where it has a result of the same decoder."""
+    first = table.suite.experiments[0].name if table.suite.experiments else ""
+    bases = [row for row in table.rows if row.name == first and not row.run.changes]
+    records = [
+        {
+            "experiment": row.label,
+            "decoder": row.decoder,
+            "difference, points": f"{row.cer - base.cer:+.2f}",
+            "95 % interval": interval_text(paired.interval, "{:+.2f} to {:+.2f}"),
+            "matched pairs": paired.chance,
+            "better in": f"{paired.better:.1f} %",
+        }
+        for row, base in product(table.rows, bases)
+        if _alike(row, base, same_decoder=True)
+        for paired in [_Paired.of(row, base)]
+    ]
+    return [f"Against {first}, on the same segments:", _markdown(records)] if records else []
 
 
 def _names(row: Row) -> set[str]:
@@ -256,8 +330,8 @@ def _names(row: Row) -> set[str]:
 
 
 def _alike(one: Row, other: Row, *, same_decoder: bool) -> bool:
-    kinds = {(row.run.data.kind, row.evaluation.unit, same_decoder and row.decoder) for row in (one, other)}
-    return len(kinds) == 1 and one.units.keys() == other.units.keys() and one is not other
+    kinds = {(row.run.data.kind, same_decoder and row.decoder) for row in (one, other)}
+    return len(kinds) == 1 and one.pairs_with(other) and one is not other
 
 
 def write_report(
@@ -272,13 +346,13 @@ def write_report(
     experiments (see `compare`). A file that holds no result is named in a warning.
     """
     out, found = Path(out), tables(read_results(folder, warn))
-    text = ["# Results", _INTERVAL]
+    text = ["# Results", _INTERVAL, _PAIRED]
     if compared:
         text += ["## Compared", *(f"- {comparison}" for comparison in compare(found, *compared))]
     written = []
     for table in found:
         pictures = _figures(table, out / "figures", set(compared or ()))
-        text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records()))]
+        text += [f"## {table.title}", *_introduction(table), _markdown(list(table.records())), *_against(table)]
         text += [_commonest(table.best)]
         text += [f"![{path.stem}](figures/{path.name})" for path in pictures if path.suffix == ".png"]
         written += pictures
@@ -322,7 +396,7 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
     for (kind, unit, texts), rows in sorted(tested.items(), key=lambda each: (each[0][0] != REAL, -len(each[1]))):
         sessions, characters = {name for name, _ in texts}, sum(len(reference) for _, reference in texts)
         people = len({session.user for _, row in rows.values() for session in row.sessions})
-        text.append(f"## {_KINDS[kind]}: {extent(len(sessions), people)}, {characters} characters")
+        text.append(f"## {extent(len(sessions), people)}, {characters} characters ({_KINDS[kind]})")
         text.append(f"{', '.join(sorted(sessions)[:3])}{' and others' * (len(sessions) > 3)}; intervals over {unit}.")
         ranked = sorted(rows.values(), key=lambda each: each[1].cer)
         text.append(_markdown([_ranked(place, suite, row) for place, (suite, row) in enumerate(ranked, 1)]))
@@ -331,13 +405,6 @@ def leaderboard(found: Sequence[Table]) -> list[str]:
 
 def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
     commits = {commit for score in row.scores for commit in re.findall(r"\b[0-9a-f]{8}", score.run.commit)}
-    command, options = f"reproduce {suite.name}" * (suite.name in SUITES), list[str]()
-    if row.run.base and not row.over_users:
-        changes = [change.partition(" ") for change in row.run.changes]
-        command = f"train {row.run.base}" * (not other_parts(row.run.changes))  # those are made in Python
-        options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
-        options += [f" --name {row.name}"] * (row.name != row.run.base)
-    options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
     return {
         "": str(place),
         "recipe": row.label,
@@ -346,8 +413,24 @@ def _ranked(place: int, suite: Suite, row: Row) -> dict[str, str]:
         "95 % interval": interval_text(row.interval, "{:.2f}–{:.2f}"),
         "runs": str(len(row.scores)),
         "commit": ", ".join(sorted(commits)),
-        "command": f"`emgscribe {command} --data DIR{''.join(options)}`" if command else "",
+        "command": _command(suite, row),
     }
+
+
+def _command(suite: Suite, row: Row) -> str:
+    """What makes a row: all seeds of its suite, or the variant that it is; empty where only Python can."""
+    data, options = "DIR", list[str]()
+    if suite is not _OTHER and not row.run.changes:
+        command = f"reproduce {suite.name}"
+        data = "simulated" if row.run.data.kind == SIMULATED else data
+    elif row.run.base and not other_parts(row.run.changes):
+        command, changes = f"train {row.run.base}", [change.partition(" ") for change in row.run.changes]
+        options = [f" --{path.replace('_', '-')} {value.strip('[]').replace(',', '')}" for path, _, value in changes]
+        options += [f" --name {row.name}"] * (row.name != row.run.base)
+    else:
+        return ""
+    options += [f" --decoder {row.decoder}"] * (row.decoder != "greedy")
+    return f"`emgscribe {command} --data {data}{''.join(options)}`"
 
 
 def _introduction(table: Table) -> list[str]:
@@ -360,6 +443,7 @@ def _introduction(table: Table) -> list[str]:
         "A row seen in training scores sessions that its model was trained on: no measure of new typing.": seen,
         _SIMULATED: table.kind == SIMULATED,
         _REAL_KEYS: table.kind == REAL_KEYS,
+        _RECORDINGS: any(table.recordings),
         _BESIDE: table.kind == REAL and None in table.published,
         _CAVEATS: table.kind == REAL,
     }
@@ -466,8 +550,9 @@ def print_tables(found: Sequence[Table], console: Console) -> None:
 
 def print_evaluation(evaluation: Evaluation, console: Console, decoder: str = "greedy") -> None:
     """Rates of each session and of all, the interval of the whole, and error rates of the text on the screen."""
-    kind, seen = _KINDS[SIMULATED if evaluation.simulated else REAL], ", seen in training" * evaluation.seen
-    table = TerminalTable(title=f"{evaluation.protocol}, {decoder}, {kind} sessions{seen}")
+    kind = shown_kind(simulated=evaluation.simulated, real_keys=evaluation.real_keys)
+    seen = ", seen in training" * evaluation.seen
+    table = TerminalTable(title=f"{evaluation.protocol}, {decoder}, {kind}{seen}")
     for column in ("session", "characters", "CER", "IER", "DER", "SER"):
         table.add_column(column, justify="left" if column == "session" else "right")
     rows = [(score.session, score.counts) for score in evaluation.sessions]
@@ -501,7 +586,7 @@ def print_alignment(evaluation: Evaluation, console: Console, characters: int = 
     session = evaluation.sessions[0]
     rows = side_by_side(session.reference, session.hypothesis)
     width = max(40, min(console.width, 120) - 12)
-    kind = "simulated; " if evaluation.simulated else ""
+    kind = f"{evaluation.kind}; " * evaluation.simulated
     console.print(f"\n{session.session} ({kind}I insertion, D deletion, S substitution)")
     for start in range(0, min(characters, len(rows[0])), width):
         for name, row in zip(("reference", "hypothesis", ""), rows, strict=True):

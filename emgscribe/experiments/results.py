@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from emgscribe.config import differences, from_json, leaves, reads_as, to_json
 from emgscribe.data.charset import SYMBOLS
-from emgscribe.data.session import Session
+from emgscribe.data.session import Session, how_simulated
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, SessionScore
 from emgscribe.experiments.recipes import EXPERIMENTS, Experiment
@@ -35,7 +35,7 @@ class DataUsed:
 
     kind: str
     hash: str
-    protocol: str = ""  # latest where the experiment's is a published one and the sessions are simulated
+    protocol: str = ""  # latest where the experiment's is a published one, and simulated sessions were split by date
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
@@ -45,8 +45,8 @@ class DataUsed:
     def of(cls, protocol: str, *parts: Sequence[Session]) -> "DataUsed":
         """The data of a run that has these sessions to train, validate and test."""
         every = [session for part in parts for session in part]
-        made = [session for session in every if session.simulated]
-        kind = (REAL_KEYS if all(session.real_keys for session in made) else SIMULATED) if made else REAL
+        simulated, real_keys = how_simulated(every)
+        kind = (REAL_KEYS if real_keys else SIMULATED) if simulated else REAL
         train, val, test = (tuple(session.name for session in part) for part in parts)
         contents = {session.name: session.content for session in parts[-1]}
         return cls(kind, data_hash(every), protocol, train, val, test, contents)
@@ -276,6 +276,10 @@ class Row:
             for place, unit in enumerate(session.units):
                 found[session.session, session.reference, place] += unit
         return found
+
+    def pairs_with(self, other: "Row") -> bool:
+        """Whether the other row was tested on the same segments of the same texts."""
+        return self.evaluation.unit == other.evaluation.unit and self.units.keys() == other.units.keys()
 
     @cached_property
     def errors(self) -> dict[tuple[str, str], npt.NDArray[np.float64]]:

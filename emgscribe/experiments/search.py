@@ -19,7 +19,8 @@ from typing import Any, get_type_hints
 from rich.console import Console
 
 from emgscribe.config import from_json, leaves, reads_as, require, to_json
-from emgscribe.data.session import open_sessions
+from emgscribe.data.hdf5 import shown_kind
+from emgscribe.data.session import how_simulated, open_sessions
 from emgscribe.data.splits import split_sessions
 from emgscribe.errors import EmgscribeError, needing, optional
 from emgscribe.experiments.launch import UNWRITABLE, Order, Workers, launch
@@ -105,7 +106,8 @@ def search(
     folder, numbers = runs / "tune" / experiment.name, dict[Order, int]()
     split = split_sessions(data.absolute(), experiment.data)
     sessions = open_sessions(split.train + split.val)
-    kind = "SIMULATED" if any(session.simulated for session in sessions) else "recorded"
+    simulated, real_keys = how_simulated(sessions)
+    kind = shown_kind(simulated=simulated, real_keys=real_keys)
     about = {"search": sorted(texts), "experiment": experiment, "data": data_hash(sessions)}
     states, stored = optuna.trial.TrialState, folder / "study.db"
     faults = sqlite3.Error, optional("sqlalchemy.exc", "tune").SQLAlchemyError, optuna.exceptions.StorageInternalError
@@ -142,8 +144,8 @@ def search(
             hint = f"the runs' logs say why: {folder}/*.log"
             raise EmgscribeError("no trial is finished", where=str(folder), hint=hint)
         best = study.best_trial
-        _draw(optuna, study, folder, f"validation CER, %, {kind} sessions")
-    console.print(f"best of {len(finished)}: trial {best.number}, validation CER {best.value:.2f} %, {kind} sessions")
+        _draw(optuna, study, folder, f"validation CER, %, {kind}")
+    console.print(f"best of {len(finished)}: trial {best.number}, validation CER {best.value:.2f} %, {kind}")
     console.print(_command(base, changed(experiment, best.params), data), soft_wrap=True)
     return folder
 
