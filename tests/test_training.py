@@ -32,6 +32,7 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
 from emgscribe.models.encoders import EncoderConfig, LookaheadsConfig, RecurrentConfig, TdsConfig
@@ -714,6 +715,19 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
         trainer.fit(module, data)
     assert same(module.state_dict(), checkpoint(tmp_path / "ours")["state_dict"])
     assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
+    assert model.ancestry == ours.model.ancestry
+
+
+def test_a_model_of_other_loaders_does_not_claim_to_know_its_sessions(sessions: Sessions) -> None:
+    student, teacher, quiet = Model(TINY.model), Model(TINY.model), {"logger": False, "enable_checkpointing": False}
+    teacher.ancestry = Ancestry().after(*sessions)
+    module = module_of.TrainingModule(student, TINY.train, TINY.augment, teacher)
+    windows = module_of.cut(sessions[0], TINY.windows, module.context)
+    loader = torch.utils.data.DataLoader([windows.batch([(0, 0)])], batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about so few steps, and no validation
+        lightning.Trainer(max_epochs=1, accelerator="cpu", enable_progress_bar=False, **quiet).fit(module, loader)
+    assert student.ancestry == replace(teacher.ancestry, complete=False)
 
 
 @pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])

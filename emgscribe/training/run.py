@@ -111,9 +111,6 @@ def train(
     asked, recipe = recipe, recipe.for_shape(shape)
     torch.manual_seed(recipe.train.seed)
     model, teacher = _untrained(recipe, shape, start), _averaged(map(load_model, teachers)) if teachers else None
-    if teacher:
-        model.ancestry = model.ancestry.joined(teacher.ancestry)
-    model.ancestry = model.ancestry.after(train, val)
     module = TrainingModule(model, recipe.train, recipe.augment, teacher)
     with exclusive(out, WORKING):
         _claim(out, described, asked)
