@@ -298,13 +298,9 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
             other = f", also under the name {first}" if first != session.name else ""
             raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
         known[session.content] = session.name
-    try:
+    if not allow_seen:
         model.ancestry.refuse(sessions)
-        return False
-    except EmgscribeError:
-        if not allow_seen:
-            raise
-        return True
+    return any(model.ancestry.seen(session) for session in sessions)
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:

@@ -179,10 +179,16 @@ def test_evaluate_agrees_with_the_result_of_training(
 
 
 def test_evaluate_warns_of_what_makes_a_score_too_good_or_too_bad(
-    runs: Path, data: Path, words: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, validated = str(runs / "runs" / "demo-0" / "best"), sorted(data.glob("*.hdf5"))[1]
     assert cli.main(["evaluate", model, str(validated)]) == 0
+    assert f"Warning: {validated.stem} chose the model's best weights" in capsys.readouterr().err
+    part = shutil.copytree(model, tmp_path / "chosen-by-a-part")
+    content = read_json(part / "config.json")
+    content["ancestry"]["validated_on"][0]["content"] += ":1000-2000"
+    write_json(part / "config.json", content)
+    assert cli.main(["evaluate", str(part), str(validated)]) == 0
     assert f"Warning: {validated.stem} chose the model's best weights" in capsys.readouterr().err
     assert cli.main(["evaluate", model, last(data), "--decoder", "beam", "--lm", str(words)]) == 0
     assert "The beam has its default weights. emgscribe lm tune " in capsys.readouterr().err

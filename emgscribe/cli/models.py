@@ -87,8 +87,8 @@ def evaluate(
                 loaded, opened, made,
                 protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress,
             )  # fmt: skip
-    chose = {seen.content for seen in loaded.ancestry.validated_on}
-    for session in (session for session in opened if session.content in chose):
+    chose = loaded.ancestry.validated_on
+    for session in (session for session in opened if any(seen.matches(session) for seen in chose)):
         log.print(f"Warning: {session.name} chose the model's best weights: its score is slightly optimistic")
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)

@@ -110,9 +110,8 @@ class Tuned:
 
     def refuse(self, sessions: Iterable[Session]) -> None:
         """Raise `EmgscribeError` where the weights were tuned on one of `sessions`."""
-        own = {seen.content for seen in self.sessions}
         for session in sessions:
-            if session.content in own:
+            if any(seen.matches(session) for seen in self.sessions):
                 hint = "score it greedily, or on sessions that the weights were not tuned on"
                 raise EmgscribeError("the beam's weights were tuned on this session", where=session.name, hint=hint)
 
@@ -134,17 +133,17 @@ def tune_model(
     names those that did; and where another process trains or tunes the model.
     """
     ancestry.refuse(sessions)
-    known = {seen.content: seen.name for seen in ancestry.validated_on}
+    known = ancestry.validated_on
     for session in sessions:
-        if known and session.content not in known:
+        if known and not any(seen.matches(session) for seen in known):
             what = "the beam is tuned on sessions that validated the model; this one did not, and may be a test session"
-            raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(known.values())}")
+            raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(seen.name for seen in known)}")
     folder = Path(folder)
     # The run's folder, as in training: the model's own is replaced with every better epoch.
     with exclusive(folder.resolve().parent, "is training or tuning a model here"):
         references = [session.labels.tolist() for session in sessions]
         tuning = tune(list(log_probs), references, lm, config, progress=progress)
-        tuned = Tuned(tuning.config, lm.digest, tuple(Seen(each.content, each.name, each.user) for each in sessions))
+        tuned = Tuned(tuning.config, lm.digest, tuple(map(Seen.of, sessions)))
         path, before = folder / _LANGUAGE_MODEL.format(lm.digest), set(folder.glob(_LANGUAGE_MODEL.format("*")))
         # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
         lm.write(path)
