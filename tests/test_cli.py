@@ -447,6 +447,13 @@ def test_sessions_are_simulated_for_the_budget(
         (["lm", "tune", "absent-model"], "no session given"),
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["simulate", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
+        (["simulate", "--out", "x", "--key-logs", "logs", "--minutes", "1"], "--minutes does nothing with --key-logs"),
+        (["convert", "x", "--out", "y", "--to", "bids", "--user", "me"], "--user does nothing with --to bids"),
+        (["convert", "x", "--out", "y", "--to", "bids", "--bands", "left"], "--bands does nothing with --to bids"),
+        (["export", "live", "--out", "m.onx"], "--out is m.onx, which says no format"),
+        (["export", "live", "--out", "m.ckpt", "--int8"], "--int8 does nothing with .ckpt"),
+        (["export", "live", "--out", "m.ckpt", "--sessions", "s.hdf5"], "--sessions does nothing with .ckpt"),
+        (["export", "live", "--out", "m", "--web", "--frames", "2"], "--frames does nothing with --web"),
     ],
 )
 def test_mistakes_get_one_error_with_a_hint_and_status_2(
