@@ -4,7 +4,6 @@ The result is fixed before any test session is decoded. It is stored in the mode
 `beam.json` and `language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from emgscribe.decoding.greedy import Emissions
 from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import exclusive, read_json, write_json
+from emgscribe.machine import cores
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
@@ -78,7 +78,7 @@ def tune(
 
     rows = _WEIGHTS, _BONUSES
     steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for halving in range(1, _REFINEMENTS + 2):
             new = [pair for pair in product(*rows) if pair not in trials and pair[0] >= 0]
             counts = pool.map(edits, product(new, sessions))
