@@ -19,7 +19,8 @@ from emgscribe.config import from_json, require
 from emgscribe.data.charset import text_of_labels
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import Decoder, decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search

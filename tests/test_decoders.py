@@ -15,7 +15,8 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.data.session import Session, open_session
 from emgscribe.decoding import registry, tuning
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.decoding.decoder import Emissions
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import LanguageModel, train
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.decoding.tuning import Trial, load_tuned, tune, tune_model

@@ -17,7 +17,7 @@ import numpy as np
 from emgscribe.config import from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions
+from emgscribe.decoding.decoder import Emissions
 from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import exclusive, read_json, write_json

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import Model

@@ -32,7 +32,8 @@ from emgscribe.config import Settings, differences, from_json, leaves, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import exclusive, read_json, replacing, write_json
 from emgscribe.models.ensemble import ensemble
