@@ -14,7 +14,8 @@ from torch.utils.benchmark import Timer
 
 from emgscribe.data.charset import BACKSPACE, BLANK, NUM_CLASSES, SHIFT, labels_of_text
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.decoding.decoder import Emissions
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import default_language_model
 from emgscribe.decoding.prefix_search import NODE
 from emgscribe.scoring import count

@@ -9,7 +9,8 @@ from emgscribe.data.shape import Shape
 from emgscribe.data.splits import DataConfig, split
 from emgscribe.data.windows import Batch, WindowConfig, WindowDataset
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Decoder, GreedyDecoder, Hypothesis
+from emgscribe.decoding.decoder import Decoder, Hypothesis
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Evaluation, evaluate, evaluate_all

@@ -20,7 +20,8 @@ from emgscribe.data.charset import text_of_labels
 from emgscribe.data.hdf5 import kind_of
 from emgscribe.data.session import Session, how_simulated
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Decoder, GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import Decoder, decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
@@ -306,13 +307,9 @@ def _check(model: Model, sessions: Sequence[Session], *, allow_seen: bool = Fals
             other = f", also under the name {first}" if first != session.name else ""
             raise EmgscribeError(f"is given twice{other}", where=session.name, hint="name each session once")
         known[session.content] = session.name
-    try:
+    if not allow_seen:
         model.ancestry.refuse(sessions)
-        return False
-    except EmgscribeError:
-        if not allow_seen:
-            raise
-        return True
+    return any(model.ancestry.seen(session) for session in sessions)
 
 
 def _score(session: Session, labels: Sequence[int]) -> SessionScore:

@@ -10,7 +10,8 @@ from torch import Tensor
 from emgscribe.config import require
 from emgscribe.data.charset import NUM_CLASSES
 from emgscribe.data.hdf5 import Emg, Times
-from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis
+from emgscribe.decoding.decoder import Decoder, Emissions, Hypothesis
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.models.model import Model
 from emgscribe.models.onnx import OnnxModel
 from emgscribe.models.steps import Chain, Sliding, Step

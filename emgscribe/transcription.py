@@ -17,7 +17,8 @@ from emgscribe.config import require
 from emgscribe.data.charset import screen_text, text_of_labels
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, Windows
-from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder
+from emgscribe.decoding.decoder import Decoder, Emissions
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.model import Model, evaluating
 

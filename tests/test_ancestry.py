@@ -47,6 +47,9 @@ def test_a_session_is_recognized_by_its_content_or_a_part_of_it(make_stored: Mak
         assert caught.value.where == "tuesday"
     other = replace(session, content="other")
     Ancestry().after([other], [session]).refuse([session])  # another one of that name; and validation is not training
+    imported = Ancestry((Seen("", "monday", "user"),))  # its content is unknown
+    assert imported.seen(session.first(500)) == imported.trained_on[0]
+    assert imported.seen(renamed) is None
     child = Ancestry(complete=False).after([session.first(500)], [])
     assert child == Ancestry((Seen(f"{session.content}:500", "monday", "user"),), complete=False)
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from emgscribe.data.charset import BACKSPACE, BLANK, NUM_CLASSES, SHIFT, labels_of_text
 from emgscribe.decoding import beam as module
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder, Hypothesis
+from emgscribe.decoding.decoder import Emissions, Hypothesis
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import UNKNOWN, Automaton, LanguageModel, train
 from emgscribe.errors import EmgscribeError
 

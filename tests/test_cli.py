@@ -179,10 +179,16 @@ def test_evaluate_agrees_with_the_result_of_training(
 
 
 def test_evaluate_warns_of_what_makes_a_score_too_good_or_too_bad(
-    runs: Path, data: Path, words: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, data: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, validated = str(runs / "runs" / "demo-0" / "best"), sorted(data.glob("*.hdf5"))[1]
     assert cli.main(["evaluate", model, str(validated)]) == 0
+    assert f"Warning: {validated.stem} chose the model's best weights" in capsys.readouterr().err
+    part = shutil.copytree(model, tmp_path / "chosen-by-a-part")
+    content = read_json(part / "config.json")
+    content["ancestry"]["validated_on"][0]["content"] += ":1000-2000"
+    write_json(part / "config.json", content)
+    assert cli.main(["evaluate", str(part), str(validated)]) == 0
     assert f"Warning: {validated.stem} chose the model's best weights" in capsys.readouterr().err
     assert cli.main(["evaluate", model, last(data), "--decoder", "beam", "--lm", str(words)]) == 0
     assert "The beam has its default weights. emgscribe lm tune " in capsys.readouterr().err
@@ -441,6 +447,13 @@ def test_sessions_are_simulated_for_the_budget(
         (["lm", "tune", "absent-model"], "no session given"),
         (["lm", "tune", "absent-model", "x.hdf5"], "config.json is missing"),
         (["simulate", "--out", "/proc/nothing", "--minutes", "0.1"], "cannot be written"),
+        (["simulate", "--out", "x", "--key-logs", "logs", "--minutes", "1"], "--minutes does nothing with --key-logs"),
+        (["convert", "x", "--out", "y", "--to", "bids", "--user", "me"], "--user does nothing with --to bids"),
+        (["convert", "x", "--out", "y", "--to", "bids", "--bands", "left"], "--bands does nothing with --to bids"),
+        (["export", "live", "--out", "m.onx"], "--out is m.onx, which says no format"),
+        (["export", "live", "--out", "m.ckpt", "--int8"], "--int8 does nothing with .ckpt"),
+        (["export", "live", "--out", "m.ckpt", "--sessions", "s.hdf5"], "--sessions does nothing with .ckpt"),
+        (["export", "live", "--out", "m", "--web", "--frames", "2"], "--frames does nothing with --web"),
     ],
 )
 def test_mistakes_get_one_error_with_a_hint_and_status_2(

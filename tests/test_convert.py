@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,32 @@ def test_endings_are_recognized_in_any_case(ending: str, tmp_path: Path) -> None
     assert one(tmp_path / "A.CSV", tmp_path / "again", LEFT)[0].name == "A.hdf5"
     made = made.rename(made.with_suffix(f".{ending}"))
     assert [done.path.name for done in convert(made.parent, tmp_path / "new")] == ["a.hdf5"]
+    (bdf,) = write_bids([made], tmp_path / "bids")
+    bdf = bdf.rename(bdf.with_suffix(".BDF"))
+    np.testing.assert_allclose(read_recording(bdf).tracks[0].emg, WAVES, atol=1e-6)
+    np.save(array := tmp_path / "b.npy", WAVES)
+    array = array.rename(tmp_path / "b.NPY")
+    assert one(array, tmp_path / "arrays", replace(LEFT, rate=RATE))[0].name == "b.hdf5"
+
+
+def test_a_recording_without_samples_is_refused(make_session: Callable[..., Path], tmp_path: Path) -> None:
+    np.save(array := tmp_path / "a.npy", WAVES[:0])
+    for path in (array, make_session(samples=0, keys=[], duration_mins=0.0)):
+        with pytest.raises(EmgscribeError, match="holds no samples") as caught:
+            convert(path, tmp_path / "out", replace(LEFT, rate=RATE))
+        assert caught.value.where == str(path)
+
+
+def test_resampling_a_session_keeps_its_header_and_puts_its_keys_in_order(tmp_path: Path) -> None:
+    recording = recorded(TIMES)
+    keys = Keystroke("b", 1.0, 1.3), Keystroke("a", 0.9, 1.4)  # as they were released
+    about = {"condition": "on_table", "clock_error": 0.02, "keystrokes": keys}
+    made = write_recording(replace(recording, **about), tmp_path / "one.hdf5").path
+    slow, _ = one(made, tmp_path / "slow", resample=100)
+    with SessionFile(made) as first, SessionFile(slow) as second:
+        assert first.header == second.header
+        assert (first.header.condition, first.header.clock_error) == ("on_table", 0.02)
+        assert [key.key for key in first.header.keystrokes] == ["a", "b"]
 
 
 BAD_TABLES = {

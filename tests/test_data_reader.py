@@ -122,6 +122,18 @@ def test_signals_to_the_reader_process_do_not_mark_a_file_as_damaged(
         reader.read_layout(path)
 
 
+def test_a_reader_process_that_cannot_start_does_not_mark_a_file_as_damaged(
+    make_session: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_session()
+    reader._child.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_SERVE", "import no_such_module")
+        with pytest.raises(EmgscribeError, match=r"ends at its start, with status 1\n  hint: install h5py again"):
+            reader.read_layout(path)
+    assert reader.read_layout(path).rows == 2000
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
 def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.hdf5")

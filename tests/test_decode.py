@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from emgscribe.data.charset import BLANK, NUM_CLASSES
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Decoder, Emissions, GreedyDecoder, Hypothesis, decode_batch
+from emgscribe.decoding.decoder import Decoder, Emissions, Hypothesis, decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import train
 from emgscribe.errors import EmgscribeError
 

@@ -15,12 +15,13 @@ from emgscribe.data.hdf5 import Prompt
 from emgscribe.data.session import Session, open_session
 from emgscribe.decoding import registry, tuning
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.decoding.decoder import Emissions
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import LanguageModel, train
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.decoding.tuning import Trial, load_tuned, tune, tune_model
 from emgscribe.errors import EmgscribeError
-from emgscribe.models.ancestry import Ancestry
+from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import count, total
 
 MakeStored = Callable[..., Session]
@@ -132,8 +133,10 @@ def test_another_language_model_and_the_sessions_tuned_on_are_refused(
 ) -> None:
     with pytest.raises(EmgscribeError, match=r"(?s)were tuned with another language model.*lm tune"):
         made(tuned, lm=OTHER)
-    with pytest.raises(EmgscribeError, match="validated: the beam's weights were tuned on this session"):
-        made(tuned, scored=trained_and_validated[1:])
+    _, validated = trained_and_validated
+    for scored in (validated, validated.first(2000), validated.part(1000, 3000)):
+        with pytest.raises(EmgscribeError, match="validated: the beam's weights were tuned on this session"):
+            made(tuned, scored=[scored])
     made(tuned, scored=[make_stored(100, name="fresh")])
 
 
@@ -151,6 +154,8 @@ def test_beam_weights_are_tuned_on_validation_sessions_only(
             tune_model(tmp_path / "model", ancestry, [validated, session], unwanted(), WORDS)
     assert not (tmp_path / "model").exists()
     tuned_on(tmp_path / "model", replace(ancestry, validated_on=()), [test])  # a model without validation sessions
+    for known in (Seen(f"{test.content}:2000", "another name", "user"), Seen("", test.name, "user")):
+        tuned_on(tmp_path / "part", replace(ancestry, validated_on=(known,)), [test])
 
 
 @pytest.mark.parametrize(

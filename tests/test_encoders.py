@@ -24,7 +24,8 @@ from networks import (
 )
 from torch import Tensor, nn
 
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models import encoders
 from emgscribe.models.attention import AttentionConfig

@@ -12,7 +12,8 @@ import torch
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Decoder, GreedyDecoder, Hypothesis
+from emgscribe.decoding.decoder import Decoder, Hypothesis
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import (
     Evaluation,

@@ -31,6 +31,13 @@ SCRIPT = str(Path(__file__).parent / "tiny_suite.py")
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
 
+def test_runs_share_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert [Workers(jobs=jobs).threads for jobs in (1, 2, 9)] == [5, 2, 1]
+    assert Workers(cores=3).threads == 3
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one-user") / "data"

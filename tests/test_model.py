@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from emgscribe.config import Range, Settings
 from emgscribe.data.windows import Batch
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.models.attention import AttentionConfig

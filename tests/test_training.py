@@ -32,9 +32,10 @@ from emgscribe.data.charset import BLANK
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.data.windows import Batch, WindowConfig
 from emgscribe.errors import EmgscribeError
+from emgscribe.models.ancestry import Ancestry
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.augment import AlignmentJitter, Augmentation, BandRotation, SpecAugment
-from emgscribe.models.encoders import EncoderConfig, RecurrentConfig, TdsConfig
+from emgscribe.models.encoders import EncoderConfig, LookaheadsConfig, RecurrentConfig, TdsConfig
 from emgscribe.models.features import SpectrogramConfig
 from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.simulation.sessions import simulate_session
@@ -63,6 +64,9 @@ def changed(recipe: Recipe = TINY, **settings: Any) -> Recipe:
 ONE_EPOCH = changed(epochs=1)
 AVERAGED = changed(replace(TINY, model=replace(TINY.model, encoder=LSTM)), ema=0.9, dropout_ramp=0.6, long_windows=0.5)
 """Epochs of 4, 4, 3 and 3 steps on the session below."""
+UNUSED = replace(TINY.model, encoder=LookaheadsConfig(base=TINY.model.encoder, output=12, known=(0, 3), lookahead=0))
+PARTLY_USED = replace(TINY, model=UNUSED)
+"""The layer of the longer lookahead has weights, and no gradient."""
 
 
 def before_each_step(patch: pytest.MonkeyPatch, look: Callable[[Any, Batch, int], object]) -> None:
@@ -165,7 +169,7 @@ def test_seed_decides_the_result(sessions: Sessions, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
-    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9)],
+    [(TINY, 3), (TINY, 5), (AVERAGED, 5), (AVERAGED, 9), (AVERAGED, 12), (TWO_HEADED, 9), (PARTLY_USED, 5)],
 )
 def test_interrupted_run_resumes_to_the_same_end(
     sessions: Sessions, tmp_path: Path, monkeypatch, recipe: Recipe, step: int
@@ -370,7 +374,10 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "no-optimizer": lambda content: content["optimizer_states"].clear(),
     "shapes": lambda content: content["state_dict"].update({HEAD: torch.zeros(5)}),
     "nan": lambda content: content["state_dict"].update({HEAD: torch.full((99,), torch.nan)}),
-    "moments": lambda content: content["optimizer_states"][0]["state"][0]["exp_avg_sq"].fill_(torch.inf),
+    "moments": lambda content: moments_of(content)["exp_avg_sq"].fill_(torch.inf),
+    "moment-shapes": lambda content: moments_of(content).update(exp_avg=torch.zeros(5)),
+    "moment-places": lambda content: content["optimizer_states"][0]["state"].update({99: moments_of(content)}),
+    "moment-steps": lambda content: moments_of(content)["step"].add_(1),
     "curves": lambda content: curves(content)[0].update(val_cer=math.inf),
     "longer": lambda content: (
         content.update(epoch=1),
@@ -390,6 +397,10 @@ CONTENT: dict[str, Callable[[dict[str, Any]], object]] = {
     "scheduler": lambda content: content["lr_schedulers"][0].update(_step_count="many"),
 }
 HEAD = "model.head.bias"
+
+
+def moments_of(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return content["optimizer_states"][0]["state"][0]
 
 
 def curves(content: dict[str, Any]) -> list[dict[str, float]]:
@@ -704,6 +715,19 @@ def test_a_plain_trainer_makes_the_same_run(sessions: Sessions, tmp_path: Path, 
         trainer.fit(module, data)
     assert same(module.state_dict(), checkpoint(tmp_path / "ours")["state_dict"])
     assert float(trainer.callback_metrics["val_cer"]) == ours.curves[-1]["val_cer"]
+    assert model.ancestry == ours.model.ancestry
+
+
+def test_a_model_of_other_loaders_does_not_claim_to_know_its_sessions(sessions: Sessions) -> None:
+    student, teacher, quiet = Model(TINY.model), Model(TINY.model), {"logger": False, "enable_checkpointing": False}
+    teacher.ancestry = Ancestry().after(*sessions)
+    module = module_of.TrainingModule(student, TINY.train, TINY.augment, teacher)
+    windows = module_of.cut(sessions[0], TINY.windows, module.context)
+    loader = torch.utils.data.DataLoader([windows.batch([(0, 0)])], batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about so few steps, and no validation
+        lightning.Trainer(max_epochs=1, accelerator="cpu", enable_progress_bar=False, **quiet).fit(module, loader)
+    assert student.ancestry == replace(teacher.ancestry, complete=False)
 
 
 @pytest.mark.parametrize("recipe", [TINY, AVERAGED, TWO_HEADED])

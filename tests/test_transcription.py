@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from emgscribe import transcription
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.greedy import Emissions, GreedyDecoder
+from emgscribe.decoding.decoder import Emissions
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.encoders import (
     EncoderConfig,

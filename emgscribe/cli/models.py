@@ -8,7 +8,7 @@ import torch
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, screen
+from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, refuse, screen
 from emgscribe.data.hdf5 import session_files, shown_kind
 from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
@@ -87,8 +87,8 @@ def evaluate(
                 loaded, opened, made,
                 protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress,
             )  # fmt: skip
-    chose = {seen.content for seen in loaded.ancestry.validated_on}
-    for session in (session for session in opened if session.content in chose):
+    chose = loaded.ancestry.validated_on
+    for session in (session for session in opened if any(seen.matches(session) for seen in chose)):
         log.print(f"Warning: {session.name} chose the model's best weights: its score is slightly optimistic")
     for name, evaluation in found.items():
         print_evaluation(evaluation, screen, name)
@@ -190,6 +190,13 @@ def export(
       emgscribe export runs/demo-0/best --out demo.onnx --int8 --sessions data/SESSION.hdf5
       emgscribe export live --out site --web
     """
+    kind = "--web" if web else out.suffix.lower()
+    if kind not in ("--web", ".ckpt", ".onnx"):
+        hint = "end it in .onnx or .ckpt, or add --web for a folder"
+        raise EmgscribeError(f"--out is {out}, which says no format", hint=hint)
+    if kind != ".onnx":
+        several = len(sessions) > 1 if web else sessions
+        refuse({"--frames": frames != 1, "--int8": int8, "--sessions": several}, kind)
     loaded = _loaded(model, lookahead, "cpu")
     if web:
         from emgscribe.live.web import write_site
@@ -197,7 +204,7 @@ def export(
         write_site(loaded, out, es.open_session(sessions[0]) if sessions else None)
         screen.print(f"page: {out} (python -m http.server --directory {out} shows it)")
         return
-    if out.suffix != ".onnx":
+    if kind == ".ckpt":
         es.export_checkpoint(loaded, out)
         screen.print(f"checkpoint: {out}")
         return

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from emgscribe.cli.terminal import screen
+from emgscribe.cli.terminal import refuse, screen
 from emgscribe.data.bids import write_bids
 from emgscribe.data.convert import Source, recordings_in
 from emgscribe.data.convert import convert as convert_files
@@ -33,6 +33,8 @@ def convert(
       emgscribe convert data --out bids-folder --to bids
     """
     if to == "bids":
+        lacking = {f"--{name}": value != getattr(Source(), name) for name, value in vars(source).items()}
+        refuse({"--user": user, "--resample": resample} | lacking, "--to bids")
         made = write_bids([path for given in files for path in recordings_in(given)], out)
         screen.print(f"{len(made)} sessions as a BIDS data set in {out}")
         return

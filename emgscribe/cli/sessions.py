@@ -7,21 +7,22 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 import emgscribe as es
-from emgscribe.cli.terminal import bar, file_column, print_json, screen
+from emgscribe.cli.terminal import bar, file_column, print_json, refuse, screen
 from emgscribe.data.hdf5 import kind_of
 from emgscribe.errors import EmgscribeError
 from emgscribe.simulation.config import SimulationConfig
 
 _REPORTABLE = 0.2  # minutes
+_USERS, _SESSIONS, _MINUTES = 4, 6, 15.0
 _DEFAULT = SimulationConfig()
 
 
 def simulate(
     *,
     out: Annotated[Path, arg(help="Folder to write the sessions and their metadata.csv to.")],
-    users: Annotated[int, arg(help="Number of people; they differ in anatomy and habits.")] = 4,
-    sessions: Annotated[int, arg(help="Sessions of each person; the bands are put on again for each one.")] = 6,
-    minutes: Annotated[float, arg(help="Length of a session.")] = 15.0,
+    users: Annotated[int, arg(help="Number of people; they differ in anatomy and habits.")] = _USERS,
+    sessions: Annotated[int, arg(help="Sessions of each person; the bands are put on again for each one.")] = _SESSIONS,
+    minutes: Annotated[float, arg(help="Length of a session.")] = _MINUTES,
     seed: Annotated[int, arg(help="Random seed; the same seed gives the same bytes.")] = 0,
     key_logs: Annotated[
         Path | None,
@@ -42,6 +43,8 @@ def simulate(
     if key_logs is None:
         paths = make_sessions(out, users=users, sessions=sessions, minutes=minutes, seed=seed, config=simulation)
     else:
+        chosen = {"--users": users != _USERS, "--sessions": sessions != _SESSIONS, "--minutes": minutes != _MINUTES}
+        refuse(chosen, "--key-logs")
         with bar("simulating") as progress:
             paths = es.simulate_key_logs(key_logs, out, seed=seed, config=simulation, processes=0, progress=progress)
         made = f"{len(paths)} session{'s' * (len(paths) != 1)}"

@@ -3,7 +3,7 @@
 import difflib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,12 @@ def known(name: str, names: Iterable[str], kind: str) -> str:
     listed = [other for other in names if other.rpartition("/")[0] == group] or names
     hint = "".join(f"did you mean {other}? " for other in near) + f"one of: {', '.join(listed)}"
     raise EmgscribeError(f"unknown {kind} {name!r}", hint=hint)
+
+
+def refuse(given: Mapping[str, object], beside: str) -> None:
+    """Refuse options, by name, that were `given` though they do nothing with another one."""
+    if names := [name for name, value in given.items() if value]:
+        raise EmgscribeError(f"{names[0]} does nothing with {beside}", hint="leave one of the two out")
 
 
 def file_column() -> Column:

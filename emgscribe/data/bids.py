@@ -140,7 +140,7 @@ def _signals(path: Path) -> dict[str, Any]:
     open_file(path).close()
     with damage_reported(path):
         warnings.simplefilter("error")
-        read = edfio.read_bdf if path.suffix == ".bdf" else edfio.read_edf
+        read = edfio.read_bdf if path.suffix.lower() == ".bdf" else edfio.read_edf
         return {signal.label: signal for signal in read(path).signals}
 
 

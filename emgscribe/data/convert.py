@@ -39,24 +39,9 @@ class Source:
 
     def read(self, path: Path) -> Recording:
         """The recording in a file. Raises `EmgscribeError` where its format is unknown or it is damaged."""
-        ending = path.suffix.lower()
-        if path.name.endswith(MYO):
-            found = read_myo(path)
-        elif ending == ".rhd":
-            found = read_intan(path, self.bands)
-        elif ending in TABLES:
-            found = read_table(path, self.bands, rate=self.rate, columns=self.columns, unit=self.unit or "uV")
-        elif ending in _XDF:
-            found = read_xdf(path, self.bands, streams=self.streams, unit=self.unit)
-        elif ending in bids.ENDINGS:
-            found = bids.read_recording(path, self.bands)
-        elif ending in SUFFIXES:
-            found = of_session(path)
-        elif not os.path.exists(path):  # False too for a name that no file can have
-            raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
-        else:
-            hint = f"known formats: {', '.join((*TABLES, *_XDF, *bids.ENDINGS, '.rhd', *SUFFIXES))}"
-            raise EmgscribeError("has an unknown format", where=str(path), hint=hint)
+        found = self._read(path)
+        if not len(found.tracks[0].times):
+            raise EmgscribeError("holds no samples", where=str(path), hint="record again, or leave it out")
         beside = path.with_name(f"{path.stem}{_KEYS}")
         if keys := self.keys or (beside if beside.exists() else None):
             keystrokes, prompts = read_keys(keys)
@@ -65,6 +50,26 @@ class Source:
         if found.start == 0 and found.tracks[0].times[0] < _UNIX:
             found = replace(found, start=self._unix_start(path) - float(found.tracks[0].times[0]))
         return replace(found, name=found.name or path.stem)
+
+    def _read(self, path: Path) -> Recording:
+        """What the reader of a file's format finds in it."""
+        ending = path.suffix.lower()
+        if path.name.endswith(MYO):
+            return read_myo(path)
+        if ending == ".rhd":
+            return read_intan(path, self.bands)
+        if ending in TABLES:
+            return read_table(path, self.bands, rate=self.rate, columns=self.columns, unit=self.unit or "uV")
+        if ending in _XDF:
+            return read_xdf(path, self.bands, streams=self.streams, unit=self.unit)
+        if ending in bids.ENDINGS:
+            return bids.read_recording(path, self.bands)
+        if ending in SUFFIXES:
+            return of_session(path)
+        if not os.path.exists(path):  # False too for a name that no file can have
+            raise EmgscribeError("there is no such file or folder", where=str(path), hint="check the name")
+        hint = f"known formats: {', '.join((*TABLES, *_XDF, *bids.ENDINGS, '.rhd', *SUFFIXES))}"
+        raise EmgscribeError("has an unknown format", where=str(path), hint=hint)
 
     def _unix_start(self, path: Path) -> float:
         """`start` in unix seconds; where it is empty, the time of the file's last change."""

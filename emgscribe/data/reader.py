@@ -4,7 +4,7 @@ On damaged bytes libhdf5 may loop, out of reach of Ctrl-C, or crash. A child pro
 where the samples are. It ends when its time is up, and the next file gets a new one. It refuses everything that makes
 HDF5 read other files: links, external storage, virtual datasets.
 
-The child answers each line of its input with one line of JSON (`serve`).
+The child writes a line when it is ready, and answers each line of its input with one line of JSON (`serve`).
 """
 
 import atexit
@@ -32,6 +32,7 @@ _MAX_ROWS = 12 * 3600 * 2000  # of 12 hours
 _MAX_TEXT = 16 << 20  # characters of an attribute, as many as ten hours of typing have
 _BLOCK = 1 << 16  # rows
 _KILLED = -9  # the status of a process that SIGKILL ended: for its memory, say, or with all others of a job
+_READY = "ready\n"
 _SERVE = "import sys; sys.path.append(sys.argv[1]); from emgscribe.data.reader import serve; serve()"
 _AGAIN = "the file is truncated, damaged or of another format; copy or download it again and compare its size"
 _LAYOUT = "docs/your-data.md shows the layout of a session file"
@@ -81,29 +82,42 @@ class _Child:
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, question: str) -> str | int:
-        """The child's answer, or its exit status where it ended instead of answering."""
+        """The child's answer, or its exit status where it ended instead of answering.
+
+        Raises `EmgscribeError` where it cannot start.
+        """
         with self.lock:
             if self.process is not None and self.process.poll() is not None:
                 self._end()
-            if self.process is None:
+            started = self.process is None
+            if started:
                 # -P: no modules from the working folder, where the sender of the files may have put some.
                 command = [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])]
                 pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
                 self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **pipes)
             child = self.process
+            assert child is not None
             assert child.stdin is not None
             assert child.stdout is not None
             try:
+                if started and child.stdout.readline() != _READY:
+                    return self._unstarted()
                 child.stdin.write(question + "\n")
                 child.stdin.flush()
                 answer = child.stdout.readline()
             except BrokenPipeError:
                 return self._end()
             except BaseException:  # Ctrl-C: an answer still to come would be taken for that to the next question
-                child.kill()
-                self._end()
+                self.close()
                 raise
             return answer if answer.endswith("\n") else self._end()
+
+    def _unstarted(self) -> int:
+        """The exit status of a process that was killed while it started; any other fault is an error."""
+        if (status := self._end()) == _KILLED:
+            return status
+        what = f"the process that reads session files ends at its start, with status {status}"
+        raise EmgscribeError(what, hint="install h5py again")
 
     def _end(self) -> int:
         """Wait for a process that is ending, and close its pipes; returns its exit status."""
@@ -145,9 +159,13 @@ def serve() -> None:
     """The child: answer until the input ends."""
     import h5py
 
+    import emgscribe.data.hdf5  # noqa: F401  # what is missing is no fault of a file
+
     for sent in (signal.SIGINT, signal.SIGTERM):  # to all processes of a terminal or of a job: the parent decides
         signal.signal(sent, signal.SIG_IGN)
     _limit_memory()
+    sys.stdout.write(_READY)
+    sys.stdout.flush()
     for line in sys.stdin:
         name, out = json.loads(line)
         _restart_clock()

@@ -54,7 +54,9 @@ class Recording:
     prompts: tuple[Prompt, ...] = ()
     user: str = ""
     name: str = ""
+    condition: str = "on_keyboard"
     simulation: str = ""  # the simulator's settings as JSON, if the recording is simulated
+    clock_error: float = 0.0  # s by which the times of the keys may be wrong, where it was measured
     notes: tuple[str, ...] = ()  # what its reader found
 
 
@@ -111,15 +113,17 @@ def write_recording(
     name, user, by = name or recording.name or out.stem, user or recording.user or "unknown", recording.start
     if not f"{name}{user}".isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise EmgscribeError(f"{name!r} of {user!r} cannot be a session's name", hint="give another name and user")
+    typed = sorted(recording.keystrokes, key=lambda key: key.start)  # a log may list keys as they were released
     times: Times = by + (first + period * np.arange(len(emg), dtype=np.float64))
     header = SessionHeader(
         name=name,
         user=user,
-        condition="on_keyboard",
+        condition=recording.condition,
         duration_mins=len(times) / rate / 60,
-        keystrokes=moved((replace(key, key=key_name(key.key)) for key in recording.keystrokes), by),
+        keystrokes=moved((replace(key, key=key_name(key.key)) for key in typed), by),
         prompts=moved(recording.prompts, by),
         simulation=recording.simulation,
+        clock_error=recording.clock_error,
     )
     if outside := sum(not times[0] <= key.start <= times[-1] for key in header.keystrokes):
         notes.append(f"{outside} of {len(header.keystrokes)} keys lie outside the samples")
@@ -269,5 +273,7 @@ def of_session(path: Path) -> Recording:
         prompts=moved(header.prompts, -start),
         user=header.user,
         name=header.name,
+        condition=header.condition,
         simulation=header.simulation,
+        clock_error=header.clock_error,
     )

@@ -85,6 +85,11 @@ class Session:
         """All keystrokes, with ⌫ ⏎ and ⇧ as symbols."""
         return text_of_labels(self.labels.tolist())
 
+    @property
+    def recording(self) -> str:
+        """The hash of the whole recording, of which this session may be a part."""
+        return self.content.partition(":")[0]
+
     def first(self, samples: int) -> "Session":
         """The session as if it had ended after `samples` samples."""
         return self if samples >= len(self) else self.part(0, samples)

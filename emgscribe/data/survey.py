@@ -1,6 +1,5 @@
 """Many session files at once: what is wrong with them, and what was typed in them."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from emgscribe.data.inspect import Inspection, inspect
 from emgscribe.data.splits import file_fault, listed_sessions
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import replacing
+from emgscribe.machine import cores
 
 _SHOWN = {SPACE: "␣"}
 
@@ -52,7 +52,7 @@ def check_all(files: Sequence[Path], jobs: int = 0, progress: Callable[[float], 
         return Checked(found, file_fault(path, row) or ("same" if row.sha256 else "listed"))
 
     # Threads: reading, hashing and NumPy take the time, and let other threads run meanwhile.
-    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(jobs or cores()) as pool:
         running = [pool.submit(one, path) for path in paths]
         for number, _ in enumerate(as_completed(running), 1):
             if progress:

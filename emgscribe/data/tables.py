@@ -32,7 +32,7 @@ def read_table(
     holds seconds. .npy: (T, electrodes) or (T, bands, electrodes). .npz: `emg` likewise, and `times` (T,), where there
     are any. `columns` chooses electrodes by name, or by number from 0. Without times, `rate` gives them.
     """
-    if path.suffix in (".npy", ".npz"):
+    if path.suffix.lower() in (".npy", ".npz"):
         names, emg, times = _numpy(path)
     else:
         names, emg, times = _csv(path)
@@ -80,7 +80,7 @@ def _numpy(path: Path) -> tuple[list[str], Emg, Times | None]:
     if emg.ndim not in (2, 3) or (times is not None and times.shape != emg.shape[:1]):
         what = f"emg is {emg.shape}{'' if times is None else f', times {times.shape}'}"
         raise EmgscribeError(what, where=str(path), hint="give emg (T, electrodes), and times (T,) in seconds")
-    return [], emg.reshape(len(emg), -1), times
+    return [], emg.reshape(len(emg), math.prod(emg.shape[1:])), times
 
 
 def _csv(path: Path) -> tuple[list[str], Emg, Times | None]:

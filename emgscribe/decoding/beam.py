@@ -15,7 +15,7 @@ import numpy.typing as npt
 from emgscribe.config import Count, Range, Settings, require
 from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, SHIFT, SYMBOLS, labels_of_text
 from emgscribe.data.charset import SPACE as SPACE_KEY
-from emgscribe.decoding.greedy import Decoder, Emissions, Hypothesis, check_emissions
+from emgscribe.decoding.decoder import Decoder, Emissions, Hypothesis, check_emissions
 from emgscribe.decoding.language_model import END, SPACE, UNKNOWN, Automaton, LanguageModel
 from emgscribe.decoding.prefix_search import Ints, Rules, advance, begin, collect, rank, trace
 from emgscribe.errors import EmgscribeError

@@ -9,7 +9,8 @@ from emgscribe.config import require, to_json
 from emgscribe.data.hdf5 import prompts_of
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Decoder, GreedyDecoder
+from emgscribe.decoding.decoder import Decoder
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.decoding.language_model import LanguageModel, default_language_model
 from emgscribe.decoding.tuning import load_tuned, load_tuned_language_model
 from emgscribe.errors import EmgscribeError

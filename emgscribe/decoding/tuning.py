@@ -4,7 +4,6 @@ The result is fixed before any test session is decoded. It is stored in the mode
 `beam.json` and `language-model-<hash>.arpa.gz`, and no session that it was found on is scored with it.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ import numpy as np
 from emgscribe.config import from_json, require, to_json
 from emgscribe.data.session import Session
 from emgscribe.decoding.beam import BeamConfig, BeamDecoder
-from emgscribe.decoding.greedy import Emissions
+from emgscribe.decoding.decoder import Emissions
 from emgscribe.decoding.language_model import LanguageModel
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import exclusive, read_json, write_json
+from emgscribe.machine import cores
 from emgscribe.models.ancestry import Ancestry, Seen
 from emgscribe.scoring import Counts, count, total
 
@@ -78,7 +78,7 @@ def tune(
 
     rows = _WEIGHTS, _BONUSES
     steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for halving in range(1, _REFINEMENTS + 2):
             new = [pair for pair in product(*rows) if pair not in trials and pair[0] >= 0]
             counts = pool.map(edits, product(new, sessions))
@@ -110,9 +110,8 @@ class Tuned:
 
     def refuse(self, sessions: Iterable[Session]) -> None:
         """Raise `EmgscribeError` where the weights were tuned on one of `sessions`."""
-        own = {seen.content for seen in self.sessions}
         for session in sessions:
-            if session.content in own:
+            if any(seen.matches(session) for seen in self.sessions):
                 hint = "score it greedily, or on sessions that the weights were not tuned on"
                 raise EmgscribeError("the beam's weights were tuned on this session", where=session.name, hint=hint)
 
@@ -134,17 +133,17 @@ def tune_model(
     names those that did; and where another process trains or tunes the model.
     """
     ancestry.refuse(sessions)
-    known = {seen.content: seen.name for seen in ancestry.validated_on}
+    known = ancestry.validated_on
     for session in sessions:
-        if known and session.content not in known:
+        if known and not any(seen.matches(session) for seen in known):
             what = "the beam is tuned on sessions that validated the model; this one did not, and may be a test session"
-            raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(known.values())}")
+            raise EmgscribeError(what, where=session.name, hint=f"tune on {', '.join(seen.name for seen in known)}")
     folder = Path(folder)
     # The run's folder, as in training: the model's own is replaced with every better epoch.
     with exclusive(folder.resolve().parent, "is training or tuning a model here"):
         references = [session.labels.tolist() for session in sessions]
         tuning = tune(list(log_probs), references, lm, config, progress=progress)
-        tuned = Tuned(tuning.config, lm.digest, tuple(Seen(each.content, each.name, each.user) for each in sessions))
+        tuned = Tuned(tuning.config, lm.digest, tuple(map(Seen.of, sessions)))
         path, before = folder / _LANGUAGE_MODEL.format(lm.digest), set(folder.glob(_LANGUAGE_MODEL.format("*")))
         # The settings come last and name the file: whatever happens between, the folder holds a pair that fits.
         lm.write(path)

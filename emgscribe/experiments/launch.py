@@ -30,6 +30,7 @@ from emgscribe.errors import EmgscribeError, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import holder, make_folder
+from emgscribe.machine import cores
 
 _POLL = 0.2  # seconds between two polls of the runs
 _LINES = 20  # seconds between two lines about a run
@@ -88,7 +89,7 @@ class Workers(Settings):
 
     @property
     def threads(self) -> int:
-        return self.cores or max(1, (os.cpu_count() or 1) // self.jobs)
+        return self.cores or max(1, cores() // self.jobs)
 
 
 Submit = Callable[[Order], Any]  # returns a job with `done()`, `result()` and `cancel()`, as submitit's are

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from emgscribe.data.hdf5 import Emg, Times
-from emgscribe.decoding.greedy import Decoder
+from emgscribe.decoding.decoder import Decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.grid import Grid
 from emgscribe.live.meter import Meter, Scored

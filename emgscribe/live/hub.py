@@ -15,7 +15,7 @@ from typing import Any
 from emgscribe.config import is_number, require
 from emgscribe.data.shape import Shape
 from emgscribe.decoding.beam import BeamDecoder
-from emgscribe.decoding.greedy import Decoder
+from emgscribe.decoding.decoder import Decoder
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.adapting import Adapting

@@ -12,7 +12,7 @@ from emgscribe.errors import EmgscribeError
 
 @dataclass(frozen=True)
 class Seen:
-    """A session by the hash of its content, or "<hash>:<samples>" where only its beginning was used.
+    """A session by its `content`, which also says what part of the recording was used.
 
     For the sessions of an imported model the content is unknown, and empty: they are known by name.
     """
@@ -20,6 +20,15 @@ class Seen:
     content: str
     name: str
     user: str
+
+    @classmethod
+    def of(cls, session: Session) -> "Seen":
+        """The entry of a session."""
+        return cls(session.content, session.name, session.user)
+
+    def matches(self, session: Session) -> bool:
+        """Whether both are of the same recording: by content, or by name where that is unknown."""
+        return self.content.partition(":")[0] == session.recording if self.content else self.name == session.name
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Ancestry:
 
     def after(self, train: Sequence[Session], val: Sequence[Session]) -> "Ancestry":
         """The ancestry of this model once it is trained on `train` and validated on `val`."""
-        return self.joined(Ancestry(_seen(train), _seen(val)))
+        return self.joined(Ancestry(tuple(map(Seen.of, train)), tuple(map(Seen.of, val))))
 
     def joined(self, other: "Ancestry") -> "Ancestry":
         """The ancestry of a model that is made of this one and another."""
@@ -43,16 +52,18 @@ class Ancestry:
         validated_on = dict.fromkeys(self.validated_on + other.validated_on)
         return Ancestry(tuple(trained_on), tuple(validated_on), self.complete and other.complete)
 
+    def seen(self, session: Session) -> Seen | None:
+        """The entry of the session where any part of it trained the model."""
+        return next((seen for seen in self.trained_on if seen.matches(session)), None)
+
     def refuse(self, sessions: Sequence[Session], *, unseen_users: bool = False) -> None:
         """Raise `EmgscribeError` if the model was trained on one of `sessions` or, with `unseen_users`, on its user.
 
-        Sessions are compared by content where that is known, not by name. A session that was trained on in part is
-        refused as a whole.
+        A session that was trained on in part is refused as a whole.
         """
-        known = {_whole(seen.content) or seen.name: seen for seen in self.trained_on}
         users = {seen.user: seen for seen in self.trained_on} if unseen_users else {}
         for session in sessions:
-            if seen := known.get(_whole(session.content)) or known.get(session.name):
+            if seen := self.seen(session):
                 name = f", under the name {seen.name}" if seen.name != session.name else ""
                 what = f"the model, or one that it was made from, was trained on this session{name}"
                 hint = "choose held-out sessions; the model's config.json lists those that it was trained on"
@@ -62,11 +73,3 @@ class Ancestry:
                 what = f"user {session.user} is to be unseen, but {past} of this user"
                 hint = "start from a model that was not trained on this user, or choose other data.test_users"
                 raise EmgscribeError(what, where=session.name, hint=hint)
-
-
-def _whole(content: str) -> str:
-    return content.partition(":")[0]
-
-
-def _seen(sessions: Sequence[Session]) -> tuple[Seen, ...]:
-    return tuple(Seen(session.content, session.name, session.user) for session in sessions)

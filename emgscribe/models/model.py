@@ -36,7 +36,7 @@ from emgscribe.models.features import FeaturesConfig, SpectrogramConfig
 from emgscribe.models.steps import Chain, each
 
 if TYPE_CHECKING:
-    from emgscribe.decoding.greedy import Decoder, Emissions
+    from emgscribe.decoding.decoder import Decoder, Emissions
     from emgscribe.transcription import Transcript
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import TYPE_CHECKING, Protocol, cast
 
 from emgscribe.errors import EmgscribeError
+from emgscribe.machine import cores
 
 if TYPE_CHECKING:  # which of the two exists depends on the system
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -57,7 +58,7 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
     Where one process is enough, it is this one. Of several, the first that fails ends the others, and so does the end
     of this one. Raises what a job raises, and `EmgscribeError` where a process is killed.
     """
-    context, count = processes(), min(count or _cores(), len(jobs), _MAX_PROCESSES)
+    context, count = processes(), min(count or cores(), len(jobs), _MAX_PROCESSES)
     done = context.Array("d", len(jobs), lock=False)
 
     def look() -> None:
@@ -90,11 +91,6 @@ def run_all(jobs: Sequence[Job], count: int, progress: Progress | None) -> None:
         for worker in workers:
             worker.kill()
             worker.join()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _report_progress(done: "Array[c_double]", index: int, after: Callable[[], object], fraction: float) -> None:

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from emgscribe.data.session import Session
 from emgscribe.data.windows import Batch, Store, WindowConfig, Windows
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.models.augment import Augmentation
 from emgscribe.models.model import Model
@@ -187,8 +188,9 @@ class TrainingModule(lightning.LightningModule):
     windows need the `context` of both. Logs `train_loss` and `val_loss` (CTC), `val_cer` (greedy, in per cent) and
     `lr`; for an attention decoder also `train_attention_loss` and `val_attention_loss`, with a teacher
     `train_teacher_loss`. Schedules run over the `total_steps` of the data module, or else of the Trainer. `config.seed`
-    and the epoch decide everything random. A teacher of another frame rate or shape, and a loss that is not finite,
-    raise `EmgscribeError`.
+    and the epoch decide everything random. The model's `ancestry` gets the sessions of a `SessionsDataModule`; with any
+    other data it is incomplete. A teacher of another frame rate or shape, and a loss that is not finite, raise
+    `EmgscribeError`.
     """
 
     def __init__(
@@ -220,8 +222,15 @@ class TrainingModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        ancestry = self.model.ancestry
         for teacher in self.teacher:
             teacher.to(self.device)
+            ancestry = ancestry.joined(teacher.ancestry)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, SessionsDataModule):
+            self.model.ancestry = ancestry.after(*data.sessions)
+        else:
+            self.model.ancestry = replace(ancestry, complete=False)
 
     def on_train_epoch_start(self) -> None:
         seed, epoch, rank = self.config.seed, self.current_epoch, self.global_rank

@@ -32,7 +32,8 @@ from emgscribe.config import Settings, differences, from_json, leaves, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
-from emgscribe.decoding.greedy import GreedyDecoder, decode_batch
+from emgscribe.decoding.decoder import decode_batch
+from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import exclusive, read_json, replacing, write_json
 from emgscribe.models.ensemble import ensemble
@@ -111,9 +112,6 @@ def train(
     asked, recipe = recipe, recipe.for_shape(shape)
     torch.manual_seed(recipe.train.seed)
     model, teacher = _untrained(recipe, shape, start), _averaged(map(load_model, teachers)) if teachers else None
-    if teacher:
-        model.ancestry = model.ancestry.joined(teacher.ancestry)
-    model.ancestry = model.ancestry.after(train, val)
     module = TrainingModule(model, recipe.train, recipe.augment, teacher)
     with exclusive(out, WORKING):
         _claim(out, described, asked)
@@ -216,10 +214,11 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
     record, states = kept["callbacks"]["Record"], kept["optimizer_states"][0]["state"]
     curves = record["curves"]
     steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
-    steps |= {int(state["step"]) for state in states.values()}
     epochs = {kept["epoch"] + 1, kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]}
     if len(steps) != 1 or epochs != {len(curves)} or [line["epoch"] for line in curves] != list(range(len(curves))):
         return "its parts are of different epochs"
+    if any(state["step"] > kept["global_step"] for state in states.values()):
+        return "its parts are of different steps"
     if len(curves) > recipe.train.epochs:
         return f"it is of epoch {len(curves)}, but the run has {recipe.train.epochs}"
     if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
@@ -239,11 +238,13 @@ def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
         return "its texts are not printable"
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
-    moments = [state[name] for _, state in sorted(states.items()) for name in ("exp_avg", "exp_avg_sq")]
-    fits = [value.shape for value in moments] == [value.shape for value in model.parameters() for _ in range(2)]
+    # A weight that no step has used, or that is frozen, has no moments.
+    sizes = {place: value.shape for place, value in enumerate(model.parameters())}
+    moments = [(place, state[name]) for place, state in states.items() for name in ("exp_avg", "exp_avg_sq")]
+    fits = all(value.shape == sizes.get(place) for place, value in moments)
     if not fits or any({name: value.shape for name, value in part.items()} != shapes for part in weights):
         return "its weights are of another network"
-    tensors = [*moments, *(value for part in weights for value in part.values())]
+    tensors = [*(value for _, value in moments), *(value for part in weights for value in part.values())]
     return "" if all(bool(value.isfinite().all()) for value in tensors) else "its weights are not finite"
 
 
