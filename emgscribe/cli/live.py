@@ -1,6 +1,5 @@
 """The verbs that take EMG as it comes: read it, record it."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -208,4 +207,4 @@ def _print(text: str) -> None:
         sys.stdout.write(text.replace("⏎", "⏎\n"))
         sys.stdout.flush()
     except BrokenPipeError:  # end as on Ctrl-C
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)

@@ -8,7 +8,6 @@ import gc
 import os
 import pickle
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from emgscribe.errors import EmgscribeError, optional
 from emgscribe.experiments.recipes import Experiment
 from emgscribe.experiments.run import missing, run_experiment, run_name
 from emgscribe.files import holder, make_folder
-from emgscribe.machine import cores
+from emgscribe.machine import cores, end_session
 
 _POLL = 0.2  # seconds between two polls of the runs
 _LINES = 20  # seconds between two lines about a run
@@ -190,8 +189,7 @@ class _Process(subprocess.Popen[bytes]):
         return self.returncode
 
     def cancel(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        end_session(self.pid)
         self.result()
 
 
@@ -263,10 +261,10 @@ _BACKENDS = {"local": _local, "slurm": _slurm, "ray": _ray}
 
 
 def _end_with_parent() -> None:
-    """End this process group when standard input closes: SIGKILL ended the process that waits for us."""
+    """End this process, and what it started, when standard input closes: the process that waits for us was killed."""
     while os.read(0, 1):
         pass
-    os.killpg(0, signal.SIGKILL)
+    end_session(os.getpid())
 
 
 if __name__ == "__main__":

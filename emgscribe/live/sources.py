@@ -133,7 +133,7 @@ class Replay(_Paced):
         self.session = open_session(path)
         super().__init__(self.session.shape, speed)
         self.simulation = read_header(path).simulation
-        self.about = f"{self.session.name}, {'simulated' if self.simulation else 'recorded'}"
+        self.about = f"{self.session.name}, {self.session.kind}"
 
     def pieces(self) -> Iterator[Piece | None]:
         onsets = (self.session.onsets / self.shape.rate).tolist()

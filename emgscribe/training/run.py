@@ -36,6 +36,7 @@ from emgscribe.decoding.decoder import decode_batch
 from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import exclusive, read_json, replacing, write_json
+from emgscribe.machine import KILL
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.config import Recipe
@@ -312,7 +313,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             raise EmgscribeError(f"a process of this run has died ({error})", hint=hint) from error
         finally:
             if trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGKILL)  # a process may wait forever for one that has died
+                trainer.strategy.launcher.kill(KILL)  # a process may wait forever for one that has died
                 signal.signal(signal.SIGTERM, terminate)
 
 
