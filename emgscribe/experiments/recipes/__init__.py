@@ -34,7 +34,8 @@ GROUPS: dict[str, Experiments] = {
     "best: our recipe for one user, and an average of five": BEST,
     "benchmark: Sivakumar et al. 2024, one model of many people, then eight new users": BENCHMARK,
     "small: the tables at a size for two cores": by_name((SMALL_ATTENTION,)) | BUDGETS["small"] | BEST_STEPS["small"],
-    "medium: the same networks, with as many minutes of typing as a published user": BUDGETS["medium"] | BEST_STEPS["medium"],
+    "medium: the same networks, with as many minutes of typing as a published user": BUDGETS["medium"]
+    | BEST_STEPS["medium"],
     "live: small and causal, for many simulated people, with four lookaheads": by_name((LIVE,)),
     "ablation: a small network with less of everything": ABLATIONS,
 }
