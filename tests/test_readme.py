@@ -72,15 +72,31 @@ for name, line, code in json.load(sys.stdin):
 """
 
 
-def walk(steps: list[tuple[str, str, str]], folder: Path) -> None:
-    """Run the steps (name, command line, else Python) in `folder`, one after the other."""
+def walk(steps: list[tuple[str, str, str]], folder: Path) -> list[str]:
+    """Run the steps (name, command line, else Python) in `folder`, one after the other; returns what each printed."""
     own = {"PYTHONPATH": str(folder), "EMGSCRIBE_CACHE": str(folder / ".cache"), "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", WALK, *["shorter"] * (not FULL)]
     done = subprocess.run(
         command, cwd=folder, input=json.dumps(steps), capture_output=True, text=True, env=os.environ | own
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"\n{done.stdout}".count("\ndone: ") == len(steps)
+    *printed, after = re.split(r"^done: .*\n", done.stdout, flags=re.MULTILINE)
+    assert (len(printed), after) == (len(steps), "")
+    return printed
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+\.\d+", text)]
+
+
+def check_quotes(printed: dict[str, str]) -> None:
+    """Compare what the Python of a page printed with the block of output on that page."""
+    quoted = [line.removesuffix(" ...") for line in blocks(PAGES[0], "text")[0].splitlines()]
+    found = printed[PAGES[0].name].splitlines()
+    assert [line[: len(wanted)] for line, wanted in zip(found, quoted, strict=True)] == quoted
+    # Training with another number of threads, or on other hardware, differs slightly.
+    cer, wanted = (numbers(text.splitlines()[-1]) for text in (printed[START.name], blocks(START, "text")[1]))
+    assert cer == pytest.approx(wanted, abs=3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -127,11 +143,19 @@ def test_readme_and_pages_run_in_a_clone(tmp_path: Path) -> None:
         pages = [(name, re.sub(SIZES, SMALLER, code)) for name, code in pages]
     steps = [(START.name, line, "") for line in ours] + [(name, "", code) for name, code in pages]
     assert len(steps) > 15
-    walk(steps, tmp_path)
+    printed = dict(zip((name for name, *_ in steps), walk(steps, tmp_path), strict=True))  # a page's Python comes last
+    if FULL:
+        check_quotes(printed)
     assert len(list((tmp_path / "tiny").glob("*.hdf5"))) == 3
     assert (tmp_path / "runs" / "demo-0" / "best" / "beam.json").exists()
     assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["demo-0.json"]
     assert "| demo (train.epochs 2) |" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_the_first_minutes_quote_one_result() -> None:
+    demo, python = (numbers(block.splitlines()[-1]) for block in blocks(START, "text"))
+    assert len(demo) == 3
+    assert demo == pytest.approx(python, abs=0.005)
 
 
 def test_the_readme_fits_on_two_screens() -> None:
