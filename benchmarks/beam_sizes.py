@@ -32,7 +32,7 @@ def main() -> None:
     for experiment in SUITES[options.suite].experiments:
         folder = options.runs / run_name(experiment) / "best"
         if tuned := load_tuned(folder):
-            model, words = load_model(folder), load_tuned_language_model(folder, tuned).automaton()
+            model, words = load_model(folder), load_tuned_language_model(folder, tuned)
             sessions = open_sessions(split_sessions(options.data, experiment.data).test)
             found += [(model.log_probs(session), session, tuned.config, words) for session in sessions]
     signal = 60 * sum(session.minutes for _, session, _, _ in found)

@@ -180,7 +180,7 @@ def evaluate(
     were, the beam's language model is made without the prompts of these sessions.
     """
     if isinstance(decoder, str):
-        decoder = make_decoder(decoder, folder=model.folder, scored=sessions).decoder
+        decoder = make_decoder(decoder, folder=model.folder, scored=sessions)
     return evaluate_all(
         model, sessions, {"": decoder}, protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress
     )[""]

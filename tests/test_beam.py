@@ -20,7 +20,7 @@ from emgscribe.decoding import beam as module
 from emgscribe.decoding.beam import PUBLISHED, BeamConfig, BeamDecoder
 from emgscribe.decoding.decoder import Emissions, Hypothesis
 from emgscribe.decoding.greedy import GreedyDecoder
-from emgscribe.decoding.language_model import UNKNOWN, Automaton, LanguageModel, train
+from emgscribe.decoding.language_model import UNKNOWN, LanguageModel, train
 from emgscribe.errors import EmgscribeError
 
 WORDS = "abba baba ab cab bac abacab aba cabba\nbab abc 42 ab\n" * 3
@@ -28,11 +28,11 @@ DATA = Path(__file__).parent / "data"
 
 
 @cache
-def models(name: str) -> Automaton | None:
+def models(name: str) -> LanguageModel | None:
     """A language model by a name for the test's output."""
     if name == "none":
         return None
-    return train(WORDS, order=1 if name == "unigrams" else 4, across=name == "across").automaton()
+    return train(WORDS, order=1 if name == "unigrams" else 4, across=name == "across")
 
 
 MODELS = st.sampled_from(["none", "within", "across", "unigrams"]).map(models)
@@ -80,14 +80,16 @@ def plain() -> ModuleType:
         return import_module("plain_beam")
 
 
-def screen_score(labels: tuple[int, ...], config: BeamConfig, model: Automaton | None) -> float:
+def screen_score(labels: tuple[int, ...], config: BeamConfig, model: LanguageModel | None) -> float:
     """What model and bonus add for the text on the screen, key by key."""
-    scorer = plain().PlainScorer(config, model)
+    scorer = plain().PlainScorer(config, model and model.tables)
     screen = reduce(scorer.typed, labels, scorer.empty)
     return screen.bias + scorer.final(screen)
 
 
-def by_brute_force(emissions: Emissions, config: BeamConfig, model: Automaton | None) -> dict[tuple[int, ...], float]:
+def by_brute_force(
+    emissions: Emissions, config: BeamConfig, model: LanguageModel | None
+) -> dict[tuple[int, ...], float]:
     """The score of every hypothesis, from all paths through the possible classes."""
     possible = np.flatnonzero(np.isfinite(emissions).any(axis=0)).tolist()
     masses: dict[tuple[int, ...], list[float]] = defaultdict(list)
@@ -108,7 +110,7 @@ def by_brute_force(emissions: Emissions, config: BeamConfig, model: Automaton | 
 @example("a ⌫", 6, 3, models("within"), (1.3, 0.7, "reference"))
 @example("a ⌫", 6, 3, models("across"), (1.3, 0.7, "natural"))
 def test_the_search_is_exact_where_nothing_is_pruned(
-    classes: str, frames: int, seed: int, model: Automaton | None, chosen: tuple[float, float, str]
+    classes: str, frames: int, seed: int, model: LanguageModel | None, chosen: tuple[float, float, str]
 ) -> None:
     emissions = peaky(classes, frames, seed)
     config = BeamConfig(5000, 99, *chosen)
@@ -123,11 +125,11 @@ def test_the_search_is_exact_where_nothing_is_pruned(
 @settings(max_examples=25)
 @given(st.integers(0, 999), MODELS, CHOSEN, st.sampled_from([1, 2, 7, 50]), st.sampled_from([1, 3, 10, 200]))
 def test_the_search_prunes_as_the_plain_search_does(
-    seed: int, model: Automaton | None, chosen: tuple[float, float, str], beam_size: int, classes: int
+    seed: int, model: LanguageModel | None, chosen: tuple[float, float, str], beam_size: int, classes: int
 ) -> None:
     emissions = typing(40, seed, "aB1 \u23ce" + BACKSPACE + SHIFT, rate=0.4)
     config = BeamConfig(beam_size, classes, *chosen)
-    expected = plain().plain_beam_search(emissions.tolist(), config, model)
+    expected = plain().plain_beam_search(emissions.tolist(), config, model and model.tables)
     decoder = BeamDecoder(config, model)
     best = decoder.decode(emissions)
     assert best.labels == expected[0][0]
@@ -317,10 +319,8 @@ def test_emissions_in_any_memory_layout_decode_the_same() -> None:
 
 
 def test_tokens_that_the_language_model_rules_out_keep_a_finite_score(tmp_path: Path) -> None:
-    model = models("within")
-    log_prob = model.log_prob.copy()
-    log_prob[:, UNKNOWN] = -np.inf
-    hopeless = replace(model, log_prob=log_prob)
+    hopeless = train(WORDS)
+    hopeless.tables.log_prob[:, UNKNOWN] = -np.inf
     for weight in (0.0, 0.5):
         config = BeamConfig(lm_weight=weight)
         assert BeamDecoder(config, hopeless).decode(typing(100, 1)).labels

@@ -67,12 +67,12 @@ def tuned(ancestry: Ancestry, trained_and_validated: list[Session], tmp_path: Pa
 
 def made(folder: Path | str | None = None, **changes: object) -> tuple[BeamDecoder, dict]:
     found = make_decoder("beam", folder=folder, **changes)
-    assert isinstance(found.decoder, BeamDecoder)
-    return found.decoder, found.settings
+    assert isinstance(found, BeamDecoder)
+    return found, found.settings
 
 
 def test_decoders_have_names() -> None:
-    assert isinstance(make_decoder("greedy").decoder, GreedyDecoder)
+    assert isinstance(make_decoder("greedy"), GreedyDecoder)
     assert list(DECODERS) == ["greedy", "beam"]
     assert decoder_names("greedy, beam,greedy") == ["greedy", "beam"]  # once each
     with pytest.raises(EmgscribeError, match="decoder is 'bean', allowed: greedy, beam"):

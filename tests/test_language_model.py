@@ -124,7 +124,7 @@ def test_discounts_match_those_computed_by_hand() -> None:
 @given(TEXTS, st.integers(1, 6), st.booleans(), st.integers(1, 3))
 def test_probabilities_sum_to_one_in_every_state(text: str, order: int, across: bool, min_count: int) -> None:
     model = train(text, order=order, across=across, min_count=min_count)
-    probabilities = 10.0 ** model.automaton().log_prob.astype(np.float64)
+    probabilities = 10.0 ** model.tables.log_prob.astype(np.float64)
     probabilities[:, START] = 0
     assert np.allclose(probabilities.sum(axis=1), 1, atol=2e-6)
 
@@ -132,7 +132,7 @@ def test_probabilities_sum_to_one_in_every_state(text: str, order: int, across: 
 @given(TEXTS, st.integers(1, 5), st.booleans(), st.lists(st.integers(0, 6), max_size=12))
 def test_the_automaton_agrees_with_the_arpa_file(text: str, order: int, across: bool, typed: list[int]) -> None:
     model = train(text, order=order, across=across, min_count=2)
-    table, found = model.automaton(), entries(model.ngrams)
+    table, found = model.tables, entries(model.ngrams)
     state, context = table.start, ("<s>",)
     for number in typed:
         symbol = number % len(table.tokens)
@@ -182,7 +182,7 @@ TRIGRAM = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end", "\\
 
 def test_an_arpa_file_of_another_program_is_read(tmp_path: Path) -> None:
     (tmp_path / "m.arpa").write_text("\n" + GOOD)
-    table = LanguageModel.read(tmp_path / "m.arpa").automaton()
+    table = LanguageModel.read(tmp_path / "m.arpa").tables
     a = table.tokens.index("a")
     after_a = table.following[table.start, a]
     assert table.log_prob[table.start, a] == np.float32(-0.2)
@@ -193,7 +193,7 @@ def test_an_arpa_file_of_another_program_is_read(tmp_path: Path) -> None:
 
     # A special token that a file leaves out is impossible.
     (tmp_path / "m.arpa").write_text(GOOD.replace("ngram 1=4", "ngram 1=3").replace("-1.5\t<unk>\t0\n", ""))
-    assert LanguageModel.read(tmp_path / "m.arpa").automaton().log_prob[0, UNKNOWN] == -100
+    assert LanguageModel.read(tmp_path / "m.arpa").tables.log_prob[0, UNKNOWN] == -100
 
 
 @pytest.mark.parametrize(
@@ -304,8 +304,9 @@ def test_settings_that_cannot_be_trained_and_oversized_tables_are_refused(monkey
     with pytest.raises(EmgscribeError, match="more than 100 n-grams"):
         train(WORDS, order=6)
     monkeypatch.undo()
+    monkeypatch.setattr(language_model, "_MAX_BYTES", 1000)
     with pytest.raises(EmgscribeError, match="would take") as caught:
-        train(WORDS, order=6).automaton(max_bytes=1000)
+        _ = train(WORDS, order=6).tables
     assert "min_count" in caught.value.hint
 
 

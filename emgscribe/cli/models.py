@@ -76,15 +76,14 @@ def evaluate(
     readers = {name: make_decoder(name, folder=model, lm=lm, scored=opened) for name in names}
     if any(reader.settings.get("tuned_on") == [] for reader in readers.values()):
         log.print("The beam has its default weights. emgscribe lm tune MODEL SESSIONS tunes them for this model.")
-    made = {name: reader.decoder for name, reader in readers.items()}
     if protocol == "windows":
         if own_norm:
             raise EmgscribeError("--own-norm is for whole sessions", hint="leave --protocol windows out")
-        found = {name: evaluate_windows(loaded, opened, reader, allow_seen=allow_seen) for name, reader in made.items()}
+        found = {name: evaluate_windows(loaded, opened, one, allow_seen=allow_seen) for name, one in readers.items()}
     else:
         with bar("reading") as progress:
             found = es.evaluate_all(
-                loaded, opened, made,
+                loaded, opened, readers,
                 protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress,
             )  # fmt: skip
     chose = loaded.ancestry.validated_on
@@ -117,7 +116,7 @@ def transcribe(
     loaded = _loaded(model, lookahead, best_device())
     session = es.open_session(file)
     loaded = loaded.normalized_to(session, own_norm) if own_norm else loaded
-    read = loaded.transcribe(session, make_decoder(names[0], folder=model, lm=lm).decoder)
+    read = loaded.transcribe(session, make_decoder(names[0], folder=model, lm=lm))
     sys.stdout.write((read.screen if on_screen else read.text).replace("⏎", "⏎\n") + "\n")
 
 

@@ -6,13 +6,14 @@ bonus of the character that it removes. The search itself is in `emgscribe.decod
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from emgscribe.config import Count, Range, Settings, require
+from emgscribe.config import Count, Range, Settings, require, to_json
 from emgscribe.data.charset import BACKSPACE, BLANK, ENTER, SHIFT, SYMBOLS, labels_of_text
 from emgscribe.data.charset import SPACE as SPACE_KEY
 from emgscribe.decoding.decoder import Decoder, Emissions, Hypothesis, check_emissions
@@ -63,16 +64,23 @@ class BeamDecoder(Decoder):
     Without a language model the score is that of CTC, with the bonus in the natural convention. Memory is bounded,
     except for the keystrokes that are returned: what all hypotheses share leaves the tree, and backspaces reach the
     last 65,536 characters. If the tree outgrows its limit, hypotheses whose old keys are not the best one's are
-    dropped.
+    dropped. `tuned_on` names the sessions that the weights were tuned on.
     """
 
-    def __init__(self, config: BeamConfig | None = None, lm: LanguageModel | Automaton | None = None) -> None:
-        self.config, self.lm = config or BeamConfig(), lm
-        self._rules = _rules(self.config, lm.automaton() if isinstance(lm, LanguageModel) else lm)
+    def __init__(
+        self, config: BeamConfig | None = None, lm: LanguageModel | None = None, *, tuned_on: Sequence[str] = ()
+    ) -> None:
+        self.config, self.lm, self.tuned_on = config or BeamConfig(), lm, tuned_on
+        self._rules = _rules(self.config, lm.tables if lm else None)
         self.reset()
 
     def __repr__(self) -> str:
         return f"<BeamDecoder: {self.config}, lm={self.lm}>"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        known = {"language_model": self.lm.digest, "order": self.lm.ngrams.order} if self.lm else {}
+        return {**to_json(self.config), **known, "tuned_on": list(self.tuned_on)}
 
     def reset(self) -> None:
         size = self.config.beam_size

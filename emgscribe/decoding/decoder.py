@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,11 @@ class Decoder(ABC):
 
     A decoder of your own is a subclass with these three methods; `decode` comes with it.
     """
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result stores about the decoder, ready for JSON; by default nothing."""
+        return {}
 
     @abstractmethod
     def reset(self) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from emgscribe.simulation.text import PromptWriter
 
 UNKNOWN, START, END = 0, 1, 2  # numbers of the special tokens
 SPACE = "<space>"  # an ARPA file separates tokens with spaces, so the space needs a name
+_MAX_BYTES = 1 << 30  # of a model's tables
 _KEPT = 4  # default models in the cache, one for each set of excluded prompts
 _WORD = re.compile("[A-Za-z0-9]+")
 _FALLBACK = (0.5, 1.0, 1.5)
@@ -86,15 +88,16 @@ class LanguageModel:
         """Write an ARPA file, gzipped where the name ends in .gz."""
         write_arpa(Path(path), self.ngrams)
 
-    def automaton(self, max_bytes: int = 1 << 30) -> Automaton:
-        """The tables for decoding. Raises `EmgscribeError` where they would be larger than `max_bytes`."""
+    @cached_property
+    def tables(self) -> Automaton:
+        """The tables for decoding. Raises `EmgscribeError` where they would take more than 1 GB."""
         ngrams, width = self.ngrams, len(self.ngrams.tokens)
         continued = [np.bincount(up.context, minlength=len(level)) > 0 for level, up in pairwise(ngrams.levels)]
         if continued:
             continued[0][START] = True  # the start always has a state
         states = 1 + sum(int(flags.sum()) for flags in continued)
-        if states * width * 8 > max_bytes:
-            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed: {max_bytes / 1e9:.1f}"
+        if states * width * 8 > _MAX_BYTES:
+            what = f"the model's tables would take {states * width * 8 / 1e9:.1f} GB, allowed: {_MAX_BYTES / 1e9:.1f}"
             raise EmgscribeError(what, hint="train with a larger min_count or a lower order")
         log_prob, following = np.empty((states, width), np.float32), np.zeros((states, width), np.int32)
         log_prob[0] = ngrams.levels[0].log_prob

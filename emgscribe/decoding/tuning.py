@@ -68,16 +68,17 @@ def tune(
     if len(log_probs) != len(references) or not any(map(len, references)):
         what = f"{len(log_probs)} sessions and {len(references)} references, {sum(map(len, references))} keys in all"
         raise EmgscribeError(what, hint="give log-probabilities and labels of at least one session with keystrokes")
-    tables, sessions = lm.automaton(), list(zip(log_probs, references, strict=True))
+    sessions = list(zip(log_probs, references, strict=True))
     trials: dict[tuple[float, float], Trial] = {}
 
     def edits(job: tuple[tuple[float, float], tuple[Emissions, Sequence[int]]]) -> Counts:
         (weight, bonus), (frames, reference) = job
-        decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), tables)
+        decoder = BeamDecoder(replace(config, lm_weight=weight, insertion_bonus=bonus), lm)
         return count(list(reference), decoder.decode(frames).labels)
 
     rows = _WEIGHTS, _BONUSES
     steps = np.array([min((b - a for a, b in pairwise(sorted(row))), default=1.0) for row in rows])
+    _ = lm.tables  # made once, before threads ask for them
     with ThreadPoolExecutor(cores()) as pool:
         for halving in range(1, _REFINEMENTS + 2):
             new = [pair for pair in product(*rows) if pair not in trials and pair[0] >= 0]

@@ -102,7 +102,7 @@ def run_experiment(
                 console.print(f"tuning the beam on {', '.join(session.name for session in val)}", soft_wrap=True)
                 tune_model(best, trained.model.ancestry, val, map(trained.model.log_probs, val), words)
         made = {name: make_decoder(name, folder=best, scored=test) for name in names}
-        scores = evaluate_all(trained.model, test, {name: one.decoder for name, one in made.items()})
+        scores = evaluate_all(trained.model, test, made)
         if trained.model.attention is not None:
             scores["attention"] = evaluate_attention(
                 trained.model, test, seconds=experiment.windows.length / PUBLISHED_RATE

@@ -169,7 +169,7 @@ class Live:
         return model
 
     def _decoder(self, choice: Choice) -> Decoder:
-        decoder = make_decoder(choice.decoder, folder=self._folder(choice), lm=self.lm).decoder
+        decoder = make_decoder(choice.decoder, folder=self._folder(choice), lm=self.lm)
         if isinstance(decoder, BeamDecoder) and choice.lm_weight is not None:
             decoder = BeamDecoder(replace(decoder.config, lm_weight=float(choice.lm_weight)), decoder.lm)
         return decoder
