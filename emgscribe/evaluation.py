@@ -4,7 +4,7 @@
 emissions: `evaluate_attention` reads windows as long as those of training, one by one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from math import isnan
@@ -20,8 +20,7 @@ from emgscribe.data.charset import text_of_labels
 from emgscribe.data.hdf5 import kind_of
 from emgscribe.data.session import Session, how_simulated
 from emgscribe.data.windows import Store, Windows
-from emgscribe.decoding.decoder import Decoder, decode_batch
-from emgscribe.decoding.greedy import GreedyDecoder
+from emgscribe.decoding.decoder import Decoder, Emissions, decode_batch
 from emgscribe.decoding.registry import make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.models.attention import search
@@ -37,7 +36,8 @@ _AGAIN = "score the model again"
 # Limits on an untrusted result file, so that checking it takes only seconds:
 _MAX_STEPS, _MAX_UNITS = 5 * 10**10, 200_000  # steps of the alignments; units, as many as in 555 hours
 
-Protocol = Literal["sessions", "published"]
+Protocol = Literal["sessions", "published", "windows"]
+Decoders = Mapping[str, Decoder]  # by their names in a result
 Progress = Callable[[float], None]
 
 
@@ -174,7 +174,7 @@ def evaluate(
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Transcribe whole sessions with one decoder and score them; see `evaluate_all`.
+    """Transcribe sessions with one decoder and score them; see `evaluate_all`.
 
     A name stands for the decoder that `make_decoder` returns, with the weights that were tuned for the model. If none
     were, the beam's language model is made without the prompts of these sessions.
@@ -189,77 +189,90 @@ def evaluate(
 def evaluate_all(
     model: Model,
     sessions: Sequence[Session],
-    decoders: Mapping[str, Decoder],
+    decoders: Decoders,
     *,
     protocol: Protocol = "sessions",
     own_norm: float = 0.0,
     allow_seen: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
-    """Score whole sessions with several decoders, all fed with the same emissions; the network runs once.
+    """Score sessions with several decoders, all fed with the same emissions; the network runs once.
 
-    The protocol "published" has no padding and counts the keys at both ends that have no frame as missed, as published
-    numbers do. With `own_norm` each session is read by the model `normalized_to` it by that share, which uses the
-    signal of the test session, but none of its keys. `progress` is called with the fraction of all samples done. Raises
+    The protocol "sessions" reads whole ones. "published" has no padding and counts the keys at both ends that have no
+    frame as missed, as published numbers do. "windows" reads windows of 4 s one by one, as validation does in training.
+    With `own_norm` each session is read by the model `normalized_to` it by that share, which uses the signal of the
+    test session, but none of its keys. `progress` is called with the fraction of all samples done. Raises
     `EmgscribeError` where a session is given twice, and where the model, or one that it was made from, was
     trained on one of the sessions. With `allow_seen` such a session is scored, and the result says so.
     """
     require(protocol in get_args(Protocol), "protocol", protocol, ", ".join(get_args(Protocol)))
+    windowed = protocol == "windows"
+    require(not (windowed and own_norm), "own_norm", own_norm, "0 with windows: it is for whole sessions")
     seen = _check(model, sessions, allow_seen=allow_seen)
     scores: dict[str, list[SessionScore]] = {name: [] for name in decoders}
     passes: dict[str, None] = {}  # a set that keeps its order
     samples, done = sum(map(len, sessions)), 0
+
+    def advance(read: int) -> None:
+        if progress:
+            progress(min(1.0, (done + read) / samples))
+
     for session in sessions:
         reader = normalized_to(model, session, own_norm) if own_norm else model
-        if protocol == "published":
+        if windowed:
+            passes["windows"], found = None, _read_windows(reader, session, decoders, advance)
+        elif protocol == "published":
             passes["no padding"], blocks = None, published_blocks(reader, session)
+            found = _read_whole(reader, session, blocks, decoders, advance)
         else:
             plan = inference_plan(reader, len(session))
             passes[plan.name], blocks = None, emission_blocks(reader, session, plan)
-        for decoder in decoders.values():
-            decoder.reset()
-        frames = 0
-        for block in blocks:
-            for decoder in decoders.values():
-                decoder.feed(block)
-            frames += len(block)
-            if progress:
-                progress(min(1.0, (done + frames * model.samples_per_frame) / samples))
-        for name, decoder in decoders.items():
-            scores[name].append(_score(session, decoder.flush().labels))
+            found = _read_whole(reader, session, blocks, decoders, advance)
+        for name, score in found.items():
+            scores[name].append(score)
         done += len(session)
-    how = "whole session" + ", published" * (protocol == "published")
+    how = f"windows of {_WINDOW:g} s" if windowed else "whole session" + ", published" * (protocol == "published")
     how += f", norm moved by {own_norm:g}" * (own_norm > 0)
-    about, (simulated, real_keys) = (how, ", ".join(passes), _UNIT), how_simulated(sessions)
+    about, (simulated, real_keys) = (how, ", ".join(passes), "windows" if windowed else _UNIT), how_simulated(sessions)
     return {name: Evaluation(*about, simulated, tuple(own), seen, real_keys) for name, own in scores.items()}
 
 
-def evaluate_windows(
-    model: Model,
-    sessions: Sequence[Session],
-    decoder: Decoder | None = None,
-    seconds: float = _WINDOW,
-    *,
-    allow_seen: bool = False,
-) -> Evaluation:
-    """Score windows of `seconds` one by one, as validation does in training; refuses what `evaluate` refuses."""
-    seen = _check(model, sessions, allow_seen=allow_seen)
-    scores = []
-    with evaluating(model):
-        for session in sessions:
-            model.require_shape(session)
-            length = session.shape.samples(seconds)
-            windows = Windows(Store([session]), length, length, *model.context)
-            units, text = [], ""
-            for batch in windows.batches(windows.tiling(), 8):
-                with torch.inference_mode():
-                    hypotheses = decode_batch(decoder or GreedyDecoder(), *model(batch.to(model.device)))
-                units += [count(r, h.labels) for r, h in zip(batch.references(), hypotheses, strict=True)]
-                text += "".join(hypothesis.text for hypothesis in hypotheses)
-            scores.append(SessionScore(session.name, session.user, session.text, text, tuple(units)))
-    simulated, real_keys = how_simulated(sessions)
-    about = f"windows of {seconds:g} s", "windows", "windows"
-    return Evaluation(*about, simulated, tuple(scores), seen, real_keys)
+def _read_whole(
+    model: Model, session: Session, blocks: Iterable[Emissions], decoders: Decoders, advance: Callable[[int], None]
+) -> dict[str, SessionScore]:
+    """The score of each decoder on all blocks of a session; `advance` gets the samples done."""
+    for decoder in decoders.values():
+        decoder.reset()
+    frames = 0
+    for block in blocks:
+        for decoder in decoders.values():
+            decoder.feed(block)
+        frames += len(block)
+        advance(frames * model.samples_per_frame)
+    return {name: _score(session, decoder.flush().labels) for name, decoder in decoders.items()}
+
+
+def _read_windows(
+    model: Model, session: Session, decoders: Decoders, advance: Callable[[int], None]
+) -> dict[str, SessionScore]:
+    """The score of each decoder on windows that tile a session, each of which is a unit."""
+    model.require_shape(session)
+    length = session.shape.samples(_WINDOW)
+    windows = Windows(Store([session]), length, length, *model.context)
+    units: dict[str, list[Counts]] = {name: [] for name in decoders}
+    texts, read = dict.fromkeys(decoders, ""), 0
+    for batch in windows.batches(windows.tiling(), 8):
+        with evaluating(model), torch.inference_mode():
+            emissions, frames = model(batch.to(model.device))
+        for name, decoder in decoders.items():
+            hypotheses = decode_batch(decoder, emissions, frames)
+            pairs = zip(batch.references(), hypotheses, strict=True)
+            units[name] += [count(reference, hypothesis.labels) for reference, hypothesis in pairs]
+            texts[name] += "".join(hypothesis.text for hypothesis in hypotheses)
+        read += len(batch) * length
+        advance(read)
+    about = session.name, session.user, session.text
+    return {name: SessionScore(*about, texts[name], tuple(units[name])) for name in decoders}
 
 
 def evaluate_attention(

@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
             if len(data := file.read(_JSON_BYTES + 1)) > _JSON_BYTES:
                 raise ValueError(f"more than {_JSON_BYTES >> 20} MB")
             content = json.loads(data.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
-            text = json.dumps(content, ensure_ascii=False)
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False)  # 1e999 is read as an infinity
             escapes = text.replace(r"\\", "").replace(r"\"", "")
             if not text.isprintable() or "\\" in escapes:
                 raise ValueError("a string holds a control character, or half of a surrogate pair")

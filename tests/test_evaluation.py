@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
@@ -17,11 +18,11 @@ from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import (
     Evaluation,
+    Protocol,
     attention_texts,
     evaluate,
     evaluate_all,
     evaluate_attention,
-    evaluate_windows,
 )
 from emgscribe.models.attention import AttentionConfig, search
 from emgscribe.models.encoders import TdsConfig
@@ -44,6 +45,9 @@ def model() -> Model:
     return network
 
 
+evaluate_windows = partial(evaluate, protocol="windows")
+
+
 def typing(samples: int, every: int) -> list[tuple[int, int]]:
     """A keystroke every `every` samples."""
     return [(i % 98, onset) for i, onset in enumerate(range(0, samples, every))]
@@ -58,20 +62,23 @@ def test_a_score_compares_the_decoders_whole_text(model: Model, make_stored: Mak
     assert score.counts == count(session.labels.tolist(), hypothesis.labels)
 
 
+@pytest.mark.parametrize("protocol", ["sessions", "windows"])
 def test_several_decoders_are_fed_from_one_pass(
-    model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+    protocol: Protocol, model: Model, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, passes = make_stored(9_000, typing(9_000, 500)), []
     forward = Model.forward
     monkeypatch.setattr(Model, "forward", lambda self, batch: passes.append(1) or forward(self, batch))
     echo = Mock(spec=Decoder)  # returns the reference, whatever it is fed
     echo.flush.return_value = Hypothesis(tuple(session.labels.tolist()), tuple(range(18)))
-    found = evaluate_all(model, [session], {"echo": echo, "greedy": GreedyDecoder()})
+    echo.decode.return_value = Hypothesis()
+    found = evaluate_all(model, [session], {"echo": echo, "greedy": GreedyDecoder()}, protocol=protocol)
     assert len(passes) == 1
-    assert [name for name, *_ in echo.method_calls] == ["reset", "feed", "flush"]
-    assert found["echo"].counts == Counts(length=18)
-    assert found["echo"].cer == 0
-    assert found["greedy"] == evaluate(model, [session], "greedy")
+    assert found["greedy"] == evaluate(model, [session], "greedy", protocol=protocol)
+    if protocol == "sessions":
+        assert [name for name, *_ in echo.method_calls] == ["reset", "feed", "flush"]
+        assert found["echo"].counts == Counts(length=18)
+        assert found["echo"].cer == 0
     with pytest.raises(EmgscribeError, match="gredy"):
         evaluate(model, [session], "gredy")
 
@@ -126,13 +133,13 @@ def test_the_published_protocol_counts_keys_at_unread_ends_as_missed(model: Mode
     assert (ours.protocol, published.protocol) == ("whole session", "whole session, published")
     assert ours.counts.length == published.counts.length == 67
     assert published.passes == "no padding"
-    with pytest.raises(EmgscribeError, match="protocol is 'Published', allowed: sessions, published"):
+    with pytest.raises(EmgscribeError, match="protocol is 'Published', allowed: sessions, published, windows"):
         evaluate(model, [session], protocol="Published")  # type: ignore[arg-type]
 
 
 def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) -> None:
     session = make_stored(21_000, typing(21_000, 300))
-    (score,) = evaluate_windows(model, [session], GreedyDecoder(), 4.0).sessions
+    (score,) = evaluate_windows(model, [session]).sessions
     emissions = log_probs(model, session)
     hypotheses = [GreedyDecoder().decode(emissions[start : start + 500]) for start in (0, 500, 1000)]
     references = [session.labels[session.typed(start, start + 8000)].tolist() for start in (0, 8000, 16000)]
@@ -143,6 +150,9 @@ def test_windows_are_scored_one_by_one(model: Model, make_stored: MakeStored) ->
     whole, windowed = evaluate(model, [short]), evaluate_windows(model, [short])
     assert whole.counts == windowed.counts
     assert (whole.unit, windowed.unit) == ("segments of 10 s", "windows")
+    assert (windowed.protocol, windowed.passes) == ("windows of 4 s", "windows")
+    with pytest.raises(EmgscribeError, match=r"own_norm is 0.5, allowed: 0 with windows"):
+        evaluate_windows(model, [short], own_norm=0.5)
 
 
 @pytest.mark.parametrize("score", [evaluate, evaluate_windows])

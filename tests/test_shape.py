@@ -19,7 +19,7 @@ from emgscribe.data.shape import Shape
 from emgscribe.data.splits import split_sessions
 from emgscribe.data.windows import WindowConfig, shape_of
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import evaluate, evaluate_windows
+from emgscribe.evaluation import evaluate
 from emgscribe.experiments.recipes import DEMO, EXPERIMENTS
 from emgscribe.experiments.run import run_experiment
 from emgscribe.models.encoders import MlpConfig, TdsConfig
@@ -125,7 +125,7 @@ def test_a_model_takes_only_sessions_of_its_shape(tmp_path: Path) -> None:
     assert log_probs.shape == (200, 99)
     assert evaluate(model, [one]).counts.length == 2
     both = r"has 2 bands of 16 electrodes at 2000 Hz, but the model reads a left band of 8 electrodes at 200 Hz"
-    for read in (model.log_probs, model.transcribe, lambda s: evaluate_windows(model, [s]),
+    for read in (model.log_probs, model.transcribe, lambda s: evaluate(model, [s], protocol="windows"),
                  lambda s: list(published_blocks(model, s))):  # fmt: skip
         with pytest.raises(EmgscribeError, match=both):
             read(two)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from tyro.conf import Positional, arg
@@ -14,7 +14,7 @@ from emgscribe.data.session import Session
 from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
-from emgscribe.evaluation import evaluate_windows
+from emgscribe.evaluation import Protocol as Reading
 from emgscribe.experiments.report import print_difference, print_evaluation
 from emgscribe.models.model import best_device
 from emgscribe.scoring import count
@@ -50,7 +50,7 @@ def evaluate(
     *,
     decoder: Annotated[str, arg(help="greedy, beam, or greedy,beam, which also compares the two.")] = "greedy",
     lm: Arpa = None,
-    protocol: Annotated[Literal["sessions", "published", "windows"], arg(help=_PROTOCOLS)] = "sessions",
+    protocol: Annotated[Reading, arg(help=_PROTOCOLS)] = "sessions",
     lookahead: Lookahead = 0.0,
     own_norm: OwnNorm = 0.0,
     allow_seen: Annotated[bool, arg(help="Also score training sessions, and mark the result.")] = False,
@@ -76,16 +76,10 @@ def evaluate(
     readers = {name: make_decoder(name, folder=model, lm=lm, scored=opened) for name in names}
     if any(reader.settings.get("tuned_on") == [] for reader in readers.values()):
         log.print("The beam has its default weights. emgscribe lm tune MODEL SESSIONS tunes them for this model.")
-    if protocol == "windows":
-        if own_norm:
-            raise EmgscribeError("--own-norm is for whole sessions", hint="leave --protocol windows out")
-        found = {name: evaluate_windows(loaded, opened, one, allow_seen=allow_seen) for name, one in readers.items()}
-    else:
-        with bar("reading") as progress:
-            found = es.evaluate_all(
-                loaded, opened, readers,
-                protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress,
-            )  # fmt: skip
+    with bar("reading") as progress:
+        found = es.evaluate_all(
+            loaded, opened, readers, protocol=protocol, own_norm=own_norm, allow_seen=allow_seen, progress=progress
+        )
     chose = loaded.ancestry.validated_on
     for session in (session for session in opened if any(seen.matches(session) for seen in chose)):
         log.print(f"Warning: {session.name} chose the model's best weights: its score is slightly optimistic")
