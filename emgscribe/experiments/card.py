@@ -24,8 +24,8 @@ _ABOUT = {
 def card(result: RunResult, model: Model, parts: Sequence[Sequence[Session]]) -> str:
     """The card as Markdown; `parts` are the sessions that trained, validated and tested."""
     train, val, test = map(_sessions, parts)
-    seen = {one.content for part in parts[:2] for one in part}
-    earlier = len([one for one in model.ancestry.trained_on if one.content not in seen])
+    seen = [session for part in parts[:2] for session in part]
+    earlier = sum(not any(map(one.matches, seen)) for one in model.ancestry.trained_on)
     rows = {
         "reads": f"{model.shape}, in µV",
         "network": str(model).removeprefix("<Model ").removesuffix(">"),

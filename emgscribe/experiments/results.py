@@ -132,7 +132,6 @@ class RunResult:
         """Read a result file; one that is not complete and consistent raises `EmgscribeError`."""
         content = read_json(Path(path))
         try:
-            json.dumps(content, allow_nan=False)  # 1e999 is read as an infinity
             tests = content["test"].items()
             parts = {part.name: content[part.name] for part in fields(cls) if part.name != "settings"} | {
                 "data": from_json(DataUsed, content["data"], where=""),

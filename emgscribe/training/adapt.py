@@ -13,7 +13,7 @@ from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import evaluate
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
-from emgscribe.models.model import load_model, save_model
+from emgscribe.models.model import best_device, load_model, save_model
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.run import Trained, train
 
@@ -36,7 +36,7 @@ def adapt(
     """
     minutes = sum(session.minutes for session in sessions)
     require(minutes >= _MIN_MINUTES, "minutes of the sessions", round(minutes, 2), f"{_MIN_MINUTES} or more")
-    loaded = load_model(model)
+    loaded = load_model(model, best_device())
     for session in sessions:
         loaded.require_shape(session)
     trained, held_out = _parts(sessions)
