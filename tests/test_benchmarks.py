@@ -100,6 +100,10 @@ def test_textbook_augmentation_keeps_what_it_does_not_mask(session: Path) -> Non
     assert len(plain) - 8 <= len(jittered) <= len(plain)
 
 
+def test_the_committed_results_agree_with_recordings() -> None:
+    assert agreement.main() == 0
+
+
 def test_agreement_fails_where_the_simulator_leads_to_other_conclusions(
     write_result: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
