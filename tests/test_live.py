@@ -428,6 +428,19 @@ def test_a_model_that_cannot_stream_decodes_live_in_windows(live_folder: Path) -
     assert 0.5 < engine.stream.delay < 1
 
 
+def test_a_model_that_can_stream_needs_no_windows(live_folder: Path) -> None:
+    live = Live(
+        {"replay": lambda _: Replay(live_folder / "s.hdf5", speed=0)},
+        {"m": live_folder / "m"},
+        Choice("replay", "m", window=4.0),
+    )
+    live.begin(live.choice)
+    assert live.engine is not None
+    assert live.engine.stream is not None
+    assert live.engine.stream.delay < 0.2
+    live.end()
+
+
 def test_only_what_was_given_can_be_chosen(session: Session, model: Model, tmp_path: Path) -> None:
     save_model(model, tmp_path / "m")
     live = Live({"replay": lambda _: Replay(session.path)}, {"m": tmp_path / "m"}, Choice("replay", "m"))

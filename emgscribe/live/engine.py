@@ -101,7 +101,8 @@ class Engine:
 
     def pressed(self, keys: list[Typed]) -> None:
         """Keys that went down, from where they are known a little later than the samples."""
-        self.meter.typed(keys, late=True)
+        if self.stream is not None:
+            self.meter.typed(keys, late=True)
 
     @property
     def waiting(self) -> float:

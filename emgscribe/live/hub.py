@@ -134,7 +134,8 @@ class Live:
             source.follow(self._before)
         publish = partial(self._publish, Scope(source.shape), Contact(source.shape))
         try:
-            engine = Engine(source, model, decoder, on_event=publish, window=choice.window)
+            window = choice.window if isinstance(model, Model) and not model.streams else None
+            engine = Engine(source, model, decoder, on_event=publish, window=window)
         except BaseException:
             source.close()
             raise

@@ -171,14 +171,20 @@ class Model(nn.Module):
         model.ancestry, model.folder = self.ancestry, self.folder
         return model
 
+    @property
+    def streams(self) -> bool:
+        """Whether it decodes samples as they come, without waiting for the end of a recording."""
+        return to_json(self.config.encoder) == to_json(self.config.encoder.streaming())
+
     def streamed(self) -> Chain:
         """The steps of a stream: EMG (N, n, B, C), from `context[0]` samples before the first on -> emissions.
 
         A model that waits for the end of a recording raises `EmgscribeError`.
         """
-        there, nearest = (to_json(one) for one in (self.config.encoder, self.config.encoder.streaming()))
-        if there != nearest:
-            found, wanted = dict(leaves(there)), dict(leaves(nearest))
+        if not self.streams:
+            found, wanted = (
+                dict(leaves(to_json(one))) for one in (self.config.encoder, self.config.encoder.streaming())
+            )
             changes = [f"encoder.{name} = {value}" for name, value in wanted.items() if found[name] != value]
             what = "the model cannot be streamed: it needs the whole recording before its first key"
             windows = "--window 4, in Python Stream(model, window=4)"
