@@ -139,7 +139,7 @@ class Site:
             await asyncio.to_thread(self.live.end)
 
 
-class _Request(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class _Request(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn chooses the class at run time
     """A connection until it is a WebSocket. It is refused where there are too many, and ends after a while."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
