@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from emgscribe.experiments.agreement import agreement, summary, trends
-from emgscribe.experiments.report import published_numbers, tables
 from emgscribe.experiments.results import SIMULATED, read_results
+from emgscribe.experiments.tables import published_numbers, tables
 
 LARGEST_ERROR, LARGEST_FACTOR = 0.15, 1.5
 

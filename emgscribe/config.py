@@ -7,7 +7,7 @@ values (`Count`, `Share`, a `Literal`); the comment on its line is its help on t
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from inspect import isclass
@@ -237,6 +237,17 @@ def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield from leaves(value, f"{before}{name}.")
         else:
             yield before + name, value
+
+
+def options(settings: Iterable[tuple[str, Any]]) -> list[str]:
+    """What sets such pairs on the command line, as in ["--train.lr", "0.001", "--model.encoder.no-bidirectional"]."""
+    words = list[str]()
+    for path, value in settings:
+        owner, dot, name = path.replace("_", "-").rpartition(".")
+        no = "no-" if value is False else ""
+        values = [] if isinstance(value, bool) else value if isinstance(value, list | tuple) else [value]
+        words += [f"--{owner}{dot}{no}{name}", *map(str, values)]
+    return words
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

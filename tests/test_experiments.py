@@ -23,7 +23,7 @@ from emgscribe.experiments.recipes import (
     TABLE2,
     Experiment,
 )
-from emgscribe.experiments.report import published_numbers
+from emgscribe.experiments.tables import published_numbers
 from emgscribe.models.attention import AttentionConfig
 from emgscribe.models.model import Model
 from emgscribe.training.losses import attention_loss, ctc_loss, keypress_loss

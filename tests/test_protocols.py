@@ -16,9 +16,9 @@ from emgscribe.data.splits import DataConfig, Protocol
 from emgscribe.data.windows import WindowConfig
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments.recipes import BASELINE, EXPERIMENTS, GENERIC, SUITES, Experiment
-from emgscribe.experiments.report import published_numbers, tables
 from emgscribe.experiments.results import read_results
 from emgscribe.experiments.run import run_experiment
+from emgscribe.experiments.tables import published_numbers, tables
 from emgscribe.files import read_json
 from emgscribe.models.augment import AlignmentJitter, Augmentation, SpecAugment
 from emgscribe.models.encoders import TdsConfig

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import emgscribe as es
-from emgscribe.experiments.report import tables
 from emgscribe.experiments.results import read_results
+from emgscribe.experiments.tables import tables
 
 ROOT = Path(__file__).parent.parent
 START = ROOT / "docs" / "start.md"

@@ -10,20 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from emgscribe.cli.scores import print_alignment, print_evaluation, print_tables
 from emgscribe.errors import EmgscribeError
 from emgscribe.experiments import figures
+from emgscribe.experiments.comparison import compare
 from emgscribe.experiments.recipes import EXPERIMENTS, SUITES
-from emgscribe.experiments.report import (
-    Table,
-    compare,
-    print_alignment,
-    print_evaluation,
-    print_tables,
-    published_numbers,
-    tables,
-    write_report,
-)
+from emgscribe.experiments.report import write_report
 from emgscribe.experiments.results import RunResult, read_results
+from emgscribe.experiments.tables import Table, published_numbers, tables
 from emgscribe.files import read_json, write_json
 
 WriteResult = Callable[..., Path]
@@ -132,7 +126,7 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
     for seed in (0, 1):
         write_result("ablation/full", seed, worse)
     write_result("ablation/rate-500", 0, [("one", "abcdefgh", "Xbcdefgh")], beam=True)
-    write_result("demo", 0, worse, changes={"train.epochs": 5, "train.batch_size": 4})
+    write_result("demo", 0, worse, changes={"train.epochs": 5, "augment.spec.shared": True, "data.val_users": [1, 2]})
     write_result("mine", 0, worse)
     content = read_json(path := write_result("parts", 0, worse))
     content["experiment"]["model"]["encoder"]["kind"] = "my-own"
@@ -149,12 +143,13 @@ def test_the_leaderboard_ranks_what_was_tested_on_the_same_sessions(write_result
         ["1", "ablation/rate-500", "beam", "0.00"],
         ["2", "ablation/rate-500", "greedy", "12.50"],
         ["3", "ablation/full", "greedy", "25.00"],
-        ["4", "demo (train.epochs 5, train.batch_size 4)", "greedy", "25.00"],
+        ["4", "demo (augment.spec.shared True, train.epochs 5, data.val_users [1, 2])", "greedy", "25.00"],
         ["5", "mine (baseline)", "greedy", "25.00"],
         ["6", "parts", "greedy", "25.00"],
     ]
     assert rows[2][5:] == ["2", "00000000", "`emgscribe reproduce ablation --data simulated`"]
-    assert rows[3][-1] == "`emgscribe train demo --data DIR --train.epochs 5 --train.batch-size 4`"
+    command = "emgscribe train demo --data DIR --augment.spec.shared --train.epochs 5 --data.val-users 1 2"
+    assert rows[3][-1] == f"`{command}`"
     assert rows[4][-1] == "`emgscribe train baseline --data DIR --name mine`"
     assert "`" not in rows[5][-1]  # no command makes it
     assert rows[0][-1] == "`emgscribe reproduce ablation --data simulated --decoder beam`"

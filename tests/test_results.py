@@ -10,8 +10,8 @@ import pytest
 
 from emgscribe.data.session import Session
 from emgscribe.errors import EmgscribeError
-from emgscribe.experiments.report import tables
 from emgscribe.experiments.results import DataUsed, Row, RunResult, Score, read_results
+from emgscribe.experiments.tables import tables
 from emgscribe.files import read_json, write_json
 from emgscribe.scoring import Counts, cer_interval, count
 

@@ -10,14 +10,16 @@ from rich.progress import track
 from tyro.conf import Positional, UseAppendAction, arg
 
 from emgscribe.cli.models import decoder_names
+from emgscribe.cli.scores import print_alignment, print_evaluation, print_tables
 from emgscribe.cli.sessions import make_sessions
 from emgscribe.cli.terminal import Folder, known, log, screen
 from emgscribe.experiments.launch import Workers, require_package, run_suite
 from emgscribe.experiments.recipes import DEMO, EXPERIMENTS, GROUPS, SUITES, Budget, Experiment
-from emgscribe.experiments.report import print_alignment, print_evaluation, print_tables, tables, write_report
+from emgscribe.experiments.report import write_report
 from emgscribe.experiments.results import RunResult
 from emgscribe.experiments.run import Planned, plan, result_path, run_experiment, run_name
 from emgscribe.experiments.search import search as search_settings
+from emgscribe.experiments.tables import tables
 from emgscribe.files import exclusive
 
 Settings = Annotated[Experiment, arg(name="")]

@@ -8,6 +8,7 @@ import torch
 from tyro.conf import Positional, arg
 
 import emgscribe as es
+from emgscribe.cli.scores import print_difference, print_evaluation
 from emgscribe.cli.terminal import Arpa, ModelFolder, bar, known, log, refuse, screen
 from emgscribe.data.hdf5 import session_files, shown_kind
 from emgscribe.data.session import Session
@@ -15,7 +16,6 @@ from emgscribe.data.splits import Protocol
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.evaluation import Protocol as Reading
-from emgscribe.experiments.report import print_difference, print_evaluation
 from emgscribe.models.model import best_device
 from emgscribe.scoring import count
 

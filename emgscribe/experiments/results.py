@@ -85,23 +85,28 @@ class RunResult:
         """The named experiment that this one is or, with up to five values changed, was made from; empty: none."""
         if self.name in EXPERIMENTS:
             return self.name
-        apart = {name: self._changed(name) for name in EXPERIMENTS}
+        apart = {name: self._apart(name) for name in EXPERIMENTS}
         near = (name for name, changes in apart.items() if len(changes) <= _FEW and not other_parts(changes))
         return min(near, key=lambda name: len(apart[name]), default="")
 
     @cached_property
-    def changes(self) -> tuple[str, ...]:
+    def changed(self) -> dict[str, Any]:
         """The settings that differ from the experiment `base` as it is now, apart from the seed; all, where it is none.
 
         A setting that the file lacks is newer, and counts as unchanged.
         """
-        return self._changed(self.base)
+        return self._apart(self.base)
 
-    def _changed(self, name: str) -> tuple[str, ...]:
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """`changed` as texts."""
+        return tuple(f"{path} {value}" for path, value in self.changed.items())
+
+    def _apart(self, name: str) -> dict[str, Any]:
         ours = dict(leaves(self.experiment))
         named = _settings_of(EXPERIMENTS[name]) if name else dict.fromkeys(ours)
         differ = (path for path, value in ours.items() if named.get(path, value) != value)
-        return tuple(f"{path} {ours[path]}" for path in differ if path not in ("name", "train.seed"))
+        return {path: ours[path] for path in differ if path not in ("name", "train.seed")}
 
     @property
     def noted(self) -> tuple[str, ...]:
@@ -169,9 +174,8 @@ def extent(sessions: int, people: int) -> str:
     return f"{sessions} session{'s' * (sessions != 1)} of {people} {'person' if people == 1 else 'people'}"
 
 
-def other_parts(changes: Iterable[str]) -> bool:
-    """Whether changes go beyond other values: another kind of network, or custom augmentations."""
-    paths = [change.split()[0] for change in changes]
+def other_parts(paths: Iterable[str]) -> bool:
+    """Whether changed settings go beyond other values: another kind of network, or custom augmentations."""
     return any(path.endswith(".kind") or path == "augment.more" for path in paths)
 
 

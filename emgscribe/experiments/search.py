@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 from rich.console import Console
 
-from emgscribe.config import from_json, leaves, reads_as, require, to_json
+from emgscribe.config import from_json, leaves, options, reads_as, require, to_json
 from emgscribe.data.hdf5 import shown_kind
 from emgscribe.data.session import how_simulated, open_sessions
 from emgscribe.data.splits import split_sessions
@@ -235,12 +235,6 @@ def _draw(optuna: Any, study: Any, folder: Path, label: str) -> None:
 
 def _command(base: Experiment, experiment: Experiment, data: Path) -> str:
     """The command line that trains the experiment, made from a named one."""
-    words = ["emgscribe", "train", base.name, "--data", str(data)]
     named = dict(leaves(to_json(base)))
-    for path, value in leaves(to_json(experiment)):
-        owner, dot, name = path.replace("_", "-").rpartition(".")
-        if named.get(path) != value:
-            no = "no-" if value is False else ""
-            values = [] if isinstance(value, bool) else value if isinstance(value, list | tuple) else [value]
-            words += [f"--{owner}{dot}{no}{name}", *map(str, values)]
-    return shlex.join(words)
+    differ = ((path, value) for path, value in leaves(to_json(experiment)) if named.get(path) != value)
+    return shlex.join(["emgscribe", "train", base.name, "--data", str(data), *options(differ)])
