@@ -267,7 +267,7 @@ def test_connections_that_ask_for_nothing_are_few_and_end(served: tuple[str, Liv
 
 
 def test_a_client_that_reads_nothing_is_disconnected(live_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emgscribe.live.hub._MAX_WAITING", 30)
+    monkeypatch.setattr("emgscribe.live.clients._MAX_WAITING", 30)
     with serving(live_folder) as (address, live), watch(address) as page:
         receive(page, "ready")
         port = int(address.rstrip("/").rpartition(":")[2])

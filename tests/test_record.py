@@ -463,7 +463,8 @@ def test_the_adapted_model_takes_over(live_folder: Path, out: Path, monkeypatch:
     with pytest.raises(EmgscribeError, match="already"):
         live.adapt()
     conftest.until(lambda: live.choice.model != "m" and live.engine, seconds=120)
-    folder = live.models[live.choice.model]
+    folder = live.models.folder(live.choice.model)
+    assert folder is not None
     assert live.check(live.choice) == Choice("replay", "adapted s-1")
     assert folder == out / "models" / "s-1" / "best"
     assert until(live, "adapting", line="starting")

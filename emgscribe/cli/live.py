@@ -143,8 +143,9 @@ def live(
       emgscribe live --model MODEL --source brainflow --board 2 --board-settings serial_port=/dev/ttyUSB0
     """
     makers = origin.makers()
-    from emgscribe.live.hub import Choice, Live, adapted_name
+    from emgscribe.live.hub import Choice, Live
     from emgscribe.live.keys import key_typer
+    from emgscribe.live.models import adapted_name
     from emgscribe.models.model import model_folder
 
     if not model:

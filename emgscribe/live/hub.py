@@ -1,4 +1,4 @@
-"""What runs, what is recorded, and who watches it: one engine at a time, and the clients that get its messages."""
+"""What runs and what is recorded: one engine at a time, what it gives to those who watch, and what they ask for."""
 
 import asyncio
 import json
@@ -19,23 +19,19 @@ from emgscribe.decoding.decoder import Decoder
 from emgscribe.decoding.registry import DECODERS, make_decoder
 from emgscribe.errors import EmgscribeError
 from emgscribe.live.adapting import Adapting
+from emgscribe.live.clients import Clients
 from emgscribe.live.contact import Contact
 from emgscribe.live.engine import Ended, Engine, Received
 from emgscribe.live.meter import Scored
+from emgscribe.live.models import Models
 from emgscribe.live.show import Message, Scope, electrodes, message, ready, shown, stats
 from emgscribe.live.sources import Source
 from emgscribe.live.take import LONGEST, Prompts, Take, made_up_prompts
-from emgscribe.models.model import Model, ModelConfig, best_device, load_model
-from emgscribe.models.onnx import OnnxModel
+from emgscribe.models.model import Model, ModelConfig
 from emgscribe.streaming import Update
 
-_MAX_WAITING = 500  # messages that a client may leave waiting
-_FEW = 100  # of them, above which it gets no more of those that soon go stale: scope columns, tentative text
-_PASSING = message("partial")[:-1]
 _STATS_SECONDS = 0.5
 _KEPT = 2000  # keystrokes that a new client is shown
-Inbox = asyncio.Queue[Message | None]
-"""The messages to one client; None ends them."""
 Event = Received | Update | Scored | Ended
 
 
@@ -60,13 +56,8 @@ class Recordings:
     prompts: Prompts = made_up_prompts
 
 
-def adapted_name(folder: Path) -> str:
-    """How clients see an adapted model, which is the folder `best` of a run."""
-    return f"adapted {folder.parent.name}"
-
-
 class Live:
-    """One engine at a time, and the clients that watch it.
+    """One engine at a time.
 
     `sources` make a source for a shape, `models` are folders or .onnx files, both under the names that clients see.
     `shape` is that of a source that no model reads. Without `recordings` nothing is recorded. `on_text` gets the text
@@ -87,26 +78,23 @@ class Live:
         on_text: Callable[[str], None] | None = None,
         on_keys: Callable[[str], None] | None = None,
     ) -> None:
-        self.sources, self.models, self.choice, self.lm = sources, dict(models), choice, lm
+        self.sources, self.models, self.choice, self.lm = sources, Models(models), choice, lm
+        self.clients = Clients()
         self.recordings, self.recorded = recordings, list[Path]()
         self.on_end: Callable[[EmgscribeError | None], None] = lambda error: None
         self.on_notice: Callable[[str], None] = lambda line: None
         self.engine: Engine | None = None
-        self.clients: set[Inbox] = set()
         self._shape, self._on_text, self._on_keys, self._switching = shape or Shape(), on_text, on_keys, Lock()
         self._types = False
         self._take: Take | None = None
         self._adapting: Adapting | None = None
-        self._origins: dict[str, Path] = {}  # of the adapted models: what each was made from
         self._text, self._closed = "", False
         self._ended: Message | None = None  # what clients were sent when the source ended
-        self._loaded: dict[str, Model | OnnxModel] = {}
         self._before: Source | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self, choice: Choice) -> Choice:
         """The choice, if all of it was given at the start."""
-        known = (("source", self.sources), ("model", self.models or [""]), ("decoder", DECODERS))
+        known = (("source", self.sources), ("model", list(self.models) or [""]), ("decoder", DECODERS))
         for name, names in known:
             value = getattr(choice, name)
             require(isinstance(value, str) and value in names, name, value, ", ".join(names))
@@ -124,10 +112,10 @@ class Live:
             try:
                 self._start(choice)
             finally:
-                self.send(*self.first())
+                self.clients.send(*self.first())
 
     def _start(self, choice: Choice) -> None:
-        model = self._model(choice)
+        model = self.models.load(choice.model, choice.lookahead) if choice.model else None
         decoder = self._decoder(choice) if model else None
         source = self.sources[choice.source](model.shape if model else self._shape)
         if self._before is not None:
@@ -148,37 +136,20 @@ class Live:
         if isinstance(event, Received):
             self._record(event)
             if len(event.emg) and contact.feed(event.emg):
-                self.send(electrodes(contact))
+                self.clients.send(electrodes(contact))
         elif isinstance(event, Update) and event.committed.labels:
             for take in filter(None, (self._on_text, self._on_keys if self._types else None)):
                 take(event.committed.text)
         elif isinstance(event, Ended) and not self.clients:
             self.on_end(event.error)
-        self.send(*shown(event, scope), about=event)
-
-    def _model(self, choice: Choice) -> Model | OnnxModel | None:
-        """The model that is chosen, with the lookahead that is chosen where it has several."""
-        if not choice.model:
-            return None
-        if choice.model not in self._loaded:
-            path = self.models[choice.model]
-            whole = self._folder(choice)
-            self._loaded = {choice.model: load_model(whole, best_device()) if whole else OnnxModel(path)}
-        model = self._loaded[choice.model]
-        if isinstance(model, Model) and model.lookaheads:
-            return model.with_lookahead(choice.lookahead)
-        return model
+        messages = list(shown(event, scope))
+        self.clients.send(*messages, before=partial(self._remember, event, messages))
 
     def _decoder(self, choice: Choice) -> Decoder:
-        decoder = make_decoder(choice.decoder, folder=self._folder(choice), lm=self.lm)
+        decoder = make_decoder(choice.decoder, folder=self.models.folder(choice.model), lm=self.lm)
         if isinstance(decoder, BeamDecoder) and choice.lm_weight is not None:
             decoder = BeamDecoder(replace(decoder.config, lm_weight=float(choice.lm_weight)), decoder.lm)
         return decoder
-
-    def _folder(self, choice: Choice) -> Path | None:
-        """The folder of the model that is chosen; an exported one has none, nor what is kept there."""
-        path = self.models.get(choice.model)
-        return path if path and path.suffix != ".onnx" else None
 
     # Recording, and a model of what was recorded ---------------------------------------------------------------------
 
@@ -197,7 +168,7 @@ class Live:
                 self.on_notice(f"Recording {into.user}: {self._take.recorder.folder}")
             elif not on:
                 self._end_take()
-            self.send(self._recording())
+            self.clients.send(self._recording())
 
     def _end_take(self) -> None:
         if (take := self._let_go()) is not None and (path := take.recorder.finish()):
@@ -222,8 +193,8 @@ class Live:
                 take.recorder.close()
                 what = f"the recording has stopped: {error}"
                 self.on_notice(f"Error: {what}")
-                self.send(message("error", what=what, hint=getattr(error, "hint", "")))
-                self.send(self._recording())
+                self.clients.send(message("error", what=what, hint=getattr(error, "hint", "")))
+                self.clients.send(self._recording())
 
     def _recording(self) -> Message:
         """What is recorded now, and has been."""
@@ -236,7 +207,7 @@ class Live:
         adapting = (job := self._adapting) is not None and job.runs  # which its own thread ends
         return message(
             "recording", on=bool(take), seconds=seconds, files=files, possible=into is not None,
-            adapting=adapting, adaptable=bool(files and self._folder(self.choice)), **now,
+            adapting=adapting, adaptable=bool(files and self.models.folder(self.choice.model)), **now,
         )  # fmt: skip
 
     def type_keys(self, on: bool) -> None:
@@ -244,7 +215,7 @@ class Live:
         if self._on_keys is None:
             raise EmgscribeError("typing into other windows is off", hint="start with --type-keys")
         self._types = on
-        self.send(message("types", on=on))
+        self.clients.send(message("types", on=on))
 
     def press(self, keys: Any, error: Any) -> None:
         """Keys that a page saw go down and up."""
@@ -254,41 +225,39 @@ class Live:
         if (typed := take.press(keys, error)) and self.engine is not None:
             self.engine.pressed(typed)
         if take.prompts > before:
-            self.send(self._recording())
+            self.clients.send(self._recording())
 
     def adapt(self) -> None:
         """Fine-tune the model that is chosen on what was recorded; then it is the one that reads."""
         with self._switching:
             if not (self.recordings and self.recorded and self.choice.model):
                 raise EmgscribeError("there is nothing to adapt to", hint="record yourself first")
-            if (folder := self._folder(self.choice)) is None:
+            if (folder := self.models.origin(self.choice.model)) is None:
                 raise EmgscribeError("an exported model cannot be adapted", hint="choose the model it was made from")
             if (job := self._adapting) is not None and job.runs:
                 raise EmgscribeError("a model is being adapted already", hint="wait until it is done")
-            folder = self._origins.get(self.choice.model, folder)  # which has not seen what was recorded
             places = (self.recordings.out / "models" / f"{self.recorded[-1].stem}-{number}" for number in count(1))
             self._adapting = Adapting(
                 folder,
                 self.recorded,
                 next(place for place in places if not place.exists()),
-                on_line=lambda line: self.send(message("adapting", line=line)),
+                on_line=lambda line: self.clients.send(message("adapting", line=line)),
                 on_end=partial(self._adapted, folder),
             )
-            self.send(self._recording(), message("adapting", line="starting"))
+            self.clients.send(self._recording(), message("adapting", line="starting"))
 
     def _adapted(self, origin: Path, folder: Path | None, said: str) -> None:
         if folder is None:
-            self.send(message("error", what=f"the model was not adapted: {said}", hint=""))
+            self.clients.send(message("error", what=f"the model was not adapted: {said}", hint=""))
         else:
-            name = adapted_name(folder)
-            self.models[name], self._origins[name] = folder, origin
+            name = self.models.add(folder, origin)
             if self._take is not None:  # which a change of the model would cut off
-                self.send(*self.first())
+                self.clients.send(*self.first())
             else:
                 with suppress(EmgscribeError):  # which all clients are sent
                     self.begin(replace(self.choice, model=name))
         self._adapting = None
-        self.send(self._recording())
+        self.clients.send(self._recording())
 
     def end(self) -> None:
         """Stop what runs, for good."""
@@ -333,46 +302,31 @@ class Live:
         decoder = self.engine.stream.decoder if self.engine and self.engine.stream else None
         return decoder.config.lm_weight if isinstance(decoder, BeamDecoder) else self.choice.lm_weight
 
-    def send(self, *messages: Message, about: Event | None = None) -> None:
-        """Send messages to all clients, from any thread; `about` is the event behind them."""
-        if self._loop is not None and messages:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._deliver, messages, about)
-
-    def _deliver(self, messages: tuple[Message, ...], event: Event | None = None) -> None:
-        if isinstance(event, Update):  # here and not earlier: a client that comes in between is sent nothing twice
+    def _remember(self, event: Event, messages: list[Message]) -> None:
+        """Keep what a client that comes later is sent first."""
+        if isinstance(event, Update):
             self._text = (self._text + event.committed.text)[-_KEPT:]
         elif isinstance(event, Ended):
             (self._ended,) = messages
-        for inbox in list(self.clients):
-            behind = inbox.qsize()
-            if behind > _MAX_WAITING:
-                self.clients.discard(inbox)  # it is too slow; the others are not
-                while not inbox.empty():
-                    inbox.get_nowait()
-                inbox.put_nowait(None)
-                continue
-            for one in messages:
-                if behind < _FEW or not (isinstance(one, bytes) or one.startswith(_PASSING)):
-                    inbox.put_nowait(one)
 
     async def run(self) -> None:
         """Send figures, until cancelled."""
-        self._loop, late = asyncio.get_running_loop(), 0
+        self.clients.open()
+        late = 0
         while True:
             await asyncio.sleep(_STATS_SECONDS)
             if (engine := self.engine) is not None:
-                self._deliver((stats(engine),))
+                self.clients.send(stats(engine))
                 if engine.late and not late:
                     self.on_notice("Warning: samples are left out, since reading them takes longer than they last")
                 late = engine.late
             if (take := self._take) is not None:
-                self._deliver((self._recording(),))
+                self.clients.send(self._recording())
                 if take.recorder.seconds > LONGEST or self._ended is not None:
                     try:
                         await asyncio.to_thread(self.record, False)
                     except EmgscribeError as error:
-                        self._deliver((message("error", what=error.what, hint=error.hint),))
+                        self.clients.send(message("error", what=error.what, hint=error.hint))
 
     async def handle(self, text: str) -> Message | None:
         """Do what a client asks for; returns the answer to it alone."""

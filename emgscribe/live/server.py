@@ -29,7 +29,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from emgscribe.config import require
 from emgscribe.errors import EmgscribeError
-from emgscribe.live.hub import Inbox, Live
+from emgscribe.live.clients import Inbox
+from emgscribe.live.hub import Live
 
 _PAGE = {"": "index.html", "app.js": "app.js", "source.js": "source.js", "style.css": "style.css"}
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -95,15 +96,12 @@ class Site:
             self._connected -= 1
 
     async def _serve(self, connection: WebSocket) -> None:
-        inbox: Inbox = asyncio.Queue()
-        for one in self.live.first():
-            inbox.put_nowait(one)
-        self.live.clients.add(inbox)
+        inbox = self.live.clients.join(self.live.first())
         tasks = [asyncio.create_task(self._send(connection, inbox)), asyncio.create_task(self._hear(connection, inbox))]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.live.clients.discard(inbox)
+            self.live.clients.leave(inbox)
             for task in tasks:
                 task.cancel()
             with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
