@@ -281,7 +281,7 @@ def test_a_client_that_reads_nothing_is_disconnected(live_folder: Path, monkeypa
             while len(live.clients) < 2 and time.monotonic() < until:
                 receive(page, "partial")
             while len(live.clients) > 1 and time.monotonic() < until:
-                live.send(message("padding", text="x" * 100_000))  # soon more than the system's buffers take
+                live.clients.send(message("padding", text="x" * 100_000))  # soon more than the system's buffers take
                 receive(page, "padding")
         assert len(live.clients) == 1
         assert receive(page, "partial")

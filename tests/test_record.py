@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from itertools import repeat
@@ -289,8 +289,10 @@ class Heard(Live):
     def __init__(self, *given: Any, **settings: Any) -> None:
         self.sent: list[dict[str, Any]] = []
         super().__init__(*given, **settings)
+        self.clients.send = self.keep  # type: ignore[method-assign]
 
-    def send(self, *messages: Any, about: Any = None) -> None:
+    def keep(self, *messages: Any, before: Callable[[], object] = lambda: None) -> None:
+        before()
         self.sent += [json.loads(one) for one in messages if isinstance(one, str)]
 
 
