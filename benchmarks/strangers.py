@@ -5,6 +5,7 @@
 Writes a line of JSON for each person and amount into OUT/found.jsonl, and resumes there after an interruption; then
 prints a Markdown table and draws CER against lookahead into OUT/strangers.png. Each person has a session to adapt to
 and one to test on, for which the bands are put on again. A model with several lookaheads is tested with each.
+Processes with different --people can share OUT; the last one to end prints the whole table.
 """
 
 import argparse
@@ -46,14 +47,15 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, nargs="*", default=[0.0, *MINUTES])
+    parser.add_argument("--people", type=int, nargs="*", default=[*range(PEOPLE)], help="numbers from 0 to 9")
     given = parser.parse_args()
     torch.set_num_threads(1)
     path = given.out / "found.jsonl"
     given.out.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    known = {(one["person"], one["minutes"]) for one in done}
+    path.touch()
+    known = {(one["person"], one["minutes"]) for one in lines(path)}
     for minutes in given.minutes:
-        for person in range(PEOPLE):
+        for person in given.people:
             if (person, minutes) in known:
                 continue
             test, folder = session(given.out, person, 1, TESTED), Path(given.model)
@@ -64,15 +66,19 @@ def main() -> None:
                 es.adapt(given.model, [part], run, console=Console(quiet=True))
                 folder = run / "best"
             counts = scored(es.load_model(folder), test)
-            done.append({"person": person, "minutes": minutes, "counts": counts})
             with path.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+                file.write(json.dumps({"person": person, "minutes": minutes, "counts": counts}) + "\n")
             cers = (f"{100 * errors / length:.1f} % at {at} s" for at, (errors, length) in counts.items())
             print(f"person {person}, {minutes:g} minutes: {', '.join(cers)}", flush=True)
-    found = bars(done)
+    found = bars(lines(path))
     print(table(found))
     panels = {f"lookahead in ms, adapted to {minutes:g} minutes": one for minutes, one in found.items()}
     draw_curves(panels, f"{PEOPLE} simulated people whom the model has not seen", given.out / "strangers")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return sorted(found, key=lambda one: (one["minutes"], one["person"]))
 
 
 def bars(done: list[dict[str, Any]]) -> dict[float, dict[int, Bar]]:
@@ -92,12 +98,12 @@ def bars(done: list[dict[str, Any]]) -> dict[float, dict[int, Bar]]:
 def table(found: dict[float, dict[int, Bar]]) -> str:
     """`bars` as Markdown."""
     lookaheads = list(next(iter(found.values())))
-    lines = [f"| adapted to, minutes | {' | '.join(f'{one} ms' for one in lookaheads)} |"]
-    lines.append("|---" * (1 + len(lookaheads)) + "|")
+    rows = [f"| adapted to, minutes | {' | '.join(f'{one} ms' for one in lookaheads)} |"]
+    rows.append("|---" * (1 + len(lookaheads)) + "|")
     for minutes, by_lookahead in found.items():
         cells = [f"{bar.cer:.1f} ({bar.interval[0]:.1f}–{bar.interval[1]:.1f})" for bar in by_lookahead.values()]
-        lines.append(f"| {minutes:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(f"| {minutes:g} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
