@@ -46,6 +46,7 @@ from emgscribe.data.hdf5 import Keystroke, Prompt, prompts_of
 from emgscribe.decoding.language_model import default_language_model
 from emgscribe.experiments import launch
 from emgscribe.live.recorder import Recorder
+from emgscribe.machine import cores
 from emgscribe.models.encoders import TdsConfig
 from emgscribe.training.run import AtomicCheckpointIO
 
@@ -387,7 +388,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first case of each kind")
     parser.add_argument("--kind", choices=KINDS, action="append")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--jobs", type=int, default=cores())
     parser.add_argument("--keep", type=Path, default=Path("fuzz"))
     options = parser.parse_args()
     keep, begun, counts = options.keep.absolute(), time.monotonic(), Counter[tuple[str, str]]()

@@ -114,6 +114,18 @@ def test_notebooks_run(tmp_path: Path) -> None:
     walk(steps, tmp_path)
 
 
+def test_notebooks_are_kept_with_their_pictures() -> None:
+    for path in NOTEBOOKS:
+        content = path.read_text()
+        cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert all(cell["execution_count"] for cell in cells), f"{path.name} was not run to its end"
+        assert [cell["execution_count"] for cell in cells] == [*range(1, 1 + len(cells))]
+        assert any("image/png" in output.get("data", {}) for output in outputs), path.name
+        assert {output["output_type"] for output in outputs} <= {"display_data", "execute_result", "stream"}
+        assert len(content) < 2_000_000, f"{path.name} is too large to be looked at on the web"
+
+
 def test_notebooks_begin_by_installing_the_package_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [json.loads(path.read_text())["cells"] for path in NOTEBOOKS]
     codes = [["".join(cell["source"]) for cell in each if cell["cell_type"] == "code"] for each in cells]

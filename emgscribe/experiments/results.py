@@ -212,7 +212,7 @@ def read_results(folder: Path | str, warn: Callable[[str], object] = warnings.wa
     return found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """What one decoder read in the test sessions of a run, or in some of them."""
 
@@ -221,13 +221,16 @@ class Score:
     sessions: tuple[SessionScore, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common."""
 
     name: str
     scores: tuple[Score, ...]
     over_users: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Row {self.label}, {self.decoder}: CER {self.cer:.2f} %>"
 
     @property
     def run(self) -> RunResult:
