@@ -12,9 +12,11 @@ from base64 import b64decode, b64encode
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat.v4 import new_output
 from PIL import Image
 
 COLOURS = 32
@@ -27,6 +29,22 @@ def smaller(picture: str) -> str:
     return b64encode(found.getvalue()).decode()
 
 
+def kept(outputs: list[Any]) -> list[Any]:
+    """Outputs with smaller pictures. Lines that rich shows as HTML, one by one, are one text."""
+    found = list[Any]()
+    for output in outputs:
+        data = output.get("data", {})
+        if "image/png" in data:
+            data["image/png"] = smaller(data["image/png"])
+        if "text/html" not in data:
+            found.append(output)
+        elif found and found[-1].output_type == "stream":
+            found[-1].text += data["text/plain"]
+        else:
+            found.append(new_output("stream", name="stdout", text=data["text/plain"]))
+    return found
+
+
 def main(*paths: str) -> None:
     for path in map(Path, paths):
         notebook = nbformat.read(path, as_version=4)
@@ -34,9 +52,8 @@ def main(*paths: str) -> None:
             where = {"metadata": {"path": folder}}
             NotebookClient(notebook, timeout=None, record_timing=False, resources=where).execute()
         for cell in notebook.cells:
-            for output in cell.get("outputs", ()):
-                if "image/png" in (data := output.get("data", {})):
-                    data["image/png"] = smaller(data["image/png"])
+            if cell.cell_type == "code":
+                cell.outputs = kept(cell.outputs)
         nbformat.write(notebook, path)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

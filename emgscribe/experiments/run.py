@@ -79,7 +79,7 @@ def run_experiment(
     """
     from emgscribe.training.run import WORKING, current_commit  # Lightning takes seconds to load
 
-    console = console or Console(force_jupyter=False)
+    console = console or Console()
     _built_on(experiment, Path(runs))  # or it is refused before its folder is made
     split, folder = split_sessions(Path(data), experiment.data), Path(runs, run_name(experiment))
     if experiment.data.split and (users := shared_users(split)):

@@ -121,7 +121,7 @@ def train(
             if console and done < recipe.train.epochs:
                 console.print(f"resuming after epoch {done} of {recipe.train.epochs}")
         data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=module.context)
-        _run(module, data, out, precision, console or Console(force_jupyter=False))  # lines, not blocks of HTML
+        _run(module, data, out, precision, console or Console())
         kept = _kept(out / LAST, model, recipe)
     name = f"{devices} x " * (devices > 1) + _name(device)
     return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
