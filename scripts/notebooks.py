@@ -30,18 +30,18 @@ def smaller(picture: str) -> str:
 
 
 def kept(outputs: list[Any]) -> list[Any]:
-    """Outputs with smaller pictures. Lines that rich shows as HTML, one by one, are one text."""
+    """Outputs with smaller pictures, and printed pieces as one text, which rich shows as HTML line by line."""
     found = list[Any]()
     for output in outputs:
         data = output.get("data", {})
         if "image/png" in data:
             data["image/png"] = smaller(data["image/png"])
-        if "text/html" not in data:
-            found.append(output)
-        elif found and found[-1].output_type == "stream":
-            found[-1].text += data["text/plain"]
+        if "text/html" in data:
+            output = new_output("stream", name="stdout", text=data["text/plain"])
+        if found and output.get("name") == found[-1].get("name") == "stdout":
+            found[-1].text += output.text
         else:
-            found.append(new_output("stream", name="stdout", text=data["text/plain"]))
+            found.append(output)
     return found
 
 
