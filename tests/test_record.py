@@ -289,7 +289,7 @@ class Heard(Live):
     def __init__(self, *given: Any, **settings: Any) -> None:
         self.sent: list[dict[str, Any]] = []
         super().__init__(*given, **settings)
-        self.clients.send = self.keep  # type: ignore[method-assign]
+        self.clients.send = self.keep
 
     def keep(self, *messages: Any, before: Callable[[], object] = lambda: None) -> None:
         before()
