@@ -31,7 +31,8 @@ from emgscribe.models.encoders import TdsConfig
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.features import StridedConvConfig
 from emgscribe.models.model import ModelConfig, load_model, stored_hash
-from emgscribe.simulation.sessions import simulate
+from emgscribe.simulation import sessions as simulated_sessions
+from emgscribe.simulation.sessions import simulate, simulate_session
 from emgscribe.training import run as training
 
 QUIET = Console(quiet=True)
@@ -194,9 +195,31 @@ def test_a_plan_knows_what_is_done_cut_off_and_missing(
     (cut / "curves.csv").write_bytes(b"epoch,val_cer\n0,9\xf8")  # damaged: it says nothing about the run
     again = plan(seeds[:1], data, runs=tmp_path / "runs", results=tmp_path / "results")
     assert list(again) == [Planned("tiny-6", "cut off", 21.0)]
-    made = Simulated("later", users=2, sessions=6, minutes=0.1)
-    planned = plan([replace(TINY, data=DataConfig())], made, runs=tmp_path / "none", results=tmp_path / "none")
-    assert list(planned) == [Planned("tiny-5", "missing", 10.0 * 2 * 4 + 2)]
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_plan_of_sessions_to_be_simulated_simulates_one_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minutes: list[float] = []
+
+    def write(path: Path, **settings: float) -> None:
+        minutes.append(settings["minutes"])
+        simulate_session(path, user=0, session=0, minutes=0.1, seed=0)
+
+    def seconds(experiment: Experiment, train: list[Session], val: list[Session], *, teachers: int) -> float:
+        return 10.0 * len(train) + len(val)
+
+    monkeypatch.setattr(simulated_sessions, "simulate_session", write)
+    monkeypatch.setattr(training, "estimate_seconds", seconds)
+    made = Simulated("later", users=2, sessions=6, minutes=16.0)
+    usual, few = replace(TINY, data=DataConfig()), replace(brief(TINY, seed=6), data=DataConfig(sessions=2))
+    planned = plan([usual, replace(few, name="few")], made, runs=tmp_path / "none", results=tmp_path / "none")
+    assert list(planned) == [
+        Planned("tiny-5", "missing", 10.0 * 2 * 4 * 16 + 2 * 16),
+        Planned("few-6", "missing", 10.0 * 2 * 2 * 16 + 2 * 16),
+    ]
+    assert minutes == [1.0]
     assert not (tmp_path / "none").exists()
 
 

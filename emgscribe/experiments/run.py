@@ -240,6 +240,9 @@ def plan(
     from emgscribe.training.run import estimate_seconds
 
     left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
+    as_long = (
+        partial(_as_long, data) if isinstance(data, Path) else partial(_as_long_simulated, data, _simulated_minute())
+    )
     measured: dict[object, float] = {}
     for experiment in suite:
         name, train = run_name(experiment), replace(experiment.train, seed=0)
@@ -248,28 +251,34 @@ def plan(
             continue
         kind = (experiment.model, experiment.windows, experiment.data, train, experiment.teachers)
         if kind not in measured and experiment.trains:
-            sessions = _as_long(experiment.data, data)
-            measured[kind] = estimate_seconds(experiment, *sessions, teachers=experiment.teachers)
+            measured[kind] = estimate_seconds(experiment, *as_long(experiment.data), teachers=experiment.teachers)
         seconds = measured[kind] if experiment.trains else 0.0
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))
 
 
-def _as_long(used: DataConfig, data: Path | Simulated) -> Iterator[list[Session]]:
+def _as_long(data: Path, used: DataConfig) -> Iterator[list[Session]]:
     """About as much data to train and validate on: the first session of each, repeated, so only two are opened."""
-    if isinstance(data, Simulated):
-        from emgscribe.simulation.sessions import simulate_session
-
-        users = len(used.train_users) or data.users
-        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            simulate_session(path := Path(folder, "session.hdf5"), user=0, session=0, minutes=data.minutes, seed=0)
-            train = val = open_session(path)
-        times = [users * min(data.sessions - 1 - used.test_sessions, used.sessions or data.sessions), users]
-    else:
-        _, *parts, _ = split_sessions(data, used)
-        train, val = open_sessions([part[0] for part in parts])
-        sizes = [[path.stat().st_size for path in part] for part in parts]
-        times = [round(sum(part) / part[0]) for part in sizes]
+    _, *parts, _ = split_sessions(data, used)
+    sizes = [[path.stat().st_size for path in part] for part in parts]
+    train, val = open_sessions([part[0] for part in parts])
+    times = [round(sum(part) / part[0]) for part in sizes]
     limit = math.ceil(used.minutes / train.minutes) if used.minutes else times[0]
     yield [train] * min(times[0], limit)
     yield [val] * times[1]
+
+
+def _as_long_simulated(data: Simulated, minute: Session, used: DataConfig) -> Iterator[list[Session]]:
+    """The same for sessions that are not simulated yet: one simulated minute, repeated."""
+    users = len(used.train_users) or data.users
+    trained = users * min(data.sessions - 1 - used.test_sessions, used.sessions or data.sessions) * data.minutes
+    yield [minute] * round(min(trained, used.minutes or trained))
+    yield [minute] * round(users * data.minutes)
+
+
+def _simulated_minute() -> Session:
+    from emgscribe.simulation.sessions import simulate_session
+
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        simulate_session(path := Path(folder, "minute.hdf5"), user=0, session=0, minutes=1.0, seed=0)
+        return open_session(path)
