@@ -324,6 +324,35 @@ def test_a_language_model_leaves_out_the_prompts_of_sessions(
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_language_models_are_mixed_to_suit_what_was_typed(
+    make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from emgscribe.data.charset import screen_text
+    from emgscribe.data.session import open_session
+    from emgscribe.decoding.language_model import LanguageModel, default_language_model
+    from emgscribe.decoding.language_model import train as learn
+
+    session, own, mixed = make_session(), tmp_path / "own.arpa", tmp_path / "mixed.arpa.gz"
+    (tmp_path / "a.txt").write_text("a cat and a dog")
+    assert cli.main(["lm", "train", str(tmp_path / "a.txt"), str(session), "--out", str(own), "--across"]) == 0
+    typed = screen_text(open_session(session).labels.tolist())
+    assert LanguageModel.read(own).digest == learn(f"a cat and a dog\n{typed}", across=True).digest
+    capsys.readouterr()
+    assert cli.main(["lm", "mix", "default", str(own), "--fit", str(session), "--out", str(mixed)]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("default: share 0.0")
+    assert re.match(rf"{re.escape(str(own))}: share (0\.9\d|1\.00), \d\.\d\d bits per character", second)
+    assert f"{mixed}: " in last
+    assert len(LanguageModel.read(mixed).ngrams.tokens) >= len(default_language_model().ngrams.tokens)
+    assert cli.main(["lm", "mix", str(own), "--fit", str(session), "--out", str(mixed)]) == 2
+    assert "name two or more language models" in capsys.readouterr().err
+    words = tmp_path / "words.arpa"
+    learn("a cat").write(words)
+    assert cli.main(["lm", "mix", str(own), str(words), "--fit", str(session), "--out", str(tmp_path / "no.arpa")]) == 2
+    assert "some models work within words and others across them" in capsys.readouterr().err
+    assert not (tmp_path / "no.arpa").exists()
+
+
 def test_input_that_no_decoder_can_use_is_reported(
     runs: Path, words: Path, make_session: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

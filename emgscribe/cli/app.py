@@ -37,6 +37,7 @@ VERBS = {  # verb -> its module here, and what it does; its function is named af
     "import": ("models", "Turn a published emg2qwerty checkpoint into a model; no code in it is executed."),
     "export": ("models", "Write a model for other programs: a published checkpoint, or a streaming step as ONNX."),
     "lm train": ("language", "Make a character n-gram model from text and write it as an ARPA file."),
+    "lm mix": ("language", "Mix language models, such as a general one and one of your own text."),
     "lm tune": ("language", "Tune the beam search on the sessions that validated a model, and store its weights."),
 }
 _ABOUT = """Text from the surface EMG of two wristbands.

@@ -6,7 +6,7 @@ A model is *within words* (the published kind: every run of a-z is a sequence be
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,11 +128,10 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     """
     require(1 <= order <= MAX_TOKENS, "order", order, f"1 to {MAX_TOKENS}")
     require(min_count >= 1, "min_count", min_count, "1 or more")
-    normal = _normal(text, across=across)
-    tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))
+    tokens = (*SPECIAL, *(SPACE if c == " " else c for c in sorted(set(_normal(text, across=across)) - {"\n"})))
     if len(tokens) == len(SPECIAL):
         raise EmgscribeError("the text has nothing to learn from", hint="give a text with letters")
-    counted = _count(_encoded(normal, tokens), len(tokens), order, min_count)
+    counted = _count(encoded(text, tokens, across=across), len(tokens), order, min_count)
     if sum(int(level.kept.sum()) for level in counted) > MAX_NGRAMS:
         raise EmgscribeError(f"more than {MAX_NGRAMS:,} n-grams", hint="raise min_count, or lower the order")
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
@@ -166,10 +165,11 @@ def _normal(text: str, *, across: bool) -> str:
     return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
 
 
-def _encoded(normal: str, tokens: tuple[str, ...]) -> Rows:
-    """Token numbers of all sequences, one for each line, from <s> to </s>, one after the other."""
+def encoded(text: str, tokens: Sequence[str], *, across: bool) -> Rows:
+    """Token numbers of a text's sequences, each from <s> to </s>, one after the other: its words, or its lines."""
     numbers = {" " if token == SPACE else token: number for number, token in enumerate(tokens)}
-    coded = (number for line in normal.split("\n") for number in (START, *map(numbers.__getitem__, line), END))
+    lines = filter(None, _normal(text, across=across).split("\n"))
+    coded = (number for line in lines for number in (START, *(numbers.get(c, UNKNOWN) for c in line), END))
     return np.fromiter(coded, dtype=np.int64)
 
 
@@ -216,14 +216,15 @@ def _count(sequences: Rows, width: int, order: int, min_count: int) -> list[_Cou
 def discounts(adjusted: Rows) -> tuple[float, float, float]:
     """The discounts of n-grams counted once, twice, and more often (Chen and Goodman 1999, equation 26).
 
-    They are 0.5, 1 and 1.5 where the counts of counts do not determine them (lmplz --discount_fallback).
+    They are 0.5, 1 and 1.5 where the counts of counts do not determine them (lmplz --discount_fallback), or would leave
+    nothing for shorter contexts.
     """
     ones, twos, threes, fours = (int((adjusted == times).sum()) for times in (1, 2, 3, 4))
     if not (ones and twos and threes):
         return _FALLBACK
     share = ones / (ones + 2 * twos)
     found = (1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes)
-    return found if all(0 <= value <= limit for limit, value in enumerate(found, 1)) else _FALLBACK
+    return found if all(0 < value <= limit for limit, value in enumerate(found, 1)) else _FALLBACK
 
 
 def _smooth(counted: list[_Counted], width: int) -> list[Level]:
