@@ -48,7 +48,7 @@ from emgscribe.experiments import launch
 from emgscribe.live.recorder import Recorder
 from emgscribe.machine import cores
 from emgscribe.models.encoders import TdsConfig
-from emgscribe.training.run import AtomicCheckpointIO
+from emgscribe.training.callbacks import AtomicCheckpointIO
 
 CPU, WALL, MEMORY = 5, 60, 2 << 30  # seconds, seconds (the machine may be busy), bytes beyond what a case starts with
 MODEL, TEST = "runs/tiny-0/best", "data/c.hdf5"

@@ -21,9 +21,9 @@ from emgscribe.models.attention import search
 from emgscribe.models.encoders import EncoderConfig, gru, layers
 from emgscribe.models.features import FeaturesConfig, SeveralConfig, StridedConvConfig
 from emgscribe.models.model import Model, ModelConfig, best_device
+from emgscribe.training.callbacks import Averaging
 from emgscribe.training.config import TrainConfig
 from emgscribe.training.modules import training_loss
-from emgscribe.training.run import Averaging
 
 AUGMENT = augment.Augmentation(
     jitter=augment.AlignmentJitter(40),

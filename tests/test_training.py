@@ -41,9 +41,10 @@ from emgscribe.models.model import Model, ModelConfig, load_ancestry, load_model
 from emgscribe.simulation.sessions import simulate_session
 from emgscribe.training import modules as module_of
 from emgscribe.training import run as run_of
+from emgscribe.training.callbacks import Averaging, silence_lightning
 from emgscribe.training.config import Recipe, TrainConfig
 from emgscribe.training.losses import teacher_loss
-from emgscribe.training.run import Averaging, Trained, estimate_seconds, resolve_precision, silence_lightning, train
+from emgscribe.training.run import Trained, estimate_seconds, resolve_precision, train
 
 Sessions = tuple[list[Session], list[Session]]
 TINY = Recipe(

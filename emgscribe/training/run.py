@@ -6,9 +6,6 @@ the weights of one that was not: bit for bit on a CPU, and on a GPU up to the or
 """
 
 import copy
-import csv
-import logging
-import math
 import signal
 import subprocess
 import time
@@ -16,47 +13,50 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from io import BytesIO
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from emgscribe.config import Settings, differences, from_json, leaves, to_json
+from emgscribe.config import Settings, differences, from_json, to_json
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch, shape_of
 from emgscribe.decoding.decoder import decode_batch
 from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
-from emgscribe.files import exclusive, read_json, replacing, write_json
+from emgscribe.files import exclusive, read_json, write_json
 from emgscribe.machine import KILL
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
+from emgscribe.training.callbacks import (
+    BEST,
+    LAST,
+    AtomicCheckpointIO,
+    Averaging,
+    Record,
+    last_checkpoint,
+    silence_lightning,
+)
+from emgscribe.training.checkpoint import damaged, recorded
 from emgscribe.training.config import Recipe
 from emgscribe.training.modules import (
     CHECK_EVERY,
     SessionsDataModule,
     TrainingModule,
-    optimizer_and_schedule,
     training_loss,
 )
 
 with needing("train"):
     import lightning
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
-    from lightning.pytorch.plugins.io import TorchCheckpointIO
+    from lightning.pytorch.callbacks import Callback, RichProgressBar
 
-BEST, LAST = "best", "last.ckpt"
 WORKING = "is training or tuning a model here"
-_COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_cer")
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,12 +117,12 @@ def train(
     with exclusive(out, WORKING):
         _claim(out, described, asked)
         if (out / LAST).exists():  # a damaged one is reported before anything begins
-            done = len(_kept(out / LAST, model, recipe)["curves"])
+            done = len(recorded(out / LAST, model, recipe)["curves"])
             if console and done < recipe.train.epochs:
                 console.print(f"resuming after epoch {done} of {recipe.train.epochs}")
         data = SessionsDataModule(train, val, recipe.windows, recipe.train, context=module.context)
         _run(module, data, out, precision, console or Console())
-        kept = _kept(out / LAST, model, recipe)
+        kept = recorded(out / LAST, model, recipe)
     name = f"{devices} x " * (devices > 1) + _name(device)
     return Trained(load_model(out / BEST, device), device=name, precision=precision, folder=out, **kept)
 
@@ -186,90 +186,12 @@ def _completed(settings: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return completed
 
 
-def _kept(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
-    """The state of `Record` in a checkpoint. One that no run can be resumed from raises `EmgscribeError`."""
-    try:
-        with ZipFile(path) as parts:
-            changed = parts.testzip()  # PyTorch does not look at the checksums
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's about damaged bytes
-            kept = torch.load(path, map_location="cpu", weights_only=True)
-        fault = f"the bytes of {changed} have changed" if changed else _fault(kept, model, recipe)
-    except Exception as error:  # damaged bytes may raise anything
-        fault = getattr(error, "strerror", None) or "it is cut off, or holds something other than a run"
-    if fault:
-        raise _damaged(path, fault)
-    return dict(kept["callbacks"]["Record"])
-
-
-def _damaged(path: Path, fault: str) -> EmgscribeError:
-    hint = "delete it to train from the start, or put a copy of it back"
-    return EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
-
-
-def _fault(kept: dict[str, Any], model: Model, recipe: Recipe) -> str:
-    """What is wrong with a checkpoint, in words."""
-    written = kept["pytorch-lightning_version"]
-    if written.split(".")[:2] != lightning.__version__.split(".")[:2]:
-        return f"Lightning {written} wrote it, but this is Lightning {lightning.__version__}"
-    record, states = kept["callbacks"]["Record"], kept["optimizer_states"][0]["state"]
-    curves = record["curves"]
-    steps = {kept["global_step"], int(curves[-1]["step"]), kept["lr_schedulers"][0]["last_epoch"]}
-    epochs = {kept["epoch"] + 1, kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]}
-    if len(steps) != 1 or epochs != {len(curves)} or [line["epoch"] for line in curves] != list(range(len(curves))):
-        return "its parts are of different epochs"
-    if any(state["step"] > kept["global_step"] for state in states.values()):
-        return "its parts are of different steps"
-    if len(curves) > recipe.train.epochs:
-        return f"it is of epoch {len(curves)}, but the run has {recipe.train.epochs}"
-    if not all(math.isfinite(value) for value in (record["seconds"], *(x for line in curves for x in line.values()))):
-        return "its curves are not finite"
-    optimizer, schedule = optimizer_and_schedule(model, recipe.train, 1)
-    parts = (kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"])
-    fresh = (optimizer.state_dict()["param_groups"], [schedule.state_dict()])
-    counts = (count for _, count in leaves(kept["loops"]))
-    texts = (*record["commits"], *(name for line in curves for name in line))
-    paths = (value for state in kept["callbacks"].values() for name, value in state.items() if name.endswith("path"))
-    sound = all(type(count) in (int, bool) for count in counts) and all(isinstance(path, str) for path in paths)
-    callbacks = {Record.__qualname__, Averaging.__qualname__, _checkpoints(Path()).state_key}
-    sound = sound and kept["callbacks"].keys() <= callbacks  # Lightning warns of others
-    if not _alike(parts, fresh) or not sound:
-        return "it holds something other than a run"
-    if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        return "its texts are not printable"
-    shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
-    weights = [kept[name] for name in ("state_dict", "current_model_state")[: 1 + bool(recipe.train.ema)]]
-    # A weight that no step has used, or that is frozen, has no moments.
-    sizes = {place: value.shape for place, value in enumerate(model.parameters())}
-    moments = [(place, state[name]) for place, state in states.items() for name in ("exp_avg", "exp_avg_sq")]
-    fits = all(value.shape == sizes.get(place) for place, value in moments)
-    if not fits or any({name: value.shape for name, value in part.items()} != shapes for part in weights):
-        return "its weights are of another network"
-    tensors = [*(value for _, value in moments), *(value for part in weights for value in part.values())]
-    return "" if all(bool(value.isfinite().all()) for value in tensors) else "its weights are not finite"
-
-
-def _alike(found: Any, expected: Any) -> bool:
-    """Whether two states have the same names, lengths and types."""
-    if type(found) is not type(expected):
-        return False
-    if isinstance(found, dict):
-        return found.keys() == expected.keys() and all(_alike(value, expected[name]) for name, value in found.items())
-    if isinstance(found, list | tuple):
-        return len(found) == len(expected) and all(map(_alike, found, expected))
-    return True
-
-
-def _checkpoints(folder: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
-
-
 def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precision: str, console: Console) -> None:
     """Let Lightning run the epochs that are left. Errors and interrupts come out as they would without it."""
     config, device, last = module.config, best_device().type, folder / LAST
     interrupt, terminate = map(signal.getsignal, (signal.SIGINT, signal.SIGTERM))
     record = Record(folder, console, current_commit())
-    callbacks: list[Callback] = [record, _checkpoints(folder)]
+    callbacks: list[Callback] = [record, last_checkpoint(folder)]
     callbacks += [Averaging(config.ema)] if config.ema else []
     bar = console.is_terminal and not console.quiet
     callbacks += [RichProgressBar(CHECK_EVERY, console_kwargs={"stderr": console.stderr})] if bar else []
@@ -301,7 +223,7 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             if record.restored or not last.exists() or isinstance(error, EmgscribeError):
                 raise
-            raise _damaged(last, "Lightning cannot resume from it") from error
+            raise damaged(last, "Lightning cannot resume from it") from error
         except ProcessRaisedException as error:  # it has the process's traceback as text, the message at its end
             _, ours, message = str(error).rpartition(f"{EmgscribeError.__module__}.{EmgscribeError.__name__}: ")
             if not ours:
@@ -315,104 +237,6 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(KILL)  # a process may wait forever for one that has died
                 signal.signal(signal.SIGTERM, terminate)
-
-
-def silence_lightning() -> None:
-    """Silence what Lightning says about itself, which no user can act on."""
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    for start in (
-        ".*treespec, LeafSpec",
-        "Checkpoint directory .* exists and is not empty",
-        "The dirpath has changed",
-        "The `srun` command is available",  # on any machine of a Slurm cluster
-    ):
-        warnings.filterwarnings("ignore", message=start)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint so that its name never holds an incomplete file, which Lightning's own may leave."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        torch.save(checkpoint, whole := BytesIO())  # given a path, torch.save would not report a full disk
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(whole.getbuffer())
-
-
-class Averaging(WeightAveraging):
-    """Lightning's average of the weights, as an EMA: after n steps its decay is n / (9 + n), but at most `decay`.
-
-    A constant decay would count the random initial weights for thousands of steps. PyTorch's update syncs the GPU.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        assert self._average_model is not None
-        averages, now = self._average_model.module.state_dict(), pl_module.state_dict()
-        moving = [name for name, value in now.items() if value.is_floating_point()]
-        decay = min(self.decay, trainer.global_step / (9 + trainer.global_step))
-        torch._foreach_lerp_([averages[name] for name in moving], [now[name] for name in moving], 1 - decay)
-        for name in now.keys() - set(moving):  # counts of batches
-            averages[name].copy_(now[name])
-
-
-class Record(Callback):
-    """Keeps the best model as a folder, and one line per epoch in `curves.csv`, the log and the checkpoint.
-
-    In a resumed run Lightning's CSVLogger begins a new file; in a moved one its ModelCheckpoint forgets the best score.
-    """
-
-    def __init__(self, folder: Path, console: Console, commit: str) -> None:
-        self.folder, self.console, self.quiet, self.began = folder, console, console.quiet, time.monotonic()
-        self.state: dict[str, Any] = {"curves": [], "seconds": 0.0, "commits": [commit]}
-        self.restored = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"console": None}  # which cannot be sent to another process
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        commits = dict.fromkeys([*state_dict["commits"], *self.state["commits"]])
-        self.state = state_dict | {"commits": list(commits)}
-
-    def setup(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
-        silence_lightning()
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.restored = True  # what fails from now on is not the checkpoint's fault
-
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        # The weights are the average here, if there is one: `Averaging` comes later, and swaps it back.
-        earlier = [line["val_cer"] for line in self.state["curves"] if "val_cer" in line]
-        better = pl_module.ratios["val_cer"].compute() < min(earlier, default=math.inf)
-        if better and trainer.is_global_zero:
-            save_model(pl_module.model, self.folder / BEST)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        curves, epochs, every = self.state["curves"], trainer.max_epochs or 0, trainer.check_val_every_n_epoch or 1
-        self.state["seconds"] -= self.began - (now := time.monotonic())
-        self.began = now
-        entry = {"epoch": float(trainer.current_epoch), "step": float(trainer.global_step)}
-        entry["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        # Lightning's metrics of an epoch that is not validated are those of the last validation.
-        stages = ("train_", "val_") if (trainer.current_epoch + 1) % every == 0 else ("train_",)
-        metrics = sorted(trainer.callback_metrics.items())
-        curves.append(entry | {name: float(x) for name, x in metrics if name.startswith(stages)})
-        if not trainer.is_global_zero:
-            return
-        with replacing(self.folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, dict.fromkeys([*_COLUMNS, *(name for line in curves for name in line)]))
-            writer.writeheader()
-            writer.writerows(curves)
-        cer = f"  val CER {curves[-1]['val_cer']:.1f} %" if "val_cer" in curves[-1] else ""
-        left = timedelta(seconds=round(self.state["seconds"] / len(curves) * (epochs - len(curves))))
-        line = f"epoch {len(curves)}/{epochs}  loss {curves[-1]['train_loss']:.3f}{cer}  {left} left"
-        (self.console or Console(quiet=self.quiet)).print(line, highlight=False)
 
 
 def estimate_seconds(
