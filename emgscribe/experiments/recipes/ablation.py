@@ -20,7 +20,7 @@ SMALL = Experiment(
     model=ModelConfig(_FEATURES, _ENCODER),
     windows=DEMO.windows,
     augment=Augmentation(spec=SpecAugment(2, 6, 1, 4)),
-    train=replace(DEMO.train, epochs=15),
+    train=replace(DEMO.train, epochs=15, blank_prior=0.0),
     data=DataConfig(train_users=(0,), test_users=(0,), test_sessions=11),
 )
 """The experiment that the ablations change: the demo's kind of network at 42 frames/s, on the first user."""

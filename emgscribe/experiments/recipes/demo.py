@@ -18,7 +18,7 @@ DEMO = Experiment(
     augment=Augmentation(jitter=AlignmentJitter(40), spec=SpecAugment(2, 8, 1, 4)),
     train=TrainConfig(
         epochs=20, batch_size=8, lr=2e-3, lr_start=1e-5, lr_end=1e-5, warmup_epochs=1, clip_norm=1.0,
-        keypress_weight=1.0, keypress_fraction=0.5, seed=0,
+        keypress_weight=1.0, keypress_fraction=0.5, blank_prior=0.9, seed=0,
     ),
 )  # fmt: skip
 """The baseline's pipeline at a size that two cores train in a few minutes on half an hour of simulated typing."""
