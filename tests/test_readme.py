@@ -116,8 +116,6 @@ def test_notebooks_run(tmp_path: Path) -> None:
 
 def test_notebooks_are_kept_with_their_pictures() -> None:
     for path in NOTEBOOKS:
-        if path.name.startswith("4-"):  # one of its networks does not learn with this seed (LOG.md, 2026-11-30)
-            continue
         content = path.read_text()
         cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
         outputs = [output for cell in cells for output in cell["outputs"]]
