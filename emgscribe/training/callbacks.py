@@ -49,6 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def last_checkpoint(folder: Path) -> ModelCheckpoint:
+    """Keeps `last.ckpt` in a run's folder."""
     return ModelCheckpoint(folder, Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False)
 
 

@@ -36,6 +36,7 @@ def recorded(path: Path, model: Model, recipe: Recipe) -> dict[str, Any]:
 
 
 def damaged(path: Path, fault: str) -> EmgscribeError:
+    """The error for a checkpoint that no run can be resumed from."""
     hint = "delete it to train from the start, or put a copy of it back"
     return EmgscribeError(f"is damaged ({fault})", where=str(path), hint=hint)
 
