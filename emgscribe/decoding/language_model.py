@@ -128,10 +128,11 @@ def train(text: str, *, order: int = 6, across: bool = False, min_count: int = 1
     """
     require(1 <= order <= MAX_TOKENS, "order", order, f"1 to {MAX_TOKENS}")
     require(min_count >= 1, "min_count", min_count, "1 or more")
-    tokens = (*SPECIAL, *(SPACE if c == " " else c for c in sorted(set(_normal(text, across=across)) - {"\n"})))
+    normal = normal_text(text, across=across)
+    tokens = (*SPECIAL, *(SPACE if symbol == " " else symbol for symbol in sorted(set(normal) - {"\n"})))
     if len(tokens) == len(SPECIAL):
         raise EmgscribeError("the text has nothing to learn from", hint="give a text with letters")
-    counted = _count(encoded(text, tokens, across=across), len(tokens), order, min_count)
+    counted = _count(encoded(normal, tokens), len(tokens), order, min_count)
     if sum(int(level.kept.sum()) for level in counted) > MAX_NGRAMS:
         raise EmgscribeError(f"more than {MAX_NGRAMS:,} n-grams", hint="raise min_count, or lower the order")
     return LanguageModel(NGrams(tokens, tuple(_smooth(counted, len(tokens)))))
@@ -155,7 +156,7 @@ def without_prompts(text: str, prompts: Collection[str]) -> str:
     return "\n".join([*kept, text[done:]])
 
 
-def _normal(text: str, *, across: bool) -> str:
+def normal_text(text: str, *, across: bool) -> str:
     """Words of a-z, or whole lines in the charset's symbols, one per line; all in lower case."""
     if not across:
         return re.sub("[^a-z]+", "\n", text.lower()).strip("\n")
@@ -165,10 +166,10 @@ def _normal(text: str, *, across: bool) -> str:
     return "\n".join(filter(None, (re.sub(" +", " ", line).strip() for line in lines)))
 
 
-def encoded(text: str, tokens: Sequence[str], *, across: bool) -> Rows:
-    """Token numbers of a text's sequences, each from <s> to </s>, one after the other: its words, or its lines."""
+def encoded(normal: str, tokens: Sequence[str]) -> Rows:
+    """Token numbers of all sequences, one for each line that has symbols, from <s> to </s>, one after the other."""
     numbers = {" " if token == SPACE else token: number for number, token in enumerate(tokens)}
-    lines = filter(None, _normal(text, across=across).split("\n"))
+    lines = filter(None, normal.split("\n"))
     coded = (number for line in lines for number in (START, *(numbers.get(c, UNKNOWN) for c in line), END))
     return np.fromiter(coded, dtype=np.int64)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from emgscribe.config import require
 from emgscribe.decoding.arpa import MAX_NGRAMS, SPECIAL, Level, NGrams, Rows
-from emgscribe.decoding.language_model import START, LanguageModel, encoded
+from emgscribe.decoding.language_model import START, LanguageModel, encoded, normal_text
 from emgscribe.errors import EmgscribeError
 
 _LOWEST = -100.0  # log10, as of <s>
@@ -121,7 +121,7 @@ def _tokens(models: Sequence[LanguageModel]) -> tuple[str, ...]:
 def _probs_of(models: Sequence[LanguageModel], text: str) -> Probs:
     """The probabilities (M, N) that models give the tokens of a text, without those to which all give none."""
     tokens = _tokens(models)
-    symbols = encoded(text, tokens, across=models[0].across)
+    symbols = encoded(normal_text(text, across=models[0].across), tokens)
     probs = np.array([_Part(model, tokens).walk(symbols) for model in models])[:, symbols != START]
     if not probs.any():
         raise EmgscribeError("the text has nothing to compare models by", hint="give a text with letters")

@@ -240,9 +240,7 @@ def plan(
     from emgscribe.training.run import estimate_seconds
 
     left = missing(suite, results, data if isinstance(data, Path) else None, decoders)
-    as_long = (
-        partial(_as_long, data) if isinstance(data, Path) else partial(_as_long_simulated, data, _simulated_minute())
-    )
+    minute = cache(_simulated_minute)
     measured: dict[object, float] = {}
     for experiment in suite:
         name, train = run_name(experiment), replace(experiment.train, seed=0)
@@ -251,7 +249,9 @@ def plan(
             continue
         kind = (experiment.model, experiment.windows, experiment.data, train, experiment.teachers)
         if kind not in measured and experiment.trains:
-            measured[kind] = estimate_seconds(experiment, *as_long(experiment.data), teachers=experiment.teachers)
+            used = experiment.data
+            sessions = _as_long(data, used) if isinstance(data, Path) else _as_long_simulated(data, minute(), used)
+            measured[kind] = estimate_seconds(experiment, *sessions, teachers=experiment.teachers)
         seconds = measured[kind] if experiment.trains else 0.0
         state: Literal["cut off", "missing"] = "cut off" if (runs / name / "last.ckpt").exists() else "missing"
         yield Planned(name, state, seconds * (1 - progress(runs / name)[0] / experiment.train.epochs))
@@ -272,7 +272,7 @@ def _as_long_simulated(data: Simulated, minute: Session, used: DataConfig) -> It
     """The same for sessions that are not simulated yet: one simulated minute, repeated."""
     users = len(used.train_users) or data.users
     trained = users * min(data.sessions - 1 - used.test_sessions, used.sessions or data.sessions) * data.minutes
-    yield [minute] * round(min(trained, used.minutes or trained))
+    yield [minute] * math.ceil(min(trained, used.minutes or trained))
     yield [minute] * round(users * data.minutes)
 
 

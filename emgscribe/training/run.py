@@ -44,12 +44,7 @@ from emgscribe.training.callbacks import (
 )
 from emgscribe.training.checkpoint import damaged, recorded
 from emgscribe.training.config import Recipe
-from emgscribe.training.modules import (
-    CHECK_EVERY,
-    SessionsDataModule,
-    TrainingModule,
-    training_loss,
-)
+from emgscribe.training.modules import CHECK_EVERY, SessionsDataModule, TrainingModule, training_loss
 
 with needing("train"):
     import lightning
