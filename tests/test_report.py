@@ -345,6 +345,25 @@ def test_seeds_share_a_row_and_other_settings_do_not(write_result: WriteResult, 
     assert f"0 of the suite's {len(SUITES['table1'].experiments)} runs" in page_of(tmp_path)  # changed settings
 
 
+def test_seeds_of_other_people_have_a_row_of_their_own(write_result: WriteResult, tmp_path: Path) -> None:
+    write_result("table1/baseline", 1, [("one", "abcd", "abXd")], users={"one": "11"})
+    write_result("table1/baseline", 2, [("one", "abcd", "abcd")], users={"one": "11"})
+    write_result("table1/baseline", 1, [("two", "efgh", "XXgh")], users={"two": "22"}, folder=tmp_path / "results/22")
+    (table,) = all_tables(tmp_path)
+    first, second = sorted(table.records(), key=lambda record: record["experiment"])
+    assert first["experiment"] == "table1/baseline (user 11, data 01234567)"
+    assert (first["simulated %"], first["each seed"]) == ("12.50", "1: 25.00, 2: 0.00")
+    assert second["experiment"] == "table1/baseline (user 22, data 01234567)"
+    assert second["simulated %"] == "50.00"
+
+
+def test_a_trend_is_that_of_the_first_of_several_people(write_result: WriteResult, tmp_path: Path) -> None:
+    for name, read in (("ablation/full", "abXX"), ("ablation/electrodes-8", "aXXX")):
+        write_result(name, 0, [("one", "abcd", read)])
+        write_result(name, 0, [("two", "abcd", "XXXX")], folder=tmp_path / "results/other")
+    assert "| 8 electrodes a band | 1.14 to 1.33 | 1.50 |" in page_of(tmp_path)
+
+
 def test_rows_come_in_the_order_of_the_suite(write_result: WriteResult, tmp_path: Path) -> None:
     for name in ("table1/warp-3-0.1", "demo", "unheard-of", "table1/baseline", "table1/specaugment-4-3"):
         write_result(name)

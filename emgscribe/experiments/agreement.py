@@ -59,9 +59,10 @@ class Trend:
 def trends(published: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> tuple[list[Trend], list[str]]:
     """The published trends that simulated rows show, and those without a result yet; a name alone is a greedy row.
 
-    A ratio needs two rows that were tested on the same sessions.
+    A ratio needs two rows that were tested on the same sessions. Of an experiment that was tested on several sets of
+    sessions, the first row counts.
     """
-    named = [row for row in rows if not row.run.changes]
+    named = [row for row in reversed(rows) if not row.run.changes]
     by_name = {f"{row.name}:{row.decoder}": row for row in named}
     by_name |= {row.name: row for row in named if row.decoder == "greedy"}
     found, lacking = list[Trend](), list[str]()

@@ -223,11 +223,15 @@ class Score:
 
 @dataclass(frozen=True, repr=False)
 class Row:
-    """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common."""
+    """Runs that differ in nothing but the seed or, with `over_users`, the user; `name` is what they have in common.
+
+    `tested` says on what, where the same experiment was tested on several data sets.
+    """
 
     name: str
     scores: tuple[Score, ...]
     over_users: bool = False
+    tested: str = ""
 
     def __repr__(self) -> str:
         return f"<Row {self.label}, {self.decoder}: CER {self.cer:.2f} %>"
@@ -256,7 +260,7 @@ class Row:
     @property
     def label(self) -> str:
         """The name, and what was set differently on the command line, if the name is that of an experiment."""
-        notes = [*self.run.noted, *["seen in training"] * self.evaluation.seen]
+        notes = [*self.run.noted, *[self.tested] * bool(self.tested), *["seen in training"] * self.evaluation.seen]
         return self.name + (f" ({', '.join(notes)})" if notes else "")
 
     @property

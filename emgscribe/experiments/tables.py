@@ -118,15 +118,26 @@ def _comparable_scores(results: Sequence[RunResult], suite: Suite) -> Iterator[S
 
 
 def _rows(scores: Iterable[Score], suite: Suite) -> tuple[Row, ...]:
-    """One row for the runs that differ only in the seed, or the user."""
-    grouped = defaultdict[tuple[str, ...], list[Score]](list)
+    """One row for the runs that differ only in the seed, or the user. Seeds are of the same test sessions."""
+    grouped = defaultdict[tuple[str, ...], dict[frozenset[tuple[str, str]], list[Score]]](dict)
     for score in scores:
         name = re.sub(r"/user\d+/", "/", score.run.name) if suite.over_users else score.run.name
         unit = score.run.test[score.decoder].unit
-        grouped[name, score.decoder, unit, *score.run.changes].append(score)
-    rows = [Row(name, tuple(members), suite.over_users) for (name, *_), members in grouped.items()]
+        texts = frozenset(() if suite.over_users else ((s.session, s.reference) for s in score.sessions))
+        grouped[name, score.decoder, unit, *score.run.changes].setdefault(texts, []).append(score)
+    rows = [
+        Row(name, tuple(members), suite.over_users, _tested(members) if len(sets) > 1 else "")
+        for (name, *_), sets in grouped.items()
+        for members in sets.values()
+    ]
     names = [row.name for row in rows]
     return tuple(sorted(rows, key=lambda row: (names.index(row.name), row.decoder)))
+
+
+def _tested(scores: Sequence[Score]) -> str:
+    """What tells these scores from others of the same experiment: the people, and the data's hash."""
+    people = sorted({session.user for score in scores for session in score.sessions})
+    return f"{'users' if len(people) > 1 else 'user'} {', '.join(people[:3])}, data {scores[0].run.data.hash[:8]}"
 
 
 @cache

@@ -29,26 +29,28 @@ from emgscribe.models.model import Model
 from emgscribe.models.steps import State, Step
 
 _TOLERANCE = 1e-4  # by which emissions may differ from PyTorch's
+_UNROLLED = 32  # frames of a step, up to which an int8 GRU is unrolled: each takes seconds to export
 
 
 def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool = False) -> None:
     """Write the model's step over `frames` frames of emissions; with `int8` its weights are quantised to 8 bits.
 
     Inputs are `emg` (1, frames * samples_per_frame, B, C) in µV and the states, outputs `emissions` (1, frames, 99) and
-    the states for the next call. The file's metadata say how to begin (`OnnxModel` does it). Raises `EmgscribeError`
-    where onnxruntime's results differ from PyTorch's by more than 1e-4, and where the model cannot be streamed. Needs
-    the extra `export`.
+    the states for the next call. GRUs are quantised in steps of up to 32 frames. The file's metadata say how to begin
+    (`OnnxModel` does it). Raises `EmgscribeError` where onnxruntime's results differ from PyTorch's by more than 1e-4,
+    before they are quantised, and where the model cannot be streamed. Needs the extra `export`.
     """
     require(1 <= frames <= 1000, "frames", frames, "1 to 1000")
     optional("onnxscript", "export")
     onnx, runtime = optional("onnx", "export"), optional("onnxruntime", "export")
     step, random = _Step(deepcopy(model).cpu().eval(), frames), torch.Generator().manual_seed(0)
+    exported = _Step(_unrolled(step.model), frames) if int8 and frames <= _UNROLLED else step
     example = torch.randn(1, frames * model.samples_per_frame, *model.shape.sample, generator=random)
     with replacing(Path(path)) as temporary, TemporaryDirectory() as folder, torch.no_grad():
         raw = Path(folder, "raw.onnx")
         with _quiet():
             made = torch.onnx.export(
-                step,
+                exported,
                 (example, step.states),
                 dynamo=True,
                 verbose=False,
@@ -66,6 +68,40 @@ def export_onnx(model: Model, path: Path | str, *, frames: int = 1, int8: bool =
         for name, value in metadata(model, frames).items():
             written.metadata_props.add(key=name, value=value)
         temporary.write_bytes(written.SerializeToString())
+
+
+def _unrolled(model: Model) -> Model:
+    """A copy with `_Cells` in place of each GRU."""
+    model = deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.GRU):
+                setattr(parent, name, _Cells(child))
+    return model
+
+
+class _Cells(nn.Module):
+    """A causal `nn.GRU`, batch first, frame by frame as matrix products: onnxruntime does not quantise the operator."""
+
+    def __init__(self, gru: nn.GRU) -> None:
+        super().__init__()
+        layers = [[part.detach() for part in layer] for layer in gru.all_weights]
+        self.layers = [(outer.T.contiguous(), kernel.T.contiguous(), *biases) for outer, kernel, *biases in layers]
+
+    def forward(self, seen: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+        last = list[Tensor]()
+        for number, (outer, kernel, bias, inner) in enumerate(self.layers):
+            hidden = seen.new_zeros(len(seen), 1, len(kernel)) if hx is None else hx[number, :, None]
+            made = list[Tensor]()
+            for gates in torch.split(seen @ outer + bias, 1, dim=1):  # (N, 1, 3 * H), as is what they are added to
+                reset, update, new = gates.chunk(3, dim=2)
+                reset_by, update_by, new_by = (hidden @ kernel + inner).chunk(3, dim=2)
+                found = torch.tanh(new + torch.sigmoid(reset + reset_by) * new_by)
+                hidden = found + torch.sigmoid(update + update_by) * (hidden - found)
+                made.append(hidden)
+            seen = torch.cat(made, dim=1)
+            last.append(hidden[:, 0])
+        return seen, torch.stack(last)
 
 
 class _Step(nn.Module):
