@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 import emgscribe as es
 from emgscribe.cli.terminal import Arpa, ModelFolder, log, screen
 from emgscribe.data.charset import screen_text
-from emgscribe.data.hdf5 import SUFFIXES, prompts_of, session_files
+from emgscribe.data.hdf5 import is_session_name, prompts_of, session_files
 from emgscribe.decoding import language_model, mixing
 from emgscribe.decoding.tuning import Trial, tune_model
 from emgscribe.errors import EmgscribeError
@@ -63,7 +63,7 @@ def mix(
     """
     if len(models) < 2:
         raise EmgscribeError("there is nothing to mix", hint="name two or more language models")
-    text, sessions = _text(fit), [path for path in session_files([*fit, *exclude]) if _is_session(path)]
+    text, sessions = _text(fit), [path for path in session_files([*fit, *exclude]) if is_session_name(path)]
     known = {path: es.LanguageModel.read(path) for path in models if path != _DEFAULT}
     if _DEFAULT in models:
         across = all(model.across for model in known.values())
@@ -81,13 +81,9 @@ def _sizes(model: es.LanguageModel) -> str:
     return ", ".join(f"{len(level)} {length}-grams" for length, level in enumerate(model.ngrams.levels, 1))
 
 
-def _is_session(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
 def _text(given: Iterable[Path]) -> str:
     """The text of files, and what was on the screen in sessions, those of folders included."""
-    return "\n".join(_screen(path) if _is_session(path) else _read(path) for path in session_files(given))
+    return "\n".join(_screen(path) if is_session_name(path) else _read(path) for path in session_files(given))
 
 
 def _screen(path: Path) -> str:

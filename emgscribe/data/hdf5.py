@@ -312,13 +312,18 @@ def write_session(path: Path | str, header: SessionHeader, times: Times, emg: Em
         append(times, emg)
 
 
+def is_session_name(path: Path | str) -> bool:
+    """Whether a name has the ending of session files."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
 def find_sessions(folder: Path | str) -> Sequence[Path]:
     """The session files (`*.hdf5` or `*.h5`) of a folder, sorted by name. Published names begin with the date."""
     if not os.path.isdir(folder):  # False too for a name that no folder can have
         file = os.path.isfile(folder)
         what, hint = ("is a file, not a folder", "name its folder") if file else ("no such folder", "check the path")
         raise EmgscribeError(what, where=str(folder), hint=hint)
-    if found := sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES):
+    if found := sorted(path for path in Path(folder).iterdir() if is_session_name(path)):
         return found
     hint = "name a folder of session files, or simulate some: emgscribe simulate"
     if any(Path(folder).glob(f"*{CUT_OFF}")):

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from emgscribe.config import Count, Range, Settings, Whole, require
 from emgscribe.data.cache import Entry
-from emgscribe.data.hdf5 import SUFFIXES, SessionFile, find_sessions, read_header
+from emgscribe.data.hdf5 import SessionFile, find_sessions, is_session_name, read_header
 from emgscribe.data.session import Session, open_sessions
 from emgscribe.errors import EmgscribeError
 from emgscribe.files import reading_rows
@@ -135,7 +135,7 @@ def _split_by_file(paths: Sequence[Path], table: Path) -> Split:
     with reading_rows(table, "write a header session,partition and a row per session: train, val or test") as rows:
         for row in rows:
             name, part = row["session"], row["partition"]
-            name = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+            name = Path(name).stem if is_session_name(name) else name
             if name in placed:
                 raise ValueError(f"{name!r:.80} is in {placed[name]} already")
             if part not in parts or name not in files:

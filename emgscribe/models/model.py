@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from emgscribe.config import Settings, from_json, leaves, require, to_json
 from emgscribe.data.charset import BLANK, NUM_CLASSES
-from emgscribe.data.hdf5 import SUFFIXES
+from emgscribe.data.hdf5 import is_session_name
 from emgscribe.data.session import Session
 from emgscribe.data.shape import Shape
 from emgscribe.data.windows import Batch
@@ -372,7 +372,7 @@ def _stored(kind: type[T], folder: Path, part: str) -> T:
             hint = f"name {folder / 'best'}"
         elif folder.suffix == ".ckpt":
             hint = "import a published checkpoint: emgscribe import NAME.ckpt --out models/NAME"
-        elif folder.suffix.lower() in SUFFIXES:
+        elif is_session_name(folder):
             hint = f"this is the name of a session; {_HINT}"
         raise EmgscribeError("no model here: config.json is missing", where=str(folder), hint=hint)
     content = read_json(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from zlib import crc32
 
 from emgscribe.data.bids import EVENTS, read_events
-from emgscribe.data.hdf5 import SUFFIXES, Keystroke, Prompt, SessionFile, moved
+from emgscribe.data.hdf5 import Keystroke, Prompt, SessionFile, is_session_name, moved
 from emgscribe.errors import EmgscribeError
 
 NUM_USERS = 100_000_000  # users are numbered with eight digits
@@ -39,7 +39,7 @@ class KeyLog:
 
 def find_key_logs(folder: Path) -> Sequence[Path]:
     """The session files of a folder, or the events files in and below it, by name; none raises `EmgscribeError`."""
-    sessions = (path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    sessions = (path for path in folder.glob("*") if is_session_name(path))
     if found := sorted(sessions) or sorted(folder.rglob(EVENTS)):
         return [path for path in found if path.is_file()]
     what = "has no key logs" if folder.is_dir() else "no such folder"
@@ -48,7 +48,7 @@ def find_key_logs(folder: Path) -> Sequence[Path]:
 
 def read_key_log(path: Path) -> KeyLog:
     """The key log in a file; `EmgscribeError` where it is broken, or its times cannot be those of a session."""
-    log = _of_session(path) if path.suffix.lower() in SUFFIXES else _of_events(path)
+    log = _of_session(path) if is_session_name(path) else _of_events(path)
     for start, end in [(e.start, e.end) for part in (log.keystrokes, log.prompts) for e in part]:
         if not 0 <= start <= end <= log.duration <= _LONGEST:  # false for NaN
             what = f"an event lasts from {start:g} to {end:g} s, a session at most from 0 to {_LONGEST:g} s"
