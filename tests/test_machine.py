@@ -1,10 +1,13 @@
 """What differs from one operating system to another."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 from conftest import gone, until
 
@@ -20,6 +23,27 @@ def test_cores_are_those_that_this_process_may_use() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from emgscribe.machine import cores"
     done = subprocess.run([sys.executable, "-c", f"{code}; print(cores())"], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc returns large blocks at once")
+def test_memory_is_reused_while_that_is_asked_for_and_then_given_back() -> None:
+    resource = pytest.importorskip("resource")
+
+    def clear() -> float:
+        """Page faults of 20 arrays of 64 MB, one after another."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            np.full(8 * 2**20, 1.0)
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    process = psutil.Process()
+    usual = clear()
+    with machine.reusing_memory():
+        clear()
+        assert clear() < usual / 10
+        held = process.memory_info().rss
+    assert process.memory_info().rss < held - 50e6
+    assert clear() > usual / 2
 
 
 @pytest.mark.parametrize("groups", [True, False], ids=["process groups", "without"])

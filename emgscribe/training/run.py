@@ -30,7 +30,7 @@ from emgscribe.decoding.decoder import decode_batch
 from emgscribe.decoding.greedy import GreedyDecoder
 from emgscribe.errors import EmgscribeError, needing
 from emgscribe.files import exclusive, read_json, write_json
-from emgscribe.machine import KILL
+from emgscribe.machine import KILL, reusing_memory
 from emgscribe.models.ensemble import ensemble
 from emgscribe.models.model import Model, best_device, load_model, save_model, sketch, stored_hash
 from emgscribe.training.callbacks import (
@@ -211,7 +211,8 @@ def _run(module: TrainingModule, data: SessionsDataModule, folder: Path, precisi
         if config.devices > 1 and terminate is signal.SIG_DFL:  # Lightning handles it only in the other processes
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+            with reusing_memory():
+                trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         except SystemExit:  # from Lightning: on Ctrl-C, after which it ignores SIGINT, and on SIGTERM, after a batch
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
