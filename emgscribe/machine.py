@@ -27,7 +27,7 @@ def reusing_memory() -> Iterator[None]:
     """Keep memory that is freed for what is allocated next, and give it back at the end.
 
     By default glibc returns large blocks at once, so a step of training has its arrays in new pages, each of which the
-    kernel clears first: a fifth of the time on a CPU (LOG.md, 2026-12-01). Other libraries are left as they are.
+    kernel clears first (how long that takes: LOG.md, 2026-12-01). Other libraries are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

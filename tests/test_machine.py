@@ -23,7 +23,7 @@ def test_cores_are_those_that_this_process_may_use() -> None:
     assert done.stdout == "1\n"
 
 
-# In a process of its own: after an allocation that failed, glibc serves a thread from an arena without large blocks.
+# In a process of its own: in a worker that had run other tests, memory was not reused (LOG.md, 2026-12-01).
 MEMORY = """
 import resource
 import numpy as np
